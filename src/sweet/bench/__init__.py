@@ -1,0 +1,7 @@
+"""The paper's tables as runnable protocols: which cells, on what budget, and what was measured."""
+
+from __future__ import annotations
+
+from .run import run
+
+__all__ = ["run"]

@@ -1,0 +1,150 @@
+"""The work behind a table, one job at a time: learn a source, measure a cell. Runs in its own process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from sweet.files import read_json, write_json
+from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
+
+from .protocols import Arm, Protocol
+
+
+def cache_folder() -> Path:
+    """$SWEET_CACHE, by default the user's cache folder: sources and checkpoints of a bench live here."""
+    return Path(os.environ.get("SWEET_CACHE") or Path.home() / ".cache" / "sweet")
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def source_recipe(protocol: Protocol, source: str, data: str) -> PretrainRecipe:
+    return load_recipe(PretrainRecipe, protocol.pretrain, [f"data.source={data}", *protocol.sources[source]])
+
+
+def source_folder(recipe: PretrainRecipe) -> Path:
+    """Where a source is cached: by everything in its recipe but how it is run and where its images lie."""
+    told = recipe.model_dump(exclude={"device", "workers", "checkpoint_every"})
+    told["data"]["source"] = Path(told["data"]["source"]).name
+    return cache_folder() / "sources" / f"{recipe.name}-{recipe.template.constraint}-{digest(told)}"
+
+
+def finetune_recipe(protocol: Protocol, recipe: PretrainRecipe, data: str, seed: int) -> FinetuneRecipe:
+    told = json.loads(json.dumps(protocol.finetune))
+    told["seed"] = seed
+    told["device"] = recipe.device
+    told["data"] |= {
+        "source": data,
+        "img_size": recipe.data.img_size,
+        "mean": recipe.data.mean,
+        "std": recipe.data.std,
+        "interpolation": recipe.data.interpolation,
+        "label_seed": 0,
+    }
+    return FinetuneRecipe.model_validate(told)
+
+
+def use_threads(count: int) -> None:
+    """Threads of this worker; two single-thread workers use two cores best at our sizes."""
+    import torch
+
+    if count:
+        torch.set_num_threads(count)
+
+
+def learn_source(recipe: PretrainRecipe) -> Path:
+    """Pre-train a source into the cache unless it is there; resumes an interrupted one."""
+    from sweet.training.pretrain import pretrain
+
+    folder = source_folder(recipe)
+    pretrain(recipe, folder, resume=True, quiet=False)
+    return folder
+
+
+def measure(
+    arm: Arm, arm_name: str, size: str, recipe: FinetuneRecipe, source: Path, layers: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Initialise, fine-tune and test one cell: (what describes the cell, this seed's run).
+
+    Checkpoints lie in the cache until the result is returned, so that an interrupted cell goes on where it was.
+    """
+    from sweet.initialise import METHODS
+    from sweet.models.store import load_source
+    from sweet.models.vit import build_vit
+    from sweet.tasks import TASKS
+    from sweet.template.sizes import Size
+    from sweet.training.device import make_accelerator
+    from sweet.training.finetune import finetune_model, open_splits
+    from sweet.training.pretrain import environment, packed, without_path
+
+    stored = load_source(source)
+    target = Size.parse(size, stored.config.head_dim)
+    config = stored.config.resized(target.depth, target.heads)
+    began = time.perf_counter()
+    weights = METHODS[arm.method](stored, config, order=arm.order, layers=layers, seed=recipe.seed)
+    init_seconds = time.perf_counter() - began
+
+    keys = recipe.data
+    train_images, test_images = open_splits(recipe)
+    classes = TASKS["classify"].classes_of(train_images)
+    vit = build_vit(config, weights, num_classes=len(classes), seed=recipe.seed, drop_path_rate=recipe.drop_path)
+
+    told = recipe.model_dump(exclude={"seed", "device", "workers", "checkpoint_every"})
+    told["data"]["source"] = Path(told["data"]["source"]).name
+    recipe_hash = digest([told, layers])
+    run = cache_folder() / "cells" / f"{arm_name}-{size}-{recipe.seed}-{digest([recipe_hash, source.name])}"
+    # outputs of the accelerator's trackers are not wanted here: run folders of cells are temporary
+    accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, run)
+    finished, metrics = finetune_model(
+        vit,
+        TASKS["classify"](classes, recipe),
+        packed(train_images, keys.img_size),
+        packed(test_images, keys.img_size),
+        recipe,
+        accelerator=accelerator,
+        run=run,
+        resume=True,
+    )
+    head = {
+        "arm": arm_name,
+        "method": arm.method,
+        "order": arm.order if arm.source else None,
+        "layers": layers,
+        "size": size,
+        "task": "classify",
+        "source": source.name if arm.source else None,
+        "data": without_path(keys.source or ""),
+        "recipe_hash": recipe_hash,
+        "recipe": told,
+        "n_train": len(train_images),
+        "test_images": metrics["images"],
+        "classes": len(classes),
+        "chance_top1": round(100 / len(classes), 3),
+        "environment": environment(),
+    }
+    result = {
+        "seed": recipe.seed,
+        "top1": metrics["top1"],
+        "top5": metrics["top5"],
+        "test_loss": metrics["loss"],
+        "train_loss": round(finished.loss, 5),
+        "images_seen": finished.images,
+        "steps": finished.steps,
+        "seconds": round(finished.seconds, 1),
+        "init_seconds": round(init_seconds, 3),
+        "source_sha256": read_json(source / "config.json").get("sha256"),
+    }
+    shutil.rmtree(run, ignore_errors=True)
+    return head, result
+
+
+def copy_source_summary(folder: Path, out: Path) -> None:
+    """Commit-sized facts of a source beside the results: its config, without its tensors."""
+    write_json(out, {"source": folder.name, **read_json(folder / "config.json")})

@@ -1,0 +1,97 @@
+"""Protocols (design section 7): recipe, sizes, seeds and fine-tuning budget of each table. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a table: an initialiser, how it is called, and which source it starts from."""
+
+    method: str
+    source: str | None = None  # a key of Protocol.sources
+    order: str = "prefix"
+
+
+ARMS = {
+    "random": Arm("random"),
+    "weight_selection": Arm("weight_selection", "dense"),
+    "principal_slice": Arm("sweet", "dense", "principal"),
+    "sweet_prefix": Arm("sweet", "template", "prefix"),
+    "sweet": Arm("sweet", "template", "principal"),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """``pretrain`` names the recipe; ``sources`` are overrides that make each source from it."""
+
+    name: str
+    pretrain: str
+    sizes: tuple[str, ...]
+    arms: tuple[str, ...]
+    seeds: int
+    finetune: dict[str, Any]
+    sources: dict[str, list[str]] = field(
+        default_factory=lambda: {"template": [], "dense": ["template.constraint=none"]}
+    )
+    layers: str = "even"
+    data: str | None = None
+    test_split: str = "test"
+
+
+TABLE1 = ("L6H6", "L12H3", "L3H12", "L12H6", "L6H12")
+
+PROTOCOLS = {
+    ("table1", "micro"): Protocol(
+        name="micro",
+        pretrain="micro",
+        sizes=TABLE1,
+        arms=tuple(ARMS),
+        seeds=2,
+        finetune={
+            "epochs": 5,
+            "batch_size": 64,
+            "lr": 2e-3,
+            "checkpoint_every": 100,
+            "label_smoothing": 0.0,
+            "workers": 0,
+            "data": {"labels": 5000, "augment": "crop", "val_split": "test"},
+        },
+    ),
+    ("table1", "small"): Protocol(
+        name="small",
+        pretrain="small",
+        sizes=TABLE1,
+        arms=tuple(ARMS),
+        seeds=3,
+        finetune={
+            "epochs": 30,
+            "batch_size": 256,
+            "lr": 1e-3,
+            "checkpoint_every": 500,
+            "data": {"augment": "rrc", "val_split": "val"},
+        },
+        test_split="val",
+    ),
+    ("quickstart", "quickstart"): Protocol(
+        name="quickstart",
+        pretrain="quickstart",
+        sizes=("L6H6", "L6H3", "L3H6", "L3H3"),
+        arms=("random", "sweet"),
+        seeds=3,
+        finetune={
+            "epochs": 4,
+            "batch_size": 64,
+            "lr": 2e-3,
+            "checkpoint_every": 1000,
+            "label_smoothing": 0.0,
+            "workers": 0,
+            "data": {"labels": 600, "augment": "none", "val_split": "test"},
+        },
+        sources={"template": []},
+        data="recipe",
+    ),
+}

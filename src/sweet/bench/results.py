@@ -1,0 +1,106 @@
+"""Results as JSON files and the tables made from them: no number is typed by hand.
+
+``<out>/<protocol>/<table>/classify-<arm>-<size>.json`` holds every seed's run of one cell of a table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sweet.files import read_json, write_json
+
+
+def result_path(out: Path, protocol: str, table: str, arm: str, size: str, task: str = "classify") -> Path:
+    return out / protocol / table / f"{task}-{arm}-{size}.json"
+
+
+def add_run(path: Path, head: dict[str, Any], run: dict[str, Any]) -> None:
+    """Add one seed's run to a cell's file; ``head`` describes the cell. Raises ValueError on another budget."""
+    cell = read_json(path) if path.is_file() else dict(head, runs=[])
+    for key in ("recipe_hash", "n_train", "test_images"):
+        if cell[key] != head[key]:
+            raise ValueError(f"{path}: {key} is {cell[key]}, this run has {head[key]}; remove the file to start anew")
+    cell["runs"] = sorted([r for r in cell["runs"] if r["seed"] != run["seed"]] + [run], key=lambda r: r["seed"])
+    write_json(path, cell)
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (nan for a single value)."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, math.nan
+    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def paired(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float, float, int]:
+    """Mean difference over common seeds, its standard error, number of seeds."""
+    seeds = sorted(ours.keys() & theirs.keys())
+    mean, spread = mean_and_spread([ours[s] - theirs[s] for s in seeds])
+    return mean, spread / math.sqrt(len(seeds)), len(seeds)
+
+
+def verdict(difference: float, error: float) -> str:
+    """``gain`` and ``loss`` only beyond two standard errors of the paired difference."""
+    if math.isnan(error) or abs(difference) < 2 * error:
+        return "no gain" if difference <= 0 else "no clear gain"
+    return "gain" if difference > 0 else "loss"
+
+
+def read_table(out: Path, protocol: str, table: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """{(arm, size): cell} of everything measured so far."""
+    cells = [read_json(path) for path in sorted((out / protocol / table).glob("classify-*.json"))]
+    return {(cell["arm"], cell["size"]): cell for cell in cells}
+
+
+def seeds_of(cell: dict[str, Any], metric: str = "top1") -> dict[int, float]:
+    return {run["seed"]: run[metric] for run in cell["runs"]}
+
+
+def markdown(
+    cells: dict[tuple[str, str], dict[str, Any]],
+    arms: Sequence[str],
+    sizes: Sequence[str],
+    metric: str = "top1",
+) -> str:
+    """Mean (spread, seeds) of each cell, arms down, sizes across; the last column averages what every size has."""
+    lines = ["| start | " + " | ".join(sizes) + " | average |", "|---|" + "---|" * (len(sizes) + 1)]
+    for arm in arms:
+        row, means = [], []
+        for size in sizes:
+            if (arm, size) not in cells:
+                row.append("-")
+                continue
+            values = list(seeds_of(cells[arm, size], metric).values())
+            mean, spread = mean_and_spread(values)
+            means.append(mean)
+            row.append(f"{mean:.2f}" + (f" ± {spread:.2f}" if len(values) > 1 else "") + f" ({len(values)})")
+        average = f"{sum(means) / len(means):.2f}" if len(means) == len(sizes) else "-"
+        lines.append(f"| {arm} | " + " | ".join(row) + f" | {average} |")
+    return "\n".join(lines) + "\n"
+
+
+def comparison(
+    cells: dict[tuple[str, str], dict[str, Any]],
+    ours: str,
+    theirs: str,
+    sizes: Sequence[str],
+    metric: str = "top1",
+) -> list[dict[str, Any]]:
+    """Paired difference ``ours - theirs`` at each size that both have, with its verdict."""
+    rows = []
+    for size in sizes:
+        if (ours, size) in cells and (theirs, size) in cells:
+            difference, error, n = paired(seeds_of(cells[ours, size], metric), seeds_of(cells[theirs, size], metric))
+            rows.append(
+                {
+                    "size": size,
+                    "difference": round(difference, 3),
+                    "standard_error": None if math.isnan(error) else round(error, 3),
+                    "seeds": n,
+                    "verdict": verdict(difference, error),
+                }
+            )
+    return rows

@@ -1,0 +1,40 @@
+"""The arguments and options that several verbs share: one name, one type, one help text each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+
+def count(text: str | int) -> int:
+    """Option parser for whole numbers from 1; unlike typer's own, its error repeats the value."""
+    if not str(text).isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"{text} is not a whole number from 1")
+    return int(text)
+
+
+NUMBER: Any = {"parser": count, "metavar": "N"}
+SOURCES = "folder:PATH, parquet:PATH, hub:NAME or shapes:"
+
+RecipeWords = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="RECIPE|KEY=VALUE", help="A bundled recipe or a YAML file, and overrides."),
+]
+ModelWords = Annotated[
+    list[str] | None, typer.Argument(metavar="MODEL|KEY=VALUE", help="A model folder, and overrides.")
+]
+Model = Annotated[Path, typer.Argument(help="A model folder.")]
+Source = Annotated[str, typer.Argument(metavar="SRC", help=SOURCES)]
+Data = Annotated[str, typer.Option(metavar="SRC", help=SOURCES)]
+DataOrRecipe = Annotated[str | None, typer.Option(metavar="SRC", help=f"{SOURCES}; wins over the recipe.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue what --out holds.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Split = Annotated[str, typer.Option(help="train, val or test.")]
+BatchSize = Annotated[int, typer.Option(**NUMBER, help="Images at a time.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Task = Annotated[Literal["classify"], typer.Option(help="What the model learns.")]

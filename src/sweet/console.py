@@ -1,0 +1,71 @@
+"""What a verb shows at its end: one table for people, or one JSON object for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
+from typing import Any
+
+
+def show(work: Callable[[], Any], *, as_json: bool) -> None:
+    """Do the work and print its result; with ``as_json`` nothing else reaches stdout."""
+    if not as_json:
+        _print_table(work())
+        return
+    with redirect_stdout(sys.stderr):
+        result = work()
+    print(json.dumps(result, default=str))
+
+
+def _print_table(result: Any) -> None:
+    """A list of mappings as one table with headings; a mapping as keys and values, its tables below."""
+    if isinstance(result, list):
+        _print_rows(result, list(dict.fromkeys(name for row in result for name in row)), headings=True)
+        return
+    leaves = list(_flat(result))
+    _print_rows([{"key": k, "value": v} for k, v in leaves if not _is_table(v)], ["key", "value"], headings=False)
+    for key, value in leaves:
+        if _is_table(value):
+            print(f"\n{key}")
+            _print_table(value)
+
+
+def _print_rows(rows: list[Mapping[str, Any]], columns: list[str], *, headings: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=headings)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(row.get(name)) for name in columns))
+    Console().print(table)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _flat(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Key and value of every leaf, keys dotted."""
+    for key, value in result.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _text(value: Any) -> Any:
+    from rich.text import Text
+
+    if isinstance(value, float):
+        value = f"{value:.4g}"
+    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 100_000:
+        value = f"{value:,}"
+    elif isinstance(value, list | tuple):
+        value = ", ".join(str(_text(item)) for item in value)
+    elif value is None:
+        value = "-"
+    return Text(str(value))  # a Text, because square brackets in a plain string would be read as markup

@@ -1,0 +1,26 @@
+"""Where images come from and how they become batches."""
+
+from __future__ import annotations
+
+from .augment import normalise, random_crop_flip, random_resized_crop
+from .batches import Batches, eval_batches, step_generator
+from .images import ImageSource
+from .packed import Packed, pack, should_pack
+from .sources import open_images
+from .subset import balanced_subset, shuffled
+
+__all__ = [
+    "Batches",
+    "ImageSource",
+    "Packed",
+    "balanced_subset",
+    "eval_batches",
+    "normalise",
+    "open_images",
+    "pack",
+    "random_crop_flip",
+    "random_resized_crop",
+    "should_pack",
+    "shuffled",
+    "step_generator",
+]

@@ -1,0 +1,215 @@
+"""Images in Arrow tables: parquet files in the Hugging Face layout, and datasets of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from sweet.errors import UserError
+from sweet.files import replacing
+
+from .cache import cache_file
+from .images import ImageSource, digest
+
+IN_MEMORY_BYTES = 1 << 30  # above this the encoded images are memory-mapped from the cache folder
+SHARD = re.compile(r"(?P<split>\w+)(-\d+-of-\d+|-.*)?\.parquet")  # train-00000-of-00002.parquet, train.parquet
+
+
+class ArrowImages(ImageSource):
+    """Encoded images in a column ``struct<bytes, path>`` of an Arrow table."""
+
+    def __init__(self, name: str, split: str, table: pa.Table, files: list[tuple[int, str]], fingerprint: str) -> None:
+        """``files``: (first row, name) of every file in the table. Raises UserError on missing columns."""
+        self._files = files
+        self._fingerprint = fingerprint
+        features = _features(table.schema)
+        image = _image_column(table.schema, features)
+        if image is None:
+            raise UserError(
+                f"{files[0][1]}: no column image with {{bytes, path}}; the columns are {table.schema.names}"
+            )
+        label = _label_column(table.schema, features)
+        labels = None if label is None else self._read_labels(table[label], label)
+        classes = self._class_names(labels, features.get(label or "", {})) if labels else None
+        super().__init__(name, split, table.num_rows, labels, classes)
+        self._bytes = _encoded(table[image])
+
+    def open(self, index: int) -> Image.Image:
+        data = self._bytes[index].as_py()
+        if data is None:
+            raise UserError(f"{self.where(index)}: the image has no bytes")
+        return Image.open(io.BytesIO(data))
+
+    def where(self, index: int) -> str:
+        first, file = self._files[bisect_right(self._files, index, key=lambda entry: entry[0]) - 1]
+        return f"{file} row {index - first}"
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def _read_labels(self, column: pa.ChunkedArray, name: str) -> list[int] | None:
+        """None when no image has a label (all null, or -1 as the hub writes it)."""
+        if pa.types.is_null(column.type):
+            return None
+        if not pa.types.is_integer(column.type):
+            raise UserError(f"{self._files[0][1]}: column {name} holds {column.type}, expected integers")
+        values: list[int | None] = column.to_pylist()
+        missing = [row for row, value in enumerate(values) if value is None or value < 0]
+        if len(missing) == len(values):
+            return None
+        if missing:
+            raise UserError(f"{self.where(missing[0])}: {name} is {values[missing[0]]}, expected 0 or more")
+        return [value for value in values if value is not None]
+
+    def _class_names(self, labels: list[int], feature: dict[str, Any]) -> list[str]:
+        """From the schema, else from ``classes.txt``, else the numbers themselves."""
+        names = feature.get("names") or _read_class_names(Path(self._files[0][1]))
+        if names is None:
+            return [str(number) for number in range(max(labels) + 1)]
+        for row, label in enumerate(labels):
+            if label >= len(names):
+                raise UserError(f"{self.where(row)}: label {label}, but there are {len(names)} class names")
+        return names
+
+
+def parquet_splits(spec: str, path: Path) -> dict[str, Callable[[], ImageSource]]:
+    """{split: opens it} of ``<split>-*.parquet`` in the folder or its ``data`` folder, or of one file (train)."""
+    if not path.exists():
+        raise UserError(f"--data {spec}: no such file or folder")
+    if path.is_file():
+        return {"train": partial(_open_parquet, spec, "train", [path])}
+    files = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        if match := SHARD.fullmatch(file.name):
+            groups.setdefault(match["split"], []).append(file)
+    if not groups:
+        raise UserError(f"--data {spec}: no files named <split>-*.parquet")
+    return {split: partial(_open_parquet, spec, split, shards) for split, shards in groups.items()}
+
+
+def hub_splits(spec: str, name: str) -> dict[str, Callable[[], ImageSource]]:
+    """{split: opens it} of a dataset of the hub, ``NAME`` or ``NAME:CONFIG``; downloads on opening."""
+    import datasets
+
+    repo, _, config = name.partition(":")
+    try:
+        names = datasets.get_dataset_split_names(repo, config or None)
+    except Exception as problem:  # the hub's client raises many types: offline, unknown name, private
+        raise UserError(f"--data {spec}: cannot be read from the hub ({problem})") from problem
+    return {split: partial(_open_hub, spec, repo, config or None, split) for split in names}
+
+
+def _open_hub(spec: str, repo: str, config: str | None, split: str) -> ImageSource:
+    import datasets
+
+    try:
+        data = datasets.load_dataset(repo, config, split=split)
+    except Exception as problem:
+        raise UserError(f"--data {spec}: cannot be read from the hub ({problem})") from problem
+    return ArrowImages(spec, split, data.data.table, [(0, f"{spec} {split}")], data._fingerprint)
+
+
+def _open_parquet(spec: str, split: str, files: list[Path]) -> ImageSource:
+    stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    fingerprint = digest(spec, split, *stamps)
+    firsts, rows = [], 0
+    for file in files:
+        firsts.append((rows, str(file)))
+        rows += _parquet(file).metadata.num_rows
+    if not rows:
+        raise UserError(f"--data {spec}: split {split} has no rows")
+    if sum(size for _, size, _ in stamps) <= IN_MEMORY_BYTES:
+        table = pa.concat_tables([_read(file) for file in files], promote_options="permissive")
+    else:
+        table = _mapped(files, fingerprint)
+    return ArrowImages(spec, split, table, firsts, fingerprint)
+
+
+def _parquet(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as problem:
+        raise UserError(f"{file}: not a parquet file ({problem})") from problem
+
+
+def _read(file: Path) -> pa.Table:
+    parquet = _parquet(file)
+    try:
+        return parquet.read(columns=_wanted(parquet.schema_arrow))
+    except (pa.ArrowException, OSError) as problem:
+        raise UserError(f"{file}: damaged ({problem})") from problem
+
+
+def _mapped(files: list[Path], fingerprint: str) -> pa.Table:
+    """The table memory-mapped from an uncompressed copy, since single rows of parquet cannot be read."""
+    copy = cache_file(f"{fingerprint}.arrow")
+    if not copy.is_file():
+        schema = _parquet(files[0]).schema_arrow
+        wanted = _wanted(schema)
+        schema = pa.schema([schema.field(name) for name in wanted], metadata=schema.metadata)
+        with replacing(copy) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
+            for file in files:
+                for batch in _parquet(file).iter_batches(1024, columns=wanted):
+                    writer.write_table(pa.Table.from_batches([batch]).cast(schema))
+    return pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """The Hugging Face feature types in the schema; {} where it has none."""
+    text = (schema.metadata or {}).get(b"huggingface", b"{}")
+    return json.loads(text).get("info", {}).get("features", {})
+
+
+def _wanted(schema: pa.Schema) -> list[str]:
+    features = _features(schema)
+    names = (_image_column(schema, features), _label_column(schema, features))
+    return [name for name in names if name] or schema.names
+
+
+def _image_column(schema: pa.Schema, features: dict[str, Any]) -> str | None:
+    """``image``, or else the first column of encoded images."""
+    candidates = [name for name in schema.names if _holds_images(schema.field(name).type, features.get(name))]
+    return "image" if "image" in candidates else (candidates or [None])[0]
+
+
+def _holds_images(kind: pa.DataType, feature: Any) -> bool:
+    if pa.types.is_struct(kind):
+        return "bytes" in [kind.field(position).name for position in range(kind.num_fields)]
+    return _is_binary(kind) and (feature or {"_type": "Image"}).get("_type") == "Image"
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _label_column(schema: pa.Schema, features: dict[str, Any]) -> str | None:
+    """``label``, or else the first class label among the features."""
+    if "label" in schema.names:
+        return "label"
+    marked = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+    return marked[0] if marked else None
+
+
+def _encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if _is_binary(column.type):
+        return column
+    return pa.chunked_array([chunk.field("bytes") for chunk in column.chunks])
+
+
+def _read_class_names(file: Path) -> list[str] | None:
+    """The lines of ``classes.txt`` beside a file or in the folder above it."""
+    for folder in (file.parent, file.parent.parent):
+        if (folder / "classes.txt").is_file():
+            return (folder / "classes.txt").read_text(encoding="utf-8").splitlines()
+    return None

@@ -1,0 +1,134 @@
+"""Random crops of a whole batch at once, from uint8, on whatever device the batch lies on.
+
+Randomness comes only from the generator that is passed in. It is drawn on the generator's device (the CPU
+everywhere in sweet), so that a GPU sees the same crops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+ATTEMPTS = 10  # as torchvision: draws of area and ratio before falling back to a centre crop
+LUMA = (0.299, 0.587, 0.114)
+
+
+def random_resized_crop(
+    images: Tensor,
+    out_size: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    *,
+    generator: torch.Generator,
+    hflip: float = 0.5,
+    interpolation: str = "bicubic",
+) -> Tensor:
+    """torchvision's RandomResizedCrop (antialiased) and a flip: uint8 (B,C,H,W) -> float (B,C,S,S) in 0..1.
+
+    Resampling is separable: each crop is two small matrix products, rows times image times columns.
+    """
+    count, channels, height, width = images.shape
+    boxes = random_boxes([(height, width)] * count, scale, ratio, generator).to(images.device)
+    flip = random_flips(count, hflip, generator).to(images.device)
+    top, left, rows, columns = boxes.unbind(1)
+    across = resampling(left, columns, width, out_size, interpolation)
+    across = torch.where(flip[:, None, None], across.flip(1), across)
+    down = resampling(top, rows, height, out_size, interpolation) / 255
+    # Rows before channels: then each image is one product across and one down, not one for every channel.
+    pixels = images.transpose(1, 2).to(torch.float32).reshape(count, height * channels, width)
+    pixels = torch.bmm(pixels, across.mT).view(count, height, channels * out_size)
+    pixels = torch.bmm(down, pixels).view(count, out_size, channels, out_size).transpose(1, 2)
+    return pixels.clamp(0, 1).contiguous()  # bicubic overshoots
+
+
+def random_boxes(
+    sizes: Sequence[tuple[int, int]],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
+) -> Tensor:
+    """Crops (top, left, height, width) in whole pixels, (B, 4) int64, for images of ``sizes`` (H, W).
+
+    The area is a uniform share in ``scale``, the aspect log-uniform in ``ratio``; when ten draws do not fit
+    into an image, its largest centre crop of an allowed aspect.
+    """
+    height, width = torch.tensor(sizes, device=generator.device).unbind(1)
+    draws = torch.rand(4, len(sizes), ATTEMPTS, generator=generator, device=generator.device)
+    area = (height * width)[:, None] * (scale[0] + (scale[1] - scale[0]) * draws[0])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = torch.exp(low + (high - low) * draws[1])
+    rows = torch.round(torch.sqrt(area / aspect)).long()
+    columns = torch.round(torch.sqrt(area * aspect)).long()
+    fits = (rows > 0) & (rows <= height[:, None]) & (columns > 0) & (columns <= width[:, None])
+    first = fits.int().argmax(1, keepdim=True)
+    rows, columns = rows.gather(1, first)[:, 0], columns.gather(1, first)[:, 0]
+    none = ~fits.any(1)
+    rows = torch.where(none, torch.minimum(height, torch.round(width / ratio[0]).long()), rows)
+    columns = torch.where(none, torch.minimum(width, torch.round(height * ratio[1]).long()), columns)
+    top = (draws[2, :, 0] * (height - rows + 1)).long()
+    left = (draws[3, :, 0] * (width - columns + 1)).long()
+    top, left = torch.where(none, (height - rows) // 2, top), torch.where(none, (width - columns) // 2, left)
+    return torch.stack((top, left, rows, columns), 1)
+
+
+def random_flips(count: int, share: float, generator: torch.Generator) -> Tensor:
+    """(B,) bool, true with probability ``share``."""
+    return torch.rand(count, generator=generator, device=generator.device) < share
+
+
+def resampling(start: Tensor, length: Tensor, size: int, out_size: int, interpolation: str) -> Tensor:
+    """Weights (B, out_size, size) that resample pixels [start, start + length) of a line of ``size`` pixels.
+
+    The kernel is widened when shrinking (antialiasing) and sees nothing outside the crop, as in Pillow.
+    """
+    start, length = start[:, None, None], length[:, None, None]
+    step = length / out_size
+    pixel = torch.arange(size, device=start.device)
+    centre = start + (torch.arange(out_size, device=start.device)[:, None] + 0.5) * step
+    distance = (pixel + 0.5 - centre).abs_().div_(step.clamp(min=1))
+    weights = _cubic(distance) if interpolation == "bicubic" else (1 - distance).clamp_(min=0)
+    weights = weights * ((pixel >= start) & (pixel < start + length))
+    return weights / weights.sum(2, keepdim=True)
+
+
+def _cubic(x: Tensor) -> Tensor:
+    """Keys' cubic convolution kernel with a = -0.5, for x >= 0."""
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, far * (x < 2))
+
+
+def random_crop_flip(images: Tensor, padding: int = 4, *, generator: torch.Generator, hflip: float = 0.5) -> Tensor:
+    """Reflect-pad by ``padding``, crop back to (H, W), flip: (B,C,H,W) -> the same shape and type."""
+    count, channels, height, width = images.shape
+    shift = torch.randint(-padding, padding + 1, (2, count, 1), generator=generator, device=generator.device).to(
+        images.device
+    )
+    flip = random_flips(count, hflip, generator).to(images.device)
+    rows = _reflect(torch.arange(height, device=images.device) + shift[0], height)
+    columns = _reflect(torch.arange(width, device=images.device) + shift[1], width)
+    columns = torch.where(flip[:, None], columns.flip(1), columns)
+    pixels = (rows[:, :, None] * width + columns[:, None, :]).view(count, 1, height * width)
+    flat = images.reshape(count, channels, height * width)
+    return flat.gather(2, pixels.expand(-1, channels, -1)).view_as(images)
+
+
+def _reflect(position: Tensor, size: int) -> Tensor:
+    """Positions outside 0 .. size-1 mirrored at the border pixels."""
+    position = position.abs()
+    return torch.minimum(position, 2 * (size - 1) - position)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(x - mean) / std per channel, of uint8 or of float in 0..1; one mean turns RGB into grey."""
+    if not images.is_floating_point():
+        images = images.to(torch.float32) / 255
+    if len(mean) == 1 and images.shape[1] == 3:
+        luma = torch.tensor(LUMA, dtype=images.dtype, device=images.device)
+        images = (images * luma[:, None, None]).sum(1, keepdim=True)
+    centre = torch.tensor(mean, dtype=images.dtype, device=images.device)[:, None, None]
+    spread = torch.tensor(std, dtype=images.dtype, device=images.device)[:, None, None]
+    return (images - centre) / spread

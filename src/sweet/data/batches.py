@@ -1,0 +1,204 @@
+"""Batches as a pure function of (seed, step, rank): a resumed run sees exactly what it would have seen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sweet.errors import UserError
+
+from .augment import normalise, random_boxes, random_crop_flip, random_flips, random_resized_crop
+from .images import ImageSource
+from .packed import Packed, centre_square, to_tensor
+
+Augment = Literal["rrc", "crop", "none"]
+Batch = tuple[Tensor, Tensor | None]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RATIO = (3 / 4, 4 / 3)
+
+
+def step_generator(seed: int, step: int, rank: int, stream: str) -> torch.Generator:
+    """A CPU generator for one purpose (``stream``) in one step of one process; the same on every machine."""
+    key = hashlib.blake2b(f"{seed}/{step}/{rank}/{stream}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+
+
+class Batches:
+    """Shuffled, augmented, normalised training batches of a packed set or of a source.
+
+    ``batch_size`` counts the images of one process; a step of ``world`` processes takes ``world`` times as
+    many, and ``rank`` its share of them. An epoch drops the last partial batch; a set smaller than one batch
+    repeats itself. A packed set is moved to ``device`` as a whole.
+
+    augment: ``rrc`` random resized crop and flip; ``crop`` shift by up to an eighth of the size (4 of 32
+    pixels) and flip; ``none`` the centre.
+    """
+
+    def __init__(
+        self,
+        data: ImageSource | Packed,
+        *,
+        batch_size: int,
+        seed: int,
+        img_size: int,
+        augment: Augment = "rrc",
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        crop_scale: tuple[float, float] = (0.2, 1.0),
+        hflip: float = 0.5,
+        interpolation: Literal["bilinear", "bicubic"] = "bicubic",
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+    ) -> None:
+        _check(data, img_size, mean, any_size=augment == "rrc")
+        self.data = data
+        self.batch_size = batch_size
+        self.seed = seed
+        self.img_size = img_size
+        self.augment = augment
+        self.mean, self.std = mean, std
+        self.crop_scale, self.hflip, self.interpolation = crop_scale, hflip, interpolation
+        self.rank, self.world = rank, world
+        self.device = torch.device(device)
+        self.workers = workers
+        self.steps_per_epoch = max(1, len(data) // (batch_size * world))
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+        self._images = data.images.to(self.device) if isinstance(data, Packed) else None
+        self._labels = _label_tensor(data)
+
+    def at(self, step: int) -> Batch:
+        """Images float (b, 3, S, S), normalised, and labels int64 (b,) or None, on the device."""
+        return self._finish(step, self._pixels(step))
+
+    def iterate(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches ``at(start) .. at(stop - 1)``; workers decode ahead what is not packed."""
+        steps = range(start, stop)
+        if self._images is not None:
+            yield from map(self.at, steps)
+        else:
+            for step, pixels in zip(steps, _ahead(self._pixels, steps, self.workers), strict=True):
+                yield self._finish(step, pixels)
+
+    def indices(self, step: int) -> Tensor:
+        """Which images the step takes, (b,) int64."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            order = torch.randperm(len(self.data), generator=step_generator(self.seed, epoch, 0, "order"))
+            self._epoch, self._order = epoch, order.repeat(-(-self.batch_size * self.world // len(order)))
+        first = (position * self.world + self.rank) * self.batch_size
+        return self._order[first : first + self.batch_size]
+
+    def _pixels(self, step: int) -> Tensor:
+        """The images before normalisation: uint8, or float in 0..1 where they were resampled here."""
+        indices = self.indices(step)
+        if self._images is None:
+            return torch.stack([self._decode(step, place, index) for place, index in enumerate(indices.tolist())])
+        images = self._images[indices.to(self.device)]
+        generator = step_generator(self.seed, step, self.rank, "augment")
+        if self.augment == "rrc":
+            return random_resized_crop(
+                images,
+                self.img_size,
+                self.crop_scale,
+                RATIO,
+                generator=generator,
+                hflip=self.hflip,
+                interpolation=self.interpolation,
+            )
+        return self._shift(images, generator)
+
+    def _decode(self, step: int, place: int, index: int) -> Tensor:
+        """One decoded, augmented image (3, S, S) uint8; runs in a worker process."""
+        assert isinstance(self.data, ImageSource)
+        image = self.data.decode(index)
+        generator = step_generator(self.seed, step, self.rank, f"augment {place}")
+        if self.augment != "rrc":
+            return self._shift(centre_square(image, self.img_size)[None], generator)[0]
+        box = random_boxes([(image.height, image.width)], self.crop_scale, RATIO, generator)
+        top, left, rows, columns = box[0].tolist()
+        image = image.crop((left, top, left + columns, top + rows))
+        kernel = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
+        pixels = to_tensor(image.resize((self.img_size, self.img_size), kernel))
+        return pixels.flip(2) if random_flips(1, self.hflip, generator).item() else pixels
+
+    def _shift(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        if self.augment == "none":
+            return images
+        return random_crop_flip(images, self.img_size // 8, generator=generator, hflip=self.hflip)
+
+    def _finish(self, step: int, pixels: Tensor) -> Batch:
+        images = normalise(pixels.to(self.device), self.mean, self.std)
+        labels = None if self._labels is None else self._labels[self.indices(step)].to(self.device)
+        return images, labels
+
+
+def eval_batches(
+    data: ImageSource | Packed,
+    *,
+    batch_size: int,
+    img_size: int,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Every image once, in order, the centre only; the last batch may be smaller. As ``Batches.at``."""
+    _check(data, img_size, mean, any_size=False)
+
+    def pixels(start: int) -> Tensor:
+        stop = min(start + batch_size, len(data))
+        if isinstance(data, Packed):
+            return data.images[start:stop]
+        return torch.stack([centre_square(data.decode(index), img_size) for index in range(start, stop)])
+
+    labels = _label_tensor(data)
+    starts = range(0, len(data), batch_size)
+    for start, part in zip(starts, _ahead(pixels, starts, 0 if isinstance(data, Packed) else workers), strict=True):
+        images = normalise(part.to(device), mean, std)
+        yield images, None if labels is None else labels[start : start + batch_size].to(device)
+
+
+class _Calls(Dataset[Tensor | str]):
+    """A function as a dataset: item ``key`` is ``make(key)``, or the message of its UserError."""
+
+    def __init__(self, make: Callable[[int], Tensor]) -> None:
+        self.make = make
+
+    def __getitem__(self, key: int) -> Tensor | str:
+        # A worker's exception would arrive wrapped in its traceback; a UserError must stay one line.
+        try:
+            return self.make(key)
+        except UserError as problem:
+            return str(problem)
+
+
+def _ahead(make: Callable[[int], Tensor], keys: range, workers: int) -> Iterator[Tensor]:
+    """``make(key)`` for every key in order, computed ahead by worker processes (0: here, when asked for)."""
+    if not workers or not keys:
+        yield from map(make, keys)
+        return
+    workers = min(workers, len(keys))
+    for made in DataLoader(_Calls(make), batch_size=None, sampler=keys, num_workers=workers):
+        if isinstance(made, str):
+            raise UserError(made)
+        yield made
+
+
+def _check(data: ImageSource | Packed, img_size: int, mean: Sequence[float], *, any_size: bool) -> None:
+    if len(mean) not in (1, 3):
+        raise UserError(f"data.mean={list(mean)}: {len(mean)} channels; images have 3, or 1 for grey")
+    if isinstance(data, Packed) and not any_size and data.images.shape[-1] != img_size:
+        raise ValueError(f"the set is packed at {data.images.shape[-1]} pixels, not {img_size}")
+
+
+def _label_tensor(data: ImageSource | Packed) -> Tensor | None:
+    labels = data.labels
+    return labels if labels is None or isinstance(labels, Tensor) else torch.tensor(labels, dtype=torch.int64)

@@ -1,0 +1,101 @@
+"""What a set of images is: a count, labels, and a way to decode one image at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from PIL import Image, ImageOps
+
+from sweet.errors import UserError
+
+ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
+
+
+class ImageSource(ABC):
+    """Images that are decoded when asked for; the whole set is never in memory.
+
+    ``labels`` (one class index per image) and ``classes`` (their names) are None for unlabelled images.
+    """
+
+    def __init__(self, name: str, split: str, count: int, labels: list[int] | None, classes: list[str] | None) -> None:
+        self.name = name
+        self.split = split
+        self.count = count
+        self.labels = labels
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return self.count
+
+    @abstractmethod
+    def open(self, index: int) -> Image.Image:
+        """The image as stored, in any mode; may raise anything if the file is damaged."""
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """The file (and row) of an image, for messages."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes whenever the images may have changed; names cache files."""
+
+    def decode(self, index: int) -> Image.Image:
+        """The image as RGB, upright. Raises UserError naming the file when it cannot be decoded."""
+        try:
+            with self.open(index) as image:
+                return to_rgb(image)
+        except (UserError, MemoryError):
+            raise
+        except Exception as problem:  # on damaged bytes Pillow's decoders raise nearly any type
+            raise UserError(f"{self.where(index)}: not a readable image ({problem})") from problem
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) in pixels as stored, read from the header. Raises UserError naming the file."""
+        try:
+            with self.open(index) as image:
+                return image.size
+        except (UserError, MemoryError):
+            raise
+        except Exception as problem:
+            raise UserError(f"{self.where(index)}: not a readable image ({problem})") from problem
+
+    def select(self, indices: Sequence[int]) -> ImageSource:
+        """The images at ``indices``, in that order."""
+        return Selected(self, indices)
+
+
+class Selected(ImageSource):
+    """Some images of another source."""
+
+    def __init__(self, parent: ImageSource, indices: Sequence[int]) -> None:
+        self.parent = parent
+        self.indices = [int(index) for index in indices]
+        labels = None if parent.labels is None else [parent.labels[index] for index in self.indices]
+        super().__init__(parent.name, parent.split, len(self.indices), labels, parent.classes)
+
+    def open(self, index: int) -> Image.Image:
+        return self.parent.open(self.indices[index])
+
+    def where(self, index: int) -> str:
+        return self.parent.where(self.indices[index])
+
+    def fingerprint(self) -> str:
+        return digest(self.parent.fingerprint(), *self.indices)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A decoded upright RGB copy."""
+    if image.mode.startswith("I;16"):
+        # Pillow clips 16-bit grey at 255 instead of scaling it.
+        image = image.point(lambda value: value / 256, "L") if image.mode == "I;16" else image.convert("I")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # directly to RGB, Pillow warns
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    return image.convert("RGB")
+
+
+def digest(*parts: object) -> str:
+    return hashlib.blake2b("\n".join(map(str, parts)).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,98 @@
+"""A small set held as one uint8 tensor: decoded once, cached on disk, cropped on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sweet.errors import UserError
+from sweet.files import read_tensors, write_tensors
+
+from .cache import cache_file
+from .images import ImageSource, digest
+
+MAX_BYTES = 2_000_000_000
+MAX_SIZE = 96  # pixels; larger images lose too much when they are shrunk before random crops
+FORMAT = 1  # part of the cache key: raise it when the pixels of a packed image change
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Images (N, 3, S, S) uint8 and labels (N,) int64 or None."""
+
+    images: Tensor
+    labels: Tensor | None
+    classes: list[str] | None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, indices: Sequence[int] | Tensor) -> Packed:
+        """The images at ``indices``, in that order."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        labels = None if self.labels is None else self.labels[chosen]
+        return replace(self, images=self.images[chosen], labels=labels)
+
+
+def should_pack(source: ImageSource, img_size: int) -> bool:
+    """Whether the set is small enough to be held whole: at most 2 GB, at most 96 pixels."""
+    return img_size <= MAX_SIZE and len(source) * 3 * img_size**2 <= MAX_BYTES
+
+
+def pack(source: ImageSource, img_size: int, *, cache: bool = True) -> Packed:
+    """Decode every image: short side to ``img_size`` (antialiased), then a centre crop.
+
+    Kept in a file of the cache folder. Raises UserError naming the file of a corrupt image.
+    """
+    file = cache_file(f"{digest(FORMAT, source.name, source.split, source.fingerprint(), img_size)}.safetensors")
+    images = _read(file, len(source), img_size) if cache else None
+    if images is None:
+        images = _decode_all(source, img_size)
+        if cache:
+            _write(file, images)
+    labels = None if source.labels is None else torch.tensor(source.labels, dtype=torch.int64)
+    return Packed(images, labels, source.classes)
+
+
+def centre_square(image: Image.Image, size: int) -> Tensor:
+    """The centre of an RGB image, shrunk or enlarged to (3, size, size) uint8."""
+    side = min(image.size)
+    if image.size != (size, size):
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        box = (left, top, left + side, top + side)
+        image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return to_tensor(image)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """(3, H, W) uint8 of an RGB image."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _decode_all(source: ImageSource, size: int) -> Tensor:
+    images = torch.empty(len(source), 3, size, size, dtype=torch.uint8)
+    for index in range(len(source)):  # threads do not help: the time is in Pillow's Python, not in decoding
+        images[index] = centre_square(source.decode(index), size)
+    return images
+
+
+def _read(file: Path, count: int, size: int) -> Tensor | None:
+    try:
+        images = read_tensors(file).get("images")
+    except UserError:  # absent, or damaged: made again
+        return None
+    fits = images is not None and images.shape == (count, 3, size, size) and images.dtype == torch.uint8
+    return images if fits else None
+
+
+def _write(file: Path, images: Tensor) -> None:
+    # A cache that cannot be written (full disk, read-only home) costs time, not the run.
+    with suppress(OSError):
+        write_tensors(file, {"images": images})

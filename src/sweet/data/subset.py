@@ -1,0 +1,34 @@
+"""Which images to take: seeded draws that every method of a comparison shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sweet.errors import UserError
+
+
+def shuffled(count: int, seed: int) -> list[int]:
+    """The numbers 0 .. count-1 in an order drawn by ``seed``."""
+    return np.random.default_rng([seed, count]).permutation(count).tolist()
+
+
+def balanced_subset(labels: Sequence[int], n: int, seed: int) -> list[int]:
+    """Indices of ``n`` images, the same number of each class, ascending.
+
+    With one seed a smaller subset lies inside a larger one. Raises UserError when ``n`` is not a multiple of
+    the number of classes or a class has too few images.
+    """
+    values = np.asarray(labels)
+    classes = np.unique(values)
+    each, rest = divmod(n, len(classes))
+    if rest or not each:
+        raise UserError(f"data.labels={n}: not a multiple of the {len(classes)} classes")
+    chosen = []
+    for label in classes:
+        members = np.flatnonzero(values == label)
+        if len(members) < each:
+            raise UserError(f"data.labels={n}: class {label} has {len(members)} images, {each} are needed")
+        chosen.append(np.random.default_rng([seed, int(label)]).permutation(members)[:each])
+    return np.sort(np.concatenate(chosen)).tolist()

@@ -1,0 +1,134 @@
+"""Folders on disk: written atomically, checked by hash, read without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweet.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUMS = "SHA256SUMS"
+
+
+def claim(out: Path, *, resume: bool, overwrite: bool = False) -> None:
+    """Refuse a non-empty output folder unless asked to resume or to overwrite it. Writes nothing.
+
+    Raises UserError naming the folder.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: exists and is not a folder")
+    if out.is_dir() and any(out.iterdir()) and not (resume or overwrite):
+        raise UserError(f"--out {out}: not empty; use --resume to go on or --overwrite to start anew")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name (it starts with a dot) that becomes ``path`` only if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """fsync a file or folder, so that a rename never becomes visible before the bytes."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.chmod(0o644)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises UserError naming the file when it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+        raise UserError(f"{path}: not valid JSON ({problem})") from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
+        temporary.chmod(0o644)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Raises UserError naming the file when it is missing or not safetensors."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as problem:
+        raise UserError(f"{path}: not a safetensors file ({problem})") from None
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sums(folder: Path, names: list[str]) -> None:
+    """SHA256SUMS of the named files, in the format of ``sha256sum -c``."""
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in sorted(names)))
+
+
+def check_sums(folder: Path) -> dict[str, bool]:
+    """{file: its hash is the recorded one}; empty where a folder has no SHA256SUMS."""
+    if not (folder / SUMS).is_file():
+        return {}
+    lines = (folder / SUMS).read_text().splitlines()
+    pairs = [line.split("  ", 1) for line in lines if "  " in line]
+    return {name: (folder / name).is_file() and sha256(folder / name) == digest for digest, name in pairs}
+
+
+def write_folder(
+    out: Path, tensors: tuple[str, Mapping[str, Tensor]], config: Mapping[str, Any], recipe: str, card: str
+) -> None:
+    """A template or model folder (design section 5). ``config.json`` comes last but for the sums: it says "complete"."""
+    out.mkdir(parents=True, exist_ok=True)
+    name, values = tensors
+    write_tensors(out / name, values)
+    write_text(out / "recipe.yaml", recipe)
+    write_text(out / "README.md", card)
+    write_json(out / "config.json", config)
+    write_sums(out, [name, "recipe.yaml", "README.md", "config.json"])
+
+
+def clear(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)

@@ -1,0 +1,71 @@
+"""The shape of a Vision Transformer, in numbers that fit into a JSON file. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from sweet.template.sizes import Size
+
+FAMILIES = {"eva": ("swiglu", "rms"), "vit": ("gelu", "layer")}
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """``family`` eva: SwiGLU, RMSNorm, RoPE (timm's ``Eva``); vit: GELU, LayerNorm, fixed positions.
+
+    ``rope_grid`` is the patch grid of pre-training: at other resolutions rotary positions are scaled to it.
+    """
+
+    depth: int
+    heads: int
+    head_dim: int
+    img_size: int
+    patch_size: int
+    in_chans: int = 3
+    family: str = "eva"
+    rope_theta: float = 100.0
+    rope_grid: int = 0
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ValueError(f"unknown family {self.family!r}, expected one of {', '.join(FAMILIES)}")
+        if self.img_size % self.patch_size:
+            raise ValueError(f"image size {self.img_size} is not a multiple of patch size {self.patch_size}")
+        if not self.rope_grid:
+            object.__setattr__(self, "rope_grid", self.grid)
+
+    @property
+    def mlp(self) -> str:
+        return FAMILIES[self.family][0]
+
+    @property
+    def norm(self) -> str:
+        return FAMILIES[self.family][1]
+
+    @property
+    def size(self) -> Size:
+        return Size(self.depth, self.heads, self.head_dim)
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_dim
+
+    @property
+    def grid(self) -> int:
+        return self.img_size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        return self.grid**2
+
+    def resized(self, depth: int, heads: int) -> ViTConfig:
+        return replace(self, depth=depth, heads=heads)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ViTConfig:
+        return cls(**values)

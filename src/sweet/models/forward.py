@@ -1,0 +1,141 @@
+"""The encoder as a function of its weights: numbers equal to timm's modules, for weights that are computed.
+
+Pre-training needs three things that a module does not give: weights that come out of a template, sub-networks whose
+residual and inner widths differ, and only the kept patches. Weights are a flat dict under timm's names.
+
+Shape letters: B images, N tokens, D residual width, h heads, d head dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import ViTConfig
+from .vit import rope_module
+
+Weights = Mapping[str, Tensor]
+Tap = Callable[[int, Tensor], None]
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """(B, C, H, W) -> (B, N, C * patch^2), pixels of a patch in the order of a convolution kernel."""
+    b, c, height, width = images.shape
+    x = images.reshape(b, c, height // patch, patch, width // patch, patch)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(b, -1, c * patch * patch)
+
+
+@lru_cache(maxsize=16)
+def rope_table(config: ViTConfig) -> Tensor:
+    """(1 + N, d): cosines then sines of half the head dimension each; the class token is not rotated."""
+    sin, cos = rope_module(config).get_embed().float().chunk(2, -1)
+    half = config.head_dim // 2
+    table = torch.cat([cos[:, :half], sin[:, :half]], -1)
+    identity = torch.cat([torch.ones(1, half), torch.zeros(1, half)], -1)
+    return torch.cat([identity, table])
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Rotary positions in the half layout: channel i and i + d/2 are a pair. The table broadcasts against x."""
+    cos, sin = table.chunk(2, -1)
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v for (B, h, N, d).
+
+    Plain products on a CPU: the fused kernel's bf16 backward is several times slower there at small d.
+    """
+    if q.device.type == "cpu":
+        return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def norm(x: Tensor, w: Weights, name: str, eps: float) -> Tensor:
+    """LayerNorm where the weights hold a bias, RMSNorm where they do not."""
+    weight, bias = w[f"{name}.weight"], w.get(f"{name}.bias")
+    if bias is None:
+        return F.rms_norm(x, weight.shape, weight, eps)
+    return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def linear(x: Tensor, w: Weights, name: str) -> Tensor:
+    return F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+
+def block(
+    x: Tensor,
+    w: Weights,
+    prefix: str,
+    *,
+    head_dim: int,
+    mlp: str,
+    eps: float,
+    rope: Tensor | None,
+    tap: Tap | None,
+) -> Tensor:
+    """One pre-norm block: (B, N, D) -> (B, N, D); inner widths are read off the weights."""
+    b, n, _ = x.shape
+    if tap:
+        tap(0, x)
+    qkv = linear(norm(x, w, f"{prefix}norm1", eps), w, f"{prefix}attn.qkv")
+    qkv = qkv.reshape(b, n, 3, -1, head_dim)
+    qk, v = (qkv[:, :, :2] if rope is None else rotate(qkv[:, :, :2], rope)), qkv[:, :, 2]
+    q, k, v = qk[:, :, 0].transpose(1, 2), qk[:, :, 1].transpose(1, 2), v.transpose(1, 2)
+    x = x + linear(attention(q, k, v).transpose(1, 2).reshape(b, n, -1), w, f"{prefix}attn.proj")
+    if tap:
+        tap(1, x)
+    hidden = linear(norm(x, w, f"{prefix}norm2", eps), w, f"{prefix}mlp.fc1")
+    if mlp == "swiglu":
+        gate, up = hidden.chunk(2, -1)
+        hidden = F.silu(gate) * up
+    else:
+        hidden = F.gelu(hidden)
+    return x + linear(hidden, w, f"{prefix}mlp.fc2")
+
+
+def embed(w: Weights, patches: Tensor, keep: Tensor | None) -> Tensor:
+    """Patches (B, N, pixels) -> tokens (B, 1 + n, D): class token first, only the patches of ``keep`` (B, n)."""
+    if keep is not None:
+        patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
+    tokens = F.linear(patches, w["patch_embed.proj.weight"].flatten(1), w["patch_embed.proj.bias"])
+    cls = w["cls_token"]
+    if "pos_embed" in w:
+        positions = w["pos_embed"]
+        cls = cls + positions[:, :1]
+        patch_positions = positions[:, 1:].expand(len(tokens), -1, -1)
+        if keep is not None:
+            patch_positions = patch_positions.gather(1, keep[..., None].expand(-1, -1, positions.shape[-1]))
+        tokens = tokens + patch_positions
+    return torch.cat([cls.expand(len(tokens), -1, -1), tokens], 1)
+
+
+def encode(
+    w: Weights, patches: Tensor, config: ViTConfig, *, keep: Tensor | None = None, tap: Tap | None = None
+) -> Tensor:
+    """Patches (B, N, pixels) -> tokens after the final norm (B, 1 + n, D).
+
+    ``keep`` (B, n) are the indices of the visible patches; their rotary positions are gathered with them. ``tap`` is
+    called with (norm index, stream) at each norm input, numbered as in :class:`sweet.template.Order`.
+    """
+    x = embed(w, patches, keep)
+    rope = None
+    if config.family == "eva":
+        rope = rope_table(config).to(x.device)
+        if keep is not None:
+            tokens = torch.cat([keep.new_zeros(len(keep), 1), keep + 1], 1)
+            rope = rope[tokens]
+        rope = rope.view(-1, rope.shape[-2], 1, 1, config.head_dim)
+        if torch.is_autocast_enabled(x.device.type):
+            rope = rope.to(torch.get_autocast_dtype(x.device.type))
+    for i in range(config.depth):
+        at = (lambda part, stream, i=i: tap(2 * i + part, stream)) if tap else None
+        x = block(x, w, f"blocks.{i}.", head_dim=config.head_dim, mlp=config.mlp, eps=config.eps, rope=rope, tap=at)
+    if tap:
+        tap(2 * config.depth, x)
+    return norm(x, w, "norm", config.eps)

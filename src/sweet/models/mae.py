@@ -1,0 +1,230 @@
+"""Masked autoencoding (Eq. 1; He et al. 2022): the decoder, the loss, and the module that learns a source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sweet.template.target import Source, target_weights
+from sweet.template.tucker import Full, Tucker, init_tucker
+
+from .config import ViTConfig
+from .forward import Weights, block, encode, linear, norm, patchify
+from .vit import encoder_shapes
+
+
+@dataclass(frozen=True)
+class MaeConfig:
+    """Share of masked patches, per-patch normalised targets, and the size of the decoder (GELU, LayerNorm)."""
+
+    mask_ratio: float = 0.75
+    norm_pix: bool = True
+    decoder_width: int = 96
+    decoder_depth: int = 2
+    decoder_head_dim: int = 16
+
+
+@dataclass
+class Reconstruction:
+    """``loss`` over masked patches; ``prediction`` (B, m, pixels) of the patches ``masked`` (B, m)."""
+
+    loss: Tensor
+    prediction: Tensor
+    masked: Tensor
+
+
+def split_patches(noise: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor]:
+    """Noise (B, N) -> indices of the kept (B, n) and of the masked patches (B, N - n): the smallest noise stays."""
+    kept = int(noise.shape[1] * (1 - mask_ratio))
+    order = noise.argsort(1)
+    return order[:, :kept], order[:, kept:]
+
+
+def patch_targets(patches: Tensor, norm_pix: bool) -> Tensor:
+    if not norm_pix:
+        return patches
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) / (variance + 1e-6).sqrt()
+
+
+def reconstruct(
+    w: Weights, images: Tensor, noise: Tensor, config: ViTConfig, mae: MaeConfig, positions: Tensor
+) -> Reconstruction:
+    """One masked autoencoding pass. ``w`` holds the encoder and ``decoder.*``; images are normalised (B, C, H, W).
+
+    ``positions`` (1 + N, decoder width) are the decoder's fixed positions, see :func:`sincos`.
+    """
+    patches = patchify(images, config.patch_size)
+    keep, masked = split_patches(noise, mae.mask_ratio)
+    tokens = linear(encode(w, patches, config, keep=keep), w, "decoder.embed")
+    width = tokens.shape[-1]
+    full = w["decoder.mask_token"].to(tokens.dtype).expand(len(tokens), patches.shape[1], -1)
+    full = full.scatter(1, keep[..., None].expand(-1, -1, width), tokens[:, 1:])
+    x = torch.cat([tokens[:, :1], full], 1) + positions
+    for i in range(mae.decoder_depth):
+        x = block(
+            x,
+            w,
+            f"decoder.blocks.{i}.",
+            head_dim=mae.decoder_head_dim,
+            mlp="gelu",
+            eps=config.eps,
+            rope=None,
+            tap=None,
+        )
+    x = x[:, 1:].gather(1, masked[..., None].expand(-1, -1, width))
+    prediction = linear(norm(x, w, "decoder.norm", config.eps), w, "decoder.pred")
+    target = patch_targets(patches, mae.norm_pix).gather(1, masked[..., None].expand(-1, -1, patches.shape[-1]))
+    return Reconstruction((prediction.float() - target).square().mean(), prediction, masked)
+
+
+def sincos(grid: int, width: int, *, nested: bool = False) -> Tensor:
+    """Fixed 2-D sine-cosine positions (1 + grid^2, width); the class token's row is zero (MAE).
+
+    MAE's layout is [column sin | column cos | row sin | row cos]. ``nested`` interleaves the four and takes the
+    frequencies in bit-reversed order, so that the first channels alone are a usable code (methods 7.2).
+    """
+    bands = width // 4
+    omega = 1.0 / 10000 ** (torch.arange(bands, dtype=torch.float64) / max(bands, 1))
+    axis = torch.arange(grid, dtype=torch.float64)
+    rows, columns = torch.meshgrid(axis, axis, indexing="ij")
+    angles = [a.reshape(-1, 1) * omega for a in (columns, rows)]
+    parts = [f(a) for a in angles for f in (torch.sin, torch.cos)]  # each (N, bands)
+    if nested:
+        bits = max(1, (bands - 1).bit_length())
+        reversed_order = sorted(range(bands), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))
+        table = torch.stack(parts, -1)[:, reversed_order].flatten(1)
+    else:
+        table = torch.cat(parts, 1)
+    padded = torch.zeros(1 + grid * grid, width, dtype=torch.float64)
+    padded[1:, : table.shape[1]] = table
+    return padded.float()
+
+
+def init_decoder(config: ViTConfig, mae: MaeConfig, generator: torch.Generator) -> dict[str, Tensor]:
+    """Random decoder by MAE's rule: Xavier-uniform matrices, zero biases, N(0, 0.02) mask token."""
+    width, pixels = mae.decoder_width, config.in_chans * config.patch_size**2
+    shapes: dict[str, tuple[int, ...]] = {"embed.weight": (width, config.width), "embed.bias": (width,)}
+    for i in range(mae.decoder_depth):
+        for name, rows, columns in (
+            ("attn.qkv", 3 * width, width),
+            ("attn.proj", width, width),
+            ("mlp.fc1", 4 * width, width),
+            ("mlp.fc2", width, 4 * width),
+        ):
+            shapes[f"blocks.{i}.{name}.weight"] = (rows, columns)
+            shapes[f"blocks.{i}.{name}.bias"] = (rows,)
+        for name in ("norm1", "norm2"):
+            shapes[f"blocks.{i}.{name}.weight"] = shapes[f"blocks.{i}.{name}.bias"] = (width,)
+    shapes |= {
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+        "pred.weight": (pixels, width),
+        "pred.bias": (pixels,),
+    }
+    tensors = {name: _initial(name, shape, generator) for name, shape in shapes.items()}
+    tensors["mask_token"] = torch.randn(1, 1, width, generator=generator) * 0.02
+    return tensors
+
+
+def _initial(name: str, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """MAE's initialisation by a parameter's name: gains one, biases zero, matrices Xavier-uniform."""
+    if name.endswith("bias"):
+        return torch.zeros(*shape)
+    if "norm" in name:
+        return torch.ones(*shape)
+    if name == "cls_token":
+        return torch.randn(*shape, generator=generator) * 0.02
+    rows, columns = shape[0], int(torch.Size(shape[1:]).numel())
+    fan = (rows // 3 if "qkv" in name else rows) + columns  # q, k and v are three matrices
+    return (torch.rand(*shape, generator=generator) * 2 - 1) * (6.0 / fan) ** 0.5
+
+
+def init_source(
+    config: ViTConfig, mae: MaeConfig, *, constraint: str, ranks: Sequence[int], generator: torch.Generator
+) -> Source:
+    """A source before training: ``tucker`` (methods 12.2) or ``none`` (plain MAE), with its decoder."""
+    state = {
+        name: sincos(config.grid, config.width, nested=True)[None]
+        if name == "pos_embed"
+        else _initial(name, shape, generator)
+        for name, shape in encoder_shapes(config).items()
+    }
+    source = source_from_state(state, config)
+    source.decoder = init_decoder(config, mae, generator)
+    if constraint == "tucker":
+        source.core = init_tucker(config.depth, config.width, ranks, generator=generator)
+    return source
+
+
+def source_from_state(state: Mapping[str, Tensor], config: ViTConfig) -> Source:
+    """A dense source from an encoder's state dict (timm's names)."""
+    from sweet.template.slices import MATRICES, stack_blocks
+
+    stacked = stack_blocks(state, config.depth)
+    return Source(
+        core=Full({name: stacked.pop(name) for name in MATRICES}),
+        blocks=stacked,
+        stem={k: v for k, v in state.items() if not k.startswith(("blocks.", "decoder.", "head."))},
+        decoder={k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")},
+        mlp=config.mlp,
+        norm=config.norm,
+    )
+
+
+class MaskedAutoencoder(nn.Module):
+    """A source whose tensors are parameters; its forward is the MAE loss of one or more sub-networks (Eq. 6-8)."""
+
+    def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig) -> None:
+        super().__init__()
+        self.config, self.mae = config, mae
+        self.core = _parameters(vars(source.core) if isinstance(source.core, Tucker) else source.core.weights)
+        self.constraint = "tucker" if isinstance(source.core, Tucker) else "none"
+        self.blocks = _parameters(source.blocks)
+        self.stem = _parameters({k: v for k, v in source.stem.items() if k != "pos_embed"})
+        self.decoder = _parameters(source.decoder)
+        self.register_buffer("pos_embed", source.stem.get("pos_embed"), persistent=True)
+        self.register_buffer("decoder_positions", sincos(config.grid, mae.decoder_width), persistent=False)
+
+    def source(self) -> Source:
+        """The source made of this module's own tensors: gradients flow."""
+        core = _tensors(self.core)
+        stem = _tensors(self.stem)
+        if self.pos_embed is not None:
+            stem["pos_embed"] = self.pos_embed
+        return Source(
+            core=Tucker(**core) if self.constraint == "tucker" else Full(core),
+            blocks=_tensors(self.blocks),
+            stem=stem,
+            decoder=_tensors(self.decoder),
+            mlp=self.config.mlp,
+            norm=self.config.norm,
+        )
+
+    def forward(self, images: Tensor, noise: Tensor, widths: Sequence[tuple[int, int]] | None = None) -> Tensor:
+        """Mean loss of the sub-networks ``widths``: (residual heads, inner heads) each, default the full network."""
+        source, config = self.source(), self.config
+        losses = []
+        for residual, inner in widths or [(config.heads, config.heads)]:
+            w = target_weights(
+                source,
+                config.depth,
+                residual * config.head_dim,
+                inner_width=inner * config.head_dim,
+                order="prefix",
+                layers="first",
+            )
+            losses.append(reconstruct(w, images, noise, config, self.mae, self.decoder_positions).loss)
+        return torch.stack(losses).mean()
+
+
+def _parameters(tensors: Mapping[str, Tensor]) -> nn.ParameterDict:
+    # a parameter's name may not contain a dot
+    return nn.ParameterDict({name.replace(".", "/"): nn.Parameter(value.clone()) for name, value in tensors.items()})
+
+
+def _tensors(parameters: nn.ParameterDict) -> dict[str, Tensor]:
+    return {name.replace("/", "."): value for name, value in parameters.items()}

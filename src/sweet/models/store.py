@@ -1,0 +1,118 @@
+"""Sources and models as folders: which tensors lie where, and how they come back (design section 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sweet.errors import UserError
+from sweet.files import read_json, read_tensors
+from sweet.template.order import Order
+from sweet.template.slices import unstack_blocks
+from sweet.template.target import Source
+from sweet.template.tucker import Tucker
+
+from .config import ViTConfig
+from .mae import MaeConfig, source_from_state
+from .vit import build_vit
+
+FORMAT = 1
+TENSORS = {"template": "template.safetensors", "dense": "model.safetensors", "model": "model.safetensors"}
+
+
+@dataclass
+class StoredSource:
+    """A source with everything that its ``config.json`` says."""
+
+    source: Source
+    config: ViTConfig
+    mae: MaeConfig
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def source_tensors(source: Source) -> dict[str, Tensor]:
+    """Flat dict of a source's file: ``core.*``, ``blocks.*``, ``stem.*`` or, dense, an encoder under timm's names."""
+    if isinstance(source.core, Tucker):
+        tensors = {f"core.{name}": value for name, value in vars(source.core).items()}
+        tensors |= {f"blocks.{name}": value for name, value in source.blocks.items()}
+        tensors |= {f"stem.{name}": value for name, value in source.stem.items()}
+    else:
+        tensors = unstack_blocks(source.core.weights | source.blocks) | source.stem
+    tensors |= {f"decoder.{name}": value for name, value in source.decoder.items()}
+    if source.order is not None:
+        tensors |= {"order.rotation": source.order.rotation, "order.energy": source.order.energy}
+    return tensors
+
+
+def source_from_tensors(tensors: dict[str, Tensor], config: ViTConfig) -> Source:
+    """Inverse of :func:`source_tensors`."""
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    order = Order(**under("order.")) if "order.rotation" in tensors else None
+    if "core.core" in tensors:
+        return Source(
+            core=Tucker(**under("core.")),
+            blocks=under("blocks."),
+            stem=under("stem."),
+            decoder=under("decoder."),
+            mlp=config.mlp,
+            norm=config.norm,
+            order=order,
+        )
+    source = source_from_state({k: v for k, v in tensors.items() if not k.startswith("order.")}, config)
+    source.order = order
+    return source
+
+
+def read_config(folder: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """``config.json`` of a sweet folder of one of ``kinds``. Raises UserError naming the folder and what is wrong."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    path = folder / "config.json"
+    if not path.is_file():
+        unfinished = (folder / "checkpoints").is_dir()
+        why = "an unfinished run (finish it with --resume)" if unfinished else "not a sweet folder (no config.json)"
+        raise UserError(f"{folder}: {why}")
+    info = read_json(path)
+    if not isinstance(info, dict) or info.get("kind") not in TENSORS or "vit" not in info:
+        raise UserError(f"{path}: not written by sweet")
+    if info.get("format") != FORMAT:
+        raise UserError(f"{path}: format {info.get('format')!r}, this version reads {FORMAT}")
+    if info["kind"] not in kinds:
+        raise UserError(f"{folder}: is a {info['kind']}, expected a {' or a '.join(kinds)}")
+    return info
+
+
+def load_source(folder: Path) -> StoredSource:
+    """A template or dense source. Raises UserError naming the folder for anything else."""
+    info = read_config(folder, ("template", "dense"))
+    config = ViTConfig.from_dict(info["vit"])
+    tensors = read_tensors(folder / TENSORS[info["kind"]])
+    try:
+        source = source_from_tensors(tensors, config)
+    except (KeyError, TypeError) as problem:
+        raise UserError(f"{folder / TENSORS[info['kind']]}: tensor {problem} is missing") from None
+    return StoredSource(source, config, MaeConfig(**info["mae"]), info)
+
+
+def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """The timm model of a model folder and its ``config.json``.
+
+    ``num_classes`` other than the stored head's gives a new head. Raises UserError naming folder and parameter.
+    """
+    info = read_config(folder, ("model",))
+    tensors = read_tensors(folder / TENSORS["model"])
+    stored = tensors["head.weight"].shape[0] if "head.weight" in tensors else 0
+    wanted = stored if num_classes is None else num_classes
+    if wanted != stored:
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("head.")}
+    try:
+        config = ViTConfig.from_dict(info["vit"])
+        return build_vit(config, tensors, num_classes=wanted, **timm_options), info
+    except ValueError as problem:
+        raise UserError(f"{folder / TENSORS['model']}: {problem}") from None

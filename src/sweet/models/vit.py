@@ -1,0 +1,130 @@
+"""A plain timm model of any size, made without a random initialisation that would be thrown away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers import LayerNorm, RmsNorm, create_rope_embed
+from timm.models import adapt_input_conv
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from sweet.template.sizes import hidden_features
+
+from .config import ViTConfig
+
+
+def timm_args(config: ViTConfig) -> dict[str, Any]:
+    """Constructor arguments of timm's ``Eva`` or ``VisionTransformer``, all but the norm fit for JSON."""
+    common: dict[str, Any] = {
+        "img_size": config.img_size,
+        "patch_size": config.patch_size,
+        "in_chans": config.in_chans,
+        "embed_dim": config.width,
+        "depth": config.depth,
+        "num_heads": config.heads,
+        "qkv_bias": True,
+        "global_pool": "avg",
+        "class_token": True,
+    }
+    if config.family == "vit":
+        return common | {"mlp_ratio": 4.0, "fc_norm": False, "final_norm": True}
+    # plain h / D is truncated to h - 1 hidden units at some widths, hence the half
+    ratio = (hidden_features(config.width, "swiglu") + 0.5) / config.width
+    return common | {
+        "mlp_ratio": ratio,
+        "swiglu_mlp": True,
+        "attn_type": "rope",
+        "use_fc_norm": False,
+        "use_abs_pos_emb": False,
+        "use_rot_pos_emb": True,
+        "rope_type": "cat",
+        "rope_temperature": config.rope_theta,
+        "rope_rotate_half": True,
+        "ref_feat_shape": [config.rope_grid, config.rope_grid],
+    }
+
+
+def materialised(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -> nn.Module:
+    """The timm model as timm makes it, with timm's random weights."""
+    norm = RmsNorm if config.norm == "rms" else LayerNorm
+    make = Eva if config.family == "eva" else VisionTransformer
+    return make(**timm_args(config), norm_layer=partial(norm, eps=config.eps), num_classes=num_classes, **timm_options)
+
+
+def skeleton(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -> nn.Module:
+    """The timm model on the meta device: all names and shapes, no memory, milliseconds."""
+    with torch.device("meta"):
+        return materialised(config, num_classes, **timm_options)
+
+
+def encoder_shapes(config: ViTConfig) -> dict[str, torch.Size]:
+    """Name and shape of every parameter of the encoder (no head)."""
+    return {name: value.shape for name, value in skeleton(config).named_parameters()}
+
+
+def build_vit(
+    config: ViTConfig,
+    weights: Mapping[str, Tensor],
+    *,
+    num_classes: int = 0,
+    img_size: int | None = None,
+    patch_size: int | None = None,
+    in_chans: int | None = None,
+    seed: int = 0,
+    **timm_options: Any,
+) -> nn.Module:
+    """A timm model on the CPU that holds exactly ``weights`` (encoder, optionally ``head.*``).
+
+    A head that ``weights`` lacks is drawn from N(0, 2e-5) by ``seed``, bias zero (MAE's fine-tuning recipe). Another
+    image size, patch size or number of channels is reached by timm's own resampling. Raises ValueError naming the
+    parameter when one is missing, unknown or of the wrong shape.
+    """
+    model = skeleton(config, num_classes, **timm_options)
+    state = {name: value for name, value in weights.items() if not name.startswith("decoder.")}
+    shapes = {name: value.shape for name, value in model.named_parameters()}
+    if num_classes and "head.weight" not in state:
+        generator = torch.Generator().manual_seed(seed)
+        state["head.weight"] = torch.randn(shapes["head.weight"], generator=generator) * 2e-5
+        state["head.bias"] = torch.zeros(shapes["head.bias"])
+    for name in sorted(shapes.keys() | state.keys()):
+        if name not in state or name not in shapes:
+            raise ValueError(f"parameter {name} is {'missing' if name in shapes else 'unknown'}")
+        if state[name].shape != shapes[name]:
+            raise ValueError(f"parameter {name}: shape {tuple(state[name].shape)}, expected {tuple(shapes[name])}")
+    model.load_state_dict({name: nn.Parameter(value) for name, value in state.items()}, assign=True)
+    if config.family == "eva":
+        model.rope = rope_module(config)
+    if img_size is not None or patch_size is not None:
+        model.set_input_size(img_size=img_size, patch_size=patch_size)
+    if in_chans is not None and in_chans != config.in_chans:
+        _set_in_chans(model, in_chans)
+    return model.eval()
+
+
+def rope_module(config: ViTConfig) -> nn.Module:
+    return create_rope_embed(
+        rope_type="cat",
+        dim=config.width,
+        num_heads=config.heads,
+        feat_shape=(config.grid, config.grid),
+        temperature=config.rope_theta,
+        grid_indexing="ij",
+        rotate_half=True,
+        in_pixels=False,
+        grid_offset=0.0,
+        ref_feat_shape=(config.rope_grid, config.rope_grid),
+    )
+
+
+def _set_in_chans(model: nn.Module, in_chans: int) -> None:
+    old = model.patch_embed.proj
+    new = nn.Conv2d(in_chans, old.out_channels, old.kernel_size, old.stride, device="meta")
+    new.weight = nn.Parameter(adapt_input_conv(in_chans, old.weight.detach()))
+    new.bias = old.bias
+    model.patch_embed.proj = new
+    model.in_chans = in_chans

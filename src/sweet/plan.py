@@ -1,0 +1,108 @@
+"""What a recipe will do, by arithmetic alone: shapes, parameters, FLOPs, files. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sweet.models.config import ViTConfig
+from sweet.models.costs import default_ranks, mae_image_flops, pretraining_flops, template_parameters
+from sweet.recipe import ModelKeys, PretrainRecipe
+from sweet.template.sizes import Size, cost
+
+
+def vit_config(model: ModelKeys, img_size: int) -> ViTConfig:
+    """The encoder of a recipe; rotary base 100 for grids up to 16 x 16, 10000 above."""
+    grid = img_size // model.patch_size
+    return ViTConfig(
+        depth=model.depth,
+        heads=model.heads,
+        head_dim=model.head_dim,
+        img_size=img_size,
+        patch_size=model.patch_size,
+        in_chans=model.in_chans,
+        family=model.family,
+        rope_theta=model.rope_theta or (100.0 if grid <= 16 else 10000.0),
+    )
+
+
+def ranks_of(recipe: PretrainRecipe) -> tuple[int, int, int]:
+    return recipe.template.ranks or default_ranks(recipe.model.depth, recipe.model.width)
+
+
+def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[dict[str, Any]]:
+    """Parameters (M) and forward FLOPs (G) of sizes, by both conventions (methods 14.1)."""
+    rows = []
+    for size in sizes:
+        c = cost(
+            size,
+            mlp=config.mlp,
+            norm=config.norm,
+            img_size=config.img_size,
+            patch_size=config.patch_size,
+            in_chans=config.in_chans,
+            num_classes=num_classes,
+        )
+        positions = config.family == "vit"
+        rows.append(
+            {
+                "size": str(size),
+                "width": size.width,
+                "params_m": round(c.parameters(positions=positions) / 1e6, 3),
+                "params_no_head_m": round(c.parameters(head=False, positions=positions) / 1e6, 3),
+                "gflops": round(c.flops() / 1e9, 3),
+                "gflops_with_attention": round(c.flops(attention=True) / 1e9, 3),
+            }
+        )
+    return rows
+
+
+def bench_sizes(head_dim: int) -> list[Size]:
+    return [Size.parse(text, head_dim) for text in ("L3H12", "L6H12", "L6H6", "L12H6", "L12H3")]
+
+
+def plan(recipe: PretrainRecipe) -> dict[str, Any]:
+    """Everything about a pre-training run that can be known without running it."""
+    config = vit_config(recipe.model, recipe.data.img_size)
+    ranks = ranks_of(recipe) if recipe.template.constraint == "tucker" else None
+    mae = recipe.mae
+    image = mae_image_flops(
+        config, mask_ratio=mae.mask_ratio, decoder_width=mae.decoder_width, decoder_depth=mae.decoder_depth
+    )
+    rebuild = pretraining_flops(
+        config,
+        images=0,
+        steps=1,
+        ranks=ranks,
+        mask_ratio=mae.mask_ratio,
+        decoder_width=mae.decoder_width,
+        decoder_depth=mae.decoder_depth,
+    )
+    slices = template_parameters(config.depth, config.width, ranks or (1, 1, 1))
+    result: dict[str, Any] = {
+        "recipe": recipe.name,
+        "data": recipe.data.source or "give it with --data",
+        "encoder": f"{config.size} {config.family}, width {config.width}, {config.img_size} px, patch {config.patch_size}",
+        "constraint": recipe.template.constraint,
+        "epochs": recipe.epochs,
+        "max_steps": recipe.max_steps,
+        "batch_size": recipe.batch_size,
+        "step_gflops": round((3 * image * recipe.batch_size + rebuild) / 1e9, 2),
+        "writes": [
+            "template.safetensors" if ranks else "model.safetensors",
+            "config.json",
+            "recipe.yaml",
+            "README.md",
+            "SHA256SUMS",
+            "metrics.jsonl",
+            "checkpoints/",
+        ],  # fmt: skip
+    }
+    if ranks:
+        result |= {
+            "ranks": list(ranks),
+            "template_params_m": round((slices["core"] + slices["scalers"]) / 1e6, 3),
+            "share_of_slices": round((slices["core"] + slices["scalers"]) / slices["slices"], 3),
+            "rebuild_share_of_step": round(rebuild / (3 * image * recipe.batch_size + rebuild), 3),
+        }
+    result["sizes"] = size_table(config, bench_sizes(config.head_dim), num_classes=1000)
+    return result

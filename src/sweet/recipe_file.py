@@ -1,0 +1,197 @@
+"""Reading and writing recipes: YAML plus ``key=value``, and errors that say where and what to write."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from sweet.errors import UserError
+
+R = TypeVar("R", bound=BaseModel)
+Places = dict[str, str]  # dotted key -> where it was written: "micro.yaml:12" or "lr=1e-3"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which ``1e-3`` is a number (YAML 1.1 would want ``1.0e-3``)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Groups as blocks, lists on one line."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+)
+
+
+def bundled_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("sweet") / "recipes"
+    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(cls: type[R], name_or_path: str | Path | None, overrides: Sequence[str] = ()) -> R:
+    """A checked recipe of class ``cls`` from a bundled name or a YAML path, and ``key=value`` overrides.
+
+    None stands for an empty file: defaults and overrides only. Raises UserError, one line, with the file and
+    line (or the override), the key, and the value or the nearest name.
+    """
+    label, text = ("defaults", "") if name_or_path is None else _read(name_or_path)
+    values, places = _parse(label, text)
+    for override in overrides:
+        _override(values, places, override)
+    try:
+        # Through JSON: its strict mode takes a list for a tuple but neither "3" for 3 nor true for 1.
+        return cls.model_validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        raise UserError(_describe(error, cls, label, places)) from None
+
+
+def dump_recipe(recipe: BaseModel) -> str:
+    """The recipe as YAML with every key written out; ``load_recipe`` reads it back to an equal recipe."""
+    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=110)
+
+
+def _read(name_or_path: str | Path) -> tuple[str, str]:
+    """The label for messages and the text of a recipe."""
+    name = str(name_or_path)
+    if name in bundled_recipes():
+        text = (resources.files("sweet") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+        return f"{name}.yaml", text
+    path = Path(name)
+    if not path.exists() and path.suffix not in {".yaml", ".yml"}:
+        raise UserError(
+            f"RECIPE {name}: no such file or bundled recipe{_nearest(name, bundled_recipes())} "
+            f"(bundled: {', '.join(bundled_recipes())})"
+        )
+    try:
+        return name, path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"RECIPE {name}: no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"RECIPE {name}: not a text file") from None
+    except OSError as error:
+        raise UserError(f"RECIPE {name}: {error.strerror}") from None
+
+
+def _parse(label: str, text: str) -> tuple[dict[str, Any], Places]:
+    """Values and where each key stands."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        values = loader.construct_document(node) if node is not None else {}
+        keys = list(_keys(node))
+    except yaml.MarkedYAMLError as error:
+        place = f"{label}:{error.problem_mark.line + 1}" if error.problem_mark else label
+        raise UserError(f"{place}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{label}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{label}:1: a recipe is a list of `key: value` lines, got {values!r}")
+    places: Places = {}
+    for key, line in keys:
+        if key in places:
+            raise UserError(f"{label}:{line}: {key}: written twice, first at {places[key]}")
+        places[key] = f"{label}:{line}"
+    return values, places
+
+
+def _keys(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Every dotted key below ``node`` with its line."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            path = f"{prefix}{key.value}"
+            yield path, key.start_mark.line + 1
+            yield from _keys(value, f"{path}.")
+
+
+def _override(values: dict[str, Any], places: Places, override: str) -> None:
+    """Set one ``a.b=value`` in place."""
+    path, equals, text = override.partition("=")
+    if not equals or not all(path.split(".")):
+        raise UserError(f"{override}: an override is written key=value, as in data.img_size=32")
+    *groups, leaf = path.split(".")
+    for group in groups:
+        values = values.setdefault(group, {})
+        if not isinstance(values, dict):
+            raise UserError(f"{override}: {group} is not a group of keys")
+    values[leaf] = _value(text)
+    places[path] = override
+
+
+def _value(text: str) -> Any:
+    """A scalar or a [list] as YAML would read it; anything else, such as `shapes:` or `a # b`, is text."""
+    try:
+        loader = _Loader(text if text[:1] in {"[", '"', "'"} else "")
+        node = loader.get_single_node()
+        if node is None:
+            node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
+        return loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
+def _describe(error: ValidationError, cls: type[BaseModel], label: str, places: Places) -> str:
+    """One line for the first error: where, which key, what is wrong."""
+    first, more = error.errors()[0], error.error_count() - 1
+    keys = first.get("ctx", {}).get("keys") or [".".join(map(str, first["loc"]))]
+    spots = {key: _place(key, label, places) for key in keys}
+    # Of several keys that do not fit together, blame the one that was just overridden.
+    blamed = next((key for key in keys if not spots[key].startswith(label)), keys[0])
+    tail = f" (and {more} more)" if more else ""
+    return f"{spots[blamed]}: {blamed}: {_problem(first, cls)}{tail}"
+
+
+def _place(key: str, label: str, places: Places) -> str:
+    """Where ``key``, or the nearest group around it, was written."""
+    while key:
+        if key in places:
+            return places[key]
+        key = key.rpartition(".")[0]
+    return label
+
+
+def _problem(error: ErrorDetails, cls: type[BaseModel]) -> str:
+    """What is wrong, in the words of someone who writes YAML."""
+    kind, message = error["type"], error["msg"]
+    if kind == "extra_forbidden":
+        return "unknown key" + _nearest(".".join(map(str, error["loc"])), list(_names(cls)))
+    if kind == "missing":
+        return "missing, and it has no default"
+    if kind == "recipe":
+        return message
+    if kind == "model_type":
+        message = "should be a group of keys"
+    message = message.replace("Input should", "should").replace("array", "list")
+    return f"{message}, got {json.dumps(error['input'])}"
+
+
+def _names(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key that ``cls`` knows."""
+    for name, field in cls.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{prefix}{name}.")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """``; did you mean X?`` with the same or the most similar last name, in whatever group; or nothing."""
+    last = {key.rpartition(".")[2]: key for key in reversed(known)}
+    close = difflib.get_close_matches(name, known, 1) or [
+        last[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], last, 1)
+    ]
+    return f"; did you mean {close[0]}?" if close else ""

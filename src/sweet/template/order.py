@@ -1,0 +1,75 @@
+"""Principal order: the basis of the residual stream in which a prefix of channels is worth taking (methods 16).
+
+A pre-norm network is unchanged when its residual stream is rotated, once norm gains are folded into the matrices
+that read the stream. So "the first d channels" is a choice of basis; this one keeps the most energy of the
+normalised stream at every d. Related: SliceGPT (arXiv 2401.15024) rotates each block of a language model apart; here
+one rotation serves the whole network, so that the target stays a plain ViT.
+
+A LayerNorm sees only the part of the stream that is orthogonal to the vector of ones. Its principal directions span
+D - 1 dimensions; a target of width d takes the first d - 1 of them and places them in *its own* zero-mean subspace
+(:func:`embedding_basis`), where LayerNorm and RMSNorm agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Order:
+    """Rotation Q (D, D), columns by falling energy, and energy (2 L + 1, D): E[(Q^T u)^2] at each norm input.
+
+    u is the stream divided by its root mean square, so every row of ``energy`` sums to D. Norms are numbered as
+    they are met: block 0 attention, block 0 MLP, block 1 attention, ..., final.
+    """
+
+    rotation: Tensor
+    energy: Tensor
+
+    @property
+    def spectrum(self) -> Tensor:
+        """Share of the energy at each index (D,), all norms together."""
+        return self.energy.sum(0) / self.energy.sum()
+
+    def kept(self, channels: int) -> Tensor:
+        """Share of the energy that the first ``channels`` directions keep, for each norm (2 L + 1,)."""
+        return self.energy[:, :channels].sum(1) / self.energy.sum(1)
+
+
+def principal_order(moments: Tensor, *, centred: bool) -> Order:
+    """Order from second moments E[u u^T] (2 L + 1, D, D), one for each norm input.
+
+    ``centred`` (LayerNorm): the moments live in the zero-mean subspace and the vector of ones becomes the last column.
+    """
+    moments = moments.double()
+    total = moments.sum(0)
+    width = total.shape[0]
+    if centred:
+        ones = torch.ones(width, 1, dtype=torch.double) / width**0.5
+        total = total - ones @ (ones.t() @ total)
+        total = total - (total @ ones) @ ones.t() - ones @ ones.t()  # ones strictly below every real direction
+    rotation = torch.linalg.eigh(total).eigenvectors.flip(1)
+    # an eigenvector's sign is free: fix it, so that two runs and two machines agree
+    rotation = rotation * rotation.gather(0, rotation.abs().argmax(0, keepdim=True)).sign()
+    energy = torch.einsum("dk,ndc,ck->nk", rotation, moments, rotation).clamp_min(0)
+    return Order(rotation.float().contiguous(), energy.float())
+
+
+def embedding_basis(width: int, *, centred: bool) -> Tensor:
+    """Orthonormal columns (d, m) of a target's stream: all d axes, or for LayerNorm d - 1 that have zero mean.
+
+    The zero-mean basis is the identity up to one reflection (Householder), so channel i still means direction i.
+    """
+    eye = torch.eye(width)
+    if not centred:
+        return eye
+    normal = torch.full((width,), width**-0.5)
+    normal[-1] -= 1.0
+    norm = normal.norm()
+    if norm == 0:
+        return eye[:, : width - 1]
+    normal = normal / norm
+    return (eye - 2 * torch.outer(normal, normal))[:, : width - 1]

@@ -1,0 +1,100 @@
+"""A size (depth L, heads H) and what it costs: parameters and FLOPs by closed formula, without torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Size:
+    """Depth L and heads H of a Vision Transformer; its width is ``heads * head_dim``."""
+
+    depth: int
+    heads: int
+    head_dim: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "heads", "head_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_dim
+
+    def __str__(self) -> str:
+        return f"L{self.depth}H{self.heads}"
+
+    @classmethod
+    def parse(cls, text: str, head_dim: int = 64) -> Size:
+        """``"L6H3"`` -> depth 6, heads 3. Raises ValueError on anything else."""
+        found = re.fullmatch(r"L(\d+)H(\d+)", text)
+        if found is None:
+            raise ValueError(f"a size is written L<depth>H<heads>, for example L6H3; got {text!r}")
+        return cls(int(found[1]), int(found[2]), head_dim)
+
+
+def hidden_features(width: int, mlp: str) -> int:
+    """Hidden units of the MLP: 8 floor(D/3) for SwiGLU (three matrices in eight slices), 4 D for GELU."""
+    return 8 * (width // 3) if mlp == "swiglu" else 4 * width
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters and forward FLOPs (2 x multiply-accumulate) of one image through a ViT, part by part."""
+
+    blocks: int
+    embedding: int
+    positions: int
+    final_norm: int
+    head: int
+    linear_macs: int
+    attention_macs: int
+    head_macs: int
+    norm_flops: int
+
+    def parameters(self, *, head: bool = True, positions: bool = True) -> int:
+        total = self.blocks + self.embedding + self.final_norm
+        return total + (self.head if head else 0) + (self.positions if positions else 0)
+
+    def flops(self, *, attention: bool = False, head: bool = True) -> int:
+        """Counters that cannot see fused attention leave its two products out; so does the paper's Table 1."""
+        macs = self.linear_macs + (self.head_macs if head else 0) + (self.attention_macs if attention else 0)
+        return 2 * macs + self.norm_flops
+
+
+def cost(
+    size: Size,
+    *,
+    mlp: str,
+    norm: str,
+    img_size: int = 224,
+    patch_size: int = 16,
+    in_chans: int = 3,
+    num_classes: int = 1000,
+) -> Cost:
+    """Count a ViT with a class token and biases everywhere.
+
+    ``positions`` is counted apart, since a rotary model has no such table; the paper's parameter column contains it.
+    """
+    depth, width = size.depth, size.width
+    hidden = hidden_features(width, mlp)
+    fc1_rows = 2 * hidden if mlp == "swiglu" else hidden
+    norm_size = width if norm == "rms" else 2 * width
+    patches = (img_size // patch_size) ** 2
+    tokens = patches + 1
+    pixels = in_chans * patch_size**2
+    matrices = 4 * width * width + fc1_rows * width + hidden * width
+    biases = 4 * width + fc1_rows + width
+    return Cost(
+        blocks=depth * (matrices + biases + 2 * norm_size),
+        embedding=pixels * width + width + width,
+        positions=tokens * width,
+        final_norm=norm_size,
+        head=num_classes * width + num_classes if num_classes else 0,
+        linear_macs=tokens * depth * matrices + patches * pixels * width,
+        attention_macs=2 * depth * tokens * tokens * width,
+        head_macs=num_classes * width,
+        norm_flops=5 * tokens * width * (2 * depth + 1),
+    )

@@ -1,0 +1,230 @@
+"""A source becomes the weights of a network of any depth and width (Algorithm 1 of the paper, "direct").
+
+Everything is a linear map of the residual stream. With R the map that a reader applies to it and T the map that a
+writer applies (both D x d), readers become W R and writers T^T W:
+
+* ``prefix`` order: R = T = the first d axes, norm gains are sliced along (the paper's slice of U).
+* ``principal`` order: R = diag(gain) Q_d and T = Q_d; each gain becomes one constant, sqrt(kept * D / d), because d
+  channels carry only part of the energy that the norm divides by. At d = D the function is unchanged.
+
+Beyond the source: a new channel is written with zeros and read by a random unit mixture of the old channels' readers, a
+new head or hidden unit copies an old one and is written with zeros, so a wider network starts as the same function
+(exactly so with RMSNorm, and with LayerNorm in principal order). A deeper one repeats blocks evenly and divides what
+each copy adds to the stream by the number of copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .order import Order, embedding_basis
+from .slices import FC1, FC2, PROJ, QKV, select_inner, unstack_blocks
+from .tucker import Full, Tucker, pick
+
+ORDERS = ("principal", "prefix")
+LAYER_RULES = ("even", "first")
+INNER_BIASES = ("attn.qkv.bias", "mlp.fc1.bias")
+WRITER_BIASES = ("attn.proj.bias", "mlp.fc2.bias")
+
+
+@dataclass
+class Source:
+    """Everything a target is made from.
+
+    ``blocks`` are the ordinary parameters of the blocks, stacked {name: (L, ...)}: biases and norm gains. ``stem`` are
+    those outside the blocks under timm's names: patch embedding, class token, positions, final norm. ``decoder``
+    is the MAE decoder; its ``embed.weight`` (decoder width, D) reads the stream after the final norm.
+    ``mlp`` is ``swiglu`` or ``gelu``, ``norm`` is ``rms`` or ``layer``.
+    """
+
+    core: Tucker | Full
+    blocks: dict[str, Tensor]
+    stem: dict[str, Tensor]
+    mlp: str
+    norm: str
+    decoder: dict[str, Tensor] = field(default_factory=dict)
+    order: Order | None = None
+
+    @property
+    def depth(self) -> int:
+        return self.core.depth
+
+    @property
+    def width(self) -> int:
+        return self.core.width
+
+
+def target_layers(source_depth: int, depth: int, rule: str) -> list[int]:
+    """Layers of the source that a target takes; a deeper target repeats each one or more times.
+
+    >>> target_layers(12, 3, "even"), target_layers(12, 3, "first"), target_layers(2, 5, "even")
+    ([0, 6, 11], [0, 1, 2], [0, 0, 0, 1, 1])
+    """
+    if rule not in LAYER_RULES:
+        raise ValueError(f"unknown layer rule {rule!r}, expected one of {', '.join(LAYER_RULES)}")
+    if depth > source_depth:
+        return [i * source_depth // depth for i in range(depth)]
+    if rule == "first" or depth == 1:
+        return list(range(depth))
+    return [int(i * (source_depth - 1) / (depth - 1) + 0.5) for i in range(depth)]
+
+
+def target_weights(
+    source: Source,
+    depth: int,
+    width: int,
+    *,
+    inner_width: int | None = None,
+    order: str = "principal",
+    layers: str = "even",
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """State dict (timm's names, no head) of a ViT with ``depth`` blocks and ``width`` channels made from a source.
+
+    ``inner_width`` (default ``width``) sets the inner side apart, for the independent masks of Eq. 7. Decoder tensors
+    come along as ``decoder.<name>``. Differentiable in every tensor of the source. ``seed`` draws the readers of
+    channels that the source does not have. Raises ValueError for an unknown order or layer rule, and for
+    ``order="principal"`` on a source whose order was not computed.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"unknown order {order!r}, expected one of {', '.join(ORDERS)}")
+    if order == "principal" and source.order is None:
+        raise ValueError("this source has no principal order; use order='prefix'")
+    inner = width if inner_width is None else inner_width
+    chosen = target_layers(source.depth, depth, layers)
+    cut = _Cut(source, width, source.order if order == "principal" else None, seed)
+
+    blocks = {name: pick(value, chosen) for name, value in source.blocks.items()}
+    weights = source.core.stacked(chosen, min(inner, source.width), source.mlp)
+    inner_biases = {name: blocks[name] for name in INNER_BIASES}
+    if inner < source.width:
+        inner_biases = select_inner(inner_biases, source.width, inner, source.mlp)
+    result = dict(inner_biases)
+    for norm, matrix in (("norm1", QKV), ("norm2", FC1)):
+        gain, shift = blocks[f"{norm}.weight"], blocks.get(f"{norm}.bias")
+        bias = matrix.replace("weight", "bias")
+        result[matrix] = cut.reader(weights[matrix], gain)
+        result[bias] = result[bias] + cut.reader_bias(weights[matrix], shift)
+        result[f"{norm}.weight"] = cut.gain(gain, [2 * i + (norm == "norm2") for i in chosen])
+        if shift is not None:
+            result[f"{norm}.bias"] = cut.shift(shift)
+    for matrix, bias in zip((PROJ, FC2), WRITER_BIASES, strict=True):
+        result[matrix] = cut.writer(weights[matrix])
+        result[bias] = cut.written(blocks[bias])
+    if inner > source.width:
+        result.update(
+            select_inner(
+                {name: result[name] for name in (QKV, PROJ, FC1, FC2, *INNER_BIASES)},
+                source.width,
+                inner,
+                source.mlp,
+            )
+        )
+    if depth > source.depth:
+        share = torch.tensor([1.0 / chosen.count(i) for i in chosen])
+        for name in (PROJ, FC2, *WRITER_BIASES):
+            result[name] = result[name] * share.view(-1, *[1] * (result[name].dim() - 1))
+
+    return unstack_blocks(result) | cut.stem() | cut.decoder()
+
+
+class _Cut:
+    """The maps of the residual stream D -> d of one target, applied to everything that touches the stream."""
+
+    def __init__(self, source: Source, width: int, order: Order | None, seed: int) -> None:
+        self.source, self.width, self.order = source, width, order
+        self.read, self.write = _stream_maps(source, width, order, seed)
+
+    def written(self, value: Tensor) -> Tensor:
+        """(..., D) -> (..., d): a vector that is added to the stream."""
+        return _along(value, self.write, self.width)
+
+    def writer(self, weight: Tensor) -> Tensor:
+        """(n, R, c) -> (n, d, c): a matrix that adds to the stream, in the core's residual coordinates."""
+        u = self.source.core.u
+        if u is None:
+            return self.written(weight.transpose(1, 2)).transpose(1, 2)
+        return self.written(u.t()).t() @ weight
+
+    def reader(self, weight: Tensor, gain: Tensor) -> Tensor:
+        """(n, c, R) -> (n, c, d): a matrix that reads the stream; in principal order the norm's gain is folded in."""
+        u = self.source.core.u
+        if u is None:
+            folded = weight * gain[:, None] if self.order else weight
+            return _along(folded, self.read, self.width)
+        basis = u.t() * gain[:, None] if self.order else u.t()
+        return weight @ _along(basis, self.read, self.width)
+
+    def reader_bias(self, weight: Tensor, shift: Tensor | None) -> Tensor | float:
+        """What a LayerNorm's bias adds to the outputs of the matrix behind it (n, c); zero unless folded."""
+        if shift is None or self.order is None:
+            return 0.0
+        u = self.source.core.u
+        return torch.einsum("ncr,nr->nc", weight, shift if u is None else shift @ u)
+
+    def gain(self, gain: Tensor, norms: Sequence[int]) -> Tensor:
+        """(n, D) -> (n, d): norm gains. ``norms`` number the norm inputs, see :class:`Order`."""
+        source_width = self.source.width
+        if self.order is not None:
+            kept = self.order.kept(min(self.width, source_width) - (self.source.norm == "layer"))[list(norms)]
+            constant = (kept * source_width / self.width).sqrt()
+            return constant[:, None].expand(-1, self.width).contiguous()
+        if self.width <= source_width:
+            return gain[:, : self.width]
+        new = gain.new_ones(len(gain), self.width - source_width)
+        return torch.cat([gain, new], 1) * (source_width / self.width) ** 0.5
+
+    def shift(self, shift: Tensor) -> Tensor:
+        """(n, D) -> (n, d): norm biases; zero once folded into the readers."""
+        if self.order is not None:
+            return shift.new_zeros(len(shift), self.width)
+        return _along(shift, self.write, self.width)
+
+    def stem(self) -> dict[str, Tensor]:
+        stem = self.source.stem
+        result = {}
+        for name, value in stem.items():
+            if name == "norm.weight":
+                result[name] = self.gain(value[None], [2 * self.source.depth])[0]
+            elif name == "norm.bias":
+                result[name] = self.shift(value[None])[0]
+            elif name == "patch_embed.proj.weight":
+                result[name] = self.written(value.movedim(0, -1)).movedim(-1, 0)
+            else:
+                result[name] = self.written(value)
+        return result
+
+    def decoder(self) -> dict[str, Tensor]:
+        result = {f"decoder.{name}": value for name, value in self.source.decoder.items()}
+        if result:
+            weight = result["decoder.embed.weight"]
+            if self.order is not None:
+                if "norm.bias" in self.source.stem:
+                    result["decoder.embed.bias"] = result["decoder.embed.bias"] + weight @ self.source.stem["norm.bias"]
+                weight = weight * self.source.stem["norm.weight"]
+            result["decoder.embed.weight"] = _along(weight, self.read, self.width)
+        return result
+
+
+def _along(value: Tensor, maps: Tensor | None, width: int) -> Tensor:
+    return value[..., :width] if maps is None else value @ maps
+
+
+def _stream_maps(source: Source, width: int, order: Order | None, seed: int) -> tuple[Tensor | None, Tensor | None]:
+    """Maps (D, d) of readers and writers; None is the first d axes, which slicing does for nothing."""
+    if order is None and width <= source.width:
+        return None, None
+    centred = order is not None and source.norm == "layer"
+    basis = embedding_basis(width, centred=centred)
+    directions = torch.eye(source.width) if order is None else order.rotation
+    known = min(basis.shape[1], source.width - centred)
+    write = directions[:, :known] @ basis[:, :known].t()
+    if known == basis.shape[1]:
+        return write, write
+    generator = torch.Generator().manual_seed(seed)
+    mixtures = torch.randn(source.width, basis.shape[1] - known, generator=generator)
+    return write + (mixtures / mixtures.norm(dim=0)) @ basis[:, known:].t(), write

@@ -1,0 +1,111 @@
+"""Where slices come from: a Tucker core and three thin scalers (Eq. 5), or every slice for itself (`Full`).
+
+    W = G x1 X x2 U x3 V        slice m = U (sum_a X[m, a] G_a) V^T,   m = 12 * layer + component
+
+U (D, r2) is the residual side, V (D, r3) the inner side. Both classes answer one question, ``stacked``: the weights
+of some layers *before* U, so that whoever builds a network chooses what to do with the residual stream.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .slices import PROJ, SLICES, select_inner, unpack
+
+
+@dataclass
+class Tucker:
+    """Core G (r1, r2, r3), scalers X (12 L, r1), U (D, r2), V (D, r3)."""
+
+    core: Tensor
+    x: Tensor
+    u: Tensor
+    v: Tensor
+
+    @property
+    def depth(self) -> int:
+        return self.x.shape[0] // SLICES
+
+    @property
+    def width(self) -> int:
+        return self.u.shape[0]
+
+    def stacked(self, layers: Sequence[int], inner_width: int, mlp: str) -> dict[str, Tensor]:
+        """Weights of n layers whose residual axis has r2 entries: sum_a X[m, a] G_a V[:d]^T, unpacked.
+
+        X first when every slice has its own core matrix (r1 >= 12 n), V first when few are shared: fewer products.
+        """
+        r1, r2, r3 = self.core.shape
+        x = pick(self.x.unflatten(0, (-1, SLICES)), layers).flatten(0, 1)
+        v = self.v[:inner_width]
+        n = x.shape[0]
+        x_first = n * r1 * r2 * r3 + n * r2 * r3 * inner_width
+        v_first = r1 * r2 * r3 * inner_width + n * r1 * r2 * inner_width
+        if x_first <= v_first:
+            slices = (x @ self.core.flatten(1)).unflatten(1, (r2, r3)) @ v.t()
+        else:
+            slices = (x @ (self.core @ v.t()).flatten(1)).unflatten(1, (r2, inner_width))
+        return unpack(slices.unflatten(0, (-1, SLICES)), mlp)
+
+
+@dataclass
+class Full:
+    """No constraint: the stacked weights themselves, in the same role as a Tucker with U = I."""
+
+    weights: dict[str, Tensor]
+    u: None = None
+
+    @property
+    def depth(self) -> int:
+        return self.weights[PROJ].shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.weights[PROJ].shape[1]
+
+    def stacked(self, layers: Sequence[int], inner_width: int, mlp: str) -> dict[str, Tensor]:
+        """Weights of n layers, first ``inner_width`` inner columns of every slice."""
+        chosen = {name: pick(weight, layers) for name, weight in self.weights.items()}
+        if inner_width == self.width:
+            return chosen
+        return select_inner(chosen, self.width, inner_width, mlp)
+
+
+def pick(rows: Tensor, layers: Sequence[int]) -> Tensor:
+    """Entries of the first axis; no copy when all are taken in order."""
+    return rows if list(layers) == list(range(len(rows))) else rows[list(layers)]
+
+
+def init_tucker(
+    depth: int,
+    width: int,
+    ranks: Sequence[int],
+    *,
+    std: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tucker:
+    """Random Tucker whose every slice, at every width, has entries of standard deviation ``std`` (methods 12.2).
+
+    The scalers have orthonormal columns times sqrt(rows / rank), so the core alone carries the scale and weight
+    decay on it alone is Frobenius decay of W. ``std`` defaults to Xavier's 1 / sqrt(D).
+    """
+    r1, r2, r3 = ranks
+    core = torch.randn(r1, r2, r3, generator=generator) * (width**-0.5 if std is None else std)
+    return Tucker(
+        core,
+        x=_orthonormal(SLICES * depth, r1, generator),
+        u=_orthonormal(width, r2, generator),
+        v=_orthonormal(width, r3, generator),
+    )
+
+
+def _orthonormal(rows: int, columns: int, generator: torch.Generator | None) -> Tensor:
+    tall = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
+    q = torch.linalg.qr(tall).Q
+    q = q if rows >= columns else q.t()
+    return (q * math.sqrt(rows / columns) if rows >= columns else q).contiguous()

@@ -1,0 +1,1 @@
+"""One training loop for every verb, and the verbs themselves."""

@@ -1,0 +1,84 @@
+"""Checkpoints without pickle: a folder of safetensors that appears complete or not at all.
+
+Random numbers need no place in it: data order, crops, masks, widths and dropout are functions of (seed, step, rank).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sweet.files import read_json, read_tensors, sync, write_tensors
+
+KEPT = 2
+
+
+def save_checkpoint(
+    run: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+) -> None:
+    """Write ``checkpoints/step-<N>``: under a dotted name first, renamed once every byte is on the disk."""
+    folder = run / "checkpoints"
+    temporary, final = folder / f".step-{step}", folder / f"step-{step}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write_tensors(temporary / "model.safetensors", tensors)
+    write_tensors(temporary / "optimizer.safetensors", optimizer)
+    (temporary / "state.json").write_text(json.dumps({"step": step, **state}))
+    sync(temporary / "state.json")
+    sync(temporary)
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(temporary, final)
+    sync(folder)
+    for old in steps_of(run)[:-KEPT]:
+        shutil.rmtree(folder / f"step-{old}")
+
+
+def steps_of(run: Path) -> list[int]:
+    """Steps that have a complete checkpoint, rising."""
+    found = (re.fullmatch(r"step-(\d+)", entry.name) for entry in (run / "checkpoints").glob("step-*"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def load_checkpoint(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
+    """The newest checkpoint as (tensors, optimizer tensors, state), or None."""
+    steps = steps_of(run)
+    if not steps:
+        return None
+    folder = run / "checkpoints" / f"step-{steps[-1]}"
+    return (
+        read_tensors(folder / "model.safetensors"),
+        read_tensors(folder / "optimizer.safetensors"),
+        read_json(folder / "state.json"),
+    )
+
+
+def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """Optimizer state as a flat dict ``<parameter>|<key>``."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[parameter]}|{key}": value
+        for parameter, entries in optimizer.state.items()
+        for key, value in entries.items()
+    }
+
+
+def restore_optimizer(optimizer: Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    for full_name, value in tensors.items():
+        name, key = full_name.rsplit("|", 1)
+        parameter = parameters[name]
+        # the step counter stays where the optimizer put it, moments live beside their parameter
+        optimizer.state[parameter][key] = value if value.dim() == 0 and key == "step" else value.to(parameter.device)

@@ -1,0 +1,83 @@
+"""What the machine can do, and how to make it do it: device, precision, accelerator, allocator."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from torch import nn
+
+from sweet.errors import UserError
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto`` is the first of cuda, mps, cpu. Raises UserError for a device that this machine lacks."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not present[device.type]:
+        raise UserError(f"device={name}: this machine has no {device.type} device")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={name}: this machine has {torch.cuda.device_count()} cuda devices")
+    return device
+
+
+@functools.cache
+def cpu_has_bf16() -> bool:
+    """Whether bf16 products are native here; emulated ones are slower than float32."""
+    flags = Path("/proc/cpuinfo")
+    text = flags.read_text() if flags.is_file() else ""
+    return "avx512_bf16" in text or "amx_bf16" in text
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """``auto`` is bf16 where the device has it, float32 elsewhere. Returns accelerate's word for it."""
+    if name == "auto":
+        native = cpu_has_bf16() if device.type == "cpu" else device.type == "cuda" and torch.cuda.is_bf16_supported()
+        name = "bf16" if native else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise UserError("optim.precision=fp16: needs a GPU; use bf16 or fp32 on a CPU")
+    return "no" if name == "fp32" else name
+
+
+def make_accelerator(device: str, precision: str, accumulate: int, project: Path | None) -> Accelerator:
+    """An accelerator for one run; the process may make several, one after the other."""
+    chosen = resolve_device(device)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)
+    if chosen.type == "cpu":
+        keep_memory()
+    return Accelerator(
+        cpu=chosen.type == "cpu",
+        mixed_precision=resolve_precision(precision, chosen),
+        gradient_accumulation_steps=accumulate,
+        log_with="tensorboard" if project else None,
+        project_dir=project,
+    )
+
+
+@functools.cache
+def keep_memory() -> None:
+    """Tell glibc to keep big blocks: handing them back after every step costs up to a third of it on a CPU."""
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            trim_threshold, mmap_threshold = -1, -3
+            libc.mallopt(mmap_threshold, 1 << 30)
+            libc.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def use_plain_attention(model: nn.Module, device: torch.device) -> None:
+    """On a CPU, timm's attention by plain products: see :func:`sweet.models.forward.attention`."""
+    if device.type == "cpu":
+        for module in model.modules():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = False

@@ -1,0 +1,86 @@
+"""What a run tells: a line of ``metrics.jsonl`` per interval, TensorBoard, and a progress bar on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class RunLog:
+    """Collects losses without synchronising the device and reports them every ``every`` steps."""
+
+    def __init__(self, run: Path | None, accelerator: Accelerator, *, start: int, steps: int, quiet: bool) -> None:
+        self.accelerator, self.steps, self.quiet = accelerator, steps, quiet
+        self.every = max(1, min(50, steps // 20))
+        self.metrics = run / "metrics.jsonl" if run is not None and accelerator.is_main_process else None
+        if self.metrics is not None:
+            _forget_after(self.metrics, start)
+        self.losses: list[Any] = []
+        self.images = 0
+        self.since = time.perf_counter()
+        self.started = self.since
+        self.start = start
+        console = Console(file=sys.stderr)
+        self.bar: Progress | None = None
+        if not quiet and console.is_terminal and accelerator.is_main_process:
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[status]}"),
+                console=console,
+            )
+            self.bar.start()
+            self.task = self.bar.add_task("training", total=steps, completed=start, status="")
+
+    def step(self, step: int, loss: Any, images: int, lr: float) -> None:
+        """Step ``step`` (from 0) is done; ``loss`` is a detached tensor."""
+        self.losses.append(loss)
+        self.images += images
+        done = step + 1
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done)
+        if done % self.every and done != self.steps:
+            return
+        mean = sum(float(loss) for loss in self.losses) / len(self.losses)
+        now = time.perf_counter()
+        speed = self.images / max(now - self.since, 1e-9)
+        self.write({"step": done, "loss": mean, "lr": lr, "img_per_s": round(speed, 1)})
+        status = f"loss {mean:.4f}  {speed:.0f} img/s"
+        if self.bar is not None:
+            self.bar.update(self.task, status=status)
+        elif not self.quiet and self.accelerator.is_main_process:
+            seconds = (now - self.started) / (done - self.start) * (self.steps - done)
+            left = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+            print(f"step {done}/{self.steps}  {status}  ETA {left}", file=sys.stderr, flush=True)
+        self.losses, self.images, self.since = [], 0, now
+
+    def write(self, values: dict[str, Any]) -> None:
+        if self.metrics is not None:
+            with self.metrics.open("a") as file:
+                file.write(json.dumps(values) + "\n")
+        self.accelerator.log({k: v for k, v in values.items() if k != "step"}, step=values.get("step"))
+
+    def note(self, text: str) -> None:
+        if not self.quiet and self.accelerator.is_main_process:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """A resumed run repeats the steps since its checkpoint; drop what the interrupted one wrote about them."""
+    if path.is_file():
+        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+        kept = [line for line in lines if json.loads(line).get("step", 0) <= step]
+        path.write_text("".join(line + "\n" for line in kept))

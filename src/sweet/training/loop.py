@@ -1,0 +1,154 @@
+"""The training loop of every verb: steps, schedule, accumulation, clipping, checkpoints, resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from sweet.data import step_generator
+from sweet.errors import UserError
+from sweet.recipe import OptimKeys, TrainKeys
+
+from .checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from .log import RunLog
+
+
+class BatchSource(Protocol):
+    """A pure function of the step, which may be read ahead."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def iterate(self, start: int, stop: int) -> Iterator[tuple[Tensor, Any]]: ...
+
+
+@dataclass
+class Finished:
+    """What a run cost."""
+
+    steps: int
+    images: int
+    seconds: float
+    loss: float
+
+
+def total_steps(keys: TrainKeys, steps_per_epoch: int) -> int:
+    steps = max(1, round(keys.epochs * steps_per_epoch))
+    return min(steps, keys.max_steps) if keys.max_steps else steps
+
+
+def part_size(keys: TrainKeys, accumulate: int, world: int) -> int:
+    """Images in one forward pass of one process. Raises UserError when the batch does not divide."""
+    if keys.batch_size % (accumulate * world):
+        raise UserError(
+            f"batch_size={keys.batch_size}: not a multiple of {accumulate} accumulated parts x {world} processes"
+        )
+    return keys.batch_size // (accumulate * world)
+
+
+def learning_rate(step: int, steps: int, peak: float, optim: OptimKeys) -> float:
+    """Linear warm-up over a share of the steps, then half a cosine down to ``min_lr``."""
+    warmup = int(optim.warmup * steps)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return optim.min_lr + (peak - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def train(
+    model: nn.Module,
+    groups: list[dict[str, Any]],
+    batches: BatchSource,
+    loss_of: Callable[[nn.Module, Tensor, Any, int], Tensor],
+    *,
+    keys: TrainKeys,
+    optim: OptimKeys,
+    accelerator: Accelerator,
+    run: Path | None,
+    resume: bool = False,
+    quiet: bool = False,
+    ema: nn.Module | None = None,
+) -> Finished:
+    """Train ``model`` in place; bit-exact on a CPU when interrupted and resumed.
+
+    ``groups`` are AdamW's parameter groups, each with an optional ``lr_scale``. ``loss_of(model, images, labels,
+    micro_step)`` gives the loss of one part. ``ema`` is timm's averaged copy. ``run=None`` writes nothing. Ctrl-C
+    saves a checkpoint before it is passed on.
+    """
+    accumulate = optim.accumulate
+    steps = total_steps(keys, max(1, batches.steps_per_epoch // accumulate))
+    fused = accelerator.device.type in ("cpu", "cuda")
+    optimizer = torch.optim.AdamW(groups, lr=keys.lr, betas=optim.betas, fused=fused)
+    plain = model
+    model, optimizer = accelerator.prepare(model, optimizer)
+
+    start = 0
+    if resume and run is not None and (found := load_checkpoint(run)) is not None:
+        tensors, moments, state = found
+        plain.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("ema|")})
+        if ema is not None:
+            ema.module.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema|")})
+        restore_optimizer(optimizer.optimizer, plain, moments)
+        start = state["step"]
+
+    def checkpoint(done: int) -> None:
+        if run is not None and accelerator.is_main_process:
+            tensors = dict(plain.state_dict())
+            if ema is not None:
+                tensors |= {f"ema|{name}": value for name, value in ema.module.state_dict().items()}
+            save_checkpoint(run, done, tensors, optimizer_tensors(optimizer.optimizer, plain), {})
+
+    if run is not None:
+        accelerator.init_trackers("tensorboard")
+    log = RunLog(run, accelerator, start=start, steps=steps, quiet=quiet)
+    began = time.perf_counter()
+    done, last = start, torch.zeros(())
+    model.train()
+    try:
+        parts: list[Tensor] = []
+        for micro, (images, labels) in enumerate(
+            batches.iterate(start * accumulate, steps * accumulate), start * accumulate
+        ):
+            step = micro // accumulate
+            rate = learning_rate(step, steps, keys.lr, optim)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group.get("lr_scale", 1.0)
+            # dropout and stochastic depth draw from the global generator: make it a function of the step too
+            torch.manual_seed(step_generator(keys.seed, micro, accelerator.process_index, "global").initial_seed())
+            with accelerator.accumulate(model):
+                loss = loss_of(model, images, labels, micro)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients and optim.clip is not None:
+                    accelerator.clip_grad_norm_(model.parameters(), optim.clip)
+                optimizer.step()
+                optimizer.zero_grad()
+            parts.append(loss.detach())
+            if len(parts) < accumulate:
+                continue
+            last, parts = torch.stack(parts).mean(), []
+            done = step + 1
+            if ema is not None:
+                ema.update(plain)
+            log.step(step, last, keys.batch_size, rate)
+            if done % keys.checkpoint_every == 0 and done < steps:
+                checkpoint(done)
+    except KeyboardInterrupt:
+        log.note(f"interrupted: saving a checkpoint at step {done}")
+        checkpoint(done)
+        raise
+    finally:
+        log.close()
+        if run is not None:
+            accelerator.end_training()
+    final = float(last)
+    if not math.isfinite(final):
+        raise FloatingPointError(f"the loss is {final} after step {done}; try a lower lr or optim.precision=fp32")
+    return Finished(steps, steps * keys.batch_size, time.perf_counter() - began, final)

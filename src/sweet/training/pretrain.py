@@ -1,0 +1,269 @@
+"""Learn a source: masked autoencoding under a constraint, with width-wise stochastic scaling (Eq. 6-8)."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sweet.cards import source_card
+from sweet.data import (
+    Batches,
+    ImageSource,
+    Packed,
+    eval_batches,
+    open_images,
+    pack,
+    should_pack,
+    shuffled,
+    step_generator,
+)
+from sweet.errors import UserError
+from sweet.files import read_json, write_folder
+from sweet.models.config import ViTConfig
+from sweet.models.costs import pretraining_flops
+from sweet.models.mae import MaeConfig, MaskedAutoencoder, init_source
+from sweet.models.moments import compute_order
+from sweet.models.store import FORMAT, TENSORS, load_source, source_tensors
+from sweet.plan import ranks_of, vit_config
+from sweet.recipe import DataKeys, PretrainRecipe, dump_recipe
+from sweet.template.target import Source
+from sweet.template.widths import draw_widths
+from sweet.version import VERSION
+
+from .device import make_accelerator
+from .loop import part_size, total_steps, train
+
+
+def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+    """Run a pre-training recipe; writes a template (or dense source) folder and returns its summary.
+
+    A finished run with ``resume`` changes nothing. Raises UserError for bad input, before anything is written.
+    """
+    if resume and (out / "config.json").is_file():
+        return dict(read_json(out / "config.json")["training"], out=str(out), finished_before=True)
+    if recipe.data.source is None:
+        raise UserError(f"--data: recipe {recipe.name} names no images; give them, for example --data folder:PATH")
+    config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
+    source = _start(recipe, config, mae)
+    images = open_images(recipe.data.source, recipe.data.train_split, seed=recipe.seed)
+    if recipe.data.limit is not None:
+        images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
+    data = packed(images, config.img_size)
+    accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
+
+    part = part_size(recipe, recipe.optim.accumulate, accelerator.num_processes)
+    batches = Batches(
+        data,
+        batch_size=part,
+        seed=recipe.seed,
+        augment="rrc",
+        img_size=config.img_size,
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        crop_scale=recipe.data.crop_scale,
+        hflip=recipe.data.hflip,
+        interpolation=recipe.data.interpolation,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        device=accelerator.device,
+        workers=recipe.workers,
+    )
+    steps = total_steps(recipe, max(1, batches.steps_per_epoch // recipe.optim.accumulate))
+    model = MaskedAutoencoder(source, config, mae)
+    if not recipe.model.norm_gain:
+        for name, parameter in model.named_parameters():
+            if name.startswith(("blocks.norm", "stem.norm")):
+                parameter.requires_grad_(False)
+
+    def loss_of(model: nn.Module, images: Tensor, _: Any, micro: int) -> Tensor:
+        step = micro // recipe.optim.accumulate
+        noise = torch.rand(
+            len(images),
+            config.patches,
+            generator=step_generator(recipe.seed, micro, accelerator.process_index, "mask"),
+        )
+        loss: Tensor = model(images, noise.to(images.device), widths_at(recipe, step, steps))
+        return loss
+
+    finished = train(
+        model,
+        parameter_groups(model, recipe),
+        batches,
+        loss_of,
+        keys=recipe,
+        optim=recipe.optim,
+        accelerator=accelerator,
+        run=out,
+        resume=resume,
+        quiet=quiet,
+    )
+    learned = _detached(model.source())
+    learned.order = compute_order(
+        learned,
+        config,
+        order_batches(data, recipe.data, config.img_size, recipe.template.order_images, recipe.workers),
+    )
+    ranks = ranks_of(recipe) if recipe.template.constraint == "tucker" else None
+    flops = pretraining_flops(
+        config,
+        images=finished.images,
+        steps=finished.steps,
+        ranks=ranks,
+        mask_ratio=mae.mask_ratio,
+        decoder_width=mae.decoder_width,
+        decoder_depth=mae.decoder_depth,
+    )
+    summary = {
+        "steps": finished.steps,
+        "images": finished.images,
+        "loss": round(finished.loss, 5),
+        "seconds": round(finished.seconds, 1),
+        "img_per_s": round(finished.images / max(finished.seconds, 1e-9), 1),
+        "pflops_full_width": round(flops / 1e15, 4),
+        "data": without_path(recipe.data.source),
+        "data_images": len(images),
+        "device": str(accelerator.device),
+        "precision": accelerator.mixed_precision,
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    kind = "template" if ranks else "dense"
+    info = {
+        "format": FORMAT,
+        "sweet": VERSION,
+        "kind": kind,
+        "vit": config.to_dict(),
+        "mae": asdict(mae),
+        "constraint": recipe.template.constraint,
+        "ranks": list(ranks) if ranks else None,
+        "data": data_info(recipe.data, images.classes),
+        "training": summary,
+        "environment": environment(),
+    }
+    if accelerator.is_main_process:
+        tensors = (TENSORS[kind], source_tensors(learned))
+        write_folder(out, tensors, info, dump_recipe(recipe), source_card(info, recipe))
+    accelerator.wait_for_everyone()
+    return dict(summary, out=str(out))
+
+
+def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
+    if recipe.init_from is None:
+        return init_source(
+            config,
+            mae,
+            constraint=recipe.template.constraint,
+            ranks=ranks_of(recipe),
+            generator=torch.Generator().manual_seed(recipe.seed),
+        )
+    stored = load_source(Path(recipe.init_from))
+    if stored.config != config:
+        raise UserError(f"init_from={recipe.init_from}: its encoder is {stored.config}, the recipe says {config}")
+    if stored.mae != mae:
+        raise UserError(f"init_from={recipe.init_from}: its decoder is {stored.mae}, the recipe says {mae}")
+    if stored.info["constraint"] != recipe.template.constraint:
+        raise UserError(
+            f"init_from={recipe.init_from}: its constraint is {stored.info['constraint']}, "
+            f"the recipe says {recipe.template.constraint}"
+        )
+    return stored.source
+
+
+def widths_at(recipe: PretrainRecipe, step: int, steps: int) -> list[tuple[int, int]]:
+    """Sub-networks of a step: the same on every process, a function of (seed, step)."""
+    width = recipe.width
+    mode = width.mode if step >= width.start * steps else "none"
+    return draw_widths(
+        mode,
+        recipe.model.heads,
+        min_heads=width.min_heads,
+        full_probability=width.full_probability,
+        generator=step_generator(recipe.seed, step, 0, "widths"),
+    )
+
+
+def parameter_groups(model: MaskedAutoencoder, recipe: PretrainRecipe) -> list[dict[str, Any]]:
+    """AdamW groups: decay on matrices only, and of a Tucker on the core alone (methods 12.3); step sizes of X, U, V."""
+    scale = {"core.x": recipe.template.lr_x, "core.u": recipe.template.lr_u, "core.v": recipe.template.lr_v}
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            matrix = parameter.dim() > 1 and not name.startswith("blocks.") and not name.endswith(("token", "bias"))
+            decays = matrix and name not in scale
+            groups.setdefault((decays, scale.get(name, 1.0)), []).append(parameter)
+    decay = recipe.optim.weight_decay
+    return [
+        {"params": params, "weight_decay": decay if decays else 0.0, "lr_scale": factor}
+        for (decays, factor), params in groups.items()
+    ]
+
+
+def order_batches(
+    data: ImageSource | Packed, keys: DataKeys, img_size: int, images: int, workers: int
+) -> Iterator[Tensor]:
+    """The first ``images`` training images, whole and normalised, for the principal order."""
+    seen = 0
+    for batch, _ in eval_batches(
+        data, batch_size=128, img_size=img_size, mean=keys.mean, std=keys.std, workers=workers
+    ):
+        yield batch[: images - seen]
+        seen += len(batch)
+        if seen >= images:
+            return
+
+
+def _detached(source: Source) -> Source:
+    def cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.detach().float().cpu() for name, value in tensors.items()}
+
+    core = (
+        type(source.core)(**cpu(vars(source.core)))
+        if source.core.u is not None
+        else type(source.core)(cpu(source.core.weights))
+    )
+    return Source(core, cpu(source.blocks), cpu(source.stem), source.mlp, source.norm, decoder=cpu(source.decoder))
+
+
+def data_info(keys: DataKeys, classes: list[str] | None) -> dict[str, Any]:
+    """What travels with every model so that it can be used on images."""
+    return {
+        "img_size": keys.img_size,
+        "mean": list(keys.mean),
+        "std": list(keys.std),
+        "interpolation": keys.interpolation,
+        "crop": "short side resized, centre cropped",
+        "classes": classes,
+    }
+
+
+def environment() -> dict[str, Any]:
+    import platform
+
+    import timm
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def without_path(spec: str) -> str:
+    """A data source as it may be told to others: its kind and last folder, not where it lies on this machine."""
+    kind, _, place = spec.partition(":")
+    return f"{kind}:{Path(place).name}" if "/" in place else spec
+
+
+def packed(images: ImageSource, img_size: int) -> ImageSource | Packed:
+    """Small images as one tensor, larger ones as they are."""
+    return pack(images, img_size) if should_pack(images, img_size) else images

@@ -1,0 +1,229 @@
+"""The command line without torch: words in any order, one line for a mistake, nothing imported in vain."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sweet.cli import app
+from sweet.errors import UserError
+from sweet.version import VERSION
+
+HEAVY = {"torch", "timm", "torchvision", "datasets", "pyarrow", "accelerate", "matplotlib", "numpy"}
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], prog_name="sweet")
+
+
+def sweet_process(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-X", "importtime", "-m", "sweet", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def spy(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[tuple, dict]]]:
+    """spy("sweet.training.pretrain", "pretrain", result): a stand-in for the real function, and its calls."""
+
+    def install(module: str, name: str, result: Any) -> list[tuple[tuple, dict]]:
+        calls: list[tuple[tuple, dict]] = []
+
+        def stand_in(*args: Any, **options: Any) -> Any:
+            calls.append((args, options))
+            if isinstance(result, BaseException):
+                raise result
+            return result
+
+        fake = ModuleType(module)
+        setattr(fake, name, stand_in)
+        if module.count(".") > 1:
+            monkeypatch.setitem(sys.modules, module.rpartition(".")[0], ModuleType("package"))
+        monkeypatch.setitem(sys.modules, module, fake)
+        return calls
+
+    return install
+
+
+@pytest.mark.parametrize(
+    "words", ["--help", "pretrain --help", "pretrain micro --out x lr=fast", "plan micro seed=2"]
+)
+def test_help_recipes_and_plan_import_nothing_heavy(words: str) -> None:
+    done = sweet_process(*words.split())
+    imported = set(re.findall(r"\|\s+(\w+)", done.stderr))
+    assert "typer" in imported
+    assert not imported & HEAVY
+
+
+def test_help_takes_less_than_0_4_seconds() -> None:
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "sweet", "--help"], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 0.4
+
+
+def test_help_of_every_verb() -> None:
+    verbs = re.findall(r"^  ([a-z]+) +[A-Z]", run("--help").stdout.partition("Commands:")[2], re.M)
+    assert verbs == "pretrain init finetune evaluate predict embed inspect plan bench data".split()
+    for verb in [*([v] for v in verbs), ["data", "check"], ["data", "pack"]]:
+        assert run(*verb, "--help").exit_code == 0
+    assert run().stdout == run("--help").stdout
+    assert run("--version").stdout == f"sweet {VERSION}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("pretrain", "Missing option '--out'"),
+        ("pretrian", "No such command 'pretrian'. Did you mean 'pretrain'?"),
+        ("pretrain --outt x", "No such option: --outt"),
+        ("pretrain mikro --out OUT", "RECIPE mikro: no such file or bundled recipe; did you mean micro?"),
+        (
+            "pretrain micro small --out OUT",
+            "small: not understood after micro; an override is written key=value",
+        ),
+        ("pretrain micro --out OUT", "--data is missing, and the recipe has no data.source"),
+        ("pretrain micro --out OUT sede=1", "sede=1: sede: unknown key; did you mean seed?"),
+        ("pretrain --resume --overwrite --out OUT", "--resume and --overwrite exclude each other"),
+        (
+            "init x --depth 0 --heads 3 --out OUT",
+            "Invalid value for '--depth': 0 is not a whole number from 1",
+        ),
+        ("init x --depth 3 --heads 3 --out OUT --order x", "Invalid value for '--order': 'x' is not one of"),
+        ("finetune --out OUT", "MODEL is missing"),
+        ("finetune nowhere --out OUT", "MODEL nowhere: no such folder"),
+        ("finetune . --out OUT", "--data is missing"),
+        ("finetune . --out OUT --task dance", "Invalid value for '--task': 'dance' is not one of 'classify'"),
+        ("evaluate nowhere --data shapes:", "MODEL nowhere: no such folder"),
+        ("predict . nothing.png", "IMAGES nothing.png: no such file"),
+        ("embed . --data shapes: --out .", "--out .: is a folder, not a file"),
+        ("inspect nowhere", "SOURCE nowhere: no such folder"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*words.split())
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"error: {message}")
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_output_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for words in (
+        "pretrain --out full",
+        "init x --depth 1 --heads 1 --out full",
+        "finetune . --data shapes: --out full",
+        "bench table1 --out full",
+        "data pack shapes: --img-size 8 --out full",
+    ):
+        result = run(*words.split())
+        assert (result.exit_code, result.stderr[:17]) == (2, "error: --out full"), words
+
+
+def test_words_and_options_come_in_any_order(tmp_path: Path, spy: Callable) -> None:
+    calls = spy("sweet.training.pretrain", "pretrain", {"loss": 0.5})
+    out = tmp_path / "run"
+    words = [
+        "micro",
+        "seed=7",
+        "data.img_size=16",
+        "--json",
+        f"--out={out}",
+        "--data=shapes:",
+        "data.source=other",
+    ]
+    for turn in range(len(words)):
+        result = run("pretrain", *words[turn:], *words[:turn])
+        assert json.loads(result.stdout) == {"loss": 0.5}
+    assert len(calls) == len(words)
+    for (recipe, where), options in calls:
+        assert (recipe.name, recipe.seed, recipe.data.img_size, where) == ("micro", 7, 16, out)
+        assert recipe.data.source == "shapes:"  # --data wins
+        assert options == {"resume": False, "quiet": False}
+
+
+def test_pretrain_without_a_recipe_runs_the_quickstart(tmp_path: Path, spy: Callable) -> None:
+    calls = spy("sweet.training.pretrain", "pretrain", {"loss": 0.5})
+    assert run("pretrain", "--out", tmp_path / "run").exit_code == 0
+    assert calls[0][0][0].name == "quickstart"
+
+
+def test_resume_alone_takes_the_recipe_of_the_run(tmp_path: Path, spy: Callable) -> None:
+    from sweet.recipe import PretrainRecipe, dump_recipe, load_recipe
+
+    calls = spy("sweet.training.pretrain", "pretrain", {})
+    recipe = load_recipe(PretrainRecipe, "micro", ["seed=9", "data.source=folder:a b"])
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    assert run("pretrain", "--resume", "--out", tmp_path).exit_code == 0
+    assert calls[0][0][0] == recipe
+    assert calls[0][1]["resume"]
+
+
+def test_finetune_passes_model_task_and_overrides(tmp_path: Path, spy: Callable) -> None:
+    calls = spy("sweet.training.finetune", "finetune", {"top1": 0.5})
+    result = run(
+        "finetune", "epochs=2", tmp_path, "--data", "shapes:", "data.labels=10", "--out", tmp_path / "run"
+    )
+    assert result.exit_code == 0, result.stderr
+    (model, recipe, out), options = calls[0]
+    assert (model, out, options["task"]) == (tmp_path, tmp_path / "run", "classify")
+    assert (recipe.epochs, recipe.data.labels, recipe.data.source) == (2, 10, "shapes:")
+
+
+def test_bench_lists_are_split(tmp_path: Path, spy: Callable) -> None:
+    calls = spy("sweet.bench", "run", {})
+    run(
+        "bench",
+        "table1",
+        "--methods",
+        "sweet, random",
+        "--sizes",
+        "L3H6",
+        "--out",
+        tmp_path / "run",
+        "--seeds",
+        2,
+    )
+    (names, options) = calls[0]
+    assert names == ("table1",)
+    assert (options["methods"], options["sizes"], options["seeds"]) == (["sweet", "random"], ["L3H6"], 2)
+
+
+def test_predict_prints_a_table(tmp_path: Path, spy: Callable) -> None:
+    image = tmp_path / "a.png"
+    image.touch()
+    spy("sweet.training.evaluate", "predict", [{"image": "a.png", "class": "cat", "probability": 0.75}])
+    result = run("predict", tmp_path, image)
+    assert result.stdout.split() == "image class probability a.png cat 0.75".split()
+
+
+def test_exit_codes(tmp_path: Path, spy: Callable) -> None:
+    for error, code, text in [
+        (UserError("--data x: no such folder"), 2, "error: --data x: no such folder\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (ZeroDivisionError("a bug"), 1, ""),
+    ]:
+        spy("sweet.training.pretrain", "pretrain", error)
+        result = run("pretrain", "--out", tmp_path / "run")
+        assert (result.exit_code, result.stderr) == (code, text)
+        assert not (tmp_path / "run").exists()
+    assert isinstance(result.exception, ZeroDivisionError)  # left to Python, which prints the traceback

@@ -1,0 +1,56 @@
+"""What is printed at the end of a verb."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sweet.console import show
+
+
+def test_json_is_all_there_is_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> dict[str, object]:
+        print("progress")
+        return {"out": Path("runs/a"), "top1": 0.5, "sizes": [1, 2]}
+
+    show(work, as_json=True)
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"out": "runs/a", "top1": 0.5, "sizes": [1, 2]}
+    assert captured.err == "progress\n"
+
+
+def test_people_get_aligned_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    show(
+        lambda: {"loss": 0.123456, "model": {"depth": 3, "parameters": 1234567}, "ranks": (1, 2), "x": None},
+        as_json=False,
+    )
+    rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["loss", "0.1235"],
+        ["model.depth", "3"],
+        ["model.parameters", "1,234,567"],
+        ["ranks", "1, 2"],
+        ["x", "-"],
+    ]
+
+
+def test_a_list_becomes_a_table_with_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    show(lambda: [{"image": "[red]a.png", "class": "cat"}, {"image": "b.png"}], as_json=False)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["image", "class"],
+        ["[red]a.png", "cat"],
+        ["b.png", "-"],
+    ]
+
+
+def test_a_table_inside_comes_below(capsys: pytest.CaptureFixture[str]) -> None:
+    show(lambda: {"sizes": [{"size": "L3H6", "top1": 0.5}], "recipe": "micro"}, as_json=False)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["recipe", "micro"],
+        [],
+        ["sizes"],
+        ["size", "top1"],
+        ["L3H6", "0.5"],
+    ]

@@ -1,0 +1,111 @@
+"""The shape of the house: arrows point one way, no cycle, template/ stands alone; recipes tell results."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from graphlib import CycleError, TopologicalSorter
+from importlib import resources
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+
+import sweet
+from sweet.recipe import PretrainRecipe, load_recipe
+from sweet.recipe_file import bundled_recipes
+
+ROOT = Path(sweet.__file__).parent
+
+# From the ground up: a file may import files of its own row and of the rows above it in this list.
+ROWS = [
+    {"errors", "version", "template"},
+    {"files", "recipe_file", "recipe", "data", "cards", "console", "outputs"},
+    {"models"},
+    {"plan", "inspect", "initialise"},
+    {"tasks", "training"},
+    {"bench", "report", "export"},
+    {"cli_options", "cli"},
+    {"__main__"},
+]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of all modules that a file imports, also inside functions."""
+    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            for alias in node.names:
+                full = f"{module}.{alias.name}"
+                found.add(full if full in MODULES else module)
+    return found
+
+
+# The package itself only hands out what others define, lazily; nobody inside may import from it.
+GRAPH = {
+    name: {other for other in imports(path) if other.partition(".")[0] == "sweet"}
+    for name, path in MODULES.items()
+    if name != "sweet"
+}
+
+
+def row(module: str) -> int:
+    unit = module.split(".")[1]
+    rows = [number for number, units in enumerate(ROWS) if unit in units]
+    assert rows, f"sweet.{unit}: give it a row in tests/test_structure.py"
+    return rows[0]
+
+
+def test_the_import_graph_has_no_cycle() -> None:
+    try:
+        TopologicalSorter(GRAPH).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_arrows_point_one_way() -> None:
+    for module, others in GRAPH.items():
+        for other in others:
+            assert other != "sweet", f"{module} imports from the package itself"
+            assert row(other) <= row(module), f"{module} imports {other}"
+
+
+def test_template_stands_alone() -> None:
+    for name, path in MODULES.items():
+        if name.startswith("sweet.template"):
+            strangers = {
+                other
+                for other in imports(path)
+                if not other.startswith("sweet.template")
+                and other.partition(".")[0] not in sys.stdlib_module_names | {"torch"}
+            }
+            assert not strangers, f"{name} imports {strangers}"
+
+
+def test_no_pickle() -> None:
+    for name, path in MODULES.items():
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"import pickle|torch\.(load|save)\(|allow_pickle", text), name
+
+
+@pytest.mark.parametrize("name", bundled_recipes())
+def test_a_recipe_says_what_it_gave(name: str) -> None:
+    text = (resources.files("sweet") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    header = text.partition("\nname:")[0]
+    for field in ("result", "spread", "time", "hardware", "command"):
+        assert re.search(rf"^# {field}: +\S", header, re.M), f"{name}.yaml does not state its {field}"
+    assert f"sweet pretrain {name}" in header
+    assert load_recipe(PretrainRecipe, name).name == name
