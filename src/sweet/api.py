@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from sweet.models.store import TENSORS, StoredSource, load_model, load_source, read_config
+from sweet.files import TENSORS
+from sweet.models.store import StoredSource, load_model, load_source, read_config
 from sweet.models.vit import build_vit
 from sweet.template.target import target_weights
 

@@ -8,43 +8,50 @@ from sweet.recipe import PretrainRecipe
 
 
 def source_card(info: dict[str, Any], recipe: PretrainRecipe) -> str:
-    vit, training = info["vit"], info["training"]
+    training = info["training"]
     what = "Template" if info["kind"] == "template" else "Dense source"
     ranks = f", ranks {tuple(info['ranks'])}" if info["ranks"] else ""
+    rows = {
+        "learned at": _shape(info["vit"]),
+        "constraint": f"{info['constraint']}{ranks}",
+        "objective": f"masked autoencoding, {recipe.mae.mask_ratio:.0%} of the patches masked",
+        "images": f"{training['data']} ({training['data_images']:,}); their terms apply to what is made from them",
+        "images seen": f"{training['images']:,}",
+        "compute": f"{training['pflops_full_width']} PFLOP at full width",
+        "time": f"{training['seconds']:.0f} s on {training['device']} in {training['precision']}",
+        "loss at the end": training["loss"],
+    }
     return f"""# {what} `{recipe.name}`
 
-{what} of sweet {info["sweet"]}: the weights of a Vision Transformer of any depth and width come out of it.
+The weights of a Vision Transformer of any depth and width come out of this folder (sweet {info["sweet"]}).
 
-| | |
-|---|---|
-| learned at | L{vit["depth"]}H{vit["heads"]}, head_dim {vit["head_dim"]}, {vit["img_size"]} px, patch {vit["patch_size"]}, family {vit["family"]} |
-| constraint | {info["constraint"]}{ranks} |
-| objective | masked autoencoding, {recipe.mae.mask_ratio:.0%} masked |
-| images | {training["data"]} ({training["data_images"]:,}); the terms of these images apply to what is made from them |
-| budget | {training["images"]:,} images seen, {training["pflops_full_width"]} PFLOP at full width, {training["seconds"]:.0f} s on {training["device"]} |
-| loss at the end | {training["loss"]} |
-
+{_table(rows)}
 ```
-sweet init . --depth 6 --heads 6 --out my-vit
+sweet init this-folder --depth 6 --heads 6 --out my-vit
 ```
 """
 
 
 def model_card(info: dict[str, Any]) -> str:
-    vit, made = info["vit"], info["made"]
-    lines = [f"| {key} | {value} |" for key, value in made.items()]
-    metrics = info.get("metrics") or {}
-    lines += [f"| {key} | {value} |" for key, value in metrics.items() if not isinstance(value, list | dict)]
+    vit = info["vit"]
+    metrics = {key: value for key, value in info.get("metrics", {}).items() if not isinstance(value, list | dict)}
     return f"""# L{vit["depth"]}H{vit["heads"]} Vision Transformer
 
-Width {vit["heads"] * vit["head_dim"]}, {vit["img_size"]} px, patch {vit["patch_size"]}, family {vit["family"]}; made by sweet {info["sweet"]}.
+Made by sweet {info["sweet"]}.
 
-| | |
-|---|---|
-{chr(10).join(lines)}
-
+{_table({"shape": _shape(vit), **info["made"], **metrics})}
 ```python
 import sweet
-vit = sweet.load("this-folder")   # a plain timm model
+
+vit = sweet.load("this-folder")  # a plain timm model
 ```
 """
+
+
+def _shape(vit: dict[str, Any]) -> str:
+    size = f"L{vit['depth']}H{vit['heads']}, width {vit['heads'] * vit['head_dim']}"
+    return f"{size}, {vit['img_size']} px, patch {vit['patch_size']}, family {vit['family']}"
+
+
+def _table(rows: dict[str, Any]) -> str:
+    return "| | |\n|---|---|\n" + "".join(f"| {key} | {value} |\n" for key, value in rows.items())

@@ -257,7 +257,10 @@ def bench(
     methods: Annotated[str | None, typer.Option(help="Initialisers, with commas; default: all.")] = None,
     sizes: Annotated[str | None, typer.Option(help="Sizes as L6H6, with commas; default: the table's.")] = None,
     seeds: Annotated[int | None, typer.Option(**NUMBER, help="Default: the table's.")] = None,
-    workers: Annotated[int, typer.Option(**NUMBER, help="Processes side by side.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(**NUMBER, help="Processes side by side; default: up to 2 on a CPU, 1 on a GPU.")
+    ] = None,
+    device: Device = "auto",
     max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop starting cells after this.")] = None,
     data: DataOrRecipe = None,
     resume: Resume = False,
@@ -277,6 +280,7 @@ def bench(
                 seeds=seeds,
                 workers=workers,
                 max_minutes=max_minutes,
+                device=device,
                 out=out,
                 data=data,
             ),

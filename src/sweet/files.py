@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUMS = "SHA256SUMS"
+TENSORS = {"template": "template.safetensors", "dense": "model.safetensors", "model": "model.safetensors"}
 
 
 def claim(out: Path, *, resume: bool, overwrite: bool = False) -> None:
@@ -119,7 +120,7 @@ def check_sums(folder: Path) -> dict[str, bool]:
 def write_folder(
     out: Path, tensors: tuple[str, Mapping[str, Tensor]], config: Mapping[str, Any], recipe: str, card: str
 ) -> None:
-    """A template or model folder (design section 5). ``config.json`` comes last but for the sums: it says "complete"."""
+    """A template or model folder (design section 5); ``config.json`` comes late, for it says "complete"."""
     out.mkdir(parents=True, exist_ok=True)
     name, values = tensors
     write_tensors(out / name, values)

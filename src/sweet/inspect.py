@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from sweet.files import check_sums
+from sweet.files import TENSORS, check_sums
 from sweet.models.config import ViTConfig
-from sweet.models.store import TENSORS, load_source, read_config
+from sweet.models.store import load_source, read_config
 from sweet.plan import bench_sizes, size_table
 from sweet.template.sizes import Size
 from sweet.template.tucker import Tucker

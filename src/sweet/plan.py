@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from sweet.files import TENSORS
 from sweet.models.config import ViTConfig
 from sweet.models.costs import default_ranks, mae_image_flops, pretraining_flops, template_parameters
 from sweet.recipe import ModelKeys, PretrainRecipe
 from sweet.template.sizes import Size, cost
+
+RUN_FILES = ["config.json", "recipe.yaml", "README.md", "SHA256SUMS", "metrics.jsonl", "tensorboard/", "checkpoints/"]
 
 
 def vit_config(model: ModelKeys, img_size: int) -> ViTConfig:
@@ -81,21 +84,14 @@ def plan(recipe: PretrainRecipe) -> dict[str, Any]:
     result: dict[str, Any] = {
         "recipe": recipe.name,
         "data": recipe.data.source or "give it with --data",
-        "encoder": f"{config.size} {config.family}, width {config.width}, {config.img_size} px, patch {config.patch_size}",
+        "encoder": f"{config.size} {config.family}, width {config.width}",
+        "images": f"{config.img_size} px, patch {config.patch_size}",
         "constraint": recipe.template.constraint,
         "epochs": recipe.epochs,
         "max_steps": recipe.max_steps,
         "batch_size": recipe.batch_size,
         "step_gflops": round((3 * image * recipe.batch_size + rebuild) / 1e9, 2),
-        "writes": [
-            "template.safetensors" if ranks else "model.safetensors",
-            "config.json",
-            "recipe.yaml",
-            "README.md",
-            "SHA256SUMS",
-            "metrics.jsonl",
-            "checkpoints/",
-        ],  # fmt: skip
+        "writes": [TENSORS["template" if ranks else "dense"], *RUN_FILES],
     }
     if ranks:
         result |= {

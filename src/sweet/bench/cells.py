@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sweet.files import read_json, write_json
 from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
 
 from .protocols import Arm, Protocol
@@ -100,7 +99,6 @@ def measure(
     told["data"]["source"] = Path(told["data"]["source"]).name
     recipe_hash = digest([told, layers])
     run = cache_folder() / "cells" / f"{arm_name}-{size}-{recipe.seed}-{digest([recipe_hash, source.name])}"
-    # outputs of the accelerator's trackers are not wanted here: run folders of cells are temporary
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, run)
     finished, metrics = finetune_model(
         vit,
@@ -139,12 +137,17 @@ def measure(
         "steps": finished.steps,
         "seconds": round(finished.seconds, 1),
         "init_seconds": round(init_seconds, 3),
-        "source_sha256": read_json(source / "config.json").get("sha256"),
     }
     shutil.rmtree(run, ignore_errors=True)
     return head, result
 
 
-def copy_source_summary(folder: Path, out: Path) -> None:
-    """Commit-sized facts of a source beside the results: its config, without its tensors."""
-    write_json(out, {"source": folder.name, **read_json(folder / "config.json")})
+def write_model(source: Path, size: str, out: Path) -> Path:
+    """A model folder of ``size`` made from a source, unless it is there."""
+    from sweet.initialise.make import initialise_to
+    from sweet.template.sizes import Size
+
+    if not (out / "config.json").is_file():
+        target = Size.parse(size)
+        initialise_to(str(source), out, depth=target.depth, heads=target.heads)
+    return out

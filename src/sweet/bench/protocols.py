@@ -38,8 +38,7 @@ class Protocol:
         default_factory=lambda: {"template": [], "dense": ["template.constraint=none"]}
     )
     layers: str = "even"
-    data: str | None = None
-    test_split: str = "test"
+    write_models: bool = False  # model folders of every size beside the results
 
 
 TABLE1 = ("L6H6", "L12H3", "L3H12", "L12H6", "L6H12")
@@ -74,9 +73,8 @@ PROTOCOLS = {
             "checkpoint_every": 500,
             "data": {"augment": "rrc", "val_split": "val"},
         },
-        test_split="val",
     ),
-    ("quickstart", "quickstart"): Protocol(
+    ("quickstart", "micro"): Protocol(
         name="quickstart",
         pretrain="quickstart",
         sizes=("L6H6", "L6H3", "L3H6", "L3H3"),
@@ -92,6 +90,6 @@ PROTOCOLS = {
             "data": {"labels": 600, "augment": "none", "val_split": "test"},
         },
         sources={"template": []},
-        data="recipe",
+        write_models=True,
     ),
 }

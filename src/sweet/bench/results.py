@@ -12,6 +12,8 @@ from typing import Any
 
 from sweet.files import read_json, write_json
 
+Table = dict[tuple[str, str], dict[str, Any]]  # (arm, size) -> a cell with its runs
+
 
 def result_path(out: Path, protocol: str, table: str, arm: str, size: str, task: str = "classify") -> Path:
     return out / protocol / table / f"{task}-{arm}-{size}.json"
@@ -43,13 +45,13 @@ def paired(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float, flo
 
 
 def verdict(difference: float, error: float) -> str:
-    """``gain`` and ``loss`` only beyond two standard errors of the paired difference."""
+    """``gain`` and ``worse`` only beyond two standard errors of the paired difference, else ``no gain``."""
     if math.isnan(error) or abs(difference) < 2 * error:
-        return "no gain" if difference <= 0 else "no clear gain"
-    return "gain" if difference > 0 else "loss"
+        return "no gain"
+    return "gain" if difference > 0 else "worse"
 
 
-def read_table(out: Path, protocol: str, table: str) -> dict[tuple[str, str], dict[str, Any]]:
+def read_table(out: Path, protocol: str, table: str) -> Table:
     """{(arm, size): cell} of everything measured so far."""
     cells = [read_json(path) for path in sorted((out / protocol / table).glob("classify-*.json"))]
     return {(cell["arm"], cell["size"]): cell for cell in cells}
@@ -60,7 +62,7 @@ def seeds_of(cell: dict[str, Any], metric: str = "top1") -> dict[int, float]:
 
 
 def markdown(
-    cells: dict[tuple[str, str], dict[str, Any]],
+    cells: Table,
     arms: Sequence[str],
     sizes: Sequence[str],
     metric: str = "top1",
@@ -83,7 +85,7 @@ def markdown(
 
 
 def comparison(
-    cells: dict[tuple[str, str], dict[str, Any]],
+    cells: Table,
     ours: str,
     theirs: str,
     sizes: Sequence[str],

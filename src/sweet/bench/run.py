@@ -7,25 +7,20 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from sweet.errors import UserError
-from sweet.files import read_json
-from sweet.recipe import PretrainRecipe
+from sweet.files import read_json, write_json, write_text
+from sweet.recipe import PretrainRecipe, load_recipe
 
-from .cells import (
-    copy_source_summary,
-    finetune_recipe,
-    learn_source,
-    measure,
-    source_folder,
-    source_recipe,
-    use_threads,
-)
+from .cells import finetune_recipe, learn_source, measure, source_folder, source_recipe, use_threads, write_model
 from .protocols import ARMS, PROTOCOLS, Protocol
 from .results import add_run, comparison, markdown, read_table, result_path
+
+Cell = tuple[str, str, int]  # arm, size, seed
 
 
 def run(
@@ -37,133 +32,194 @@ def run(
     methods: list[str] | None = None,
     sizes: list[str] | None = None,
     seeds: int | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     max_minutes: float | None = None,
     device: str = "auto",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Measure what is missing of table ``name`` and return it; killed and started again, it goes on.
 
-    Raises UserError for an unknown table, method or size and for missing data.
+    Raises UserError for an unknown table, method or size and for missing data, before anything is written.
     """
-    if (name, protocol) not in PROTOCOLS:
-        known = ", ".join(f"{n} --protocol {p}" for n, p in PROTOCOLS)
-        raise UserError(f"bench {name} --protocol {protocol}: unknown, there are: {known}")
-    told = PROTOCOLS[name, protocol]
-    arms, chosen = methods or list(told.arms), sizes or list(told.sizes)
-    for arm in arms:
-        if arm not in ARMS:
-            raise UserError(f"--methods {arm}: unknown, expected some of {', '.join(ARMS)}")
+    told = _protocol(name, protocol)
+    arms, chosen = _known("--methods", methods, told.arms), _known("--sizes", sizes, told.sizes)
     source_data = data or _own_data(told)
-    recipes = {source: _with_device(source_recipe(told, source, source_data), device) for source in told.sources}
-    count = told.seeds if seeds is None else seeds
-    deadline = time.monotonic() + 60 * max_minutes if max_minutes else None
+    recipes = {
+        source: source_recipe(told, source, source_data).model_copy(update={"device": device})
+        for source in told.sources
+    }
+    workers = workers or (1 if device.startswith("cuda") else min(2, os.cpu_count() or 1))
+    seeds = told.seeds if seeds is None else seeds
+    cells = [(arm, size, seed) for seed in range(seeds) for size in chosen for arm in arms]
+    open_cells = [cell for cell in cells if not _done(out, told.name, name, cell)]
 
     def note(text: str) -> None:
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
-    cells = [(arm, size, seed) for seed in range(count) for size in chosen for arm in arms]
-    open_cells = [cell for cell in cells if not _done(out, told.name, name, *cell)]
-    needed = sorted({ARMS[arm].source or next(iter(recipes)) for arm, _, _ in open_cells})
-    note(f"{name} ({told.name}): {len(open_cells)} of {len(cells)} cells open")
-    failed: list[str] = []
+    note(f"{name} ({told.name}): {len(open_cells)} of {len(cells)} cells open, {workers} workers")
+    # which folder this is, for --overwrite; what was measured where stands in each result
+    write_json(out / "env.json", {"bench": name, "protocol": told.name, "workers": workers})
+    needed = sorted({_source(told, arm) for arm, _, _ in open_cells})
+    _learn_sources({source: recipes[source] for source in needed}, workers, note)
+    for source in needed:
+        folder = source_folder(recipes[source])
+        facts = {"source": folder.name, **read_json(folder / "config.json")}
+        write_json(out / told.name / "sources" / f"{source}.json", facts)
+    if told.write_models:
+        for size in chosen:
+            note(f"made {write_model(source_folder(recipes[_source(told, 'sweet')]), size, out / 'models' / size)}")
+
+    def submit(pool: ProcessPoolExecutor, cell: Cell) -> Future[Any]:
+        arm, size, seed = cell
+        recipe = recipes[_source(told, arm)]
+        tuned = finetune_recipe(told, recipe, source_data, seed)
+        return pool.submit(measure, ARMS[arm], arm, size, tuned, source_folder(recipe), told.layers)
+
+    def keep(cell: Cell, head: dict[str, Any], result: dict[str, Any]) -> None:
+        path = result_path(out, told.name, name, cell[0], cell[1])
+        add_run(path, {"protocol": told.name, "table": name, **head, "commit": _commit()}, result)
+
+    left, failed = _work(open_cells, submit, keep, workers, max_minutes, note)
+    return _summary(out, name, told) | {"open": left, "failed": failed}
+
+
+def _work(
+    cells: list[Cell],
+    submit: Callable[[ProcessPoolExecutor, Cell], Future[Any]],
+    keep: Callable[[Cell, dict[str, Any], dict[str, Any]], None],
+    workers: int,
+    max_minutes: float | None,
+    note: Callable[[str], None],
+) -> tuple[int, list[str]]:
+    """Measure cells, ``workers`` at a time; (how many were not started, which failed)."""
+    began, finished, failed = time.monotonic(), 0, []
+    waiting, running = list(cells), dict[Future[Any], Cell]()
     with _pool(workers) as pool:
-        learning = {
-            pool.submit(learn_source, recipes[s]): s
-            for s in needed
-            if not (source_folder(recipes[s]) / "config.json").is_file()
-        }
-        for future in learning:
-            note(f"learned {learning[future]}: {future.result()}")
-        for source in needed:
-            copy_source_summary(source_folder(recipes[source]), out / told.name / "sources" / f"{source}.json")
-        began, finished = time.monotonic(), 0
-        waiting = list(open_cells)
-        running: dict[Future[Any], tuple[str, str, int]] = {}
         while waiting or running:
-            while waiting and len(running) < workers and not (deadline and time.monotonic() > deadline):
-                arm, size, seed = waiting.pop(0)
-                source = ARMS[arm].source or next(iter(recipes))
-                recipe = finetune_recipe(told, recipes[source], source_data, seed)
-                folder = source_folder(recipes[source])
-                running[pool.submit(measure, ARMS[arm], arm, size, recipe, folder, told.layers)] = (
-                    arm,
-                    size,
-                    seed,
-                )
+            late = max_minutes is not None and time.monotonic() - began > 60 * max_minutes
+            while waiting and len(running) < workers and not late:
+                cell = waiting.pop(0)
+                running[submit(pool, cell)] = cell
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                arm, size, seed = running.pop(future)
+                cell = running.pop(future)
+                told = f"{cell[0]} {cell[1]} seed {cell[2]}"
                 try:
                     head, result = future.result()
                 except Exception as problem:  # a failed cell is marked, the table goes on
-                    failed.append(f"{arm} {size} seed {seed}: {type(problem).__name__}: {problem}")
+                    failed.append(f"{told}: {type(problem).__name__}: {problem}")
                     note(f"FAILED {failed[-1]}")
                     continue
-                path = result_path(out, told.name, name, arm, size)
-                add_run(path, {"protocol": told.name, "table": name, **head, "commit": _commit()}, result)
+                keep(cell, head, result)
                 finished += 1
-                left = (time.monotonic() - began) / finished * (len(waiting) + len(running))
+                eta = (time.monotonic() - began) / finished * (len(waiting) + len(running)) / 60
                 note(
-                    f"[{finished}/{len(open_cells)}] {arm} {size} seed {seed}: top-1 {result['top1']:.2f}"
-                    f"  {result['seconds']:.0f} s  ETA {left / 60:.0f} min"
+                    f"[{finished}/{len(cells)}] {told}: top-1 {result['top1']:.2f} %"
+                    f"  {result['seconds']:.0f} s  ETA {eta:.0f} min"
                 )
-    table = read_table(out, told.name, name)
-    shown = [arm for arm in told.arms if any(key[0] == arm for key in table)]
-    text = markdown(table, shown, told.sizes)
-    rivals = [arm for arm in shown if not arm.startswith("sweet")]
+    return len(waiting), failed
+
+
+def _learn_sources(recipes: dict[str, PretrainRecipe], workers: int, note: Callable[[str], None]) -> None:
+    """Pre-train the sources that the cache lacks: side by side, each with its share of the cores."""
+    missing = [r for r in recipes.values() if not (source_folder(r) / "config.json").is_file()]
+    if missing:
+        with _pool(min(workers, len(missing))) as pool:
+            for folder in pool.map(learn_source, missing):
+                note(f"learned {folder.name}")
+
+
+def _summary(out: Path, name: str, told: Protocol) -> dict[str, Any]:
+    """Table and picture of everything measured so far, also written beside the results."""
+    from .figures import picture
+
+    cells = read_table(out, told.name, name)
+    arms = [arm for arm in told.arms if any(key[0] == arm for key in cells)]
+    folder = out / told.name / name
+    rivals = [arm for arm in arms if not arm.startswith("sweet")] if "sweet" in arms else []
+    rows = [
+        {"sweet against": rival, **row} for rival in rivals for row in comparison(cells, "sweet", rival, told.sizes)
+    ]
+    chance = next((cell["chance_top1"] for cell in cells.values()), None)
+    if cells:
+        note = f"Top-1 in % on held-out images, mean ± standard deviation (seeds); chance is {chance:g} %.\n\n"
+        write_text(folder / "table.md", note + markdown(cells, arms, told.sizes) + "\n" + _verdicts(rows))
+        picture(cells, arms, told.sizes, folder / "table.png", title=f"{name}, protocol {told.name}")
     return {
         "table": name,
         "protocol": told.name,
-        "cells": sum(len(cell["runs"]) for cell in table.values()),
-        "open": len(waiting),
-        "failed": failed,
-        "chance_top1": next((cell["chance_top1"] for cell in table.values()), None),
-        "top1": text,
-        "sweet_against": {rival: comparison(table, "sweet", rival, told.sizes) for rival in rivals},
-        "out": str(out / told.name / name),
+        "measured": sum(len(cell["runs"]) for cell in cells.values()),
+        "chance_top1": chance,
+        "top1": _rows(cells, arms, told.sizes),
+        "comparison": rows,
+        "written": str(folder),
     }
+
+
+def _rows(
+    cells: dict[tuple[str, str], dict[str, Any]], arms: list[str], sizes: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    lines = markdown(cells, arms, sizes).splitlines()
+    heads = [part.strip() for part in lines[0].strip("|").split("|")]
+    return [dict(zip(heads, (part.strip() for part in line.strip("|").split("|")), strict=True)) for line in lines[2:]]
+
+
+def _verdicts(rows: list[dict[str, Any]]) -> str:
+    lines = ["| sweet against | size | difference | standard error | seeds | |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        error = "-" if row["standard_error"] is None else f"{row['standard_error']:.2f}"
+        lines.append(
+            f"| {row['sweet against']} | {row['size']} | {row['difference']:+.2f} | {error} | {row['seeds']} "
+            f"| {row['verdict']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _protocol(name: str, protocol: str) -> Protocol:
+    if (name, protocol) not in PROTOCOLS:
+        known = ", ".join(f"{n} --protocol {p}" for n, p in PROTOCOLS)
+        raise UserError(f"bench {name} --protocol {protocol}: unknown, there are: {known}")
+    return PROTOCOLS[name, protocol]
+
+
+def _known(option: str, asked: list[str] | None, there: tuple[str, ...]) -> list[str]:
+    for word in asked or ():
+        if word not in there:
+            raise UserError(f"{option} {word}: not in this table, expected some of {', '.join(there)}")
+    return asked or list(there)
+
+
+def _source(told: Protocol, arm: str) -> str:
+    """The source of an arm; one without any takes its shape from the first."""
+    return ARMS[arm].source or next(iter(told.sources))
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     threads = max(1, (os.cpu_count() or 1) // workers)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by the workers' libraries when they load
     return ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=use_threads, initargs=(threads,)
     )
 
 
-def _done(out: Path, protocol: str, table: str, arm: str, size: str, seed: int) -> bool:
-    path = result_path(out, protocol, table, arm, size)
-    return path.is_file() and any(run["seed"] == seed for run in read_json(path)["runs"])
+def _done(out: Path, protocol: str, table: str, cell: Cell) -> bool:
+    path = result_path(out, protocol, table, cell[0], cell[1])
+    return path.is_file() and any(run["seed"] == cell[2] for run in read_json(path)["runs"])
 
 
 def _own_data(protocol: Protocol) -> str:
-    if protocol.data is None:
-        raise UserError(f"--data: protocol {protocol.name} needs images, for example --data parquet:PATH/cifar10")
-    from sweet.recipe import load_recipe
-
     source = load_recipe(PretrainRecipe, protocol.pretrain, []).data.source
-    assert source is not None, "a protocol with its own data names it in its recipe"
+    if source is None:
+        raise UserError(f"--data: protocol {protocol.name} needs images, for example --data parquet:PATH/cifar10")
     return source
-
-
-def _with_device(recipe: PretrainRecipe, device: str) -> PretrainRecipe:
-    return recipe.model_copy(update={"device": device})
 
 
 def _commit() -> str | None:
     """The commit that is measured, or None outside a checkout."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            cwd=Path(__file__).parent,
-            timeout=10,
-        )
+        found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None

@@ -8,10 +8,10 @@ from typing import Any
 
 from sweet.cards import model_card
 from sweet.errors import UserError
-from sweet.files import sha256, write_folder
+from sweet.files import TENSORS, sha256, write_folder
 from sweet.initialise import METHODS
 from sweet.models.config import ViTConfig
-from sweet.models.store import FORMAT, TENSORS, load_source
+from sweet.models.store import FORMAT, load_source
 from sweet.models.vit import build_vit
 from sweet.version import VERSION
 
@@ -63,7 +63,7 @@ def initialise_to(
     if made.in_chans != config.in_chans:
         mean, std = sum(data["mean"]) / len(data["mean"]), sum(data["std"]) / len(data["std"])
         data |= {"mean": [mean] * made.in_chans, "std": [std] * made.in_chans}
-    info = {
+    info: dict[str, Any] = {
         "format": FORMAT,
         "sweet": VERSION,
         "kind": "model",

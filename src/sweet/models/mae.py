@@ -186,7 +186,9 @@ class MaskedAutoencoder(nn.Module):
         self.blocks = _parameters(source.blocks)
         self.stem = _parameters({k: v for k, v in source.stem.items() if k != "pos_embed"})
         self.decoder = _parameters(source.decoder)
-        self.register_buffer("pos_embed", source.stem.get("pos_embed"), persistent=True)
+        self.pos_embed: Tensor | None
+        self.decoder_positions: Tensor
+        self.register_buffer("pos_embed", source.stem.get("pos_embed"))
         self.register_buffer("decoder_positions", sincos(config.grid, mae.decoder_width), persistent=False)
 
     def source(self) -> Source:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sweet.errors import UserError
-from sweet.files import read_json, read_tensors
+from sweet.files import TENSORS, read_json, read_tensors
 from sweet.template.order import Order
 from sweet.template.slices import unstack_blocks
 from sweet.template.target import Source
@@ -20,7 +20,6 @@ from .mae import MaeConfig, source_from_state
 from .vit import build_vit
 
 FORMAT = 1
-TENSORS = {"template": "template.safetensors", "dense": "model.safetensors", "model": "model.safetensors"}
 
 
 @dataclass

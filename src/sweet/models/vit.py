@@ -49,14 +49,14 @@ def timm_args(config: ViTConfig) -> dict[str, Any]:
     }
 
 
-def materialised(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -> nn.Module:
+def materialised(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -> Any:
     """The timm model as timm makes it, with timm's random weights."""
     norm = RmsNorm if config.norm == "rms" else LayerNorm
     make = Eva if config.family == "eva" else VisionTransformer
     return make(**timm_args(config), norm_layer=partial(norm, eps=config.eps), num_classes=num_classes, **timm_options)
 
 
-def skeleton(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -> nn.Module:
+def skeleton(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -> Any:
     """The timm model on the meta device: all names and shapes, no memory, milliseconds."""
     with torch.device("meta"):
         return materialised(config, num_classes, **timm_options)
@@ -77,7 +77,7 @@ def build_vit(
     in_chans: int | None = None,
     seed: int = 0,
     **timm_options: Any,
-) -> nn.Module:
+) -> Any:
     """A timm model on the CPU that holds exactly ``weights`` (encoder, optionally ``head.*``).
 
     A head that ``weights`` lacks is drawn from N(0, 2e-5) by ``seed``, bias zero (MAE's fine-tuning recipe). Another
@@ -106,7 +106,8 @@ def build_vit(
     return model.eval()
 
 
-def rope_module(config: ViTConfig) -> nn.Module:
+def rope_module(config: ViTConfig) -> Any:
+    """timm's rotary table on the CPU: the one thing of a skeleton that is no parameter."""
     return create_rope_embed(
         rope_type="cat",
         dim=config.width,
@@ -121,7 +122,7 @@ def rope_module(config: ViTConfig) -> nn.Module:
     )
 
 
-def _set_in_chans(model: nn.Module, in_chans: int) -> None:
+def _set_in_chans(model: Any, in_chans: int) -> None:
     old = model.patch_embed.proj
     new = nn.Conv2d(in_chans, old.out_channels, old.kernel_size, old.stride, device="meta")
     new.weight = nn.Parameter(adapt_input_conv(in_chans, old.weight.detach()))

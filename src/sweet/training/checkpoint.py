@@ -67,7 +67,7 @@ def load_checkpoint(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], di
 
 def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """Optimizer state as a flat dict ``<parameter>|<key>``."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}|{key}": value
         for parameter, entries in optimizer.state.items()

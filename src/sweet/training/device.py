@@ -80,4 +80,4 @@ def use_plain_attention(model: nn.Module, device: torch.device) -> None:
     if device.type == "cpu":
         for module in model.modules():
             if hasattr(module, "fused_attn"):
-                module.fused_attn = False
+                setattr(module, "fused_attn", False)  # noqa: B010  a module takes any attribute, its type does not say so

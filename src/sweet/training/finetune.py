@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sweet.cards import model_card
 from sweet.data import Batches, ImageSource, Packed, balanced_subset, eval_batches, open_images, shuffled
 from sweet.errors import UserError
-from sweet.files import read_json, write_folder
-from sweet.models.store import TENSORS, load_model, read_config
+from sweet.files import TENSORS, read_json, write_folder
+from sweet.models.store import load_model, read_config
 from sweet.recipe import FinetuneRecipe, dump_recipe
 from sweet.tasks import TASKS
 
@@ -165,7 +165,7 @@ def finetune_model(
     return finished, metrics
 
 
-def parameter_groups(vit: nn.Module, recipe: FinetuneRecipe) -> list[dict[str, Any]]:
+def parameter_groups(vit: Any, recipe: FinetuneRecipe) -> list[dict[str, Any]]:
     """timm's groups: no decay on vectors, learning rates that fall from the head down by ``layer_decay``."""
     if recipe.probe:
         for name, parameter in vit.named_parameters():

@@ -75,7 +75,7 @@ def train(
     run: Path | None,
     resume: bool = False,
     quiet: bool = False,
-    ema: nn.Module | None = None,
+    ema: Any = None,
 ) -> Finished:
     """Train ``model`` in place; bit-exact on a CPU when interrupted and resumed.
 

@@ -25,12 +25,12 @@ from sweet.data import (
     step_generator,
 )
 from sweet.errors import UserError
-from sweet.files import read_json, write_folder
+from sweet.files import TENSORS, read_json, write_folder
 from sweet.models.config import ViTConfig
 from sweet.models.costs import pretraining_flops
 from sweet.models.mae import MaeConfig, MaskedAutoencoder, init_source
 from sweet.models.moments import compute_order
-from sweet.models.store import FORMAT, TENSORS, load_source, source_tensors
+from sweet.models.store import FORMAT, load_source, source_tensors
 from sweet.plan import ranks_of, vit_config
 from sweet.recipe import DataKeys, PretrainRecipe, dump_recipe
 from sweet.template.target import Source

@@ -1,0 +1,56 @@
+"""Pictures of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from sweet.files import replacing
+
+from .results import Table, mean_and_spread, seeds_of
+
+COLOURS = {
+    "random": "#8a8a8a",
+    "weight_selection": "#c58b2a",
+    "principal_slice": "#3f8f5f",
+    "sweet_prefix": "#8fb2dd",
+    "sweet": "#1f5fa8",
+}
+
+
+def picture(
+    cells: Table,
+    arms: Sequence[str],
+    sizes: Sequence[str],
+    path: Path,
+    *,
+    title: str,
+    metric: str = "top1",
+) -> None:
+    """Mean of each cell as a bar, every seed as a dot, chance as a line; written as PNG."""
+    shown = [size for size in sizes if any((arm, size) in cells for arm in arms)]
+    figure = Figure(figsize=(max(5.0, 1.1 + 0.32 * len(arms) * len(shown)), 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    step = 0.8 / max(1, len(arms))
+    for i, arm in enumerate(arms):
+        for j, size in enumerate(shown):
+            if (arm, size) not in cells:
+                continue
+            values = list(seeds_of(cells[arm, size], metric).values())
+            x = j - 0.4 + (i + 0.5) * step
+            colour = COLOURS.get(arm, "#555555")
+            axes.bar(x, mean_and_spread(values)[0], 0.9 * step, color=colour, label=arm if j == 0 else None)
+            axes.plot([x] * len(values), values, ".", color="black", markersize=4)
+    if cells:
+        chance = next(iter(cells.values()))["chance_top1"]
+        axes.axhline(chance, color="#b03030", linewidth=1, linestyle="--", label=f"chance {chance:g} %")
+    axes.set_xticks(range(len(shown)), shown)
+    axes.set_ylabel("top-1 on held-out images, %")
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=min(6, len(arms) + 1), fontsize=8, frameon=False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+        temporary.chmod(0o644)
