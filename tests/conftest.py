@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before anything imports torch or Hugging Face, which read these once.
 os.environ.update(
@@ -16,10 +19,117 @@ os.environ.update(
 
 import pytest
 
+from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
+
+if TYPE_CHECKING:
+    from sweet.models.store import StoredSource
+
+TINY = Path(__file__).parent / "tiny.yaml"
+TINY_FINETUNE = (
+    "device=cpu workers=0 optim.precision=fp32 max_steps=6 batch_size=16 lr=2e-3 checkpoint_every=2 "
+    "data.source=shapes:n=64,size=16"
+).split()
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["SWEET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., PretrainRecipe]:
+    """tiny("key=value", ...): a pre-training that takes a fraction of a second."""
+    return lambda *overrides: load_recipe(PretrainRecipe, TINY, overrides)
+
+
+@pytest.fixture(scope="session")
+def tiny_finetune() -> Callable[..., FinetuneRecipe]:
+    """tiny_finetune("key=value", ...): a fine-tuning that takes a fraction of a second."""
+    return lambda *overrides: load_recipe(FinetuneRecipe, None, [*TINY_FINETUNE, *overrides])
+
+
+@pytest.fixture(scope="session")
+def template(own_cache: None, tiny: Callable[..., PretrainRecipe], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished L2H2 template. Shared: copy before writing."""
+    from sweet.training.pretrain import pretrain
+
+    out = tmp_path_factory.mktemp("sources") / "template"
+    pretrain(tiny(), out, quiet=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def dense(own_cache: None, tiny: Callable[..., PretrainRecipe], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished dense L2H2 source. Shared: copy before writing."""
+    from sweet.training.pretrain import pretrain
+
+    out = tmp_path_factory.mktemp("sources") / "dense"
+    pretrain(tiny("template.constraint=none"), out, quiet=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def model(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A L2H2 model made from the template, no head yet. Shared: copy before writing."""
+    from sweet.initialise.make import initialise_to
+
+    out = tmp_path_factory.mktemp("models") / "model"
+    initialise_to(str(template), out, depth=2, heads=2)
+    return out
+
+
+@pytest.fixture(scope="session")
+def classifier(
+    model: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The model, fine-tuned for a moment on ten classes. Shared: copy before writing."""
+    from sweet.training.finetune import finetune
+
+    out = tmp_path_factory.mktemp("models") / "classifier"
+    finetune(model, tiny_finetune(), out, quiet=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def make_source() -> Callable[..., StoredSource]:
+    """make_source(family, constraint): a small random source in which no bias is zero and no gain is one.
+
+    24 channels in 3 heads by default; a template's ranks are below them. ``ordered`` computes the principal order,
+    ``unit_gains`` leaves the norms' gains at one.
+    """
+    import torch
+
+    from sweet.models.config import ViTConfig
+    from sweet.models.mae import MaeConfig, init_source
+    from sweet.models.moments import compute_order
+    from sweet.models.store import StoredSource
+
+    def make(
+        family: str = "eva",
+        constraint: str = "tucker",
+        *,
+        ranks: tuple[int, int, int] = (10, 20, 18),
+        ordered: bool = False,
+        unit_gains: bool = False,
+        seed: int = 0,
+        **sizes: int,
+    ) -> StoredSource:
+        shape = {"depth": 3, "heads": 3, "head_dim": 8, "img_size": 16, "patch_size": 4} | sizes
+        config = ViTConfig(family=family, **shape)
+        mae = MaeConfig(decoder_width=16, decoder_depth=1, decoder_head_dim=8)
+        generator = torch.Generator().manual_seed(seed)
+        source = init_source(config, mae, constraint=constraint, ranks=ranks, generator=generator)
+        for tensors in (source.blocks, source.stem, source.decoder):
+            for name, value in tensors.items():
+                gain = "norm" in name and name.endswith("weight")
+                if (name.endswith("bias") or "token" in name or gain) and not (gain and unit_gains):
+                    tensors[name] = value + 0.3 * torch.randn(value.shape, generator=generator)
+        if ordered:
+            images = torch.randn(8, config.in_chans, config.img_size, config.img_size, generator=generator)
+            source.order = compute_order(source, config, [images])
+        return StoredSource(source, config, mae)
+
+    return make
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -79,9 +79,10 @@ def measure(
     from sweet.models.vit import build_vit
     from sweet.tasks import TASKS
     from sweet.template.sizes import Size
+    from sweet.training.begin import environment
     from sweet.training.device import make_accelerator
     from sweet.training.finetune import finetune_model, open_splits
-    from sweet.training.pretrain import environment, packed, without_path
+    from sweet.training.pretrain import packed, without_path
 
     stored = load_source(source)
     target = Size.parse(size, stored.config.head_dim)

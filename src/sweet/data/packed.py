@@ -61,14 +61,18 @@ def pack(source: ImageSource, img_size: int, *, cache: bool = True) -> Packed:
     return Packed(images, labels, source.classes)
 
 
-def centre_square(image: Image.Image, size: int) -> Tensor:
-    """The centre of an RGB image, shrunk or enlarged to (3, size, size) uint8."""
+def resize_square(image: Image.Image, size: int) -> Image.Image:
+    """Short side to ``size`` (antialiased), then the centre ``size`` x ``size``; unchanged if it is that already."""
+    if image.size == (size, size):
+        return image
     side = min(image.size)
-    if image.size != (size, size):
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        box = (left, top, left + side, top + side)
-        image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return to_tensor(image)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+
+
+def centre_square(image: Image.Image, size: int) -> Tensor:
+    """``resize_square`` as (3, size, size) uint8."""
+    return to_tensor(resize_square(image, size))
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -89,7 +93,8 @@ def _read(file: Path, count: int, size: int) -> Tensor | None:
     except UserError:  # absent, or damaged: made again
         return None
     fits = images is not None and images.shape == (count, 3, size, size) and images.dtype == torch.uint8
-    return images if fits else None
+    # A copy: the file is memory-mapped, and gathering scattered rows of a map costs a page fault each.
+    return images.clone() if images is not None and fits else None
 
 
 def _write(file: Path, images: Tensor) -> None:

@@ -26,6 +26,7 @@ VERSION = 1  # part of the fingerprint: raise it when the pixels of a scene chan
 SUPERSAMPLE = 2
 DEFAULTS = {"n": 2000, "size": 32, "seed": 0}
 MIN_SIZE = 8
+TILT = 0.4  # radians
 VISIBLE = 4  # pixels; an object of which less is seen is not listed
 
 
@@ -74,26 +75,25 @@ def draw_scene(size: int, label: int, key: list[int]) -> Scene:
     fine = size * SUPERSAMPLE
     axis = ((np.arange(fine, dtype=np.float32) + 0.5) / fine) * 2 - 1
     x, y = np.meshgrid(axis, axis)
-    first, second = _two_colours(random)
-    canvas = _texture(random, x, y, first)
+    background, colour = _two_colours(random)
+    canvas = _texture(random, x, y, background)
     owner = np.zeros((fine, fine), dtype=np.int8)
     labels = [*random.integers(len(CLASSES), size=random.integers(1, 4)).tolist(), label]
     for number, shape in enumerate(labels, start=1):
         main = number == len(labels)
-        radius = random.uniform(0.5, 0.8) if main else random.uniform(0.12, 0.25)
-        reach = 1 - 0.8 * radius if main else 1.0
+        radius = random.uniform(0.6, 0.85) if main else random.uniform(0.12, 0.25)
+        reach = 0.25 if main else 1.0
         inside = _place(random, SHAPES[CLASSES[shape]], x, y, radius, reach)
-        colour = second if main else _colour(random, 0.0, 1.0)
-        canvas[inside] = _texture(random, x, y, colour)[inside]
+        paint = colour if main else _colour(random, 0.0, 1.0)
+        canvas[inside] = _texture(random, x, y, paint)[inside]
         owner[inside] = number
-    image = _shrink(canvas) * 255 + random.normal(0, 6, (size, size, 3))
-    image_u8 = np.clip(image, 0, 255).astype(np.uint8)
-    seen = np.stack(
-        [_shrink((owner == number)[..., None].astype(np.float32))[..., 0] > 0.5 for number in range(1, len(labels) + 1)]
-    )
-    kept = [n for n in range(len(labels)) if seen[n].sum() >= VISIBLE]
+    noise = random.standard_normal((size, size, 3), dtype=np.float32)
+    image = (_shrink(canvas) * 255 + 6 * noise).clip(0, 255).astype(np.uint8)
+    owned = owner[..., None] == np.arange(1, len(labels) + 1)
+    seen = (_shrink(owned.astype(np.float32)) > 0.5).transpose(2, 0, 1)
+    kept = [number for number in range(len(labels)) if seen[number].sum() >= VISIBLE]
     masks = seen[kept]
-    return Scene(image_u8, label, [labels[n] for n in kept], _boxes(masks), masks)
+    return Scene(image, label, [labels[number] for number in kept], _boxes(masks), masks)
 
 
 def _two_colours(random: np.random.Generator) -> tuple[Grid, Grid]:
@@ -107,7 +107,7 @@ def _texture(random: np.random.Generator, x: Grid, y: Grid, colour: Grid) -> Gri
     angle, phase = random.uniform(0, 2 * math.pi), random.uniform(0, 2 * math.pi)
     frequency = random.uniform(0, 4 * math.pi)
     wave = np.sin(frequency * math.cos(angle) * x + frequency * math.sin(angle) * y + phase)
-    return colour + wave[..., None] * _colour(random, -0.15, 0.15)
+    return colour + wave[..., None] * _colour(random, -0.1, 0.1)
 
 
 def _colour(random: np.random.Generator, low: float, high: float) -> Grid:
@@ -122,9 +122,9 @@ def _place(
     radius: float,
     reach: float,
 ) -> Mask:
-    """The shape turned by any angle, its centre anywhere within ``reach`` of the middle."""
+    """The shape tilted by up to ``TILT``, its centre anywhere within ``reach`` of the middle."""
     centre_x, centre_y = random.uniform(-reach, reach), random.uniform(-reach, reach)
-    angle = random.uniform(0, 2 * math.pi)
+    angle = random.uniform(-TILT, TILT)
     cos, sin = math.cos(angle) / radius, math.sin(angle) / radius
     dx, dy = x - centre_x, y - centre_y
     return shape(cos * dx + sin * dy, cos * dy - sin * dx)

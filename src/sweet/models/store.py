@@ -35,7 +35,7 @@ class StoredSource:
 def source_tensors(source: Source) -> dict[str, Tensor]:
     """Flat dict of a source's file: ``core.*``, ``blocks.*``, ``stem.*`` or, dense, an encoder under timm's names."""
     if isinstance(source.core, Tucker):
-        tensors = {f"core.{name}": value for name, value in vars(source.core).items()}
+        tensors = {f"core.{name}": value for name, value in vars(source.core).items() if value is not None}
         tensors |= {f"blocks.{name}": value for name, value in source.blocks.items()}
         tensors |= {f"stem.{name}": value for name, value in source.stem.items()}
     else:
@@ -46,16 +46,16 @@ def source_tensors(source: Source) -> dict[str, Tensor]:
     return tensors
 
 
-def source_from_tensors(tensors: dict[str, Tensor], config: ViTConfig) -> Source:
-    """Inverse of :func:`source_tensors`."""
+def source_from_tensors(tensors: dict[str, Tensor], config: ViTConfig, *, absorbed: bool = False) -> Source:
+    """Inverse of :func:`source_tensors`; ``absorbed`` as in :class:`sweet.template.order.Order`."""
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-    order = Order(**under("order.")) if "order.rotation" in tensors else None
+    order = Order(**under("order."), absorbed=absorbed) if "order.rotation" in tensors else None
     if "core.core" in tensors:
         return Source(
-            core=Tucker(**under("core.")),
+            core=_tucker(**under("core.")),
             blocks=under("blocks."),
             stem=under("stem."),
             decoder=under("decoder."),
@@ -66,6 +66,10 @@ def source_from_tensors(tensors: dict[str, Tensor], config: ViTConfig) -> Source
     source = source_from_state({k: v for k, v in tensors.items() if not k.startswith("order.")}, config)
     source.order = order
     return source
+
+
+def _tucker(core: Tensor, x: Tensor, u: Tensor | None = None, v: Tensor | None = None) -> Tucker:
+    return Tucker(core, x, u, v)
 
 
 def read_config(folder: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
@@ -93,7 +97,7 @@ def load_source(folder: Path) -> StoredSource:
     config = ViTConfig.from_dict(info["vit"])
     tensors = read_tensors(folder / TENSORS[info["kind"]])
     try:
-        source = source_from_tensors(tensors, config)
+        source = source_from_tensors(tensors, config, absorbed=info.get("absorbed", False))
     except (KeyError, TypeError) as problem:
         raise UserError(f"{folder / TENSORS[info['kind']]}: tensor {problem} is missing") from None
     return StoredSource(source, config, MaeConfig(**info["mae"]), info)

@@ -24,10 +24,13 @@ class Order:
 
     u is the stream divided by its root mean square, so every row of ``energy`` sums to D. Norms are numbered as
     they are met: block 0 attention, block 0 MLP, block 1 attention, ..., final.
+
+    ``absorbed``: the source is stored in this basis already, so that its first channels are the principal ones.
     """
 
     rotation: Tensor
     energy: Tensor
+    absorbed: bool = False
 
     @property
     def spectrum(self) -> Tensor:

@@ -16,7 +16,7 @@ each copy adds to the stream by the number of copies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +56,34 @@ class Source:
     @property
     def width(self) -> int:
         return self.core.width
+
+    @property
+    def unit_gains(self) -> bool:
+        """Whether every norm is a plain RMSNorm, so that a rotation commutes with it and nothing is to be folded."""
+        gains = [v for k, v in (self.blocks | self.stem).items() if k.startswith("norm")]
+        return self.norm == "rms" and all(bool((gain == 1).all()) for gain in gains)
+
+
+def absorb(source: Source) -> Source:
+    """The same source stored in its principal order and with U and V in the core, where that costs nothing.
+
+    Then a target is a plain slice and a ViT-B is made as fast as memory allows. The rotation is absorbed when all
+    norm gains are one (recipe key ``model.norm_gain: false``) and the core is a Tucker.
+    """
+    if not isinstance(source.core, Tucker):
+        return source
+    core, order = source.core, source.order
+    if order is None or order.absorbed or core.u is None or not source.unit_gains:
+        return replace(source, core=core.contracted())
+    rotated = _Cut(source, source.width, order, seed=0)
+    return replace(
+        source,
+        core=Tucker(core.core, core.x, order.rotation.t() @ core.u, core.v).contracted(),
+        blocks=source.blocks | {name: rotated.written(source.blocks[name]) for name in WRITER_BIASES},
+        stem=rotated.stem(),
+        decoder={name.removeprefix("decoder."): value for name, value in rotated.decoder().items()},
+        order=replace(order, absorbed=True),
+    )
 
 
 def target_layers(source_depth: int, depth: int, rule: str) -> list[int]:
@@ -137,7 +165,8 @@ class _Cut:
 
     def __init__(self, source: Source, width: int, order: Order | None, seed: int) -> None:
         self.source, self.width, self.order = source, width, order
-        self.read, self.write = _stream_maps(source, width, order, seed)
+        self.read, self.write = _stream_maps(source, width, principal=order is not None, seed=seed)
+        self.fold = order is not None and not source.unit_gains
 
     def written(self, value: Tensor) -> Tensor:
         """(..., D) -> (..., d): a vector that is added to the stream."""
@@ -154,14 +183,14 @@ class _Cut:
         """(n, c, R) -> (n, c, d): a matrix that reads the stream; in principal order the norm's gain is folded in."""
         u = self.source.core.u
         if u is None:
-            folded = weight * gain[:, None] if self.order else weight
+            folded = weight * gain[:, None] if self.fold else weight
             return _along(folded, self.read, self.width)
-        basis = u.t() * gain[:, None] if self.order else u.t()
+        basis = u.t() * gain[:, None] if self.fold else u.t()
         return weight @ _along(basis, self.read, self.width)
 
     def reader_bias(self, weight: Tensor, shift: Tensor | None) -> Tensor | float:
         """What a LayerNorm's bias adds to the outputs of the matrix behind it (n, c); zero unless folded."""
-        if shift is None or self.order is None:
+        if shift is None or not self.fold:
             return 0.0
         u = self.source.core.u
         return torch.einsum("ncr,nr->nc", weight, shift if u is None else shift @ u)
@@ -202,7 +231,7 @@ class _Cut:
         result = {f"decoder.{name}": value for name, value in self.source.decoder.items()}
         if result:
             weight = result["decoder.embed.weight"]
-            if self.order is not None:
+            if self.fold:
                 if "norm.bias" in self.source.stem:
                     result["decoder.embed.bias"] = result["decoder.embed.bias"] + weight @ self.source.stem["norm.bias"]
                 weight = weight * self.source.stem["norm.weight"]
@@ -214,14 +243,17 @@ def _along(value: Tensor, maps: Tensor | None, width: int) -> Tensor:
     return value[..., :width] if maps is None else value @ maps
 
 
-def _stream_maps(source: Source, width: int, order: Order | None, seed: int) -> tuple[Tensor | None, Tensor | None]:
+def _stream_maps(source: Source, width: int, *, principal: bool, seed: int) -> tuple[Tensor | None, Tensor | None]:
     """Maps (D, d) of readers and writers; None is the first d axes, which slicing does for nothing."""
-    if order is None and width <= source.width:
+    centred = principal and source.norm == "layer"
+    directions = None  # the axes as they are stored
+    if source.order is not None and principal != source.order.absorbed:
+        directions = source.order.rotation if principal else source.order.rotation.t()
+    if directions is None and width <= source.width and not centred:
         return None, None
-    centred = order is not None and source.norm == "layer"
     basis = embedding_basis(width, centred=centred)
-    directions = torch.eye(source.width) if order is None else order.rotation
     known = min(basis.shape[1], source.width - centred)
+    directions = torch.eye(source.width) if directions is None else directions
     write = directions[:, :known] @ basis[:, :known].t()
     if known == basis.shape[1]:
         return write, write

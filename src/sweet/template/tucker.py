@@ -20,12 +20,16 @@ from .slices import PROJ, SLICES, select_inner, unpack
 
 @dataclass
 class Tucker:
-    """Core G (r1, r2, r3), scalers X (12 L, r1), U (D, r2), V (D, r3)."""
+    """Core G (r1, r2, r3), scalers X (12 L, r1), U (D, r2), V (D, r3).
+
+    At r2 = r3 = D the scalers U and V may be multiplied into the core, which grows by nothing (:meth:`contracted`);
+    they are None then, and a network is one combination over r1.
+    """
 
     core: Tensor
     x: Tensor
-    u: Tensor
-    v: Tensor
+    u: Tensor | None
+    v: Tensor | None
 
     @property
     def depth(self) -> int:
@@ -33,7 +37,18 @@ class Tucker:
 
     @property
     def width(self) -> int:
-        return self.u.shape[0]
+        return self.core.shape[1] if self.u is None else self.u.shape[0]
+
+    def contracted(self) -> Tucker:
+        """The same slices from a core (r1, D, D); itself when that would be larger."""
+        if self.u is None or self.v is None or self.core.shape[1:] != (self.width, self.width):
+            return self
+        return Tucker(self.u @ self.core @ self.v.t(), self.x, None, None)
+
+    def expanded(self) -> Tucker:
+        """The same slices with U and V as tensors of their own again, so that they can be trained."""
+        eye = torch.eye(self.width)
+        return Tucker(self.core, self.x, eye if self.u is None else self.u, eye.clone() if self.v is None else self.v)
 
     def stacked(self, layers: Sequence[int], inner_width: int, mlp: str) -> dict[str, Tensor]:
         """Weights of n layers whose residual axis has r2 entries: sum_a X[m, a] G_a V[:d]^T, unpacked.
@@ -42,8 +57,11 @@ class Tucker:
         """
         r1, r2, r3 = self.core.shape
         x = pick(self.x.unflatten(0, (-1, SLICES)), layers).flatten(0, 1)
-        v = self.v[:inner_width]
         n = x.shape[0]
+        if self.v is None:
+            slices = (x @ self.core[:, :, :inner_width].flatten(1)).unflatten(1, (r2, inner_width))
+            return unpack(slices.unflatten(0, (-1, SLICES)), mlp)
+        v = self.v[:inner_width]
         x_first = n * r1 * r2 * r3 + n * r2 * r3 * inner_width
         v_first = r1 * r2 * r3 * inner_width + n * r1 * r2 * inner_width
         if x_first <= v_first:

@@ -28,9 +28,11 @@ def save_checkpoint(
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
 ) -> None:
-    """Write ``checkpoints/step-<N>``: under a dotted name first, renamed once every byte is on the disk."""
+    """Write ``checkpoints/step-<N>``, if not there: under a dotted name first, renamed once every byte is on disk."""
     folder = run / "checkpoints"
     temporary, final = folder / f".step-{step}", folder / f"step-{step}"
+    if final.is_dir():
+        return
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     write_tensors(temporary / "model.safetensors", tensors)
@@ -38,8 +40,6 @@ def save_checkpoint(
     (temporary / "state.json").write_text(json.dumps({"step": step, **state}))
     sync(temporary / "state.json")
     sync(temporary)
-    if final.exists():
-        shutil.rmtree(final)
     os.replace(temporary, final)
     sync(folder)
     for old in steps_of(run)[:-KEPT]:
@@ -76,9 +76,11 @@ def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tenso
 
 
 def restore_optimizer(optimizer: Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    parameters = dict(model.named_parameters())
+    """Inverse of :func:`optimizer_tensors`; torch itself puts every tensor on the device where it belongs."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
     for full_name, value in tensors.items():
         name, key = full_name.rsplit("|", 1)
-        parameter = parameters[name]
-        # the step counter stays where the optimizer put it, moments live beside their parameter
-        optimizer.state[parameter][key] = value if value.dim() == 0 and key == "step" else value.to(parameter.device)
+        state.setdefault(order.index(name), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

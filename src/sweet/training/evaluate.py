@@ -65,19 +65,14 @@ def evaluate(
 @torch.no_grad()
 def predict(model: Path, images: list[Path], top: int, device: str) -> list[dict[str, Any]]:
     """The ``top`` classes of each image file with their probabilities. Raises UserError for an unreadable image."""
-    from PIL import Image
-
-    from sweet.data.images import to_rgb
+    from sweet.data.folder import FolderImages
 
     ready = Ready(model, device)
     classes = ready.classes(model)
+    source = FolderImages("IMAGES", "predict", [str(path) for path in images], None, None)
     rows = []
-    for path in images:
-        try:
-            with Image.open(path) as image:
-                pixels = centre_square(to_rgb(image), ready.data["img_size"])
-        except OSError as problem:
-            raise UserError(f"IMAGES {path}: not a readable image ({problem})") from None
+    for index, path in enumerate(images):
+        pixels = centre_square(source.decode(index), ready.data["img_size"])
         batch = normalise(pixels[None].to(ready.device), ready.data["mean"], ready.data["std"])
         probabilities = ready.model(batch).float().softmax(-1)[0]
         best = probabilities.topk(min(top, len(classes)))

@@ -19,9 +19,10 @@ from sweet.models.store import load_model, read_config
 from sweet.recipe import FinetuneRecipe, dump_recipe
 from sweet.tasks import TASKS
 
+from .begin import begin
 from .device import make_accelerator, use_plain_attention
 from .loop import part_size, train
-from .pretrain import data_info, environment, packed
+from .pretrain import data_info, packed
 
 
 def finetune(
@@ -50,6 +51,8 @@ def finetune(
     vit, info = load_model(model, num_classes=len(classes), drop_path_rate=recipe.drop_path, seed=recipe.seed)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
     job = TASKS[task](classes, recipe)
+    if accelerator.is_main_process:
+        begin(out, recipe, resume=resume)
     finished, metrics = finetune_model(
         vit, job, packed(train_images, recipe.data.img_size), packed(val_images, recipe.data.img_size), recipe,
         accelerator=accelerator, run=out, resume=resume, quiet=quiet,
@@ -69,7 +72,6 @@ def finetune(
         data=data_info(recipe.data, classes),
         training=summary,
         metrics=metrics,
-        environment=environment(),
     )
     if accelerator.is_main_process:
         state = {name: value.detach().cpu() for name, value in vit.state_dict().items()}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,7 +84,7 @@ def train(
 
     ``groups`` are AdamW's parameter groups, each with an optional ``lr_scale``. ``loss_of(model, images, labels,
     micro_step)`` gives the loss of one part. ``ema`` is timm's averaged copy. ``run=None`` writes nothing. Ctrl-C
-    saves a checkpoint before it is passed on.
+    finishes the step and saves a checkpoint before it is passed on.
     """
     accumulate = optim.accumulate
     steps = total_steps(keys, max(1, batches.steps_per_epoch // accumulate))
@@ -90,27 +93,31 @@ def train(
     plain = model
     model, optimizer = accelerator.prepare(model, optimizer)
 
-    start = 0
+    start, spent, last = 0, 0.0, torch.zeros(())
     if resume and run is not None and (found := load_checkpoint(run)) is not None:
         tensors, moments, state = found
-        plain.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("ema|")})
+        try:
+            plain.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("ema|")})
+        except RuntimeError:
+            raise UserError(f"--resume: {run} was begun with another model; resume it with its own recipe") from None
         if ema is not None:
             ema.module.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema|")})
         restore_optimizer(optimizer.optimizer, plain, moments)
-        start = state["step"]
+        start, spent, last = state["step"], state["seconds"], torch.tensor(state["loss"])
 
     def checkpoint(done: int) -> None:
         if run is not None and accelerator.is_main_process:
             tensors = dict(plain.state_dict())
             if ema is not None:
                 tensors |= {f"ema|{name}": value for name, value in ema.module.state_dict().items()}
-            save_checkpoint(run, done, tensors, optimizer_tensors(optimizer.optimizer, plain), {})
+            state = {"seconds": spent + time.perf_counter() - began, "loss": float(last)}
+            save_checkpoint(run, done, tensors, optimizer_tensors(optimizer.optimizer, plain), state)
 
     if run is not None:
         accelerator.init_trackers("tensorboard")
     log = RunLog(run, accelerator, start=start, steps=steps, quiet=quiet)
     began = time.perf_counter()
-    done, last = start, torch.zeros(())
+    done = start
     model.train()
     try:
         parts: list[Tensor] = []
@@ -123,21 +130,22 @@ def train(
                 group["lr"] = rate * group.get("lr_scale", 1.0)
             # dropout and stochastic depth draw from the global generator: make it a function of the step too
             torch.manual_seed(step_generator(keys.seed, micro, accelerator.process_index, "global").initial_seed())
-            with accelerator.accumulate(model):
-                loss = loss_of(model, images, labels, micro)
-                accelerator.backward(loss)
-                if accelerator.sync_gradients and optim.clip is not None:
-                    accelerator.clip_grad_norm_(model.parameters(), optim.clip)
-                optimizer.step()
-                optimizer.zero_grad()
-            parts.append(loss.detach())
-            if len(parts) < accumulate:
-                continue
-            last, parts = torch.stack(parts).mean(), []
-            done = step + 1
-            if ema is not None:
-                ema.update(plain)
-            log.step(step, last, keys.batch_size, rate)
+            with uninterrupted():
+                with accelerator.accumulate(model):
+                    loss = loss_of(model, images, labels, micro)
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients and optim.clip is not None:
+                        accelerator.clip_grad_norm_(model.parameters(), optim.clip)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                parts.append(loss.detach())
+                if len(parts) < accumulate:
+                    continue
+                last, parts = torch.stack(parts).mean(), []
+                done = step + 1
+                if ema is not None:
+                    ema.update(plain, step=done)
+                log.step(step, last, keys.batch_size, rate)
             if done % keys.checkpoint_every == 0 and done < steps:
                 checkpoint(done)
     except KeyboardInterrupt:
@@ -151,4 +159,20 @@ def train(
     final = float(last)
     if not math.isfinite(final):
         raise FloatingPointError(f"the loss is {final} after step {done}; try a lower lr or optim.precision=fp32")
-    return Finished(steps, steps * keys.batch_size, time.perf_counter() - began, final)
+    return Finished(steps, steps * keys.batch_size, spent + time.perf_counter() - began, final)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C takes effect at the end of the block: weights in the middle of a step are no checkpoint."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    asked = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: asked.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked.is_set():
+        raise KeyboardInterrupt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -33,10 +32,12 @@ from sweet.models.moments import compute_order
 from sweet.models.store import FORMAT, load_source, source_tensors
 from sweet.plan import ranks_of, vit_config
 from sweet.recipe import DataKeys, PretrainRecipe, dump_recipe
-from sweet.template.target import Source
+from sweet.template.target import Source, absorb
+from sweet.template.tucker import Full, Tucker
 from sweet.template.widths import draw_widths
 from sweet.version import VERSION
 
+from .begin import begin
 from .device import make_accelerator
 from .loop import part_size, total_steps, train
 
@@ -92,6 +93,8 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         loss: Tensor = model(images, noise.to(images.device), widths_at(recipe, step, steps))
         return loss
 
+    if accelerator.is_main_process:
+        begin(out, recipe, resume=resume)
     finished = train(
         model,
         parameter_groups(model, recipe),
@@ -110,6 +113,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         config,
         order_batches(data, recipe.data, config.img_size, recipe.template.order_images, recipe.workers),
     )
+    learned = absorb(learned)
     ranks = ranks_of(recipe) if recipe.template.constraint == "tucker" else None
     flops = pretraining_flops(
         config,
@@ -142,9 +146,9 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         "mae": asdict(mae),
         "constraint": recipe.template.constraint,
         "ranks": list(ranks) if ranks else None,
+        "absorbed": learned.order is not None and learned.order.absorbed,
         "data": data_info(recipe.data, images.classes),
         "training": summary,
-        "environment": environment(),
     }
     if accelerator.is_main_process:
         tensors = (TENSORS[kind], source_tensors(learned))
@@ -172,6 +176,8 @@ def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
             f"init_from={recipe.init_from}: its constraint is {stored.info['constraint']}, "
             f"the recipe says {recipe.template.constraint}"
         )
+    if isinstance(stored.source.core, Tucker):
+        stored.source.core = stored.source.core.expanded()
     return stored.source
 
 
@@ -222,11 +228,7 @@ def _detached(source: Source) -> Source:
     def cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.detach().float().cpu() for name, value in tensors.items()}
 
-    core = (
-        type(source.core)(**cpu(vars(source.core)))
-        if source.core.u is not None
-        else type(source.core)(cpu(source.core.weights))
-    )
+    core = Tucker(**cpu(vars(source.core))) if isinstance(source.core, Tucker) else Full(cpu(source.core.weights))
     return Source(core, cpu(source.blocks), cpu(source.stem), source.mlp, source.norm, decoder=cpu(source.decoder))
 
 
@@ -239,22 +241,6 @@ def data_info(keys: DataKeys, classes: list[str] | None) -> dict[str, Any]:
         "interpolation": keys.interpolation,
         "crop": "short side resized, centre cropped",
         "classes": classes,
-    }
-
-
-def environment() -> dict[str, Any]:
-    import platform
-
-    import timm
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "machine": platform.machine(),
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 

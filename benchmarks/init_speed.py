@@ -1,0 +1,75 @@
+"""Seconds from a template in memory to a ViT-B, against ``timm.create_model("vit_base_patch16_224")``.
+
+    python benchmarks/init_speed.py [--rounds 5] [--json FILE]
+
+The template has the shape of recipe ``vit_b16_in1k`` with random values (time does not depend on them), and an order,
+so that both the principal slice and the paper's prefix are timed. The contestants take turns; medians of ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import timm
+import torch
+
+from sweet.api import SourceModel
+from sweet.models.mae import MaeConfig, init_source
+from sweet.models.store import StoredSource
+from sweet.plan import ranks_of, vit_config
+from sweet.recipe import PretrainRecipe, load_recipe
+from sweet.template.order import Order
+from sweet.training.begin import environment
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    recipe = load_recipe(PretrainRecipe, "vit_b16_in1k", [])
+    config = vit_config(recipe.model, recipe.data.img_size)
+    generator = torch.Generator().manual_seed(0)
+    ranks = ranks_of(recipe)
+    source = init_source(config, MaeConfig(), constraint="tucker", ranks=ranks, generator=generator)
+    source.decoder = {}
+    rotation = torch.linalg.qr(torch.randn(config.width, config.width, generator=generator)).Q
+    source.order = Order(rotation, torch.ones(2 * config.depth + 1, config.width))
+    model = SourceModel(StoredSource(source, config, MaeConfig()))
+    contestants = {
+        "timm": lambda: timm.create_model("vit_base_patch16_224"),
+        "principal": lambda: model.build(12, 12, num_classes=1000, order="principal"),
+        "prefix": lambda: model.build(12, 12, num_classes=1000, order="prefix"),
+        "vit_s_principal": lambda: model.build(12, 6, num_classes=1000, order="principal"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(args.rounds + 1):
+        for name, make in contestants.items():
+            began = time.perf_counter()
+            make()
+            if number:  # the first round warms up
+                times[name].append(time.perf_counter() - began)
+    result = {
+        "benchmark": "ViT-B from a template in memory, against timm.create_model",
+        "ranks": list(ranks),
+        "seconds": {name: round(statistics.median(values), 3) for name, values in times.items()},
+        "timm_over_ours": {
+            name: round(statistics.median(t / s for s, t in zip(times[name], times["timm"], strict=True)), 2)
+            for name in contestants
+            if name != "timm"
+        },
+        "rounds": args.rounds,
+        "environment": environment(),
+    }
+    print(json.dumps(result, indent=2))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

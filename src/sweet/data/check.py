@@ -1,0 +1,151 @@
+"""``sweet data check`` and ``sweet data pack``: look at every image once, or write all of them resized."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from sweet.errors import UserError
+from sweet.files import replacing, write_text
+
+from .images import ImageSource
+from .packed import resize_square
+from .sources import source_splits
+
+STATISTICS_IMAGES = 2000
+SHARD_IMAGES = 50_000
+ROW_GROUP_IMAGES = 1000
+
+
+def check(spec: str) -> dict[str, Any]:
+    """Decode every image of every split of a source.
+
+    Per split: count, images per class, (width, height) as min, median and max, colour modes, corrupt files,
+    groups of pixel-identical images, and mean and std per channel of at most 2000 images, in 0..1. Over all:
+    images of one split that are also in another. Raises UserError when the source cannot be read at all.
+    """
+    seen: dict[bytes, list[tuple[str, str]]] = {}  # pixels' hash: (split, file) of every image with them
+    splits = {split: _check_split(split, opened(), seen) for split, opened in source_splits(spec).items()}
+    shared = [[where for _, where in group] for group in seen.values() if len({split for split, _ in group}) > 1]
+    return {"source": spec, "splits": splits, "duplicates_across_splits": shared}
+
+
+def pack_to(spec: str, out: Path, img_size: int) -> dict[str, Any]:
+    """Write every split as parquet files of PNG images (short side ``img_size``, then a centre crop).
+
+    The files are in the Hugging Face layout and are read by ``parquet:OUT``. Raises UserError naming the file
+    of a corrupt image; files appear only once complete.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = {"source": spec, "out": str(out), "img_size": img_size, "images": {}}
+    for split, opened in source_splits(spec).items():
+        images = opened()
+        shards = -(-len(images) // SHARD_IMAGES)
+        for shard in range(shards):
+            rows = range(shard * SHARD_IMAGES, min((shard + 1) * SHARD_IMAGES, len(images)))
+            _write_shard(out / f"{split}-{shard:05d}-of-{shards:05d}.parquet", images, rows, img_size)
+        report["images"][split] = len(images)
+        if images.classes:
+            write_text(out / "classes.txt", "".join(f"{name}\n" for name in images.classes))
+    return report
+
+
+def _check_split(split: str, images: ImageSource, seen: dict[bytes, list[tuple[str, str]]]) -> dict[str, Any]:
+    sizes, modes, corrupt = [], Counter[str](), []
+    groups: dict[bytes, list[str]] = {}
+    measured = set(np.linspace(0, len(images) - 1, min(len(images), STATISTICS_IMAGES)).astype(int).tolist())
+    statistics = []
+    for index in range(len(images)):
+        where = images.where(index)
+        try:
+            image = images.decode(index)
+        except UserError as problem:
+            corrupt.append(str(problem))
+            continue
+        sizes.append(image.size)
+        modes[_stored_mode(images, index)] += 1
+        key = hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
+        groups.setdefault(key, []).append(where)
+        seen.setdefault(key, []).append((split, where))
+        if index in measured:
+            statistics.append(_moments(image))
+    return {
+        "count": len(images),
+        "classes": _per_class(images),
+        "sizes": _size_range(sizes),
+        "modes": dict(modes),
+        "corrupt": corrupt,
+        "duplicates": [group for group in groups.values() if len(group) > 1],
+        **_mean_and_std(statistics),
+    }
+
+
+def _stored_mode(images: ImageSource, index: int) -> str:
+    with images.open(index) as image:
+        return image.mode
+
+
+def _per_class(images: ImageSource) -> dict[str, int] | None:
+    if images.labels is None or images.classes is None:
+        return None
+    counts = Counter(images.labels)
+    return {name: counts[label] for label, name in enumerate(images.classes)}
+
+
+def _size_range(sizes: list[tuple[int, int]]) -> dict[str, list[int]] | None:
+    """Width and height apart: the median of each need not be the size of any image."""
+    if not sizes:
+        return None
+    both = np.array(sizes)
+    return {
+        "min": both.min(0).tolist(),
+        "median": np.median(both, 0).astype(int).tolist(),
+        "max": both.max(0).tolist(),
+    }
+
+
+def _moments(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and mean square per channel of one image, in 0..1: every image counts alike, whatever its size."""
+    pixels = np.asarray(image, dtype=np.float32).reshape(-1, 3) / 255
+    return pixels.mean(0), (pixels**2).mean(0)
+
+
+def _mean_and_std(statistics: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, list[float] | None]:
+    if not statistics:
+        return {"mean": None, "std": None}
+    mean, square = (np.mean(values, 0) for values in zip(*statistics, strict=True))
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    return {"mean": [round(float(x), 4) for x in mean], "std": [round(float(x), 4) for x in std]}
+
+
+def _write_shard(file: Path, images: ImageSource, rows: range, img_size: int) -> None:
+    features: dict[str, Any] = {"image": {"_type": "Image"}}
+    fields = [pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
+    if images.labels is not None:
+        features["label"] = {"names": images.classes, "_type": "ClassLabel"}
+        fields.append(pa.field("label", pa.int64()))
+    schema = pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+    # No compression: PNG is compressed already.
+    with replacing(file) as temporary, pq.ParquetWriter(temporary, schema, compression="none") as writer:
+        for first in range(rows.start, rows.stop, ROW_GROUP_IMAGES):
+            group = range(first, min(first + ROW_GROUP_IMAGES, rows.stop))
+            columns: dict[str, list[Any]] = {"image": [_encoded(images, index, img_size) for index in group]}
+            if images.labels is not None:
+                columns["label"] = [images.labels[index] for index in group]
+            writer.write_table(pa.table(columns, schema=schema))
+    file.chmod(0o644)
+
+
+def _encoded(images: ImageSource, index: int, img_size: int) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    resize_square(images.decode(index), img_size).save(buffer, format="PNG")
+    return {"bytes": buffer.getvalue(), "path": f"{images.split}-{index:07d}.png"}

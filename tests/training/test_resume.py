@@ -1,0 +1,240 @@
+"""Kill a run anywhere, resume it: the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import runpy
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sweet.cli import app
+from sweet.files import TENSORS, check_sums, read_json, sha256
+from sweet.recipe import FinetuneRecipe, PretrainRecipe, dump_recipe
+from sweet.training import checkpoint
+from sweet.training.finetune import finetune
+from sweet.training.log import RunLog
+from sweet.training.pretrain import pretrain
+
+# whatever changes the disk for good: between any two of these the power may go
+DISK = ("os.fsync", "os.replace", "os.unlink", "os.rmdir", "os.mkdir")
+
+
+@dataclass
+class Job:
+    """A run that was not interrupted, and how to start it again elsewhere."""
+
+    verb: str
+    arguments: Callable[[Path], tuple[Any, ...]]
+    finished: Path
+
+    def start(self, out: Path) -> dict[str, Any]:
+        """Run it here, from the newest checkpoint in ``out``."""
+        return {"pretrain": pretrain, "finetune": finetune}[self.verb](
+            *self.arguments(out), resume=True, quiet=True
+        )
+
+    def crash(self, out: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+        """Run it here and stop it at step ``after`` without a word to the program."""
+
+        class Crash(BaseException):
+            pass
+
+        step = RunLog.step
+
+        def stop(log: RunLog, done: int, *values: Any) -> None:
+            step(log, done, *values)
+            if done == after:
+                raise Crash
+
+        with monkeypatch.context() as patch, pytest.raises(Crash):
+            patch.setattr(RunLog, "step", stop)
+            self.start(out)
+
+
+@pytest.fixture(scope="module")
+def processes() -> ForkServerContext:
+    """Processes that have torch and sweet already: a real SIGKILL for the price of a fork."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sweet.training.pretrain", "sweet.training.finetune", "tensorboard", "pytest"])
+    return context
+
+
+@pytest.fixture(scope="module")
+def pretraining(tiny: Callable[..., PretrainRecipe], tmp_path_factory: pytest.TempPathFactory) -> Job:
+    recipe = tiny("width.mode=independent", "checkpoint_every=1", "seed=3")
+    out = tmp_path_factory.mktemp("whole") / "template"
+    pretrain(recipe, out, quiet=True)
+    return Job("pretrain", lambda out: (recipe, out), out)
+
+
+@pytest.fixture(scope="module")
+def finetuning(
+    model: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path_factory: pytest.TempPathFactory
+) -> Job:
+    recipe = tiny_finetune("drop_path=0.3", "mixup=0.8", "cutmix=1.0", "ema=0.9", "checkpoint_every=1", "seed=3")
+    out = tmp_path_factory.mktemp("whole") / "model"
+    finetune(model, recipe, out, quiet=True)
+    return Job("finetune", lambda out: (model, recipe, out), out)
+
+
+@pytest.fixture(params=["pretraining", "finetuning"])
+def job(request: pytest.FixtureRequest) -> Job:
+    return request.getfixturevalue(request.param)
+
+
+def run_until_killed(
+    processes: ForkServerContext, job: Job, out: Path, watch: tuple[str, ...], calls: int
+) -> bool:
+    """Whether the run was killed; False when it came to its end."""
+    told = {"verb": job.verb, "arguments": job.arguments(out), "watch": watch, "calls": calls}
+    script = str(Path(__file__).with_name("killed.py"))
+    process = processes.Process(target=runpy.run_path, args=(script, {"JOB": told}))
+    process.start()
+    process.join(60)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def assert_as_if_never_stopped(out: Path, job: Job) -> None:
+    kind = read_json(job.finished / "config.json")["kind"]
+    assert sha256(out / TENSORS[kind]) == sha256(job.finished / TENSORS[kind])
+    assert losses(out) == losses(job.finished)
+    assert [step for step, _ in losses(out)] == [1, 2, 3, 4, 5, 6]
+    assert check_sums(out) and all(check_sums(out).values())
+
+
+def losses(out: Path) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"]) for line in lines]
+
+
+def everything(folder: Path) -> dict[str, tuple[int, str]]:
+    """Time and hash of every file."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, sha256(path)) for path in files}
+
+
+def test_the_seed_and_the_width_draws_matter(pretraining: Job, template: Path) -> None:
+    """Otherwise equal weights would prove nothing."""
+    assert sha256(pretraining.finished / "template.safetensors") != sha256(template / "template.safetensors")
+
+
+@pytest.mark.parametrize("calls", [2, 5])
+def test_killed_in_the_middle_of_a_step(
+    processes: ForkServerContext, job: Job, tmp_path: Path, calls: int
+) -> None:
+    assert run_until_killed(processes, job, tmp_path, ("torch.optim.AdamW.step",), calls)
+    assert not (tmp_path / "config.json").exists()
+    assert not run_until_killed(processes, job, tmp_path, (), 0)
+    assert_as_if_never_stopped(tmp_path, job)
+
+
+@pytest.mark.parametrize("calls", [29, 37, 43])
+def test_killed_again_and_again_while_it_writes(
+    processes: ForkServerContext, job: Job, tmp_path: Path, calls: int
+) -> None:
+    """Each process dies at its n-th change of the disk, wherever that is; one after the other they come to the end."""
+    deaths = 0
+    while run_until_killed(processes, job, tmp_path, DISK, calls):
+        deaths += 1
+        assert deaths < 9, "no progress from one death to the next"
+    assert deaths >= 2
+    assert_as_if_never_stopped(tmp_path, job)
+
+
+@pytest.mark.parametrize("calls", [1, 4, 11])
+def test_killed_when_half_of_a_file_is_written(
+    processes: ForkServerContext, job: Job, tmp_path: Path, calls: int
+) -> None:
+    """A checkpoint holds two files; the eleventh file is the result itself."""
+    assert run_until_killed(processes, job, tmp_path, ("safetensors.torch.save_file",), calls)
+    assert not (tmp_path / "config.json").exists()
+    assert checkpoint.steps_of(tmp_path) == {1: [], 4: [1], 11: [4, 5]}[calls]
+    job.start(tmp_path)
+    assert_as_if_never_stopped(tmp_path, job)
+
+
+def test_a_finished_run_is_left_alone(job: Job) -> None:
+    before = everything(job.finished)
+    again = job.start(job.finished)
+    assert again["finished_before"]
+    assert everything(job.finished) == before
+
+
+def test_resume_alone_goes_on(
+    pretraining: Job, finetuning: Job, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--out DIR --resume` needs no recipe and no overrides: the run folder knows them."""
+    for job, words in ((pretraining, ["pretrain"]), (finetuning, ["finetune", str(model)])):
+        out = tmp_path / job.verb
+        job.crash(out, monkeypatch, after=3)
+        result = CliRunner().invoke(app, [*words, "--out", str(out), "--resume", "--quiet", "--json"])
+        assert result.exit_code == 0, result.output
+        assert_as_if_never_stopped(out, job)
+
+
+def test_leftovers_are_harmless(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.crash(tmp_path, monkeypatch, after=3)
+    for folder in (".step-3", ".step-4", "step-x"):
+        (tmp_path / "checkpoints" / folder).mkdir()
+        (tmp_path / "checkpoints" / folder / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".config.json.abc").write_text("{")
+    (tmp_path / ".model.safetensors.abc").write_bytes(b"half")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    job.start(tmp_path)
+    assert_as_if_never_stopped(tmp_path, job)
+
+
+def test_without_a_checkpoint_it_starts_at_step_0(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.crash(tmp_path, monkeypatch, after=2)
+    for folder in (tmp_path / "checkpoints").iterdir():
+        folder.rename(folder.with_name(f".{folder.name}"))
+    job.start(tmp_path)
+    assert_as_if_never_stopped(tmp_path, job)
+
+
+def test_time_and_loss_are_those_of_the_whole_run(
+    pretraining: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretraining.crash(tmp_path, monkeypatch, after=4)
+    state = tmp_path / "checkpoints" / "step-4" / "state.json"
+    values = read_json(state)
+    assert values["seconds"] > 0
+    state.write_text(json.dumps(values | {"seconds": 1000.0}))
+    summary = pretraining.start(tmp_path)
+    assert 1000 < summary["seconds"] < 1060
+    assert summary["img_per_s"] == pytest.approx(6 * 16 / summary["seconds"], rel=0.6)
+    assert summary["loss"] == read_json(pretraining.finished / "config.json")["training"]["loss"]
+
+
+def test_resumed_after_the_last_step_it_only_writes(pretraining: Job, tmp_path: Path) -> None:
+    """Ctrl-C between the last step and the result: the checkpoint holds it all, the loss too."""
+    shutil.copytree(pretraining.finished, tmp_path / "run")
+    out = tmp_path / "run"
+    (out / "config.json").unlink()
+    checkpoints = out / "checkpoints"
+    assert checkpoint.steps_of(out) == [4, 5]
+    summary = pretraining.start(out)
+    assert summary["loss"] == read_json(pretraining.finished / "config.json")["training"]["loss"]
+    assert checkpoint.steps_of(out) == [4, 5] and not list(checkpoints.glob(".*"))
+
+
+def test_another_recipe_is_refused(
+    pretraining: Job,
+    tiny: Callable[..., PretrainRecipe],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretraining.crash(tmp_path, monkeypatch, after=3)
+    recipe = tiny("width.mode=independent", "checkpoint_every=1", "seed=3", "model.depth=3")
+    assert "depth: 3" in dump_recipe(recipe)
