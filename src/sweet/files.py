@@ -103,9 +103,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_sums(folder: Path, names: list[str]) -> None:
-    """SHA256SUMS of the named files, in the format of ``sha256sum -c``."""
-    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in sorted(names)))
+def write_sums(folder: Path, files: Mapping[str, Path]) -> None:
+    """SHA256SUMS of files (name -> where its bytes are now), in the format of ``sha256sum -c``."""
+    write_text(folder / SUMS, "".join(f"{sha256(path)}  {name}\n" for name, path in sorted(files.items())))
 
 
 def check_sums(folder: Path) -> dict[str, bool]:
@@ -120,14 +120,16 @@ def check_sums(folder: Path) -> dict[str, bool]:
 def write_folder(
     out: Path, tensors: tuple[str, Mapping[str, Tensor]], config: Mapping[str, Any], recipe: str, card: str
 ) -> None:
-    """A template or model folder (design section 5); ``config.json`` comes late, for it says "complete"."""
+    """A template or model folder (design section 5); ``config.json`` comes last, for it says "complete"."""
     out.mkdir(parents=True, exist_ok=True)
     name, values = tensors
     write_tensors(out / name, values)
     write_text(out / "recipe.yaml", recipe)
     write_text(out / "README.md", card)
-    write_json(out / "config.json", config)
-    write_sums(out, [name, "recipe.yaml", "README.md", "config.json"])
+    with replacing(out / "config.json") as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        temporary.chmod(0o644)
+        write_sums(out, {file: out / file for file in (name, "recipe.yaml", "README.md")} | {"config.json": temporary})
 
 
 def clear(folder: Path) -> None:

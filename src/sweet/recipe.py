@@ -202,6 +202,9 @@ class FinetuneRecipe(TrainKeys):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_optim(self.batch_size, self.lr, self.optim)
+        part = self.batch_size // self.optim.accumulate
+        if (self.mixup or self.cutmix) and part % 2:
+            _refuse(f"{part} images at a time cannot be mixed in pairs", "batch_size", "optim.accumulate")
         return self
 
 

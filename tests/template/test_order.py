@@ -53,7 +53,7 @@ def test_kept_energy_falls_with_the_width_and_beats_every_other_choice(centred: 
     assert bool((order.spectrum[:-1] >= order.spectrum[1:] - 1e-7).all())
     assert order.spectrum.sum() == pytest.approx(1.0)
     kept = torch.stack([order.kept(d) for d in range(1, 13)])
-    assert bool((kept[1:] >= kept[:-1]).all())
+    assert bool((kept[1:] >= kept[:-1] - 1e-6).all())
     torch.testing.assert_close(kept[-1], torch.ones(3))
     prefix = given.sum(0).diagonal().cumsum(0) / 36
     assert bool((order.spectrum.cumsum(0) >= prefix - 1e-6).all())

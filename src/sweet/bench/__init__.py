@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .run import run
+from .table import run
 
 __all__ = ["run"]

@@ -46,7 +46,7 @@ def paired(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float, flo
 
 def verdict(difference: float, error: float) -> str:
     """``gain`` and ``worse`` only beyond two standard errors of the paired difference, else ``no gain``."""
-    if math.isnan(error) or abs(difference) < 2 * error:
+    if difference == 0 or math.isnan(error) or abs(difference) < 2 * error:
         return "no gain"
     return "gain" if difference > 0 else "worse"
 

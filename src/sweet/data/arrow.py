@@ -32,15 +32,9 @@ class ArrowImages(ImageSource):
         """``files``: (first row, name) of every file in the table. Raises UserError on missing columns."""
         self._files = files
         self._fingerprint = fingerprint
-        features = _features(table.schema)
-        image = _image_column(table.schema, features)
-        if image is None:
-            raise UserError(
-                f"{files[0][1]}: no column image with {{bytes, path}}; the columns are {table.schema.names}"
-            )
-        label = _label_column(table.schema, features)
+        image, label = _columns(table.schema, files[0][1])
         labels = None if label is None else self._read_labels(table[label], label)
-        classes = self._class_names(labels, features.get(label or "", {})) if labels else None
+        classes = self._class_names(labels, _features(table.schema).get(label or "")) if labels else None
         super().__init__(name, split, table.num_rows, labels, classes)
         self._bytes = _encoded(table[image])
 
@@ -71,9 +65,9 @@ class ArrowImages(ImageSource):
             raise UserError(f"{self.where(missing[0])}: {name} is {values[missing[0]]}, expected 0 or more")
         return [value for value in values if value is not None]
 
-    def _class_names(self, labels: list[int], feature: dict[str, Any]) -> list[str]:
+    def _class_names(self, labels: list[int], feature: dict[str, Any] | None) -> list[str]:
         """From the schema, else from ``classes.txt``, else the numbers themselves."""
-        names = feature.get("names") or _read_class_names(Path(self._files[0][1]))
+        names = (feature or {}).get("names") or _read_class_names(Path(self._files[0][1]))
         if names is None:
             return [str(number) for number in range(max(labels) + 1)]
         for row, label in enumerate(labels):
@@ -146,7 +140,7 @@ def _parquet(file: Path) -> pq.ParquetFile:
 def _read(file: Path) -> pa.Table:
     parquet = _parquet(file)
     try:
-        return parquet.read(columns=_wanted(parquet.schema_arrow))
+        return parquet.read(columns=_wanted(parquet.schema_arrow, str(file)))
     except (pa.ArrowException, OSError) as problem:
         raise UserError(f"{file}: damaged ({problem})") from problem
 
@@ -156,7 +150,7 @@ def _mapped(files: list[Path], fingerprint: str) -> pa.Table:
     copy = cache_file(f"{fingerprint}.arrow")
     if not copy.is_file():
         schema = _parquet(files[0]).schema_arrow
-        wanted = _wanted(schema)
+        wanted = _wanted(schema, str(files[0]))
         schema = pa.schema([schema.field(name) for name in wanted], metadata=schema.metadata)
         with replacing(copy) as temporary, pa.ipc.new_file(str(temporary), schema) as writer:
             for file in files:
@@ -171,16 +165,19 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
     return json.loads(text).get("info", {}).get("features", {})
 
 
-def _wanted(schema: pa.Schema) -> list[str]:
+def _wanted(schema: pa.Schema, file: str) -> list[str]:
+    return [name for name in _columns(schema, file) if name]
+
+
+def _columns(schema: pa.Schema, file: str) -> tuple[str, str | None]:
+    """The columns of images and labels: ``image`` and ``label``, else the first that hold such things."""
     features = _features(schema)
-    names = (_image_column(schema, features), _label_column(schema, features))
-    return [name for name in names if name] or schema.names
-
-
-def _image_column(schema: pa.Schema, features: dict[str, Any]) -> str | None:
-    """``image``, or else the first column of encoded images."""
-    candidates = [name for name in schema.names if _holds_images(schema.field(name).type, features.get(name))]
-    return "image" if "image" in candidates else (candidates or [None])[0]
+    images = [name for name in schema.names if _holds_images(schema.field(name).type, features.get(name))]
+    if not images:
+        raise UserError(f"{file}: no column image with {{bytes, path}}; the columns are {schema.names}")
+    labels = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+    label = "label" if "label" in schema.names else next(iter(labels), None)
+    return "image" if "image" in images else images[0], label
 
 
 def _holds_images(kind: pa.DataType, feature: Any) -> bool:
@@ -191,14 +188,6 @@ def _holds_images(kind: pa.DataType, feature: Any) -> bool:
 
 def _is_binary(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _label_column(schema: pa.Schema, features: dict[str, Any]) -> str | None:
-    """``label``, or else the first class label among the features."""
-    if "label" in schema.names:
-        return "label"
-    marked = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
-    return marked[0] if marked else None
 
 
 def _encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -89,7 +89,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """A decoded upright RGB copy."""
     if image.mode.startswith("I;16"):
         # Pillow clips 16-bit grey at 255 instead of scaling it.
-        image = image.point(lambda value: value / 256, "L") if image.mode == "I;16" else image.convert("I")
+        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # directly to RGB, Pillow warns
     if image.getexif().get(ORIENTATION, 1) != 1:

@@ -42,6 +42,9 @@ def initialise_to(
     stored = load_source(Path(source))
     if order == "principal" and stored.source.order is None:
         raise UserError(f"--order principal: {source} has no principal order; use --order prefix")
+    size, patch = img_size or stored.config.img_size, patch_size or stored.config.patch_size
+    if size % patch:
+        raise UserError(f"--img-size {size}: not a multiple of the patch size {patch}")
     began = time.perf_counter()
     config = stored.config.resized(depth, heads)
     weights = METHODS[method](stored, config, order=order, layers=layers, seed=seed)
@@ -53,8 +56,8 @@ def initialise_to(
     made = ViTConfig.from_dict(
         config.to_dict()
         | {
-            "img_size": img_size or config.img_size,
-            "patch_size": patch_size or config.patch_size,
+            "img_size": size,
+            "patch_size": patch,
             "in_chans": in_chans or config.in_chans,
         }
     )

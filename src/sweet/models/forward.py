@@ -30,13 +30,13 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def rope_table(config: ViTConfig) -> Tensor:
+def rope_table(config: ViTConfig, device: torch.device) -> Tensor:
     """(1 + N, d): cosines then sines of half the head dimension each; the class token is not rotated."""
     sin, cos = rope_module(config).get_embed().float().chunk(2, -1)
     half = config.head_dim // 2
     table = torch.cat([cos[:, :half], sin[:, :half]], -1)
     identity = torch.cat([torch.ones(1, half), torch.zeros(1, half)], -1)
-    return torch.cat([identity, table])
+    return torch.cat([identity, table]).to(device)  # kept there: a copy at every step would stall a GPU
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def encode(
     x = embed(w, patches, keep)
     rope = None
     if config.family == "eva":
-        rope = rope_table(config).to(x.device)
+        rope = rope_table(config, x.device)
         if keep is not None:
             tokens = torch.cat([keep.new_zeros(len(keep), 1), keep + 1], 1)
             rope = rope[tokens]

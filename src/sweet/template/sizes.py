@@ -52,16 +52,20 @@ class Cost:
     linear_macs: int
     attention_macs: int
     head_macs: int
-    norm_flops: int
+    norm_macs: int
 
     def parameters(self, *, head: bool = True, positions: bool = True) -> int:
         total = self.blocks + self.embedding + self.final_norm
         return total + (self.head if head else 0) + (self.positions if positions else 0)
 
     def flops(self, *, attention: bool = False, head: bool = True) -> int:
-        """Counters that cannot see fused attention leave its two products out; so does the paper's Table 1."""
-        macs = self.linear_macs + (self.head_macs if head else 0) + (self.attention_macs if attention else 0)
-        return 2 * macs + self.norm_flops
+        """Twice the multiply-accumulates, by one of two conventions (methods 14.1).
+
+        The default is the paper's Table 1: a counter that takes a norm for five per element and cannot see the two
+        products of fused attention. With ``attention``: all matrix products, and nothing else.
+        """
+        macs = self.linear_macs + (self.attention_macs if attention else self.norm_macs)
+        return 2 * (macs + (self.head_macs if head else 0))
 
 
 def cost(
@@ -96,5 +100,5 @@ def cost(
         linear_macs=tokens * depth * matrices + patches * pixels * width,
         attention_macs=2 * depth * tokens * tokens * width,
         head_macs=num_classes * width,
-        norm_flops=5 * tokens * width * (2 * depth + 1),
+        norm_macs=5 * tokens * width * (2 * depth + 1),
     )

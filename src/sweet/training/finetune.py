@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sweet.cards import model_card
 from sweet.data import Batches, ImageSource, Packed, balanced_subset, eval_batches, open_images, shuffled
 from sweet.errors import UserError
-from sweet.files import TENSORS, read_json, write_folder
+from sweet.files import TENSORS, write_folder
 from sweet.models.store import load_model, read_config
 from sweet.recipe import FinetuneRecipe, dump_recipe
 from sweet.tasks import TASKS
@@ -39,7 +39,10 @@ def finetune(
     A finished run with ``resume`` changes nothing. Raises UserError for bad input, before anything is written.
     """
     if resume and (out / "config.json").is_file():
-        return dict(read_json(out / "config.json")["metrics"], out=str(out), finished_before=True)
+        before = read_config(out, ("model",))
+        if "metrics" not in before:
+            raise UserError(f"--out {out}: holds a model that was not fine-tuned, nothing to resume")
+        return dict(before["metrics"], out=str(out), finished_before=True)
     if task not in TASKS:
         raise UserError(f"--task {task}: unknown, expected one of {', '.join(TASKS)}")
     if recipe.data.source is None:
@@ -48,15 +51,17 @@ def finetune(
     recipe = with_model_data(recipe, info["data"], model)
     train_images, val_images = open_splits(recipe)
     classes = TASKS[task].classes_of(train_images)
+    if TASKS[task].classes_of(val_images) != classes:
+        raise UserError(f"--data {recipe.data.source}: {val_images.split} has other classes than {train_images.split}")
     vit, info = load_model(model, num_classes=len(classes), drop_path_rate=recipe.drop_path, seed=recipe.seed)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
     job = TASKS[task](classes, recipe)
+    train_data, val_data = packed(train_images, recipe.data.img_size), packed(val_images, recipe.data.img_size)
     if accelerator.is_main_process:
         begin(out, recipe, resume=resume)
     finished, metrics = finetune_model(
-        vit, job, packed(train_images, recipe.data.img_size), packed(val_images, recipe.data.img_size), recipe,
-        accelerator=accelerator, run=out, resume=resume, quiet=quiet,
-    )  # fmt: skip
+        vit, job, train_data, val_data, recipe, accelerator=accelerator, run=out, resume=resume, quiet=quiet
+    )
     summary = {
         "steps": finished.steps,
         "images": finished.images,
@@ -90,7 +95,8 @@ def with_model_data(recipe: FinetuneRecipe, info: dict[str, Any], model: Path) -
             f"data.img_size={recipe.data.img_size}: the model {model} takes {info['img_size']} px; "
             f"make one with sweet init --img-size {recipe.data.img_size}"
         )
-    taken = {key: info[key] for key in ("img_size", "mean", "std", "interpolation") if key not in told}
+    stored = dict(info, mean=tuple(info["mean"]), std=tuple(info["std"]))
+    taken = {key: stored[key] for key in ("img_size", "mean", "std", "interpolation") if key not in told}
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=taken)})
 
 
@@ -98,8 +104,8 @@ def open_splits(recipe: FinetuneRecipe) -> tuple[ImageSource, ImageSource]:
     """Training images (all, or the labelled subset) and validation images of a recipe."""
     keys = recipe.data
     assert keys.source is not None
-    train_images = open_images(keys.source, keys.train_split, seed=keys.label_seed)
-    val_images = open_images(keys.source, keys.val_split or "val", seed=keys.label_seed)
+    train_images = open_images(keys.source, keys.train_split)
+    val_images = open_images(keys.source, keys.val_split or "val")
     if keys.limit is not None:
         train_images = train_images.select(shuffled(len(train_images), keys.label_seed)[: keys.limit])
     if keys.labels is not None:

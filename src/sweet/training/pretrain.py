@@ -24,12 +24,12 @@ from sweet.data import (
     step_generator,
 )
 from sweet.errors import UserError
-from sweet.files import TENSORS, read_json, write_folder
+from sweet.files import TENSORS, write_folder
 from sweet.models.config import ViTConfig
 from sweet.models.costs import pretraining_flops
 from sweet.models.mae import MaeConfig, MaskedAutoencoder, init_source
 from sweet.models.moments import compute_order
-from sweet.models.store import FORMAT, load_source, source_tensors
+from sweet.models.store import FORMAT, load_source, read_config, source_tensors
 from sweet.plan import ranks_of, vit_config
 from sweet.recipe import DataKeys, PretrainRecipe, dump_recipe
 from sweet.template.target import Source, absorb
@@ -48,12 +48,12 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     A finished run with ``resume`` changes nothing. Raises UserError for bad input, before anything is written.
     """
     if resume and (out / "config.json").is_file():
-        return dict(read_json(out / "config.json")["training"], out=str(out), finished_before=True)
+        return dict(read_config(out, ("template", "dense"))["training"], out=str(out), finished_before=True)
     if recipe.data.source is None:
         raise UserError(f"--data: recipe {recipe.name} names no images; give them, for example --data folder:PATH")
     config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
     source = _start(recipe, config, mae)
-    images = open_images(recipe.data.source, recipe.data.train_split, seed=recipe.seed)
+    images = open_images(recipe.data.source, recipe.data.train_split)
     if recipe.data.limit is not None:
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
     data = packed(images, config.img_size)

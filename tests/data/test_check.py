@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sweet.data import open_images
+from sweet.data.check import check, pack_to
+from sweet.errors import UserError
+
+
+def test_check(tmp_path: Path, make_image: Callable[..., Image.Image]) -> None:
+    for place in ("train/ant", "train/bee", "val/ant", "val/bee"):
+        (tmp_path / place).mkdir(parents=True)
+    train, val = tmp_path / "train", tmp_path / "val"
+    make_image(0, 10, 20).save(train / "ant" / "0.png")
+    make_image(1, 30, 20).save(train / "ant" / "1.png")
+    make_image(1, 30, 20).save(train / "bee" / "copy.bmp")
+    make_image(2, 30, 40).convert("L").save(train / "bee" / "2.png")
+    (train / "bee" / "3.png").write_bytes(b"no image")
+    make_image(0, 10, 20).save(val / "ant" / "leak.png")
+    report = check(f"folder:{tmp_path}")
+    json.dumps(report)
+    found = report["splits"]["train"]
+    assert found["count"] == 5 and found["classes"] == {"ant": 2, "bee": 3}
+    assert found["sizes"] == {"min": [10, 20], "median": [30, 20], "max": [30, 40]}
+    assert found["modes"] == {"RGB": 3, "L": 1}
+    (corrupt,) = found["corrupt"]
+    assert "bee/3.png: not a readable image" in corrupt
+    assert found["duplicates"] == [[str(train / "ant" / "1.png"), str(train / "bee" / "copy.bmp")]]
+    assert report["duplicates_across_splits"] == [[str(train / "ant" / "0.png"), str(val / "ant" / "leak.png")]]
+    assert np.allclose(found["mean"], 0.5, atol=0.05) and np.allclose(found["std"], 0.29, atol=0.05)
+
+
+def test_nothing_readable(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"")
+    found = check(f"folder:{tmp_path}")["splits"]["train"]
+    assert found["count"] == len(found["corrupt"]) == 1
+    assert found["mean"] is None and found["sizes"] is None and found["classes"] is None
+
+
+def test_pack_to(folder: Path, tmp_path: Path) -> None:
+    report = pack_to(f"folder:{folder}", tmp_path / "out", 8)
+    assert report["images"] == {"train": 6}
+    spec = f"parquet:{tmp_path / 'out'}"
+    before = open_images(f"folder:{folder}", "train", val_share=0)
+    after = open_images(spec, "train", val_share=0)
+    assert after.labels == before.labels and after.classes == before.classes
+    assert all(after.size(index) == (8, 8) for index in range(6))
+    assert check(spec)["splits"]["train"]["corrupt"] == []
+    assert (tmp_path / "out" / "classes.txt").read_text() == "ant\nbee\n"
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_pack_to_several_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sweet.data.check.SHARD_IMAGES", 7)
+    monkeypatch.setattr("sweet.data.check.ROW_GROUP_IMAGES", 3)
+    pack_to("shapes:n=20,size=8", tmp_path, 8)
+    assert len(list(tmp_path.glob("train-*-of-00003.parquet"))) == 3
+    packed, scenes = (open_images(spec, "val") for spec in (f"parquet:{tmp_path}", "shapes:n=20,size=8"))
+    assert packed.labels == scenes.labels
+    assert all(np.array_equal(packed.decode(index), scenes.decode(index)) for index in range(len(scenes)))
+
+
+def test_pack_to_names_a_corrupt_image(folder: Path, tmp_path: Path) -> None:
+    (folder / "bee" / "0.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"bee/0\.png: not a readable image"):
+        pack_to(f"folder:{folder}", tmp_path / "out", 8)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_unlabelled_images_stay_unlabelled(folder: Path, tmp_path: Path) -> None:
+    pack_to(f"folder:{folder / 'ant' / 'more'}", tmp_path / "out", 8)
+    images = open_images(f"parquet:{tmp_path / 'out'}", "train", val_share=0)
+    assert images.labels is None and len(images) == 1

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional
+
+from sweet.data import ImageSource, open_images, pack, should_pack
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SWEET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "data"
+
+
+def test_pack(folder: Path, cache: Path) -> None:
+    images = open_images(f"folder:{folder}", "train", val_share=0)
+    packed = pack(images, 8)
+    assert packed.images.shape == (6, 3, 8, 8) and packed.images.dtype == torch.uint8
+    assert packed.labels is not None and packed.labels.tolist() == images.labels
+    assert packed.labels.dtype == torch.int64 and packed.classes == images.classes
+    some = packed.select([4, 0])
+    assert len(some) == 2 and torch.equal(some.images[0], packed.images[4])
+    assert some.labels is not None and some.labels.tolist() == [1, 0]
+
+
+def test_short_side_then_centre(tmp_path: Path, cache: Path) -> None:
+    ramp = np.add.outer(4 * np.arange(20), 3 * np.arange(40)).astype(np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "0.png")
+    ours = pack(open_images(f"folder:{tmp_path}", "train", val_share=0), 10).images[0, 0]
+    theirs = functional.center_crop(functional.resize(Image.fromarray(ramp), 10, interpolation=3), 10)
+    assert np.abs(ours.numpy().astype(int) - np.asarray(theirs)).max() <= 1
+
+
+def test_the_right_size_is_left_alone(tmp_path: Path, cache: Path, make_image: Callable[..., Image.Image]) -> None:
+    make_image(0, 9, 9).save(tmp_path / "0.png")
+    packed = pack(open_images(f"folder:{tmp_path}", "train", val_share=0), 9)
+    assert np.array_equal(packed.images[0].permute(1, 2, 0), make_image(0, 9, 9))
+    assert packed.labels is None
+
+
+def test_the_cache_is_used_and_kept_right(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, make_image: Callable[..., Image.Image]
+) -> None:
+    spec = f"folder:{folder}"
+    first = pack(open_images(spec, "train", val_share=0), 8)
+    (file,) = cache.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageSource, "decode", lambda *_: pytest.fail("decoded again"))
+        assert torch.equal(pack(open_images(spec, "train", val_share=0), 8).images, first.images)
+    file.write_bytes(b"damaged")
+    assert torch.equal(pack(open_images(spec, "train", val_share=0), 8).images, first.images)
+    make_image(99).save(folder / "ant" / "0.png")  # a changed file is a changed set
+    assert not torch.equal(pack(open_images(spec, "train", val_share=0), 8).images, first.images)
+    assert len(list(cache.iterdir())) == 2 and not list(cache.glob(".*"))
+
+
+def test_a_cache_that_cannot_be_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SWEET_CACHE", str(tmp_path / "file"))
+    assert len(pack(open_images(f"folder:{folder}", "train", val_share=0), 8)) == 6
+
+
+def test_should_pack(folder: Path) -> None:
+    images = open_images(f"folder:{folder}", "train", val_share=0)
+    assert should_pack(images, 96) and not should_pack(images, 97)
+    assert not should_pack(images.select([0] * 100_000), 96)

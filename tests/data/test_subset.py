@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sweet.data import balanced_subset, shuffled
+from sweet.errors import UserError
+
+LABELS = np.random.default_rng(0).integers(0, 4, 400).tolist()
+
+
+def test_balanced() -> None:
+    chosen = balanced_subset(LABELS, 40, seed=0)
+    assert chosen == sorted(set(chosen))
+    assert np.bincount([LABELS[index] for index in chosen]).tolist() == [10] * 4
+    assert chosen == balanced_subset(LABELS, 40, seed=0) != balanced_subset(LABELS, 40, seed=1)
+
+
+def test_small_lies_inside_large() -> None:
+    assert set(balanced_subset(LABELS, 40, seed=0)) < set(balanced_subset(LABELS, 80, seed=0))
+
+
+def test_too_many_or_uneven() -> None:
+    with pytest.raises(UserError, match=r"data\.labels=42: not a multiple of the 4 classes"):
+        balanced_subset(LABELS, 42, seed=0)
+    with pytest.raises(UserError, match=r"data\.labels=1200: class \d has \d+ images, 300 are needed"):
+        balanced_subset(LABELS, 1200, seed=0)
+
+
+def test_shuffled() -> None:
+    assert sorted(shuffled(20, 0)) == list(range(20))
+    assert shuffled(20, 0) == shuffled(20, 0) != shuffled(20, 1)

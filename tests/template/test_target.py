@@ -1,0 +1,291 @@
+"""A source becomes networks of other sizes: what is exact is exact, the rest has the right shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sweet.models.config import ViTConfig
+from sweet.models.forward import encode, linear, patchify, rope_table, rotate
+from sweet.models.mae import reconstruct, sincos, source_from_state
+from sweet.models.moments import compute_order
+from sweet.models.store import StoredSource
+from sweet.models.vit import encoder_shapes
+from sweet.template.slices import PROJ, SLICES, pack
+from sweet.template.target import Source, absorb, target_layers, target_weights
+from sweet.template.tucker import Tucker
+
+MakeSource = Callable[..., StoredSource]
+
+both_families = pytest.mark.parametrize("family", ["eva", "vit"])
+both_constraints = pytest.mark.parametrize("constraint", ["tucker", "none"])
+
+
+def error(value: Tensor, expected: Tensor) -> float:
+    """Relative error of a whole tensor."""
+    return ((value - expected).norm() / expected.norm()).item()
+
+
+def images_and_noise(config: ViTConfig) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    images = torch.randn(3, config.in_chans, config.img_size, config.img_size, generator=generator)
+    return images, torch.rand(3, config.patches, generator=generator)
+
+
+def prediction(stored: StoredSource, depth: int, heads: int, **options: object) -> Tensor:
+    """MAE prediction of a target, through its sliced decoder."""
+    config = stored.config.resized(depth, heads)
+    w = target_weights(stored.source, depth, config.width, **options)
+    positions = sincos(config.grid, stored.mae.decoder_width)
+    return reconstruct(w, *images_and_noise(config), config, stored.mae, positions).prediction
+
+
+# -- exact prefix slicing -----------------------------------------------------------------------------------------
+
+
+def masked_slices(source: Source, live_u: Tensor, live_v: Tensor) -> Tensor:
+    """Eq. 7: rows of U and V times their masks, at full width (L, 12, D, D)."""
+    core = source.core
+    if isinstance(core, Tucker):
+        u, v = live_u[:, None] * core.u, live_v[:, None] * core.v
+        return torch.einsum("abc,ma,ib,jc->mij", core.core, core.x, u, v).unflatten(0, (-1, SLICES))
+    return pack(core.weights, source.mlp) * live_u[:, None] * live_v
+
+
+def live_norm(x: Tensor, gain: Tensor, shift: Tensor | None, live: Tensor, eps: float) -> Tensor:
+    """RMSNorm, or LayerNorm where there is a shift, with its moments taken over the live channels."""
+    if shift is not None:
+        x = (x - x.sum(-1, keepdim=True) / live.sum()) * live
+    x = x * (x.square().sum(-1, keepdim=True) / live.sum() + eps).rsqrt() * gain
+    return x if shift is None else (x + shift) * live
+
+
+def masked_encode(stored: StoredSource, images: Tensor, residual: int, inner: int) -> Tensor:
+    """The encoder at full width with masks, written apart from the package's: slices are used as slices."""
+    source, config = stored.source, stored.config
+    width, head_dim, stem, blocks = config.width, config.head_dim, source.stem, source.blocks
+    live_u, live_v = (torch.arange(width) < residual).float(), (torch.arange(width) < inner).float()
+    slices = masked_slices(source, live_u, live_v)
+
+    def norm(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return live_norm(x, weight, bias, live_u, config.eps)
+
+    x = F.conv2d(images, stem["patch_embed.proj.weight"], stem["patch_embed.proj.bias"], stride=config.patch_size)
+    x = torch.cat([stem["cls_token"].expand(len(images), -1, -1), x.flatten(2).transpose(1, 2)], 1)
+    x = (x + stem.get("pos_embed", 0.0)) * live_u
+    for layer, w in enumerate(slices):
+        norm1, norm2 = ((blocks[f"{n}.weight"][layer], blocks.get(f"{n}.bias", [None] * 9)[layer]) for n in ("norm1", "norm2"))
+        y = norm(x, *norm1)
+        qkv = zip(w[:3], blocks["attn.qkv.bias"][layer].view(3, width), strict=True)
+        q, k, v = ((y @ matrix + bias).unflatten(-1, (-1, head_dim)) for matrix, bias in qkv)
+        if config.family == "eva":
+            q, k = (rotate(part, rope_table(config)[:, None]) for part in (q, k))
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = x + (attended @ w[3].t() + blocks["attn.proj.bias"][layer]) * live_u
+        y, out, bias = norm(x, *norm2), 0.0, blocks["mlp.fc1.bias"][layer]
+        if source.mlp == "swiglu":
+            units = width // 3
+            for j, (gate_bias, up_bias) in enumerate(bias.view(2, 8, units).transpose(0, 1)):
+                gate, up, down = (w[4 + j][:, part : 3 * units : 3] for part in range(3))
+                out = out + (F.silu(y @ gate + gate_bias) * (y @ up + up_bias)) @ down.t()
+        else:
+            for j in range(4):
+                out = out + F.gelu(y @ w[4 + j] + bias.view(4, width)[j]) @ w[8 + j].t()
+        x = x + (out + blocks["mlp.fc2.bias"][layer]) * live_u
+    return norm(x, stem["norm.weight"], stem.get("norm.bias"))
+
+
+@both_families
+@both_constraints
+@pytest.mark.parametrize(
+    ("residual", "inner"), [(3, 3), (2, 2), (1, 1), (1, 3), (3, 1), (2, 3), (1, 2)], ids=lambda heads: f"H{heads}"
+)
+def test_a_slice_is_the_masked_network(
+    make_source: MakeSource, family: str, constraint: str, residual: int, inner: int
+) -> None:
+    stored = make_source(family, constraint)
+    config = stored.config
+    d_u, d_v = residual * config.head_dim, inner * config.head_dim
+    images, _ = images_and_noise(config)
+    with torch.no_grad():
+        masked = masked_encode(stored, images, d_u, d_v)
+        w = target_weights(stored.source, config.depth, d_u, inner_width=d_v, order="prefix")
+        sliced = encode(w, patchify(images, config.patch_size), config)
+    assert sliced.shape[-1] == d_u
+    assert not masked[..., d_u:].any()
+    assert error(sliced, masked[..., :d_u]) < 1e-6
+    embedded = F.linear(masked, stored.source.decoder["embed.weight"], stored.source.decoder["embed.bias"])
+    assert error(linear(sliced, w, "decoder.embed"), embedded) < 1e-6
+
+
+@both_constraints
+def test_a_slice_is_taken_of_the_chosen_layers(make_source: MakeSource, constraint: str) -> None:
+    stored = make_source("eva", constraint)
+    full, cut = (target_weights(stored.source, depth, 24, order="prefix", layers="even") for depth in (3, 2))
+    for name, value in cut.items():
+        origin = name.replace("blocks.1.", "blocks.2.")  # layers 0 and 2 of three
+        torch.testing.assert_close(value, full[origin], rtol=1e-5, atol=1e-6)
+
+
+# -- principal order ----------------------------------------------------------------------------------------------
+
+
+@both_families
+@both_constraints
+@pytest.mark.parametrize("unit_gains", [False, True])
+def test_principal_order_at_full_size_is_the_same_function(
+    make_source: MakeSource, family: str, constraint: str, unit_gains: bool
+) -> None:
+    stored = make_source(family, constraint, ordered=True, unit_gains=unit_gains)
+    rotation = stored.source.order.rotation
+    assert (rotation - torch.eye(24)).norm() > 1  # so that something happens
+    prefix, principal = (prediction(stored, 3, 3, order=order) for order in ("prefix", "principal"))
+    assert error(principal, prefix) < 1e-5
+
+
+@both_families
+def test_a_stream_of_few_directions_survives_slicing_to_them(make_source: MakeSource, family: str) -> None:
+    """Grown from 16 to 24 channels and cut back to 16: the principal order finds the 16 that matter."""
+    small = make_source(family, "none", heads=2, ordered=True)
+    config = small.config.resized(3, 3)
+    state = target_weights(small.source, 3, 24, order="principal")
+    grown = StoredSource(source_from_state(state, config), config, small.mae)
+    images, noise = images_and_noise(config)
+    grown.source.order = compute_order(grown.source, config, [images, images.flip(0)])
+    assert grown.source.order.kept(16).min() > 1 - 1e-5
+    w = target_weights(grown.source, 3, 16, inner_width=24, order="principal")
+    positions = sincos(config.grid, small.mae.decoder_width)
+    cut = reconstruct(w, images, noise, config.resized(3, 2), small.mae, positions).prediction
+    # directions outside the 16 hold rounding errors only
+    assert error(cut, prediction(small, 3, 2, order="principal")) < 1e-4
+
+
+@pytest.mark.parametrize("unit_gains", [False, True])
+@pytest.mark.parametrize("ranks", [(10, 24, 24), (10, 20, 18)])
+def test_absorbing_changes_no_target(make_source: MakeSource, ranks: tuple, unit_gains: bool) -> None:
+    stored = make_source("eva", ranks=ranks, ordered=True, unit_gains=unit_gains)
+    absorbed = replace(stored, source=absorb(stored.source))
+    assert absorbed.source.order.absorbed == unit_gains
+    assert (absorbed.source.core.u is None) == (ranks[1:] == (24, 24))
+    assert absorb(absorbed.source).order.absorbed == unit_gains  # twice is once
+    for order in ("prefix", "principal"):
+        for depth, heads in ((3, 3), (2, 1), (4, 4)):
+            before, after = (prediction(s, depth, heads, order=order) for s in (stored, absorbed))
+            assert error(after, before) < 1e-5, (order, depth, heads)
+
+
+# -- growth -------------------------------------------------------------------------------------------------------
+
+
+@both_constraints
+@pytest.mark.parametrize("heads", [4, 5, 7])
+@pytest.mark.parametrize(("family", "order"), [("eva", "prefix"), ("eva", "principal"), ("vit", "principal")])
+def test_a_wider_network_computes_the_same(
+    make_source: MakeSource, constraint: str, heads: int, family: str, order: str
+) -> None:
+    """Up to eps: the norm divides by a smaller mean square, beside which eps (1e-6) weighs d / D times as much."""
+    stored = make_source(family, constraint, ordered=True)
+    wide, own = (prediction(stored, 3, h, order=order) for h in (heads, 3))
+    assert error(wide, own) < 1e-5
+
+
+def test_one_side_may_grow_alone(make_source: MakeSource) -> None:
+    stored = make_source("eva")
+    config = stored.config
+    patches = patchify(images_and_noise(config)[0], config.patch_size)
+    own, wide = (
+        encode(target_weights(stored.source, 3, 24, inner_width=inner, order="prefix"), patches, config)
+        for inner in (24, 40)
+    )
+    assert error(wide, own) < 1e-6
+
+
+def test_readers_of_new_channels_are_drawn_by_the_seed(make_source: MakeSource) -> None:
+    stored = make_source("eva")
+    first, again, other = (
+        target_weights(stored.source, 3, 32, order="prefix", seed=seed)["blocks.0.attn.qkv.weight"] for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert torch.equal(first[:, :24], other[:, :24])
+    assert not torch.isclose(first[:, 24:], other[:, 24:]).any()
+    # a unit mixture of old readers has their scale
+    assert 0.5 < first[:, 24:].std() / first[:, :24].std() < 2
+
+
+@both_constraints
+def test_a_deeper_network_shares_each_block_among_its_copies(make_source: MakeSource, constraint: str) -> None:
+    stored = make_source("eva", constraint)
+    own, deep = (target_weights(stored.source, depth, 24, order="prefix") for depth in (3, 5))
+    assert target_layers(3, 5, "even") == [0, 0, 1, 1, 2]
+    for matrix in (PROJ, "attn.proj.bias", "mlp.fc2.weight", "mlp.fc2.bias"):
+        torch.testing.assert_close(deep[f"blocks.0.{matrix}"], own[f"blocks.0.{matrix}"] / 2)
+        torch.testing.assert_close(deep[f"blocks.3.{matrix}"], own[f"blocks.1.{matrix}"] / 2)
+        torch.testing.assert_close(deep[f"blocks.4.{matrix}"], own[f"blocks.2.{matrix}"])
+    for name in ("attn.qkv.weight", "mlp.fc1.bias", "norm2.weight"):
+        torch.testing.assert_close(deep[f"blocks.1.{name}"], own[f"blocks.0.{name}"])
+
+
+# -- every size ---------------------------------------------------------------------------------------------------
+
+
+@both_families
+@pytest.mark.parametrize("order", ["prefix", "principal"])
+def test_any_size_has_timms_names_and_shapes(make_source: MakeSource, family: str, order: str) -> None:
+    sources = [make_source(family, constraint, ordered=True) for constraint in ("tucker", "none")]
+
+    @settings(deadline=None, max_examples=15)
+    @given(st.sampled_from(sources), st.integers(1, 7), st.integers(1, 6), st.sampled_from(["even", "first"]))
+    def check(stored: StoredSource, depth: int, heads: int, layers: str) -> None:
+        config = stored.config.resized(depth, heads)
+        w = target_weights(stored.source, depth, config.width, order=order, layers=layers)
+        encoder = {name: value.shape for name, value in w.items() if not name.startswith("decoder.")}
+        assert encoder == encoder_shapes(config)
+        assert all(bool(value.isfinite().all()) for value in w.values())
+        images, _ = images_and_noise(config)
+        assert encode(w, patchify(images, config.patch_size), config).isfinite().all()
+
+    check()
+
+
+@pytest.mark.parametrize(
+    ("source", "depth", "even", "first"),
+    [
+        (12, 12, list(range(12)), list(range(12))),
+        (12, 6, [0, 2, 4, 7, 9, 11], [0, 1, 2, 3, 4, 5]),
+        (12, 3, [0, 6, 11], [0, 1, 2]),
+        (12, 2, [0, 11], [0, 1]),
+        (12, 1, [0], [0]),
+        (3, 2, [0, 2], [0, 1]),
+        (2, 5, [0, 0, 0, 1, 1], [0, 0, 0, 1, 1]),
+        (3, 6, [0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2]),
+    ],
+)
+def test_layer_rules(source: int, depth: int, even: list[int], first: list[int]) -> None:
+    assert target_layers(source, depth, "even") == even
+    assert target_layers(source, depth, "first") == first
+
+
+@given(st.integers(1, 24), st.integers(1, 24))
+def test_even_layers_are_ordered_and_span_the_source(source: int, depth: int) -> None:
+    chosen = target_layers(source, depth, "even")
+    assert len(chosen) == depth and chosen == sorted(chosen)
+    assert len(set(chosen)) == min(source, depth)
+    assert chosen[0] == 0 and (depth == 1 or chosen[-1] == source - 1)
+
+
+def test_mistakes(make_source: MakeSource) -> None:
+    source = make_source("eva").source
+    with pytest.raises(ValueError, match="unknown order 'best'.*principal, prefix"):
+        target_weights(source, 1, 8, order="best")
+    with pytest.raises(ValueError, match="no principal order"):
+        target_weights(source, 1, 8, order="principal")
+    with pytest.raises(ValueError, match="unknown layer rule 'last'.*even, first"):
+        target_weights(source, 1, 8, order="prefix", layers="last")
