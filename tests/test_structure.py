@@ -20,10 +20,10 @@ ROOT = Path(sweet.__file__).parent
 
 # From the ground up: a file may import files of its own row and of the rows above it in this list.
 ROWS = [
-    {"errors", "version", "template"},
+    {"errors", "version", "initialise_names", "template"},
     {"files", "recipe_file", "recipe", "data", "cards", "console", "outputs"},
     {"models"},
-    {"plan", "inspect", "initialise"},
+    {"plan", "inspect", "initialise", "api"},
     {"tasks", "training"},
     {"bench", "report", "export"},
     {"cli_options", "cli"},

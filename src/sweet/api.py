@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from sweet.files import TENSORS
-from sweet.models.store import StoredSource, load_model, load_source, read_config
+from sweet.models.store import StoredSource, load_model, load_source, read_config, source_tensors
 from sweet.models.vit import build_vit
 from sweet.template.target import target_weights
 
@@ -42,10 +42,14 @@ class SourceModel:
         """
         config = self.stored.config.resized(depth, heads)
         size = config.size  # checks depth and heads
-        weights = target_weights(self.stored.source, size.depth, size.width, order=order, layers=layers, seed=seed)
+        source = self.stored.source
+        weights = target_weights(source, size.depth, size.width, order=order, layers=layers, seed=seed)
+        # a slice is a view: what is trained from here on must not be the source itself
+        shared = {value.untyped_storage().data_ptr() for value in source_tensors(source).values()}
+        own = {k: v.clone() if v.untyped_storage().data_ptr() in shared else v for k, v in weights.items()}
         return build_vit(
             config,
-            weights,
+            own,
             num_classes=num_classes,
             img_size=img_size,
             patch_size=patch_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stdout
@@ -11,6 +12,9 @@ from typing import Any
 
 def show(work: Callable[[], Any], *, as_json: bool) -> None:
     """Do the work and print its result; with ``as_json`` nothing else reaches stdout."""
+    if os.environ.get("RANK", "0") != "0":  # of several processes (torchrun), the first one speaks
+        work()
+        return
     if not as_json:
         _print_table(work())
         return

@@ -81,7 +81,9 @@ def masked_encode(stored: StoredSource, images: Tensor, residual: int, inner: in
     x = torch.cat([stem["cls_token"].expand(len(images), -1, -1), x.flatten(2).transpose(1, 2)], 1)
     x = (x + stem.get("pos_embed", 0.0)) * live_u
     for layer, w in enumerate(slices):
-        norm1, norm2 = ((blocks[f"{n}.weight"][layer], blocks.get(f"{n}.bias", [None] * 9)[layer]) for n in ("norm1", "norm2"))
+        norm1, norm2 = (
+            (blocks[f"{n}.weight"][layer], blocks.get(f"{n}.bias", [None] * 9)[layer]) for n in ("norm1", "norm2")
+        )
         y = norm(x, *norm1)
         qkv = zip(w[:3], blocks["attn.qkv.bias"][layer].view(3, width), strict=True)
         q, k, v = ((y @ matrix + bias).unflatten(-1, (-1, head_dim)) for matrix, bias in qkv)
@@ -211,7 +213,8 @@ def test_one_side_may_grow_alone(make_source: MakeSource) -> None:
 def test_readers_of_new_channels_are_drawn_by_the_seed(make_source: MakeSource) -> None:
     stored = make_source("eva")
     first, again, other = (
-        target_weights(stored.source, 3, 32, order="prefix", seed=seed)["blocks.0.attn.qkv.weight"] for seed in (1, 1, 2)
+        target_weights(stored.source, 3, 32, order="prefix", seed=seed)["blocks.0.attn.qkv.weight"]
+        for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert torch.equal(first[:, :24], other[:, :24])

@@ -132,11 +132,10 @@ def test_killed_in_the_middle_of_a_step(processes: ForkServerContext, job: Job, 
     assert_as_if_never_stopped(tmp_path, job)
 
 
-@pytest.mark.parametrize("calls", [28, 43, 81, 100, 105, 121, 125])
+@pytest.mark.parametrize("calls", [28, 43, 81, 100, 105, 119, 123])
 def test_killed_while_it_writes(processes: ForkServerContext, pretraining: Job, tmp_path: Path, calls: int) -> None:
-    """Before its n-th change of the disk: there are about 125, mostly checkpoints, at the end the result."""
+    """Before its n-th change of the disk: there are about 125, mostly for checkpoints, at the end for the result."""
     assert run_until_killed(processes, pretraining, tmp_path, DISK, calls)
-    assert not (tmp_path / "config.json").exists()
     pretraining.start(tmp_path)
     assert_as_if_never_stopped(tmp_path, pretraining)
 

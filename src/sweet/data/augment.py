@@ -1,7 +1,8 @@
 """Random crops of a whole batch at once, from uint8, on whatever device the batch lies on.
 
 Randomness comes only from the generator that is passed in. It is drawn on the generator's device (the CPU
-everywhere in sweet), so that a GPU sees the same crops.
+everywhere in sweet), so that a GPU sees the same crops. Much is done in place: on a CPU, fresh memory costs more
+than the arithmetic.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ def random_resized_crop(
     top, left, rows, columns = boxes.unbind(1)
     across = resampling(left, columns, width, out_size, interpolation)
     across = torch.where(flip[:, None, None], across.flip(1), across)
-    down = resampling(top, rows, height, out_size, interpolation) / 255
+    down = resampling(top, rows, height, out_size, interpolation).div_(255)
     # Rows before channels: then each image is one product across and one down, not one for every channel.
     pixels = images.transpose(1, 2).to(torch.float32).reshape(count, height * channels, width)
     pixels = torch.bmm(pixels, across.mT).view(count, height, channels * out_size)
     pixels = torch.bmm(down, pixels).view(count, out_size, channels, out_size).transpose(1, 2)
-    return pixels.clamp(0, 1).contiguous()  # bicubic overshoots
+    return pixels.contiguous().clamp_(0, 1)  # bicubic overshoots
 
 
 def random_boxes(
@@ -90,15 +91,15 @@ def resampling(start: Tensor, length: Tensor, size: int, out_size: int, interpol
     centre = start + (torch.arange(out_size, device=start.device)[:, None] + 0.5) * step
     distance = (pixel + 0.5 - centre).abs_().div_(step.clamp(min=1))
     weights = _cubic(distance) if interpolation == "bicubic" else (1 - distance).clamp_(min=0)
-    weights = weights * ((pixel >= start) & (pixel < start + length))
-    return weights / weights.sum(2, keepdim=True)
+    weights.mul_((pixel >= start) & (pixel < start + length))
+    return weights.div_(weights.sum(2, keepdim=True))
 
 
 def _cubic(x: Tensor) -> Tensor:
     """Keys' cubic convolution kernel with a = -0.5, for x >= 0."""
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x < 1, near, far * (x < 2))
+    near = (1.5 * x).sub_(2.5).mul_(x).mul_(x).add_(1)
+    far = (-0.5 * x).add_(2.5).mul_(x).sub_(4).mul_(x).add_(2).mul_(x < 2)
+    return torch.where(x < 1, near, far)
 
 
 def random_crop_flip(images: Tensor, padding: int = 4, *, generator: torch.Generator, hflip: float = 0.5) -> Tensor:
@@ -125,10 +126,10 @@ def _reflect(position: Tensor, size: int) -> Tensor:
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(x - mean) / std per channel, of uint8 or of float in 0..1; one mean turns RGB into grey."""
     if not images.is_floating_point():
-        images = images.to(torch.float32) / 255
+        images = images.to(torch.float32).div_(255)
     if len(mean) == 1 and images.shape[1] == 3:
         luma = torch.tensor(LUMA, dtype=images.dtype, device=images.device)
         images = (images * luma[:, None, None]).sum(1, keepdim=True)
     centre = torch.tensor(mean, dtype=images.dtype, device=images.device)[:, None, None]
     spread = torch.tensor(std, dtype=images.dtype, device=images.device)[:, None, None]
-    return (images - centre) / spread
+    return (images - centre).div_(spread)

@@ -96,9 +96,10 @@ def build_vit(
             raise ValueError(f"parameter {name} is {'missing' if name in shapes else 'unknown'}")
         if state[name].shape != shapes[name]:
             raise ValueError(f"parameter {name}: shape {tuple(state[name].shape)}, expected {tuple(shapes[name])}")
-    model.load_state_dict({name: nn.Parameter(value) for name, value in state.items()}, assign=True)
+    parameters = {name: nn.Parameter(value.detach().contiguous()) for name, value in state.items()}
+    model.load_state_dict(parameters, assign=True)
     if config.family == "eva":
-        model.rope = rope_module(config)
+        model.rope = rope_module(config, dynamic=model.dynamic_img_size)
     if img_size is not None or patch_size is not None:
         model.set_input_size(img_size=img_size, patch_size=patch_size)
     if in_chans is not None and in_chans != config.in_chans:
@@ -106,13 +107,16 @@ def build_vit(
     return model.eval()
 
 
-def rope_module(config: ViTConfig) -> Any:
-    """timm's rotary table on the CPU: the one thing of a skeleton that is no parameter."""
+def rope_module(config: ViTConfig, *, dynamic: bool = False) -> Any:
+    """timm's rotary table on the CPU: the one thing of a skeleton that is no parameter.
+
+    A ``dynamic`` one is computed for the grid of each batch.
+    """
     return create_rope_embed(
         rope_type="cat",
         dim=config.width,
         num_heads=config.heads,
-        feat_shape=(config.grid, config.grid),
+        feat_shape=None if dynamic else (config.grid, config.grid),
         temperature=config.rope_theta,
         grid_indexing="ij",
         rotate_half=True,
@@ -125,7 +129,7 @@ def rope_module(config: ViTConfig) -> Any:
 def _set_in_chans(model: Any, in_chans: int) -> None:
     old = model.patch_embed.proj
     new = nn.Conv2d(in_chans, old.out_channels, old.kernel_size, old.stride, device="meta")
-    new.weight = nn.Parameter(adapt_input_conv(in_chans, old.weight.detach()))
+    new.weight = nn.Parameter(adapt_input_conv(in_chans, old.weight.detach(), base_chans=old.in_channels))
     new.bias = old.bias
     model.patch_embed.proj = new
     model.in_chans = in_chans

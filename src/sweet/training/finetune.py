@@ -81,6 +81,7 @@ def finetune(
     if accelerator.is_main_process:
         state = {name: value.detach().cpu() for name, value in vit.state_dict().items()}
         write_folder(out, (TENSORS["model"], state), written, dump_recipe(recipe), model_card(written))
+    accelerator.end_training()
     return dict(metrics, **summary, out=str(out))
 
 

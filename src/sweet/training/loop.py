@@ -154,8 +154,8 @@ def train(
         raise
     finally:
         log.close()
-        if run is not None:
-            accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()
     final = float(last)
     if not math.isfinite(final):
         raise FloatingPointError(f"the loss is {final} after step {done}; try a lower lr or optim.precision=fp32")

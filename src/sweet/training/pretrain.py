@@ -153,7 +153,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     if accelerator.is_main_process:
         tensors = (TENSORS[kind], source_tensors(learned))
         write_folder(out, tensors, info, dump_recipe(recipe), source_card(info, recipe))
-    accelerator.wait_for_everyone()
+    accelerator.end_training()
     return dict(summary, out=str(out))
 
 

@@ -1,0 +1,59 @@
+"""Stated FLOPs are those that torch counts while the network runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sweet.models.costs import mae_image_flops, pretraining_flops, rebuild_macs
+from sweet.models.mae import reconstruct, sincos
+from sweet.models.store import StoredSource
+from sweet.models.vit import build_vit
+from sweet.template.sizes import cost
+from sweet.template.target import target_weights
+
+
+@pytest.fixture(params=["eva", "vit"])
+def stored(request: pytest.FixtureRequest, make_source: Callable[..., StoredSource]) -> StoredSource:
+    return make_source(request.param)
+
+
+def test_mae_image_flops(stored: StoredSource) -> None:
+    config, mae = stored.config, stored.mae
+    w = target_weights(stored.source, 3, 24, order="prefix")
+    images, noise = torch.randn(1, 3, 16, 16), torch.rand(1, 16)
+    with FlopCounterMode(display=False) as counter:
+        reconstruct(w, images, noise, config, mae, sincos(config.grid, mae.decoder_width))
+    stated = mae_image_flops(
+        config, mask_ratio=mae.mask_ratio, decoder_width=mae.decoder_width, decoder_depth=mae.decoder_depth
+    )
+    assert stated == counter.get_total_flops()
+
+
+def test_vit_flops(stored: StoredSource) -> None:
+    config = stored.config
+    model = build_vit(config, target_weights(stored.source, 3, 24, order="prefix"), num_classes=10)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.randn(1, 3, 16, 16))
+    counted = cost(config.size, mlp=config.mlp, norm=config.norm, img_size=16, patch_size=4, num_classes=10)
+    assert counted.flops(attention=True) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("ranks", [(10, 20, 18), (36, 8, 12)], ids=["V first", "X first"])
+def test_rebuild_macs(make_source: Callable[..., StoredSource], ranks: tuple[int, int, int]) -> None:
+    source = make_source("eva", ranks=ranks).source
+    with FlopCounterMode(display=False) as counter:
+        target_weights(source, 3, 24, order="prefix", layers="first")
+    assert 2 * rebuild_macs(3, 24, ranks) == counter.get_total_flops()
+
+
+def test_pretraining_is_three_forwards(stored: StoredSource) -> None:
+    sizes = {"mask_ratio": 0.75, "decoder_width": 16, "decoder_depth": 1}
+    ranks = (10, 20, 18)
+    image, rebuild = mae_image_flops(stored.config, **sizes), 2 * rebuild_macs(3, 24, ranks)
+    dense = pretraining_flops(stored.config, images=64, steps=2, ranks=None, **sizes)
+    assert dense == 3 * 64 * image
+    assert pretraining_flops(stored.config, images=64, steps=2, ranks=ranks, **sizes) == dense + 3 * 2 * rebuild
