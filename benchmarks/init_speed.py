@@ -23,6 +23,7 @@ from sweet.models.store import StoredSource
 from sweet.plan import ranks_of, vit_config
 from sweet.recipe import PretrainRecipe, load_recipe
 from sweet.template.order import Order
+from sweet.template.target import absorb
 from sweet.training.begin import environment
 
 
@@ -39,7 +40,7 @@ def main() -> None:
     source.decoder = {}
     rotation = torch.linalg.qr(torch.randn(config.width, config.width, generator=generator)).Q
     source.order = Order(rotation, torch.ones(2 * config.depth + 1, config.width))
-    model = SourceModel(StoredSource(source, config, MaeConfig()))
+    model = SourceModel(StoredSource(absorb(source), config, MaeConfig()))  # as pre-training stores it
     contestants = {
         "timm": lambda: timm.create_model("vit_base_patch16_224"),
         "principal": lambda: model.build(12, 12, num_classes=1000, order="principal"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable
-from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,16 @@ TINY_FINETUNE = (
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["SWEET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def processes(own_cache: None) -> ForkServerContext:
+    """Processes that have torch and sweet already: they cost a fork, not an import, and can be killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["sweet.bench.table", "sweet.initialise.make", "sweet.training.finetune", "torch.utils.tensorboard", "pytest"]
+    )
+    return context
 
 
 @pytest.fixture(scope="session")

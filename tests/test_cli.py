@@ -54,9 +54,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[tuple, dict
     return install
 
 
-@pytest.mark.parametrize(
-    "words", ["--help", "pretrain --help", "pretrain micro --out x lr=fast", "plan micro seed=2"]
-)
+@pytest.mark.parametrize("words", ["--help", "pretrain --help", "pretrain micro --out x lr=fast", "plan micro seed=2"])
 def test_help_recipes_and_plan_import_nothing_heavy(words: str) -> None:
     done = sweet_process(*words.split())
     imported = set(re.findall(r"\|\s+(\w+)", done.stderr))
@@ -76,7 +74,7 @@ def test_help_takes_less_than_0_4_seconds() -> None:
 
 def test_help_of_every_verb() -> None:
     verbs = re.findall(r"^  ([a-z]+) +[A-Z]", run("--help").stdout.partition("Commands:")[2], re.M)
-    assert verbs == "pretrain init finetune evaluate predict embed inspect plan bench data".split()
+    assert verbs == "pretrain init convert finetune evaluate predict embed inspect plan bench data".split()
     for verb in [*([v] for v in verbs), ["data", "check"], ["data", "pack"]]:
         assert run(*verb, "--help").exit_code == 0
     assert run().stdout == run("--help").stdout
@@ -180,9 +178,7 @@ def test_resume_alone_takes_the_recipe_of_the_run(tmp_path: Path, spy: Callable)
 
 def test_finetune_passes_model_task_and_overrides(tmp_path: Path, spy: Callable) -> None:
     calls = spy("sweet.training.finetune", "finetune", {"top1": 0.5})
-    result = run(
-        "finetune", "epochs=2", tmp_path, "--data", "shapes:", "data.labels=10", "--out", tmp_path / "run"
-    )
+    result = run("finetune", "epochs=2", tmp_path, "--data", "shapes:", "data.labels=10", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
     (model, recipe, out), options = calls[0]
     assert (model, out, options["task"]) == (tmp_path, tmp_path / "run", "classify")

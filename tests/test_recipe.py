@@ -131,7 +131,7 @@ def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (TINY.replace("lr:", "lrr:"), "DIR/mine.yaml: lr: missing, and it has no default (and 1 more)"),
+        (TINY.replace("lr:", "lrr:"), "DIR/mine.yaml:3: lrr: unknown key; did you mean lr? (and 1 more)"),
         (
             TINY + "  mask_rato: 0.5\n",
             "DIR/mine.yaml:10: mae.mask_rato: unknown key; did you mean mae.mask_ratio?",

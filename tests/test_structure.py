@@ -23,7 +23,7 @@ ROWS = [
     {"errors", "version", "initialise_names", "template"},
     {"files", "recipe_file", "recipe", "data", "cards", "console", "outputs"},
     {"models"},
-    {"plan", "inspect", "initialise", "api"},
+    {"plan", "inspect", "convert", "budget", "initialise", "api"},
     {"tasks", "training"},
     {"bench", "report", "export"},
     {"cli_options", "cli"},
@@ -98,7 +98,7 @@ def test_template_stands_alone() -> None:
 def test_no_pickle() -> None:
     for name, path in MODULES.items():
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"import pickle|torch\.(load|save)\(|allow_pickle", text), name
+        assert not re.search(r"import pickle|torch\.(load\((?!.*weights_only=True)|save\()|allow_pickle", text), name
 
 
 @pytest.mark.parametrize("name", bundled_recipes())

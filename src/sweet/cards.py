@@ -32,6 +32,28 @@ sweet init this-folder --depth 6 --heads 6 --out my-vit
 """
 
 
+def converted_card(info: dict[str, Any]) -> str:
+    converted = info["converted"]
+    rows = {
+        "made from": f"`{converted['source']}`, whose licence and terms apply to it and to what is made from it",
+        "sha256 of the source": converted["source_sha256"],
+        "shape": _shape(info["vit"]),
+        "ranks": tuple(info["ranks"]),
+        "relative error of the weights": converted["error"]["overall"],
+        "of the features": converted["feature_error"],
+        "images for the principal order": converted["order_images"],
+    }
+    return f"""# Template from `{converted["source"]}`
+
+The weights of a Vision Transformer of any depth and width come out of this folder (sweet {info["sweet"]}).
+
+{_table({key: value for key, value in rows.items() if value is not None})}
+```
+sweet init this-folder --depth 6 --heads 6 --out my-vit
+```
+"""
+
+
 def model_card(info: dict[str, Any]) -> str:
     vit = info["vit"]
     metrics = {key: value for key, value in info.get("metrics", {}).items() if not isinstance(value, list | dict)}

@@ -33,6 +33,8 @@ def inspect(path: Path) -> dict[str, Any]:
         "checksums": "not recorded" if not sums else "ok" if all(sums.values()) else "WRONG: " + _wrong(sums),
         **{key: info[key] for key in ("made", "training") if key in info},
     }
+    if "converted" in info:
+        facts["converted"] = {key: value for key, value in info["converted"].items() if key != "spectrum"}
     if info["kind"] == "model":
         size = Size(config.depth, config.heads, config.head_dim)
         metrics = {key: value for key, value in info.get("metrics", {}).items() if not isinstance(value, dict)}
@@ -41,11 +43,11 @@ def inspect(path: Path) -> dict[str, Any]:
     if isinstance(source.core, Tucker):
         core = source.core
         facts["ranks"] = list(core.core.shape)
-        facts["parameters_m"] = round(sum(t.numel() for t in vars(core).values()) / 1e6, 3)
+        facts["parameters_m"] = round(sum(t.numel() for t in vars(core).values() if t is not None) / 1e6, 3)
         facts["share_of_slices"] = round(facts["parameters_m"] * 1e6 / (12 * config.depth * config.width**2), 3)
         # directions needed for 90 % of the core's energy, per mode, and how far each factor is from orthonormal
         facts["core_rank_90"] = [_rank(core.core, mode) for mode in range(3)]
-        facts["condition"] = [round(float(torch.linalg.cond(f)), 2) for f in (core.x, core.u, core.v)]
+        facts["condition"] = [round(float(torch.linalg.cond(f)), 2) for f in (core.x, core.u, core.v) if f is not None]
     if source.order is not None:
         facts["kept_energy"] = [
             {"channels": n, "share": round(float(source.order.spectrum[:n].sum()), 4)}
@@ -55,7 +57,8 @@ def inspect(path: Path) -> dict[str, Any]:
 
 
 def _rank(core: torch.Tensor, mode: int, share: float = 0.9) -> int:
-    values = torch.linalg.svdvals(core.movedim(mode, 0).flatten(1)).square()
+    matrix = core.movedim(mode, 0).flatten(1)
+    values = torch.linalg.eigvalsh(matrix @ matrix.t()).flip(0)
     return int((values.cumsum(0) < share * values.sum()).sum()) + 1
 
 

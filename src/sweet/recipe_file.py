@@ -147,7 +147,9 @@ def _value(text: str) -> Any:
 
 def _describe(error: ValidationError, cls: type[BaseModel], label: str, places: Places) -> str:
     """One line for the first error: where, which key, what is wrong."""
-    first, more = error.errors()[0], error.error_count() - 1
+    # a mistyped key is also a missing one; the typing error is what helps
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    more = error.error_count() - 1
     keys = first.get("ctx", {}).get("keys") or [".".join(map(str, first["loc"]))]
     spots = {key: _place(key, label, places) for key in keys}
     # Of several keys that do not fit together, blame the one that was just overridden.
@@ -157,12 +159,13 @@ def _describe(error: ValidationError, cls: type[BaseModel], label: str, places: 
 
 
 def _place(key: str, label: str, places: Places) -> str:
-    """Where ``key``, or the nearest group around it, was written."""
+    """Where ``key``, the nearest group around it, or else something inside it was written."""
+    inside = next((place for name, place in places.items() if name.startswith(f"{key}.")), label)
     while key:
         if key in places:
             return places[key]
         key = key.rpartition(".")[0]
-    return label
+    return inside
 
 
 def _problem(error: ErrorDetails, cls: type[BaseModel]) -> str:

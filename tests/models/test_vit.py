@@ -190,10 +190,9 @@ def test_set_input_size_is_the_same_as_building_for_it(source: SourceModel) -> N
         model(images(16))
 
 
-def test_positions_are_scaled_to_the_grid_of_pre_training(source: SourceModel) -> None:
-    """The first patch of a row stays at 0 and a row of n patches spans what the source's row spanned."""
-    if source.stored.config.family != "eva":
-        pytest.skip("the vit family resamples its table")
+def test_rotary_positions_are_scaled_to_the_grid_of_pre_training(make_source: MakeSource) -> None:
+    """Every other patch of a grid twice as fine lies where a patch of the source's grid lay."""
+    source = SourceModel(make_source("eva", ordered=True))
     same, twice = (source.build(1, 1, img_size=size).rope.get_embed() for size in (16, 32))
     torch.testing.assert_close(twice.view(8, 8, -1)[::2, ::2], same.view(4, 4, -1))
 

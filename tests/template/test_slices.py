@@ -29,7 +29,11 @@ WIDTHS = st.integers(3, 14)
 
 
 def random_slices(depth: int, residual: int, inner: int) -> Tensor:
-    return torch.randn(depth, SLICES, residual, inner, generator=torch.Generator().manual_seed(0))
+    return torch.randn(depth, SLICES, residual, inner, generator=torch.Generator().manual_seed(0)) / 4
+
+
+def vectors() -> Tensor:
+    return torch.randn(5, 10, generator=torch.Generator().manual_seed(1))
 
 
 def mlp_output(weights: dict[str, Tensor], x: Tensor, mlp: str) -> Tensor:
@@ -72,8 +76,10 @@ def test_unpack_gives_timms_shapes_and_pack_is_its_inverse(mlp: str, residual: i
 @pytest.mark.parametrize("inner", [12, 13, 14])
 def test_the_mlp_of_the_slices(mlp: str, inner: int) -> None:
     slices = random_slices(1, 10, inner)
-    x = torch.randn(5, 10)
-    torch.testing.assert_close(mlp_output(unpack(slices, mlp), x, mlp), mlp_of_slices(slices[0, 4:], x, mlp))
+    x = vectors()
+    torch.testing.assert_close(
+        mlp_output(unpack(slices, mlp), x, mlp), mlp_of_slices(slices[0, 4:], x, mlp), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_attention_slices_read_transposed_and_write_straight() -> None:
@@ -105,8 +111,8 @@ def test_a_wider_block_computes_the_same(mlp: str, source: int, target: int) -> 
         "mlp.fc1.bias": torch.randn(1, weights[FC1].shape[1]),
     }
     wide = select_inner(weights | biases, source, target, mlp)
-    x = torch.randn(5, 10)
-    torch.testing.assert_close(mlp_output(wide, x, mlp), mlp_output(weights, x, mlp))
+    x = vectors()
+    torch.testing.assert_close(mlp_output(wide, x, mlp), mlp_output(weights, x, mlp), rtol=1e-4, atol=1e-5)
     assert not wide[PROJ][:, :, source:].any()
     assert torch.equal(wide[PROJ][:, :, :source], weights[PROJ])
     # new readers are copies of old ones, never zero, so that they can learn

@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.layers import apply_rot_embed_cat
 from torch import Tensor
 
 from sweet.models.config import ViTConfig
-from sweet.models.forward import encode, linear, patchify, rope_table, rotate
+from sweet.models.forward import encode, linear, patchify
 from sweet.models.mae import reconstruct, sincos, source_from_state
 from sweet.models.moments import compute_order
 from sweet.models.store import StoredSource
-from sweet.models.vit import encoder_shapes
+from sweet.models.vit import encoder_shapes, rope_module
 from sweet.template.slices import PROJ, SLICES, pack
 from sweet.template.target import Source, absorb, target_layers, target_weights
 from sweet.template.tucker import Tucker
@@ -74,6 +75,8 @@ def masked_encode(stored: StoredSource, images: Tensor, residual: int, inner: in
     live_u, live_v = (torch.arange(width) < residual).float(), (torch.arange(width) < inner).float()
     slices = masked_slices(source, live_u, live_v)
 
+    rope = rope_module(config).get_embed()
+
     def norm(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return live_norm(x, weight, bias, live_u, config.eps)
 
@@ -86,10 +89,11 @@ def masked_encode(stored: StoredSource, images: Tensor, residual: int, inner: in
         )
         y = norm(x, *norm1)
         qkv = zip(w[:3], blocks["attn.qkv.bias"][layer].view(3, width), strict=True)
-        q, k, v = ((y @ matrix + bias).unflatten(-1, (-1, head_dim)) for matrix, bias in qkv)
+        q, k, v = ((y @ matrix + bias).unflatten(-1, (-1, head_dim)).transpose(1, 2) for matrix, bias in qkv)
         if config.family == "eva":
-            q, k = (rotate(part, rope_table(config)[:, None]) for part in (q, k))
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+            q, k = (
+                torch.cat([part[:, :, :1], apply_rot_embed_cat(part[:, :, 1:], rope, half=True)], 2) for part in (q, k)
+            )
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = x + (attended @ w[3].t() + blocks["attn.proj.bias"][layer]) * live_u
         y, out, bias = norm(x, *norm2), 0.0, blocks["mlp.fc1.bias"][layer]
@@ -113,7 +117,7 @@ def masked_encode(stored: StoredSource, images: Tensor, residual: int, inner: in
 def test_a_slice_is_the_masked_network(
     make_source: MakeSource, family: str, constraint: str, residual: int, inner: int
 ) -> None:
-    stored = make_source(family, constraint)
+    stored = make_source(family, constraint, depth=2)
     config = stored.config
     d_u, d_v = residual * config.head_dim, inner * config.head_dim
     images, _ = images_and_noise(config)
@@ -151,6 +155,25 @@ def test_principal_order_at_full_size_is_the_same_function(
     assert (rotation - torch.eye(24)).norm() > 1  # so that something happens
     prefix, principal = (prediction(stored, 3, 3, order=order) for order in ("prefix", "principal"))
     assert error(principal, prefix) < 1e-5
+
+
+@both_families
+@pytest.mark.parametrize("heads", [1, 2])
+def test_each_gain_is_the_scale_that_its_norm_keeps(make_source: MakeSource, family: str, heads: int) -> None:
+    """The root mean square, over the target's channels, of what is left of a stream of mean square one."""
+    stored = make_source(family, ordered=True)
+    width, order = 8 * heads, stored.source.order
+    w = target_weights(stored.source, 2, width, order="principal", layers="even")  # layers 0 and 2 of three
+    left = order.energy[:, : width - (family == "vit")].sum(1) / width
+    for name, index in {
+        "blocks.0.norm1": 0,
+        "blocks.0.norm2": 1,
+        "blocks.1.norm1": 4,
+        "blocks.1.norm2": 5,
+        "norm": 6,
+    }.items():
+        torch.testing.assert_close(w[f"{name}.weight"], left[index].sqrt().expand(width))
+    assert len(left.unique()) == 7
 
 
 @both_families
@@ -244,8 +267,8 @@ def test_a_deeper_network_shares_each_block_among_its_copies(make_source: MakeSo
 def test_any_size_has_timms_names_and_shapes(make_source: MakeSource, family: str, order: str) -> None:
     sources = [make_source(family, constraint, ordered=True) for constraint in ("tucker", "none")]
 
-    @settings(deadline=None, max_examples=15)
-    @given(st.sampled_from(sources), st.integers(1, 7), st.integers(1, 6), st.sampled_from(["even", "first"]))
+    @settings(deadline=None, max_examples=8)
+    @given(st.sampled_from(sources), st.integers(1, 5), st.integers(1, 5), st.sampled_from(["even", "first"]))
     def check(stored: StoredSource, depth: int, heads: int, layers: str) -> None:
         config = stored.config.resized(depth, heads)
         w = target_weights(stored.source, depth, config.width, order=order, layers=layers)
@@ -286,9 +309,9 @@ def test_even_layers_are_ordered_and_span_the_source(source: int, depth: int) ->
 
 def test_mistakes(make_source: MakeSource) -> None:
     source = make_source("eva").source
-    with pytest.raises(ValueError, match="unknown order 'best'.*principal, prefix"):
+    with pytest.raises(ValueError, match=r"unknown order 'best'.*principal, prefix"):
         target_weights(source, 1, 8, order="best")
     with pytest.raises(ValueError, match="no principal order"):
         target_weights(source, 1, 8, order="principal")
-    with pytest.raises(ValueError, match="unknown layer rule 'last'.*even, first"):
+    with pytest.raises(ValueError, match=r"unknown layer rule 'last'.*even, first"):
         target_weights(source, 1, 8, order="prefix", layers="last")

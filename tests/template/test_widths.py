@@ -60,5 +60,5 @@ def test_a_generator_decides(mode: str) -> None:
 
 
 def test_an_unknown_mode() -> None:
-    with pytest.raises(ValueError, match="unknown width mode 'wide'.*independent"):
+    with pytest.raises(ValueError, match=r"unknown width mode 'wide'.*independent"):
         draws("wide", 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,11 +25,12 @@ from sweet.training.finetune import finetune, open_splits, parameter_groups
 
 Tiny = Callable[..., FinetuneRecipe]
 SHAPES = "shapes:n=64,size=16"
+ON_CPU: dict[str, Any] = {"batch_size": 7, "device": "cpu", "limit": None}
 
 
 @pytest.fixture(scope="module")
 def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty images of lying, standing and no stripes in random colours: easy, but not for a random head."""
+    """Sixty images of lying, standing and no stripes in random colours: easy, but not for a random head."""
     folder = tmp_path_factory.mktemp("stripes")
     random = np.random.default_rng(0)
     for i in range(60):
@@ -65,7 +68,7 @@ def test_a_subset_of_the_labels(tiny_finetune: Tiny) -> None:
     assert files(few) < files(more)
     assert files(few) != files(others)
     assert files(val) == files(same_val) and len(val) == 40
-    with pytest.raises(UserError, match="data.labels=25: not a multiple of the 10 classes"):
+    with pytest.raises(UserError, match=r"data.labels=25: not a multiple of the 10 classes"):
         open_splits(tiny_finetune("data.labels=25"))
 
 
@@ -93,11 +96,10 @@ def test_it_learns(model: Path, stripes: Path, tmp_path: Path) -> None:
         ],
     )
     result = finetune(model, recipe, tmp_path, quiet=True)
-    assert evaluate(tmp_path, "classify", f"folder:{stripes}", split="train", **ON_CPU)["top1"] > 90  # chance 33
+    seen = evaluate(tmp_path, "classify", f"folder:{stripes}", split="train", **ON_CPU)
+    print(seen, result)
+    assert seen["top1"] > 90  # chance is 33
     assert result["top1"] > 60
-
-
-ON_CPU = {"batch_size": 7, "device": "cpu", "limit": None}
 
 
 def test_evaluate_repeats_what_finetune_measured(classifier: Path) -> None:
@@ -204,7 +206,7 @@ def test_layers_near_the_input_learn_slower(model: Path, tiny_finetune: Tiny) ->
     assert set(scales) == set(names.values())
     assert scales["head.weight"] == 1
     order = ["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.1.attn.qkv.weight", "head.weight"]
-    assert [scales[b] / scales[a] for a, b in zip(order, order[1:], strict=False)] == pytest.approx([2, 2, 2])
+    assert [scales[b] / scales[a] for a, b in pairwise(order)] == pytest.approx([2, 2, 2])
     assert decays["blocks.0.attn.qkv.weight"] == 0.3
     assert decays["blocks.0.attn.qkv.bias"] == decays["blocks.0.norm1.weight"] == decays["cls_token"] == 0
 
@@ -238,7 +240,7 @@ def test_mixing_is_a_function_of_the_step(tiny_finetune: Tiny) -> None:
         job = Classify(list("abc"), tiny_finetune(*overrides))
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 3))
-        return float(job.loss(model, torch.rand(8, 3, 8, 8), torch.arange(8) % 3, step))
+        return job.loss(model, torch.rand(8, 3, 8, 8), torch.arange(8) % 3, step).item()
 
     for mix in ("mixup=1.0", "cutmix=1.0"):
         assert loss(3, mix) == loss(3, mix)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -50,12 +52,19 @@ def finetune_recipe(protocol: Protocol, recipe: PretrainRecipe, data: str, seed:
     return FinetuneRecipe.model_validate(told)
 
 
-def use_threads(count: int) -> None:
-    """Threads of this worker; two single-thread workers use two cores best at our sizes."""
+def start_worker(threads: int) -> None:
+    """Begin a worker: its share of the cores, and its end when the bench ends, even by SIGKILL."""
     import torch
 
-    if count:
-        torch.set_num_threads(count)
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def learn_source(recipe: PretrainRecipe) -> Path:
@@ -74,7 +83,8 @@ def measure(
 
     Checkpoints lie in the cache until the result is returned, so that an interrupted cell goes on where it was.
     """
-    from sweet.initialise import METHODS
+    from sweet.data import open_images
+    from sweet.initialise import NAMES, initialise, switches
     from sweet.models.store import load_source
     from sweet.models.vit import build_vit
     from sweet.tasks import TASKS
@@ -87,11 +97,14 @@ def measure(
     stored = load_source(source)
     target = Size.parse(size, stored.config.head_dim)
     config = stored.config.resized(target.depth, target.heads)
+    keys = recipe.data
+    # one rule for the layers of all methods of a table, where a method has one
+    given = arm.switches | ({"layers": layers} if "layers" in switches(arm.method) else {})
+    unlabelled = open_images(keys.source or "", keys.train_split) if NAMES[arm.method].images else None
     began = time.perf_counter()
-    weights = METHODS[arm.method](stored, config, order=arm.order, layers=layers, seed=recipe.seed)
+    weights = initialise(arm.method, stored, target, data=unlabelled, seed=recipe.seed, **given)
     init_seconds = time.perf_counter() - began
 
-    keys = recipe.data
     train_images, test_images = open_splits(recipe)
     classes = TASKS["classify"].classes_of(train_images)
     vit = build_vit(config, weights, num_classes=len(classes), seed=recipe.seed, drop_path_rate=recipe.drop_path)
@@ -114,8 +127,7 @@ def measure(
     head = {
         "arm": arm_name,
         "method": arm.method,
-        "order": arm.order if arm.source else None,
-        "layers": layers,
+        "switches": switches(arm.method, given),
         "size": size,
         "task": "classify",
         "source": source.name if arm.source else None,
@@ -138,6 +150,7 @@ def measure(
         "steps": finished.steps,
         "seconds": round(finished.seconds, 1),
         "init_seconds": round(init_seconds, 3),
+        "init_images": min(NAMES[arm.method].images, len(unlabelled)) if unlabelled else 0,
     }
     shutil.rmtree(run, ignore_errors=True)
     return head, result

@@ -13,7 +13,12 @@ from .results import Table, mean_and_spread, seeds_of
 
 COLOURS = {
     "random": "#8a8a8a",
+    "mimetic": "#b9b09a",
     "weight_selection": "#c58b2a",
+    "weight_selection_uniform": "#e0b96a",
+    "weight_selection_heads": "#94641a",
+    "isomorphic": "#b0505f",
+    "tleg": "#8867a8",
     "principal_slice": "#3f8f5f",
     "sweet_prefix": "#8fb2dd",
     "sweet": "#1f5fa8",

@@ -12,15 +12,20 @@ class Arm:
 
     method: str
     source: str | None = None  # a key of Protocol.sources
-    order: str = "prefix"
+    switches: dict[str, Any] = field(default_factory=dict)  # all but ``layers``, which a table has in common
 
 
 ARMS = {
     "random": Arm("random"),
-    "weight_selection": Arm("weight_selection", "dense"),
-    "principal_slice": Arm("sweet", "dense", "principal"),
-    "sweet_prefix": Arm("sweet", "template", "prefix"),
-    "sweet": Arm("sweet", "template", "principal"),
+    "mimetic": Arm("mimetic"),
+    "weight_selection": Arm("weight_selection", "dense", {"rule": "consecutive"}),
+    "weight_selection_uniform": Arm("weight_selection", "dense", {"rule": "uniform"}),
+    "weight_selection_heads": Arm("weight_selection", "dense", {"rule": "whole_heads"}),
+    "isomorphic": Arm("isomorphic", "dense"),
+    "tleg": Arm("tleg", "dense"),
+    "principal_slice": Arm("principal_slice", "dense"),
+    "sweet_prefix": Arm("sweet", "template", {"order": "prefix"}),
+    "sweet": Arm("sweet", "template", {"order": "principal"}),
 }
 
 
@@ -42,13 +47,14 @@ class Protocol:
 
 
 TABLE1 = ("L6H6", "L12H3", "L3H12", "L12H6", "L6H12")
+TABLE1_ARMS = ("random", "weight_selection", "principal_slice", "sweet_prefix", "sweet")
 
 PROTOCOLS = {
     ("table1", "micro"): Protocol(
         name="micro",
         pretrain="micro",
         sizes=TABLE1,
-        arms=tuple(ARMS),
+        arms=TABLE1_ARMS,
         seeds=2,
         finetune={
             "epochs": 5,
@@ -64,7 +70,7 @@ PROTOCOLS = {
         name="small",
         pretrain="small",
         sizes=TABLE1,
-        arms=tuple(ARMS),
+        arms=TABLE1_ARMS,
         seeds=3,
         finetune={
             "epochs": 30,

@@ -38,7 +38,7 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def paired(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float, float, int]:
-    """Mean difference over common seeds, its standard error, number of seeds."""
+    """Mean difference over common seeds (at least one), its standard error, number of seeds."""
     seeds = sorted(ours.keys() & theirs.keys())
     mean, spread = mean_and_spread([ours[s] - theirs[s] for s in seeds])
     return mean, spread / math.sqrt(len(seeds)), len(seeds)
@@ -91,18 +91,20 @@ def comparison(
     sizes: Sequence[str],
     metric: str = "top1",
 ) -> list[dict[str, Any]]:
-    """Paired difference ``ours - theirs`` at each size that both have, with its verdict."""
+    """Paired difference ``ours - theirs`` at each size where both have a seed in common, with its verdict."""
     rows = []
     for size in sizes:
-        if (ours, size) in cells and (theirs, size) in cells:
-            difference, error, n = paired(seeds_of(cells[ours, size], metric), seeds_of(cells[theirs, size], metric))
-            rows.append(
-                {
-                    "size": size,
-                    "difference": round(difference, 3),
-                    "standard_error": None if math.isnan(error) else round(error, 3),
-                    "seeds": n,
-                    "verdict": verdict(difference, error),
-                }
-            )
+        a, b = (seeds_of(cells[arm, size], metric) if (arm, size) in cells else {} for arm in (ours, theirs))
+        if not a.keys() & b.keys():
+            continue
+        difference, error, n = paired(a, b)
+        rows.append(
+            {
+                "size": size,
+                "difference": round(difference, 3),
+                "standard_error": None if math.isnan(error) else round(error, 3),
+                "seeds": n,
+                "verdict": verdict(difference, error),
+            }
+        )
     return rows

@@ -16,7 +16,7 @@ from sweet.errors import UserError
 from sweet.files import read_json, write_json, write_text
 from sweet.recipe import PretrainRecipe, load_recipe
 
-from .cells import finetune_recipe, learn_source, measure, source_folder, source_recipe, use_threads, write_model
+from .cells import finetune_recipe, learn_source, measure, source_folder, source_recipe, start_worker, write_model
 from .protocols import ARMS, PROTOCOLS, Protocol
 from .results import add_run, comparison, markdown, read_table, result_path
 
@@ -41,6 +41,9 @@ def run(
 
     Raises UserError for an unknown table, method or size and for missing data, before anything is written.
     """
+    from sweet.data.sources import source_splits
+    from sweet.training.device import resolve_device
+
     told = _protocol(name, protocol)
     arms, chosen = _known("--methods", methods, told.arms), _known("--sizes", sizes, told.sizes)
     source_data = data or _own_data(told)
@@ -48,7 +51,9 @@ def run(
         source: source_recipe(told, source, source_data).model_copy(update={"device": device})
         for source in told.sources
     }
-    workers = workers or (1 if device.startswith("cuda") else min(2, os.cpu_count() or 1))
+    source_splits(source_data)  # a UserError now, not one from each worker
+    kind = resolve_device(device).type
+    workers = workers or (min(2, os.cpu_count() or 1) if kind == "cpu" else 1)
     seeds = told.seeds if seeds is None else seeds
     cells = [(arm, size, seed) for seed in range(seeds) for size in chosen for arm in arms]
     open_cells = [cell for cell in cells if not _done(out, told.name, name, cell)]
@@ -199,7 +204,7 @@ def _source(told: Protocol, arm: str) -> str:
 def _pool(workers: int) -> ProcessPoolExecutor:
     threads = max(1, (os.cpu_count() or 1) // workers)
     return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=use_threads, initargs=(threads,)
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker, initargs=(threads,)
     )
 
 

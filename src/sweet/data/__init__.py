@@ -6,7 +6,7 @@ from .augment import normalise, random_crop_flip, random_resized_crop
 from .batches import Batches, eval_batches, step_generator
 from .images import ImageSource
 from .packed import Packed, pack, should_pack
-from .sources import open_images
+from .sources import open_images, without_path
 from .subset import balanced_subset, shuffled
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "should_pack",
     "shuffled",
     "step_generator",
+    "without_path",
 ]

@@ -45,10 +45,10 @@ def pack_to(spec: str, out: Path, img_size: int) -> dict[str, Any]:
     The files are in the Hugging Face layout and are read by ``parquet:OUT``. Raises UserError naming the file
     of a corrupt image; files appear only once complete.
     """
-    out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"source": spec, "out": str(out), "img_size": img_size, "images": {}}
     for split, opened in source_splits(spec).items():
         images = opened()
+        out.mkdir(parents=True, exist_ok=True)
         shards = -(-len(images) // SHARD_IMAGES)
         for shard in range(shards):
             rows = range(shard * SHARD_IMAGES, min((shard + 1) * SHARD_IMAGES, len(images)))

@@ -1,27 +1,100 @@
-"""Ways to initialise a ViT of a given size. One file each, one signature:
+"""Ways to initialise a ViT of a given size. One file each, found by the name in the registry, one signature:
 
-    initialise(source, config, *, order, layers, seed) -> state dict (timm's names, no head)
+    initialise(source, size, *, data=None, budget=None, seed=0, **switches) -> Weights
 
-``source`` is a :class:`sweet.models.store.StoredSource`, ``config`` the target's :class:`ViTConfig`.
+``source`` is a template or dense source, ``size`` the target's; ``data`` are unlabelled images and ``budget`` how many
+of them a method may look at. Switches differ: each file documents its own as keyword arguments, whose type (a
+``Literal`` or a number) is checked here and whose default is the method's published or best known choice. Weights are
+a state dict under timm's names without a head; the source's MAE decoder comes along as ``decoder.*`` where it can.
+
+:func:`initialise` is the door: it refuses in one line what a method cannot do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, get_args, get_type_hints
 
 from torch import Tensor
 
+from sweet.data import ImageSource
+from sweet.errors import UserError
 from sweet.initialise_names import NAMES
+from sweet.models.store import StoredSource
+from sweet.template.sizes import Size
+from sweet.template.tucker import Full
 
-from . import random, sweet, weight_selection
+Weights = dict[str, Tensor]
+COMMON = ("source", "size", "data", "budget", "seed")
 
-Initialiser = Callable[..., dict[str, Tensor]]
 
-METHODS: dict[str, Initialiser] = {
-    "sweet": sweet.initialise,
-    "weight_selection": weight_selection.initialise,
-    "random": random.initialise,
-}
-assert tuple(METHODS) == NAMES
+def initialise(
+    method: str,
+    source: StoredSource,
+    size: Size,
+    *,
+    data: ImageSource | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+    **given: Any,
+) -> Weights:
+    """Weights of ``size`` made from ``source`` by a method of the registry, with the switches ``given``.
 
-__all__ = ["METHODS", "NAMES", "Initialiser"]
+    Raises UserError for an unknown method or switch, a source, a size or missing images that the method cannot do
+    with, and ValueError when ``size`` has another head dimension than the source.
+    """
+    chosen = switches(method, given)
+    able = NAMES[method]
+    if size.head_dim != source.config.head_dim:
+        raise ValueError(f"head_dim is {size.head_dim}, the source has {source.config.head_dim}")
+    if able.dense and not isinstance(source.source.core, Full):
+        raise UserError(f"--method {method}: needs a dense source (pretrain with template.constraint=none)")
+    if not able.grows and (size.depth > source.config.depth or size.heads > source.config.heads):
+        raise UserError(f"--method {method}: {size} is larger than the source {source.config.size}; it only selects")
+    if able.images and data is None:
+        raise UserError(f"--method {method}: looks at images; name some with --fit, for example --fit folder:PATH")
+    return _function(method)(source, size, data=data, budget=budget or able.images, seed=seed, **chosen)
+
+
+def switches(method: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All switches of a method with their values: what was given (text is understood), else the default.
+
+    None stands for not given. Raises UserError for an unknown method, switch or value.
+    """
+    function = _function(method)
+    types = get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    result = {p.name: p.default for p in parameters if p.name not in COMMON}
+    for name, value in (given or {}).items():
+        if value is None:
+            continue
+        if name not in result:
+            has = ", ".join(result) or "none"
+            raise UserError(f"{name}={value}: --method {method} has no such switch; its switches: {has}")
+        result[name] = _read(name, value, types[name])
+    return result
+
+
+def _read(name: str, value: Any, kind: Any) -> Any:
+    """A switch's value by its type: one of a Literal's words, or a number."""
+    words = get_args(kind)
+    if words:
+        if value not in words:
+            raise UserError(f"{name}={value}: expected one of {', '.join(words)}")
+        return value
+    try:
+        return kind(value)
+    except ValueError:
+        raise UserError(f"{name}={value}: should be a number") from None
+
+
+def _function(method: str) -> Callable[..., Weights]:
+    if method not in NAMES:
+        raise UserError(f"--method {method}: unknown, expected one of {', '.join(NAMES)}")
+    function: Callable[..., Weights] = import_module(f"{__name__}.{method}").initialise
+    return function
+
+
+__all__ = ["NAMES", "Weights", "initialise", "switches"]

@@ -1,18 +1,22 @@
-"""``sweet init``: a source folder becomes a model folder."""
+"""``sweet init``: a source folder becomes a model folder, of a size that was told or of one that fits a budget."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sweet.budget import Budget, choose
 from sweet.cards import model_card
+from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.files import TENSORS, sha256, write_folder
-from sweet.initialise import METHODS
-from sweet.models.config import ViTConfig
+from sweet.initialise import NAMES, initialise, switches
 from sweet.models.store import FORMAT, load_source
 from sweet.models.vit import build_vit
+from sweet.template.sizes import Size
 from sweet.version import VERSION
 
 
@@ -20,47 +24,49 @@ def initialise_to(
     source: str,
     out: Path,
     *,
-    depth: int,
-    heads: int,
+    depth: int | None = None,
+    heads: int | None = None,
+    budget: Budget | None = None,
     method: str = "sweet",
-    order: str = "principal",
-    layers: str = "even",
+    fit: str | None = None,
+    fit_images: int | None = None,
     img_size: int | None = None,
     patch_size: int | None = None,
     in_chans: int | None = None,
     seed: int = 0,
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write a model folder of ``depth`` blocks and ``heads`` heads; returns what was made.
+    """Write a model folder and return what was made: ``depth`` blocks and ``heads`` heads, or a size within ``budget``.
 
-    Raises UserError for an impossible size, an unknown method or a folder that is not a source.
+    ``fit`` names images for methods that look at some, ``fit_images`` how many of them; ``given`` are switches of the
+    method. Raises UserError for an impossible size, a method that cannot make it or a folder that is not a source.
     """
-    if method not in METHODS:
-        raise UserError(f"--method {method}: unknown, expected one of {', '.join(METHODS)}")
-    for option, value in (("--depth", depth), ("--heads", heads)):
-        if value < 1:
-            raise UserError(f"{option} {value}: must be at least 1")
+    chosen_switches = switches(method, given)
+    if fit is not None and not NAMES[method].images:
+        raise UserError(f"--fit {fit}: --method {method} looks at no images")
     stored = load_source(Path(source))
-    if order == "principal" and stored.source.order is None:
-        raise UserError(f"--order principal: {source} has no principal order; use --order prefix")
-    size, patch = img_size or stored.config.img_size, patch_size or stored.config.patch_size
-    if size % patch:
-        raise UserError(f"--img-size {size}: not a multiple of the patch size {patch}")
+    pixels, patch = img_size or stored.config.img_size, patch_size or stored.config.patch_size
+    if pixels % patch:
+        raise UserError(f"--img-size {pixels} is not a multiple of --patch-size {patch}")
+    made = replace(stored.config, img_size=pixels, patch_size=patch, in_chans=in_chans or stored.config.in_chans)
+    choice = None if budget is None else choose(made, budget)
+    if choice is not None:
+        size = choice.size
+    elif depth is not None and heads is not None:
+        size = Size(depth, heads, made.head_dim)
+    else:
+        raise UserError("--depth and --heads: give both, or one of --params, --flops and --latency")
+    made = made.resized(size.depth, size.heads)
+    images = None if fit is None else open_images(fit, "train")
+
     began = time.perf_counter()
-    config = stored.config.resized(depth, heads)
-    weights = METHODS[method](stored, config, order=order, layers=layers, seed=seed)
+    weights = initialise(method, stored, size, data=images, budget=fit_images, seed=seed, **chosen_switches)
+    config = stored.config.resized(size.depth, size.heads)
     try:
         vit = build_vit(config, weights, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
     except (ValueError, AssertionError) as problem:
         raise UserError(f"--img-size/--patch-size/--in-chans: {problem}") from None
     seconds = time.perf_counter() - began
-    made = ViTConfig.from_dict(
-        config.to_dict()
-        | {
-            "img_size": size,
-            "patch_size": patch,
-            "in_chans": in_chans or config.in_chans,
-        }
-    )
     parent = Path(source) / TENSORS[stored.info["kind"]]
     data = dict(stored.info["data"], img_size=made.img_size)
     if made.in_chans != config.in_chans:
@@ -74,8 +80,8 @@ def initialise_to(
         "data": data | {"classes": None},
         "made": {
             "method": method,
-            "order": order,
-            "layers": layers,
+            **chosen_switches,
+            "images": min(fit_images or NAMES[method].images, len(images)) if images else 0,
             "seed": seed,
             "source_kind": stored.info["kind"],
             "source_size": str(stored.config.size),
@@ -86,4 +92,5 @@ def initialise_to(
     state = {name: value for name, value in vit.state_dict().items()}
     recipe = "".join(f"{key}: {value}\n" for key, value in info["made"].items())
     write_folder(out, (TENSORS["model"], state), info, recipe, model_card(info))
-    return {"size": str(made.size), "seconds": round(seconds, 3), "out": str(out), **info["made"]}
+    told = {} if choice is None else {"budget": choice.told()}
+    return {"size": str(size), "seconds": round(seconds, 3), "out": str(out), **info["made"], **told}

@@ -1,28 +1,30 @@
-"""timm's own random initialisation: what everybody has without a source."""
+"""timm's own random initialisation: what everybody has without a source. No switches."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from sweet.models.config import ViTConfig
+from sweet.data import ImageSource
 from sweet.models.mae import sincos
 from sweet.models.store import StoredSource
 from sweet.models.vit import materialised
+from sweet.template.sizes import Size
 
 
 def initialise(
-    source: StoredSource | None,
-    config: ViTConfig,
+    source: StoredSource,
+    size: Size,
     *,
-    order: str = "prefix",
-    layers: str = "even",
+    data: ImageSource | None = None,
+    budget: int | None = None,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """A new timm model's weights, drawn by ``seed``; ``source``, ``order`` and ``layers`` are not used.
+    """A new timm model's weights, drawn by ``seed``; of the source only the shape of its images and heads is used.
 
     The ``vit`` family keeps MAE's fixed sine positions, which carry no learned knowledge.
     """
+    config = source.config.resized(size.depth, size.heads)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         state = {name: value.detach() for name, value in materialised(config).named_parameters()}

@@ -1,16 +1,35 @@
-"""SWEET, direct: scalers sliced from the source, in principal order (methods 16) or as trained (the paper)."""
+"""SWEET, direct (Algorithm 1): scalers sliced from the source, in principal order (methods 16) or as trained.
+
+Switches: ``order`` principal (default) or prefix, the paper's slice; ``layers`` even (default) or first.
+"""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor
 
-from sweet.models.config import ViTConfig
+from sweet.data import ImageSource
+from sweet.errors import UserError
 from sweet.models.store import StoredSource
+from sweet.template.sizes import Size
 from sweet.template.target import target_weights
 
 
 def initialise(
-    source: StoredSource, config: ViTConfig, *, order: str = "principal", layers: str = "even", seed: int = 0
+    source: StoredSource,
+    size: Size,
+    *,
+    data: ImageSource | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+    order: Literal["principal", "prefix"] = "principal",
+    layers: Literal["even", "first"] = "even",
 ) -> dict[str, Tensor]:
-    """Weights of any depth and width from a template or a dense source; see :func:`sweet.template.target_weights`."""
-    return target_weights(source.source, config.depth, config.width, order=order, layers=layers, seed=seed)
+    """Weights of any depth and width from a template or a dense source; see :func:`sweet.template.target_weights`.
+
+    ``seed`` draws the readers of channels that the source lacks. Raises UserError where no order was computed.
+    """
+    if order == "principal" and source.source.order is None:
+        raise UserError("order=principal: this source has no principal order; use order=prefix")
+    return target_weights(source.source, size.depth, size.width, order=order, layers=layers, seed=seed)

@@ -1,28 +1,71 @@
-"""Weight selection (Xu et al., "Initializing Models with Larger Ones", ICLR 2024), rule "consecutive".
+"""Weight selection (Xu et al., "Initializing Models with Larger Ones", ICLR 2024, arXiv 2311.18823).
 
-The first channels, heads and hidden units of a dense source. The paper's uniform rule takes every s-th channel, which
-mixes the channel pairs of rotary positions; consecutive keeps whole heads.
+Every tensor of the target is a part of the source's tensor of the same name; nothing is rescaled. Switches:
+
+``rule``, along each axis of a entries of which b are kept:
+
+* ``uniform`` (default, as released): every (a/b)-th entry where b divides a, else round(linspace(0, a - 1, b)). q, k
+  and v, and gate and up of a SwiGLU, are selected apart, so that the borders between them do not shift where b does
+  not divide a. A head of the target is mixed from several heads. In the ``eva`` family that also breaks the pairs of
+  channels which rotary positions turn together (i and i + head_dim / 2); the paper knows absolute positions only.
+* ``consecutive``: the first b entries. Heads stay whole, and so do the pairs.
+* ``random_consistent``: b entries drawn by the seed, the same in all tensors that share the axis. Mixes heads and
+  pairs.
+* ``whole_heads``: ``uniform`` for the stream and the hidden units, but evenly spaced *whole* heads. Ours, since
+  without it the released rule is at a disadvantage with rotary positions.
+
+``layers``: ``first`` (default, as released: block i comes from block i) or ``even``.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from torch import Tensor
 
-from sweet.errors import UserError
-from sweet.models.config import ViTConfig
+from sweet.data import ImageSource
 from sweet.models.store import StoredSource
-from sweet.template.target import target_weights
-from sweet.template.tucker import Full
+from sweet.template.sizes import Size, hidden_features
+from sweet.template.target import target_layers
+
+from .selection import Selection, channels, cut
 
 
 def initialise(
-    source: StoredSource, config: ViTConfig, *, order: str = "prefix", layers: str = "even", seed: int = 0
+    source: StoredSource,
+    size: Size,
+    *,
+    data: ImageSource | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+    rule: Literal["uniform", "consecutive", "random_consistent", "whole_heads"] = "uniform",
+    layers: Literal["even", "first"] = "first",
 ) -> dict[str, Tensor]:
-    """Weights cut from a dense source; no rescaling. Raises UserError for a template or a size beyond the source."""
-    if not isinstance(source.source.core, Full):
-        raise UserError("--method weight_selection: needs a dense source (pretrain with template.constraint=none)")
-    if config.depth > source.config.depth or config.heads > source.config.heads:
-        raise UserError(
-            f"--method weight_selection: {config.size} is larger than the source {source.config.size}; it only selects"
-        )
-    return target_weights(source.source, config.depth, config.width, order="prefix", layers=layers, seed=seed)
+    """Weights cut from a dense source that is at least as deep and wide."""
+    config = source.config
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(old: int, new: int) -> Tensor:
+        if rule == "consecutive":
+            return torch.arange(new)
+        if rule == "random_consistent":
+            return torch.randperm(old, generator=generator)[:new].sort().values
+        return uniform(old, new)
+
+    residual = pick(config.width, size.width)
+    if rule == "whole_heads":
+        inner = channels(uniform(config.heads, size.heads), config.head_dim)
+    else:
+        inner = pick(config.width, size.width)
+    hidden = pick(hidden_features(config.width, config.mlp), hidden_features(size.width, config.mlp))
+    chosen = target_layers(config.depth, size.depth, layers)
+    each = (len(chosen), -1)
+    return cut(source.source, Selection(chosen, residual, inner.expand(each), hidden.expand(each)))
+
+
+def uniform(old: int, new: int) -> Tensor:
+    """The released rule for one axis: ``new`` of ``old`` indices."""
+    if old % new == 0:
+        return torch.arange(new) * (old // new)
+    return torch.linspace(0, old - 1, new).round().long()

@@ -15,9 +15,15 @@ from .forward import encode, patchify
 
 
 @torch.no_grad()
-def compute_order(source: Source, config: ViTConfig, batches: Iterable[Tensor]) -> Order:
-    """Principal order of a source from normalised images (B, C, H, W): whole images, no masking, in float32."""
+def compute_order(
+    source: Source, config: ViTConfig, batches: Iterable[Tensor], *, device: torch.device | None = None
+) -> Order:
+    """Principal order of a source from normalised images (B, C, H, W): whole images, no masking, in float32.
+
+    Runs on ``device``, by default where the source is.
+    """
     w = target_weights(source, source.depth, source.width, order="prefix", layers="first")
+    w = w if device is None else {name: value.to(device) for name, value in w.items()}
     centred = source.norm == "layer"
     device = w["cls_token"].device
     moments = torch.zeros(2 * source.depth + 1, source.width, source.width, device=device)

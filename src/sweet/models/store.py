@@ -100,7 +100,7 @@ def load_source(folder: Path) -> StoredSource:
         source = source_from_tensors(tensors, config, absorbed=info.get("absorbed", False))
     except (KeyError, TypeError) as problem:
         raise UserError(f"{folder / TENSORS[info['kind']]}: tensor {problem} is missing") from None
-    return StoredSource(source, config, MaeConfig(**info["mae"]), info)
+    return StoredSource(source, config, MaeConfig(**(info["mae"] or {})), info)
 
 
 def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any) -> tuple[nn.Module, dict[str, Any]]:

@@ -31,7 +31,7 @@ def unpack(slices: Tensor, mlp: str) -> dict[str, Tensor]:
     """
     depth, _, residual, inner = slices.shape
     qkv = slices[:, :3].transpose(2, 3).reshape(depth, 3 * inner, residual)
-    proj = slices[:, 3]
+    proj = slices[:, 3].contiguous()  # a view would keep all slices in memory
     if mlp == "swiglu":
         units = inner // 3
         triples = slices[:, 4:, :, : 3 * units].unflatten(3, (units, 3))  # L 8 R p 3

@@ -153,7 +153,7 @@ def target_weights(
             )
         )
     if depth > source.depth:
-        share = torch.tensor([1.0 / chosen.count(i) for i in chosen])
+        share = result[PROJ].new_tensor([1.0 / chosen.count(i) for i in chosen])
         for name in (PROJ, FC2, *WRITER_BIASES):
             result[name] = result[name] * share.view(-1, *[1] * (result[name].dim() - 1))
 
@@ -175,9 +175,9 @@ class _Cut:
     def writer(self, weight: Tensor) -> Tensor:
         """(n, R, c) -> (n, d, c): a matrix that adds to the stream, in the core's residual coordinates."""
         u = self.source.core.u
-        if u is None:
-            return self.written(weight.transpose(1, 2)).transpose(1, 2)
-        return self.written(u.t()).t() @ weight
+        if u is not None:
+            return self.written(u.t()).t() @ weight
+        return weight[:, : self.width] if self.write is None else self.write.t() @ weight
 
     def reader(self, weight: Tensor, gain: Tensor) -> Tensor:
         """(n, c, R) -> (n, c, d): a matrix that reads the stream; in principal order the norm's gain is folded in."""

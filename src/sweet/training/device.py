@@ -13,24 +13,7 @@ from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 
 from sweet.errors import UserError
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is the first of cuda, mps, cpu. Raises UserError for a device that this machine lacks."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in present:
-        raise UserError(f"device={name}: unknown, expected auto, cpu, cuda, cuda:N or mps")
-    if not present[device.type]:
-        raise UserError(f"device={name}: this machine has no {device.type} device")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device={name}: this machine has {torch.cuda.device_count()} cuda devices")
-    return device
+from sweet.models.device import resolve_device
 
 
 @functools.cache

@@ -22,12 +22,13 @@ from sweet.data import (
     should_pack,
     shuffled,
     step_generator,
+    without_path,
 )
 from sweet.errors import UserError
 from sweet.files import TENSORS, write_folder
 from sweet.models.config import ViTConfig
 from sweet.models.costs import pretraining_flops
-from sweet.models.mae import MaeConfig, MaskedAutoencoder, init_source
+from sweet.models.mae import MaeConfig, MaskedAutoencoder, init_decoder, init_source
 from sweet.models.moments import compute_order
 from sweet.models.store import FORMAT, load_source, read_config, source_tensors
 from sweet.plan import ranks_of, vit_config
@@ -48,7 +49,10 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     A finished run with ``resume`` changes nothing. Raises UserError for bad input, before anything is written.
     """
     if resume and (out / "config.json").is_file():
-        return dict(read_config(out, ("template", "dense"))["training"], out=str(out), finished_before=True)
+        info = read_config(out, ("template", "dense"))
+        if "training" not in info:
+            raise UserError(f"--out {out}: was not made by a pre-training that could be resumed")
+        return dict(info["training"], out=str(out), finished_before=True)
     if recipe.data.source is None:
         raise UserError(f"--data: recipe {recipe.name} names no images; give them, for example --data folder:PATH")
     config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
@@ -108,11 +112,8 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         quiet=quiet,
     )
     learned = _detached(model.source())
-    learned.order = compute_order(
-        learned,
-        config,
-        order_batches(data, recipe.data, config.img_size, recipe.template.order_images, recipe.workers),
-    )
+    whole = order_batches(data, recipe.data, config.img_size, recipe.template.order_images, recipe.workers)
+    learned.order = compute_order(learned, config, whole, device=accelerator.device)
     learned = absorb(learned)
     ranks = ranks_of(recipe) if recipe.template.constraint == "tucker" else None
     flops = pretraining_flops(
@@ -169,7 +170,9 @@ def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
     stored = load_source(Path(recipe.init_from))
     if stored.config != config:
         raise UserError(f"init_from={recipe.init_from}: its encoder is {stored.config}, the recipe says {config}")
-    if stored.mae != mae:
+    if not stored.source.decoder:  # a converted checkpoint
+        stored.source.decoder = init_decoder(config, mae, torch.Generator().manual_seed(recipe.seed))
+    elif stored.mae != mae:
         raise UserError(f"init_from={recipe.init_from}: its decoder is {stored.mae}, the recipe says {mae}")
     if stored.info["constraint"] != recipe.template.constraint:
         raise UserError(
@@ -242,12 +245,6 @@ def data_info(keys: DataKeys, classes: list[str] | None) -> dict[str, Any]:
         "crop": "short side resized, centre cropped",
         "classes": classes,
     }
-
-
-def without_path(spec: str) -> str:
-    """A data source as it may be told to others: its kind and last folder, not where it lies on this machine."""
-    kind, _, place = spec.partition(":")
-    return f"{kind}:{Path(place).name}" if "/" in place else spec
 
 
 def packed(images: ImageSource, img_size: int) -> ImageSource | Packed:

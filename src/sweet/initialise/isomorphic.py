@@ -1,0 +1,109 @@
+"""Isomorphic Pruning (Fang et al., ECCV 2024, arXiv 2407.04616), forced to exactly L blocks and H heads (methods 5.2).
+
+Parts of a network that are pruned together form a group, and only groups of the same kind compete. Of a ViT these are
+the channels of the residual stream (one group for the whole network), the hidden units of each block and the heads of
+each block. The score of a member is first-order Taylor, the sum of |w * gradient| over everything that would go with
+it (weights and norm gains, no biases, as released), divided by its group's mean; a head's is the mean over its
+channels.
+
+The released recipe scores a classifier on 50 batches of 64; a source has none, so the loss is its own: masked
+autoencoding through its decoder, whole images, centre crop, ``budget`` of them drawn by ``seed``. Counts are fixed by
+the size, which makes the ranking global over the network for the stream and within a block for units and heads. Depth
+is not pruned in the release; blocks are chosen by rule and scores are taken over the chosen ones. Kept parts keep
+their order and scale. Fine-tuning follows like any other's; the release distils for 300 epochs.
+
+Switch: ``layers`` first (default) or even.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sweet.data import ImageSource, eval_batches, shuffled, step_generator
+from sweet.models.config import ViTConfig
+from sweet.models.mae import reconstruct, sincos
+from sweet.models.store import StoredSource, source_tensors
+from sweet.template.sizes import Size, hidden_features
+from sweet.template.slices import FC1, FC2, PROJ, QKV
+from sweet.template.target import target_layers
+
+from .selection import Selection, channels, cut
+
+BATCH = 64
+
+
+def initialise(
+    source: StoredSource,
+    size: Size,
+    *,
+    data: ImageSource | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+    layers: Literal["even", "first"] = "first",
+) -> dict[str, Tensor]:
+    """Weights cut from a dense source that is at least as deep and wide; needs ``data``."""
+    if data is None:
+        raise ValueError("isomorphic: needs images")
+    config, told = source.config, source.info["data"]
+    images = data.select(shuffled(len(data), seed)[:budget])
+    batches = eval_batches(images, batch_size=BATCH, img_size=config.img_size, mean=told["mean"], std=told["std"])
+    chosen = target_layers(config.depth, size.depth, layers)
+    scores = group_scores(taylor(source, (batch for batch, _ in batches), seed), config, chosen)
+    keep = Selection(
+        chosen,
+        residual=best(scores.residual, size.width),
+        inner=channels(best(scores.heads, size.heads), config.head_dim),
+        hidden=best(scores.hidden, hidden_features(size.width, config.mlp)),
+    )
+    return cut(source.source, keep)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of the stream's channels (D,), and for each of n blocks of its heads (n, H) and hidden units (n, h)."""
+
+    residual: Tensor
+    heads: Tensor
+    hidden: Tensor
+
+
+def taylor(source: StoredSource, batches: Iterable[Tensor], seed: int) -> dict[str, Tensor]:
+    """|w * gradient| of every weight (timm's names, ``decoder.*``); gradients of the MAE loss summed over batches."""
+    config, mae = source.config, source.mae
+    tensors = {name: value for name, value in source_tensors(source.source).items() if not name.startswith("order.")}
+    weights = {name: value.detach().clone().requires_grad_() for name, value in tensors.items()}
+    positions = sincos(config.grid, mae.decoder_width)
+    for step, images in enumerate(batches):
+        noise = torch.rand(len(images), config.patches, generator=step_generator(seed, step, 0, "mask"))
+        reconstruct(weights, images, noise, config, mae, positions).loss.backward()
+    return {name: (w * w.grad).abs().detach() for name, w in weights.items() if w.grad is not None}
+
+
+def group_scores(products: Mapping[str, Tensor], config: ViTConfig, layers: Sequence[int]) -> Scores:
+    """Sums of ``products`` (|w * gradient|) over all that goes with a channel, head or hidden unit of ``layers``.
+
+    The network ends in a decoder (``decoder.embed``), or in any other reader of the stream called ``head``.
+    """
+    residual = products["patch_embed.proj.weight"].flatten(1).sum(1) + products["norm.weight"]
+    residual = residual + sum(
+        products[end].sum(0) for end in ("decoder.embed.weight", "head.weight") if end in products
+    )
+    heads, hidden = [], []
+    for layer in layers:
+        qkv, proj, fc1, fc2 = (products[f"blocks.{layer}.{name}"] for name in (QKV, PROJ, FC1, FC2))
+        norms = products[f"blocks.{layer}.norm1.weight"] + products[f"blocks.{layer}.norm2.weight"]
+        residual = residual + norms + qkv.sum(0) + fc1.sum(0) + proj.sum(1) + fc2.sum(1)
+        of_channels = qkv.sum(1).view(3, -1).sum(0) + proj.sum(0)
+        heads.append(of_channels.view(-1, config.head_dim).mean(1))
+        hidden.append(fc1.sum(1).view(-1, fc2.shape[1]).sum(0) + fc2.sum(0))
+    return Scores(*(s / s.mean(-1, keepdim=True) for s in (residual, torch.stack(heads), torch.stack(hidden))))
+
+
+def best(scores: Tensor, count: int) -> Tensor:
+    """Indices of the ``count`` highest scores along the last axis, ascending."""
+    return scores.topk(count).indices.sort(-1).values

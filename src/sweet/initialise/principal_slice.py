@@ -1,0 +1,32 @@
+"""The principal rotation on a dense source (methods 16): the strongest rival of a template that we know.
+
+The same rotation, gains, layer rules and growth as SWEET's, only the source is an unconstrained MAE (or any checkpoint
+that was converted). Related: SliceGPT (Ashkboos et al., ICLR 2024, arXiv 2401.15024), which rotates each block apart.
+
+Switch: ``layers`` even (default) or first.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from sweet.data import ImageSource
+from sweet.models.store import StoredSource
+from sweet.template.sizes import Size
+
+from . import sweet
+
+
+def initialise(
+    source: StoredSource,
+    size: Size,
+    *,
+    data: ImageSource | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+    layers: Literal["even", "first"] = "even",
+) -> dict[str, Tensor]:
+    """Weights of any depth and width; raises UserError where no order was computed."""
+    return sweet.initialise(source, size, seed=seed, order="principal", layers=layers)

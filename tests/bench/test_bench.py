@@ -1,0 +1,194 @@
+"""A bench from the recipe to the table: every cell once, also when it is killed on the way."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweet.bench import run, table
+from sweet.bench.protocols import ARMS, PROTOCOLS, Protocol
+from sweet.errors import UserError
+from sweet.files import read_json, sha256
+
+TINY = Protocol(
+    name="tiny",
+    pretrain=str(Path(__file__).parents[1] / "tiny.yaml"),
+    sizes=("L2H2", "L1H1"),
+    arms=("random", "weight_selection", "sweet"),
+    seeds=2,
+    finetune={
+        "max_steps": 3,
+        "batch_size": 16,
+        "workers": 0,
+        "optim": {"precision": "fp32"},
+        "data": {"augment": "crop", "val_split": "test"},
+    },
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_protocol(processes: ForkServerContext) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROTOCOLS, ("tiny", "micro"), TINY)
+        patch.setattr(table.multiprocessing, "get_context", lambda _: processes)
+        patch.setattr(table.os, "cpu_count", lambda: 1)  # so small a step is slower with two threads
+        yield
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A whole bench by two workers, and what it returned."""
+    out = tmp_path_factory.mktemp("results")
+    return out, run("tiny", protocol="micro", out=out, workers=2, device="cpu", quiet=True)
+
+
+def numbers(out: Path) -> dict[tuple[str, int], tuple[float, ...]]:
+    """What each run measured, all that is not a time."""
+    return {
+        (path.stem, one["seed"]): (one["top1"], one["top5"], one["test_loss"], one["train_loss"])
+        for path in sorted((out / "tiny" / "tiny").glob("*.json"))
+        for one in read_json(path)["runs"]
+    }
+
+
+def test_every_cell_is_measured(measured: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = measured
+    assert (summary["measured"], summary["open"], summary["failed"]) == (12, 0, [])
+    assert summary["chance_top1"] == 10.0
+    assert [row["start"] for row in summary["top1"]] == list(TINY.arms)
+    assert {(row["sweet against"], row["size"]) for row in summary["comparison"]} == {
+        (arm, size) for arm in ("random", "weight_selection") for size in TINY.sizes
+    }
+    found = numbers(out)
+    assert set(found) == {
+        (f"classify-{arm}-{size}", seed) for arm in TINY.arms for size in TINY.sizes for seed in (0, 1)
+    }
+    assert len(set(found.values())) == 12  # no two cells are the same run
+    cell = read_json(out / "tiny" / "tiny" / "classify-weight_selection-L1H1.json")
+    assert (cell["protocol"], cell["table"], cell["method"], cell["n_train"]) == (
+        "tiny",
+        "tiny",
+        "weight_selection",
+        64,
+    )
+    assert cell["source"].startswith("tiny-none-")
+    assert {path.name for path in (out / "tiny" / "sources").iterdir()} == {"dense.json", "template.json"}
+    assert "| sweet |" in (out / "tiny" / "tiny" / "table.md").read_text()
+    assert (out / "tiny" / "tiny" / "table.png").stat().st_size > 1000
+
+
+def test_a_finished_bench_measures_nothing(measured: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = measured
+    results = sorted((out / "tiny" / "tiny").glob("*.json"))
+    before = [(path.stat().st_mtime_ns, sha256(path)) for path in results]
+    assert run("tiny", protocol="micro", out=out, workers=1, device="cpu", quiet=True) == summary
+    assert [(path.stat().st_mtime_ns, sha256(path)) for path in results] == before
+
+
+def test_a_part_can_be_asked_for(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """One worker, one cell: the same numbers as two workers gave in the whole table."""
+    summary = run(
+        "tiny", protocol="micro", out=tmp_path, methods=["sweet"], sizes=["L1H1"], seeds=1, workers=1, device="cpu"
+    )
+    assert summary["measured"] == 1
+    assert numbers(tmp_path).items() < numbers(measured[0]).items()
+
+
+def test_no_time_left(tmp_path: Path) -> None:
+    summary = run("tiny", protocol="micro", out=tmp_path, max_minutes=0, workers=1, device="cpu", quiet=True)
+    assert (summary["measured"], summary["open"]) == (0, 12)
+
+
+def test_a_failed_cell_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    larger = replace(TINY, sizes=("L3H2",), arms=("weight_selection", "random"), seeds=1)
+    monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), larger)
+    summary = run("tiny", protocol="micro", out=tmp_path, workers=1, device="cpu", quiet=True)
+    assert summary["measured"] == 1
+    [failed] = summary["failed"]
+    assert failed.startswith("weight_selection L3H2 seed 0: UserError: ") and "larger than the source" in failed
+    assert not (tmp_path / "tiny" / "tiny" / "classify-weight_selection-L3H2.json").exists()
+
+
+def test_killed_it_goes_on(processes: ForkServerContext, measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    told = {"protocol": TINY, "out": tmp_path, "workers": 1}
+    script = str(Path(__file__).with_name("bench_process.py"))
+
+    def start() -> Any:
+        process = processes.Process(target=runpy.run_path, args=(script, {"JOB": told}))
+        process.start()
+        return process
+
+    process = start()
+    await_that(lambda: len(numbers(tmp_path)) >= 2, process.is_alive)
+    workers = children(process.pid)
+    process.kill()
+    process.join()
+    await_that(lambda: not any(map(alive, workers)))  # nobody goes on in secret
+    kept = {path.name: read_json(path)["runs"] for path in (tmp_path / "tiny" / "tiny").glob("*.json")}
+    assert 2 <= len(numbers(tmp_path)) < 12
+
+    again = start()
+    again.join(120)
+    assert again.exitcode == 0
+    for name, runs in kept.items():
+        now = read_json(tmp_path / "tiny" / "tiny" / name)["runs"]
+        assert [one for one in now if one in runs] == runs  # with its seconds: not measured again
+    assert numbers(tmp_path) == numbers(measured[0])
+
+
+def await_that(condition: Any, still: Any = lambda: True, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert still() and time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def children(parent: int) -> list[int]:
+    """Processes below another one, where the system tells."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        if int(status[1]) == parent:
+            found.append(int(folder.name))
+    return found
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_what_is_asked_for_is_checked_first(tmp_path: Path) -> None:
+    for options, message in (
+        ({"protocol": "huge"}, "bench tiny --protocol huge: unknown"),
+        ({"methods": ["sweet", "magic"]}, "--methods magic: not in this table"),
+        ({"sizes": ["L7H7"]}, "--sizes L7H7: not in this table"),
+        ({"data": "folder:nowhere"}, "--data folder:nowhere: no such folder"),
+        ({"device": "tpu"}, "device=tpu"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run("tiny", **({"protocol": "micro", "out": tmp_path / "out"} | options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_protocols_are_consistent() -> None:
+    for (name, _), told in PROTOCOLS.items():
+        assert set(told.arms) <= set(ARMS), name
+        assert {ARMS[arm].source for arm in told.arms} - {None} <= set(told.sources), name
+        table.source_recipe(told, next(iter(told.sources)), "shapes:")
+        recipe = table.finetune_recipe(told, table.source_recipe(told, "template", "shapes:"), "shapes:", 1)
+        assert recipe.seed == 1 and recipe.data.label_seed == 0

@@ -1,0 +1,99 @@
+"""Tables from numbers: what counts as a gain, and that unequal budgets never meet in one cell."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweet.bench.figures import picture
+from sweet.bench.results import add_run, comparison, markdown, mean_and_spread, paired, read_table, result_path, verdict
+from sweet.files import read_json
+
+HEAD: dict[str, Any] = {"recipe_hash": "a", "n_train": 10, "test_images": 5, "chance_top1": 10.0}
+
+
+def cell(arm: str, size: str, *values: float, first_seed: int = 0) -> dict[str, Any]:
+    runs = [{"seed": seed, "top1": value} for seed, value in enumerate(values, first_seed)]
+    return HEAD | {"arm": arm, "size": size, "runs": runs}
+
+
+def table(*cells: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(one["arm"], one["size"]): one for one in cells}
+
+
+def test_mean_and_spread() -> None:
+    assert mean_and_spread([1.0, 2.0, 6.0]) == (3.0, pytest.approx(math.sqrt(7)))
+    mean, spread = mean_and_spread([4.0])
+    assert mean == 4 and math.isnan(spread)
+
+
+def test_differences_are_paired_by_seed() -> None:
+    difference, error, n = paired({0: 5.0, 1: 9.0, 2: 1.0}, {2: 0.0, 1: 6.0, 7: 99.0})
+    assert (difference, error, n) == (2.0, pytest.approx(math.sqrt(2) / math.sqrt(2)), 2)
+
+
+@pytest.mark.parametrize(
+    ("difference", "error", "said"),
+    [
+        (1.0, 0.4, "gain"),
+        (-1.0, 0.4, "worse"),
+        (1.0, 0.6, "no gain"),
+        (-1.0, 0.6, "no gain"),
+        (0.0, 0.0, "no gain"),
+        (0.1, 0.0, "gain"),
+        (50.0, math.nan, "no gain"),  # one seed shows nothing
+    ],
+)
+def test_verdict(difference: float, error: float, said: str) -> None:
+    assert verdict(difference, error) == said
+
+
+def test_markdown() -> None:
+    cells = table(cell("random", "L1H1", 10.0, 12.0), cell("random", "L2H2", 20.0), cell("sweet", "L1H1", 30.126))
+    assert markdown(cells, ["random", "sweet"], ["L1H1", "L2H2"]).splitlines() == [
+        "| start | L1H1 | L2H2 | average |",
+        "|---|---|---|---|",
+        "| random | 11.00 ± 1.41 (2) | 20.00 (1) | 15.50 |",
+        "| sweet | 30.13 (1) | - | - |",
+    ]
+
+
+def test_comparison_needs_common_seeds() -> None:
+    cells = table(
+        cell("sweet", "L1H1", 12.0, 15.0),
+        cell("random", "L1H1", 10.0, 11.0),
+        cell("sweet", "L2H2", 12.0),
+        cell("random", "L2H2", 11.0),
+        cell("sweet", "L3H3", 12.0),
+        cell("random", "L3H3", 11.0, first_seed=1),
+        cell("sweet", "L4H4", 12.0),
+    )
+    assert comparison(cells, "sweet", "random", ["L1H1", "L2H2", "L3H3", "L4H4"]) == [
+        {"size": "L1H1", "difference": 3.0, "standard_error": 1.0, "seeds": 2, "verdict": "gain"},
+        {"size": "L2H2", "difference": 1.0, "standard_error": None, "seeds": 1, "verdict": "no gain"},
+    ]
+
+
+def test_runs_of_one_cell_gather_in_one_file(tmp_path: Path) -> None:
+    path = result_path(tmp_path, "micro", "table1", "sweet", "L2H2")
+    assert path == tmp_path / "micro" / "table1" / "classify-sweet-L2H2.json"
+    head = HEAD | {"arm": "sweet", "size": "L2H2"}
+    for seed, top1 in ((1, 11.0), (0, 10.0), (1, 12.0)):
+        add_run(path, head, {"seed": seed, "top1": top1})
+    assert read_json(path)["runs"] == [{"seed": 0, "top1": 10.0}, {"seed": 1, "top1": 12.0}]
+    assert list(read_table(tmp_path, "micro", "table1")) == [("sweet", "L2H2")]
+    before = path.read_bytes()
+    for other in ({"recipe_hash": "b"}, {"n_train": 11}, {"test_images": 6}):
+        with pytest.raises(ValueError, match=f"{next(iter(other))} is .*, this run has"):
+            add_run(path, head | other, {"seed": 2, "top1": 99.0})
+    assert path.read_bytes() == before
+
+
+def test_picture(tmp_path: Path) -> None:
+    cells = table(cell("random", "L1H1", 10.0, 12.0), cell("sweet", "L1H1", 30.0), cell("new_arm", "L2H2", 5.0))
+    picture(cells, ["random", "sweet", "new_arm"], ["L1H1", "L2H2"], tmp_path / "a.png", title="x")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

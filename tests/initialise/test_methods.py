@@ -1,0 +1,163 @@
+"""What all initialisers have in common: one signature, every size that they promise, one line for what they refuse."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sweet.data import ImageSource
+from sweet.errors import UserError
+from sweet.initialise import COMMON, NAMES, Weights, initialise, switches
+from sweet.models.forward import encode, patchify
+from sweet.models.store import StoredSource
+from sweet.models.vit import build_vit
+from sweet.template.sizes import Size
+
+Wide = Callable[..., StoredSource]
+
+# A row for each initialiser: what its switches may be besides their defaults.
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "sweet": [{"order": "prefix", "layers": "first"}],
+    "principal_slice": [{"layers": "first"}],
+    "weight_selection": [{"rule": r, "layers": "even"} for r in ("consecutive", "random_consistent", "whole_heads")],
+    "isomorphic": [{"layers": "even"}],
+    "tleg": [],
+    "mimetic": [{"alpha_qk": 0.5, "beta_vo": 1}],
+    "random": [],
+}
+BENCH = ("L3H12", "L6H12", "L6H6", "L12H6", "L12H3")
+ODD = ("L1H1", "L5H7", "L16H14")
+
+both_families = pytest.mark.parametrize("family", ["eva", "vit"])
+
+
+def make(method: str, source: StoredSource, size: str, images: ImageSource, **given: Any) -> Weights:
+    budget = 8 if NAMES[method].images else None
+    return initialise(method, source, Size.parse(size, 4), data=images, budget=budget, **given)
+
+
+def beyond(size: str) -> bool:
+    return size == "L16H14"
+
+
+def test_every_initialiser_is_registered_and_has_the_one_signature() -> None:
+    assert set(ROWS) == set(NAMES)
+    for name in NAMES:
+        parameters = inspect.signature(import_module(f"sweet.initialise.{name}").initialise).parameters
+        assert tuple(parameters)[: len(COMMON)] == COMMON
+        kinds = [p.kind for p in parameters.values()]
+        assert kinds == [inspect.Parameter.POSITIONAL_OR_KEYWORD] * 2 + [inspect.Parameter.KEYWORD_ONLY] * len(
+            kinds[2:]
+        )
+        assert [parameters[p].default for p in ("data", "budget", "seed")] == [None, None, 0]
+        assert import_module(f"sweet.initialise.{name}").__doc__
+
+
+@pytest.mark.parametrize(
+    ("size", "family"), [*((size, "eva") for size in (*BENCH, *ODD)), *((size, "vit") for size in ODD)]
+)
+@pytest.mark.parametrize("method", ROWS)
+def test_every_method_makes_every_size(method: str, size: str, family: str, wide: Wide, images: ImageSource) -> None:
+    source = wide(family)
+    if beyond(size) and not NAMES[method].grows:
+        with pytest.raises(UserError, match=f"--method {method}: L16H14 is larger than the source L12H12"):
+            make(method, source, size, images)
+        return
+    weights = make(method, source, size, images)
+    target = Size.parse(size, 4)
+    config = source.config.resized(target.depth, target.heads)
+    vit = build_vit(config, weights)  # raises for any name or shape that timm does not know
+    pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        features = vit.forward_features(pixels)
+        assert features.isfinite().all() and not torch.allclose(features[0], features[1])
+        torch.testing.assert_close(encode(weights, patchify(pixels, 4), config), features, rtol=1e-3, atol=1e-4)
+    for name, value in weights.items():
+        if name.startswith("decoder."):
+            assert value.shape[:1] == source.source.decoder[name.removeprefix("decoder.")].shape[:1]
+            assert name != "decoder.embed.weight" or value.shape[1] == config.width
+
+
+@both_families
+@pytest.mark.parametrize("method", ROWS)
+def test_switches_do_something_and_the_seed_repeats(method: str, family: str, wide: Wide, images: ImageSource) -> None:
+    source = wide(family)
+    default = make(method, source, "L5H7", images, seed=3)
+    again = make(method, source, "L5H7", images, seed=3)
+    assert default.keys() == again.keys() and all(torch.equal(default[name], again[name]) for name in default)
+    for given in ROWS[method]:
+        other = make(method, source, "L5H7", images, seed=3, **given)
+        assert {n: v.shape for n, v in other.items()} == {n: v.shape for n, v in default.items()}
+        assert not all(torch.equal(default[name], other[name]) for name in default), given
+
+
+@pytest.mark.parametrize("method", [name for name in NAMES if not NAMES[name].dense])
+def test_a_template_is_a_source_too(method: str, wide: Wide, images: ImageSource) -> None:
+    source = wide("eva", "tucker")
+    assert build_vit(source.config.resized(5, 7), make(method, source, "L5H7", images))
+
+
+def test_principal_slice_is_sweets_cut_of_a_dense_source(wide: Wide, images: ImageSource) -> None:
+    ours, theirs = (make(method, wide("vit"), "L6H6", images) for method in ("sweet", "principal_slice"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("method", [name for name in NAMES if NAMES[name].dense])
+def test_a_template_is_refused_where_weights_are_selected(method: str, wide: Wide, images: ImageSource) -> None:
+    with pytest.raises(UserError, match=f"--method {method}: needs a dense source"):
+        make(method, wide("eva", "tucker"), "L6H6", images)
+
+
+@pytest.mark.parametrize("size", ["L13H12", "L12H13"])
+def test_one_side_beyond_the_source_is_beyond_it(size: str, wide: Wide, images: ImageSource) -> None:
+    with pytest.raises(UserError, match="larger than the source"):
+        make("weight_selection", wide("eva"), size, images)
+
+
+def test_mistakes_are_one_line(wide: Wide, make_source: Callable[..., StoredSource], images: ImageSource) -> None:
+    for method, given, message in (
+        ("magic", {}, "--method magic: unknown, expected one of sweet, "),
+        ("random", {"order": "prefix"}, "order=prefix: --method random has no such switch; its switches: none"),
+        ("sweet", {"rule": "uniform"}, "rule=uniform: --method sweet has no such switch; its switches: order, layers"),
+        ("weight_selection", {"rule": "best"}, "rule=best: expected one of uniform, consecutive, random_consistent, "),
+        ("mimetic", {"alpha_qk": "much"}, "alpha_qk=much: should be a number"),
+    ):
+        with pytest.raises(UserError, match=message):
+            initialise(method, wide("eva"), Size(6, 6, 4), data=images, **given)
+    with pytest.raises(UserError, match="--method isomorphic: looks at images; name some with --fit"):
+        initialise("isomorphic", wide("eva"), Size(6, 6, 4))
+    with pytest.raises(UserError, match="order=principal: this source has no principal order; use order=prefix"):
+        initialise("sweet", make_source("eva"), Size(1, 1, 8))
+    with pytest.raises(ValueError, match="head_dim is 64, the source has 4"):
+        initialise("sweet", wide("eva"), Size(6, 6))
+
+
+def test_switches_are_read_from_text() -> None:
+    assert switches("mimetic", {"beta_qk": "1", "alpha_vo": None}) == {
+        "alpha_qk": 0.7,
+        "beta_qk": 1.0,
+        "alpha_vo": 0.4,
+        "beta_vo": 0.4,
+    }
+    assert switches("weight_selection") == {"rule": "uniform", "layers": "first"}
+    assert switches("random") == {}
+
+
+def test_a_source_is_not_changed(wide: Wide, images: ImageSource) -> None:
+    from sweet.models.store import source_tensors
+
+    def copy(source: StoredSource) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in source_tensors(source.source).items()}
+
+    for family in ("eva", "vit"):
+        before = copy(wide(family))
+        for method in NAMES:
+            make(method, wide(family), "L5H7", images)
+        after = copy(wide(family))
+        assert all(torch.equal(before[name], after[name]) for name in before)

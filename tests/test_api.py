@@ -1,0 +1,107 @@
+"""The Python interface: three lines to a plain timm model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from timm.models.eva import Eva
+from torch import nn
+
+import sweet
+from sweet.files import read_json, read_tensors
+
+IMAGES = torch.linspace(-1, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)
+
+
+def build(folder: Path, depth: int, heads: int, **options: object) -> nn.Module:
+    source = sweet.load(folder)
+    assert isinstance(source, sweet.SourceModel)
+    return source.build(depth, heads, **options)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_the_three_lines_of_the_readme(template: Path) -> None:
+    source = sweet.load(str(template))
+    vit = source.build(depth=1, heads=1, num_classes=7)  # type: ignore[operator]
+    assert vit(IMAGES).shape == (2, 7)
+    assert type(vit) is Eva and not vit.training
+    assert all(parameter.device.type == "cpu" and parameter.requires_grad for parameter in vit.parameters())
+
+
+@pytest.mark.parametrize("kind", ["template", "dense"])
+@pytest.mark.parametrize(("depth", "heads"), [(1, 1), (2, 2), (1, 3), (3, 2), (4, 4)])
+def test_any_size_from_any_source(kind: str, depth: int, heads: int, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(kind)
+    for order in ("principal", "prefix"):
+        vit = build(folder, depth, heads, order=order)
+        assert (len(vit.blocks), vit.embed_dim) == (depth, 8 * heads)  # type: ignore[arg-type]
+        with torch.no_grad():
+            features = vit(IMAGES)
+        assert features.shape == (2, 8 * heads) and features.isfinite().all()
+        assert not torch.equal(features[0], features[1])
+
+
+@torch.no_grad()
+def test_build_is_what_init_writes(template: Path, model: Path) -> None:
+    written = sweet.load(model)
+    assert isinstance(written, Eva)
+    torch.testing.assert_close(build(template, 2, 2)(IMAGES), written(IMAGES), rtol=0, atol=0)
+    expected = read_tensors(model / "model.safetensors")
+    assert {name for name, _ in written.named_parameters()} == set(expected)
+    assert all(torch.equal(value, expected[name]) for name, value in written.named_parameters())
+
+
+@torch.no_grad()
+def test_options(template: Path) -> None:
+    small, same = build(template, 2, 1), build(template, 2, 1)
+    assert torch.equal(small(IMAGES), same(IMAGES))
+    larger = build(template, 2, 1, img_size=32, in_chans=1, num_classes=3)
+    assert larger(torch.zeros(1, 1, 32, 32)).shape == (1, 3)
+    assert not torch.equal(build(template, 2, 1, order="prefix")(IMAGES), small(IMAGES))
+    wider = [build(template, 2, 3, seed=seed).blocks[0].attn.qkv.weight for seed in (0, 0, 1)]  # type: ignore[index, union-attr]
+    assert torch.equal(wider[0], wider[1]) and not torch.equal(wider[0], wider[2])
+    heads = [build(template, 1, 1, num_classes=5, seed=seed).head.weight for seed in (0, 1)]  # type: ignore[union-attr]
+    assert not torch.equal(heads[0], heads[1])  # type: ignore[arg-type]
+    assert build(template, 2, 1, drop_path_rate=0.5).blocks[1].drop_path1.drop_prob == 0.5  # type: ignore[index, union-attr]
+
+
+def test_info_is_the_config_file(template: Path) -> None:
+    source = sweet.load(template)
+    assert isinstance(source, sweet.SourceModel)
+    assert source.info == read_json(template / "config.json")
+    assert source.info["kind"] == "template"
+
+
+@torch.no_grad()
+def test_load_of_a_model_folder(classifier: Path) -> None:
+    vit = sweet.load(classifier)
+    assert isinstance(vit, Eva) and vit(IMAGES).shape == (2, 10)
+    features = sweet.load(classifier, num_classes=0)
+    assert isinstance(features, Eva) and features(IMAGES).shape == (2, 16)
+    torch.testing.assert_close(vit.head(features(IMAGES)), vit(IMAGES))
+    other = sweet.load(classifier, num_classes=4)
+    assert isinstance(other, Eva) and other(IMAGES).shape == (2, 4)
+
+
+def test_impossible_sizes_and_foreign_folders(template: Path, tmp_path: Path) -> None:
+    for depth, heads in ((0, 2), (2, 0), (-1, 1)):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            build(template, depth, heads)
+    with pytest.raises((ValueError, sweet.UserError), match="sideways"):
+        build(template, 1, 1, order="sideways")
+    with pytest.raises((ValueError, sweet.UserError), match="outer"):
+        build(template, 1, 1, layers="outer")
+    with pytest.raises(sweet.UserError, match="not a sweet folder"):
+        sweet.load(tmp_path)
+    with pytest.raises(sweet.UserError, match="no such folder"):
+        sweet.load(tmp_path / "nowhere")
+
+
+def test_names() -> None:
+    assert set(sweet.__all__) <= set(dir(sweet)) | {"SourceModel", "load"}
+    for name in sweet.__all__:
+        assert getattr(sweet, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = sweet.nothing
