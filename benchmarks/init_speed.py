@@ -9,22 +9,22 @@ so that both the principal slice and the paper's prefix are timed. The contestan
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 
 import timm
 import torch
+from report import report
 
 from sweet.api import SourceModel
-from sweet.models.mae import MaeConfig, init_source
+from sweet.models.config import MaeConfig
+from sweet.models.mae import init_source
 from sweet.models.store import StoredSource
 from sweet.plan import ranks_of, vit_config
 from sweet.recipe import PretrainRecipe, load_recipe
 from sweet.template.order import Order
 from sweet.template.target import absorb
-from sweet.training.begin import environment
 
 
 def main() -> None:
@@ -64,12 +64,8 @@ def main() -> None:
             if name != "timm"
         },
         "rounds": args.rounds,
-        "environment": environment(),
     }
-    print(json.dumps(result, indent=2))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, args.json)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,20 @@ take turns step by step, so that a drifting machine slows both. The ratio is the
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 
 import torch
+from report import report
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from sweet.data import Batches, Packed
-from sweet.models.config import ViTConfig
+from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.forward import patchify
-from sweet.models.mae import MaeConfig, MaskedAutoencoder, init_source, patch_targets, sincos, split_patches
+from sweet.models.mae import MaskedAutoencoder, init_source, patch_targets, sincos, split_patches
 from sweet.models.vit import materialised
-from sweet.training.begin import environment
 from sweet.training.device import keep_memory, resolve_precision, use_plain_attention
 
 CONFIG = ViTConfig(depth=12, heads=12, head_dim=16, img_size=32, patch_size=4)
@@ -118,12 +117,8 @@ def main() -> None:
         "rounds": args.rounds,
         "batch": args.batch,
         "precision": precision,
-        "environment": environment(),
     }
-    print(json.dumps(result, indent=2))
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, args.json)
 
 
 if __name__ == "__main__":

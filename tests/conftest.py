@@ -110,8 +110,8 @@ def make_source() -> Callable[..., StoredSource]:
     """
     import torch
 
-    from sweet.models.config import ViTConfig
-    from sweet.models.mae import MaeConfig, init_source
+    from sweet.models.config import MaeConfig, ViTConfig
+    from sweet.models.mae import init_source
     from sweet.models.moments import compute_order
     from sweet.models.store import StoredSource
 

@@ -70,7 +70,8 @@ def test_a_larger_batch_costs_more_and_rebuilds_no_more() -> None:
 def test_numbers_are_those_of_the_source_that_is_made() -> None:
     import torch
 
-    from sweet.models.mae import MaeConfig, init_source
+    from sweet.models.config import MaeConfig
+    from sweet.models.mae import init_source
     from sweet.template.tucker import Tucker
 
     micro = recipe("micro", "model.depth=2", "model.heads=3")

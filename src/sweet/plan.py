@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sweet.files import TENSORS
-from sweet.models.config import ViTConfig
-from sweet.models.costs import default_ranks, mae_image_flops, pretraining_flops, template_parameters
+from sweet.models.config import MaeConfig, ViTConfig
+from sweet.models.costs import default_ranks, pretraining_flops, template_parameters
 from sweet.recipe import ModelKeys, PretrainRecipe
 from sweet.template.sizes import Size, cost
 
@@ -67,19 +67,9 @@ def plan(recipe: PretrainRecipe) -> dict[str, Any]:
     """Everything about a pre-training run that can be known without running it."""
     config = vit_config(recipe.model, recipe.data.img_size)
     ranks = ranks_of(recipe) if recipe.template.constraint == "tucker" else None
-    mae = recipe.mae
-    image = mae_image_flops(
-        config, mask_ratio=mae.mask_ratio, decoder_width=mae.decoder_width, decoder_depth=mae.decoder_depth
-    )
-    rebuild = pretraining_flops(
-        config,
-        images=0,
-        steps=1,
-        ranks=ranks,
-        mask_ratio=mae.mask_ratio,
-        decoder_width=mae.decoder_width,
-        decoder_depth=mae.decoder_depth,
-    )
+    mae = MaeConfig(**recipe.mae.model_dump())
+    step = pretraining_flops(config, mae, images=recipe.batch_size, steps=1, ranks=ranks)
+    rebuild = pretraining_flops(config, mae, images=0, steps=1, ranks=ranks)
     slices = template_parameters(config.depth, config.width, ranks or (1, 1, 1))
     result: dict[str, Any] = {
         "recipe": recipe.name,
@@ -90,7 +80,7 @@ def plan(recipe: PretrainRecipe) -> dict[str, Any]:
         "epochs": recipe.epochs,
         "max_steps": recipe.max_steps,
         "batch_size": recipe.batch_size,
-        "step_gflops": round((3 * image * recipe.batch_size + rebuild) / 1e9, 2),
+        "step_gflops": round(step / 1e9, 2),
         "writes": [TENSORS["template" if ranks else "dense"], *RUN_FILES],
     }
     if ranks:
@@ -98,7 +88,7 @@ def plan(recipe: PretrainRecipe) -> dict[str, Any]:
             "ranks": list(ranks),
             "template_params_m": round((slices["core"] + slices["scalers"]) / 1e6, 3),
             "share_of_slices": round((slices["core"] + slices["scalers"]) / slices["slices"], 3),
-            "rebuild_share_of_step": round(rebuild / (3 * image * recipe.batch_size + rebuild), 3),
+            "rebuild_share_of_step": round(rebuild / step, 3),
         }
     result["sizes"] = size_table(config, bench_sizes(config.head_dim), num_classes=1000)
     return result

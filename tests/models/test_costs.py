@@ -27,10 +27,7 @@ def test_mae_image_flops(stored: StoredSource) -> None:
     images, noise = torch.randn(1, 3, 16, 16), torch.rand(1, 16)
     with FlopCounterMode(display=False) as counter:
         reconstruct(w, images, noise, config, mae, sincos(config.grid, mae.decoder_width))
-    stated = mae_image_flops(
-        config, mask_ratio=mae.mask_ratio, decoder_width=mae.decoder_width, decoder_depth=mae.decoder_depth
-    )
-    assert stated == counter.get_total_flops()
+    assert mae_image_flops(config, mae) == counter.get_total_flops()
 
 
 def test_vit_flops(stored: StoredSource) -> None:

@@ -22,8 +22,8 @@ from sweet.errors import UserError
 from sweet.files import read_tensors, sha256
 from sweet.template.sizes import hidden_features
 
-from .config import ViTConfig
-from .mae import MaeConfig, sincos
+from .config import MaeConfig, ViTConfig
+from .mae import sincos
 from .vit import encoder_shapes
 
 HEAD = ("head.", "fc_norm.", "head_drop.", "attn_pool.")

@@ -1,4 +1,4 @@
-"""The shape of a Vision Transformer, in numbers that fit into a JSON file. Imports no torch."""
+"""The shape of a Vision Transformer and of its MAE decoder, in numbers that fit into a JSON file. Imports no torch."""
 
 from __future__ import annotations
 
@@ -69,3 +69,14 @@ class ViTConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ViTConfig:
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class MaeConfig:
+    """Share of masked patches, per-patch normalised targets, and the size of the decoder (GELU, LayerNorm)."""
+
+    mask_ratio: float = 0.75
+    norm_pix: bool = True
+    decoder_width: int = 96
+    decoder_depth: int = 2
+    decoder_head_dim: int = 16

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sweet.template.sizes import cost
 
-from .config import ViTConfig
+from .config import MaeConfig, ViTConfig
 
 
 def default_ranks(depth: int, width: int) -> tuple[int, int, int]:
@@ -33,31 +33,23 @@ def rebuild_macs(depth: int, width: int, ranks: Sequence[int]) -> int:
     return inner + n * r2 * width * width
 
 
-def mae_image_flops(config: ViTConfig, *, mask_ratio: float, decoder_width: int, decoder_depth: int) -> int:
+def mae_image_flops(config: ViTConfig, mae: MaeConfig) -> int:
     """Forward FLOPs of one image: encoder on the visible patches, decoder on all, attention products included."""
     encoder = cost(config.size, mlp=config.mlp, norm=config.norm, num_classes=0, img_size=config.img_size,
                    patch_size=config.patch_size, in_chans=config.in_chans)  # fmt: skip
     patches, pixels = config.patches, config.in_chans * config.patch_size**2
-    visible = int(patches * (1 - mask_ratio)) + 1
+    width, visible = mae.decoder_width, int(patches * (1 - mae.mask_ratio)) + 1
     linear = (encoder.linear_macs - patches * pixels * config.width) * visible // (patches + 1)
     attention = 2 * config.depth * visible**2 * config.width
     tokens = patches + 1
-    decoder = decoder_depth * (12 * tokens * decoder_width**2 + 2 * tokens**2 * decoder_width)
-    ends = visible * config.width * decoder_width + (patches + 1 - visible) * decoder_width * pixels
+    decoder = mae.decoder_depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
+    ends = visible * config.width * width + (patches + 1 - visible) * width * pixels
     return 2 * (linear + attention + (visible - 1) * pixels * config.width + decoder + ends)
 
 
 def pretraining_flops(
-    config: ViTConfig,
-    *,
-    images: int,
-    steps: int,
-    ranks: Sequence[int] | None,
-    mask_ratio: float,
-    decoder_width: int,
-    decoder_depth: int,
+    config: ViTConfig, mae: MaeConfig, *, images: int, steps: int, ranks: Sequence[int] | None
 ) -> int:
     """Training FLOPs (forward times three) of full-width steps, rebuilds of a template included."""
-    image = mae_image_flops(config, mask_ratio=mask_ratio, decoder_width=decoder_width, decoder_depth=decoder_depth)
     rebuild = 2 * rebuild_macs(config.depth, config.width, ranks) if ranks else 0
-    return 3 * (images * image + steps * rebuild)
+    return 3 * (images * mae_image_flops(config, mae) + steps * rebuild)

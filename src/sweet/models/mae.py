@@ -11,20 +11,9 @@ from torch import Tensor, nn
 from sweet.template.target import Source, target_weights
 from sweet.template.tucker import Full, Tucker, init_tucker
 
-from .config import ViTConfig
+from .config import MaeConfig, ViTConfig
 from .forward import Weights, block, encode, linear, norm, patchify
 from .vit import encoder_shapes
-
-
-@dataclass(frozen=True)
-class MaeConfig:
-    """Share of masked patches, per-patch normalised targets, and the size of the decoder (GELU, LayerNorm)."""
-
-    mask_ratio: float = 0.75
-    norm_pix: bool = True
-    decoder_width: int = 96
-    decoder_depth: int = 2
-    decoder_head_dim: int = 16
 
 
 @dataclass

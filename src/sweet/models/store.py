@@ -15,8 +15,8 @@ from sweet.template.slices import unstack_blocks
 from sweet.template.target import Source
 from sweet.template.tucker import Tucker
 
-from .config import ViTConfig
-from .mae import MaeConfig, source_from_state
+from .config import MaeConfig, ViTConfig
+from .mae import source_from_state
 from .vit import build_vit
 
 FORMAT = 1

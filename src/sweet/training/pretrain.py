@@ -26,9 +26,9 @@ from sweet.data import (
 )
 from sweet.errors import UserError
 from sweet.files import TENSORS, write_folder
-from sweet.models.config import ViTConfig
+from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.costs import pretraining_flops
-from sweet.models.mae import MaeConfig, MaskedAutoencoder, init_decoder, init_source
+from sweet.models.mae import MaskedAutoencoder, init_decoder, init_source
 from sweet.models.moments import compute_order
 from sweet.models.store import FORMAT, load_source, read_config, source_tensors
 from sweet.plan import ranks_of, vit_config
@@ -116,15 +116,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     learned.order = compute_order(learned, config, whole, device=accelerator.device)
     learned = absorb(learned)
     ranks = ranks_of(recipe) if recipe.template.constraint == "tucker" else None
-    flops = pretraining_flops(
-        config,
-        images=finished.images,
-        steps=finished.steps,
-        ranks=ranks,
-        mask_ratio=mae.mask_ratio,
-        decoder_width=mae.decoder_width,
-        decoder_depth=mae.decoder_depth,
-    )
+    flops = pretraining_flops(config, mae, images=finished.images, steps=finished.steps, ranks=ranks)
     summary = {
         "steps": finished.steps,
         "images": finished.images,
