@@ -48,9 +48,8 @@ def test_rebuild_macs(make_source: Callable[..., StoredSource], ranks: tuple[int
 
 
 def test_pretraining_is_three_forwards(stored: StoredSource) -> None:
-    sizes = {"mask_ratio": 0.75, "decoder_width": 16, "decoder_depth": 1}
     ranks = (10, 20, 18)
-    image, rebuild = mae_image_flops(stored.config, **sizes), 2 * rebuild_macs(3, 24, ranks)
-    dense = pretraining_flops(stored.config, images=64, steps=2, ranks=None, **sizes)
+    image, rebuild = mae_image_flops(stored.config, stored.mae), 2 * rebuild_macs(3, 24, ranks)
+    dense = pretraining_flops(stored.config, stored.mae, images=64, steps=2, ranks=None)
     assert dense == 3 * 64 * image
-    assert pretraining_flops(stored.config, images=64, steps=2, ranks=ranks, **sizes) == dense + 3 * 2 * rebuild
+    assert pretraining_flops(stored.config, stored.mae, images=64, steps=2, ranks=ranks) == dense + 3 * 2 * rebuild
