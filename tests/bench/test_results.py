@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from sweet.bench.figures import picture
-from sweet.bench.results import add_run, comparison, markdown, mean_and_spread, paired, read_table, result_path, verdict
+from sweet.bench.results import (
+    add_run,
+    comparison,
+    markdown,
+    mean_and_spread,
+    means,
+    paired,
+    read_table,
+    result_path,
+    verdict,
+)
 from sweet.files import read_json
 
 HEAD: dict[str, Any] = {"recipe_hash": "a", "n_train": 10, "test_images": 5, "chance_top1": 10.0}
@@ -53,9 +63,9 @@ def test_verdict(difference: float, error: float, said: str) -> None:
 
 def test_markdown() -> None:
     cells = table(cell("random", "L1H1", 10.0, 12.0), cell("random", "L2H2", 20.0), cell("sweet", "L1H1", 30.126))
-    assert markdown(cells, ["random", "sweet"], ["L1H1", "L2H2"]).splitlines() == [
+    assert markdown(means(cells, ["random", "sweet"], ["L1H1", "L2H2"])).splitlines() == [
         "| start | L1H1 | L2H2 | average |",
-        "|---|---|---|---|",
+        "| --- | --- | --- | --- |",
         "| random | 11.00 ± 1.41 (2) | 20.00 (1) | 15.50 |",
         "| sweet | 30.13 (1) | - | - |",
     ]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,27 +61,33 @@ def seeds_of(cell: dict[str, Any], metric: str = "top1") -> dict[int, float]:
     return {run["seed"]: run[metric] for run in cell["runs"]}
 
 
-def markdown(
-    cells: Table,
-    arms: Sequence[str],
-    sizes: Sequence[str],
-    metric: str = "top1",
-) -> str:
-    """Mean (spread, seeds) of each cell, arms down, sizes across; the last column averages what every size has."""
-    lines = ["| start | " + " | ".join(sizes) + " | average |", "|---|" + "---|" * (len(sizes) + 1)]
+def means(cells: Table, arms: Sequence[str], sizes: Sequence[str], metric: str = "top1") -> list[dict[str, str]]:
+    """Mean ± spread (seeds) of each cell, a row for each arm; ``average`` only where every size was measured."""
+    rows = []
     for arm in arms:
-        row, means = [], []
+        row, found = {"start": arm}, []
         for size in sizes:
             if (arm, size) not in cells:
-                row.append("-")
+                row[size] = "-"
                 continue
             values = list(seeds_of(cells[arm, size], metric).values())
             mean, spread = mean_and_spread(values)
-            means.append(mean)
-            row.append(f"{mean:.2f}" + (f" ± {spread:.2f}" if len(values) > 1 else "") + f" ({len(values)})")
-        average = f"{sum(means) / len(means):.2f}" if len(means) == len(sizes) else "-"
-        lines.append(f"| {arm} | " + " | ".join(row) + f" | {average} |")
-    return "\n".join(lines) + "\n"
+            found.append(mean)
+            row[size] = f"{mean:.2f}" + (f" ± {spread:.2f}" if len(values) > 1 else "") + f" ({len(values)})"
+        row["average"] = f"{sum(found) / len(found):.2f}" if len(found) == len(sizes) else "-"
+        rows.append(row)
+    return rows
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same keys as a table."""
+    heads = list(rows[0]) if rows else []
+    lines = [heads, ["---"] * len(heads), *([_text(row[head]) for head in heads] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _text(value: Any) -> str:
+    return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def comparison(

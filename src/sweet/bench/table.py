@@ -18,7 +18,7 @@ from sweet.recipe import PretrainRecipe, load_recipe
 
 from .cells import finetune_recipe, learn_source, measure, source_folder, source_recipe, start_worker, write_model
 from .protocols import ARMS, PROTOCOLS, Protocol
-from .results import add_run, comparison, markdown, read_table, result_path
+from .results import add_run, comparison, markdown, means, read_table, result_path
 
 Cell = tuple[str, str, int]  # arm, size, seed
 
@@ -144,42 +144,34 @@ def _summary(out: Path, name: str, told: Protocol) -> dict[str, Any]:
     arms = [arm for arm in told.arms if any(key[0] == arm for key in cells)]
     folder = out / told.name / name
     rivals = [arm for arm in arms if not arm.startswith("sweet")] if "sweet" in arms else []
-    rows = [
+    against = [
         {"sweet against": rival, **row} for rival in rivals for row in comparison(cells, "sweet", rival, told.sizes)
     ]
     chance = next((cell["chance_top1"] for cell in cells.values()), None)
+    top1 = means(cells, arms, told.sizes)
     if cells:
-        note = f"Top-1 in % on held-out images, mean ± standard deviation (seeds); chance is {chance:g} %.\n\n"
-        write_text(folder / "table.md", note + markdown(cells, arms, told.sizes) + "\n" + _verdicts(rows))
+        text = f"""Protocol {told.name}, held-out images, mean ± spread (seeds). Chance is {chance:g} % top-1.
+
+Top-1, %
+
+{markdown(top1)}
+Top-5, %
+
+{markdown(means(cells, arms, told.sizes, "top5"))}
+Top-1, paired over seeds; a gain is a difference of at least two standard errors
+
+{markdown(against)}"""
+        write_text(folder / "table.md", text)
         picture(cells, arms, told.sizes, folder / "table.png", title=f"{name}, protocol {told.name}")
     return {
         "table": name,
         "protocol": told.name,
         "measured": sum(len(cell["runs"]) for cell in cells.values()),
         "chance_top1": chance,
-        "top1": _rows(cells, arms, told.sizes),
-        "comparison": rows,
+        "top1": top1,
+        "comparison": against,
         "written": str(folder),
     }
-
-
-def _rows(
-    cells: dict[tuple[str, str], dict[str, Any]], arms: list[str], sizes: tuple[str, ...]
-) -> list[dict[str, Any]]:
-    lines = markdown(cells, arms, sizes).splitlines()
-    heads = [part.strip() for part in lines[0].strip("|").split("|")]
-    return [dict(zip(heads, (part.strip() for part in line.strip("|").split("|")), strict=True)) for line in lines[2:]]
-
-
-def _verdicts(rows: list[dict[str, Any]]) -> str:
-    lines = ["| sweet against | size | difference | standard error | seeds | |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        error = "-" if row["standard_error"] is None else f"{row['standard_error']:.2f}"
-        lines.append(
-            f"| {row['sweet against']} | {row['size']} | {row['difference']:+.2f} | {error} | {row['seeds']} "
-            f"| {row['verdict']} |"
-        )
-    return "\n".join(lines) + "\n"
 
 
 def _protocol(name: str, protocol: str) -> Protocol:

@@ -11,6 +11,7 @@ import timm
 import torch
 import yaml
 
+from sweet.data import without_path
 from sweet.errors import UserError
 from sweet.files import write_json, write_text
 from sweet.recipe import TrainKeys, dump_recipe
@@ -23,7 +24,9 @@ def begin(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
     saved = run / "recipe.yaml"
     text = dump_recipe(recipe)
     if resume and saved.is_file():
-        before, now = _flat(yaml.safe_load(saved.read_text(encoding="utf-8"))), _flat(yaml.safe_load(text))
+        before, now = (_flat(yaml.safe_load(t)) for t in (saved.read_text(encoding="utf-8"), text))
+        for told in (before, now):  # the images may have moved
+            told["data.source"] = without_path(told["data.source"] or "")
         for key in sorted(before.keys() | now.keys()):
             if key not in FREE and before.get(key) != now.get(key):
                 raise UserError(
