@@ -54,7 +54,7 @@ def test_differences_are_paired_by_seed() -> None:
         (-1.0, 0.6, "no gain"),
         (0.0, 0.0, "no gain"),
         (0.1, 0.0, "gain"),
-        (50.0, math.nan, "no gain"),  # one seed shows nothing
+        (50.0, math.nan, "one seed"),  # which shows nothing
     ],
 )
 def test_verdict(difference: float, error: float, said: str) -> None:
@@ -83,7 +83,7 @@ def test_comparison_needs_common_seeds() -> None:
     )
     assert comparison(cells, "sweet", "random", ["L1H1", "L2H2", "L3H3", "L4H4"]) == [
         {"size": "L1H1", "difference": 3.0, "standard_error": 1.0, "seeds": 2, "verdict": "gain"},
-        {"size": "L2H2", "difference": 1.0, "standard_error": None, "seeds": 1, "verdict": "no gain"},
+        {"size": "L2H2", "difference": 1.0, "standard_error": None, "seeds": 1, "verdict": "one seed"},
     ]
 
 

@@ -45,8 +45,13 @@ def paired(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float, flo
 
 
 def verdict(difference: float, error: float) -> str:
-    """``gain`` and ``worse`` only beyond two standard errors of the paired difference, else ``no gain``."""
-    if difference == 0 or math.isnan(error) or abs(difference) < 2 * error:
+    """``gain`` and ``worse`` only beyond two standard errors of the paired difference, else ``no gain``.
+
+    A single seed (its error is nan) shows nothing.
+    """
+    if math.isnan(error):
+        return "one seed"
+    if difference == 0 or abs(difference) < 2 * error:
         return "no gain"
     return "gain" if difference > 0 else "worse"
 
