@@ -235,6 +235,15 @@ def test_what_cannot_be_continued_is_said(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a test run in the background is started with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_saves_where_it_is(tmp_path: Path) -> None:
     """Wherever in a step it is pressed, the step is finished first; resumed, nothing is different."""
     _, expected = fit(run=tmp_path / "whole")
@@ -253,6 +262,7 @@ def test_ctrl_c_saves_where_it_is(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_between_optimiser_and_average(tmp_path: Path) -> None:
     """The moment at which weights, average and step counter disagree."""
     _, expected = fit(run=tmp_path / "whole")
@@ -338,3 +348,17 @@ def test_bf16_and_larger_images_run(tiny: Callable[..., PretrainRecipe], tmp_pat
     assert summary["precision"] == "bf16" and math.isfinite(summary["loss"])
     pretrain(recipe, tmp_path / "b", quiet=True)
     assert sha256(tmp_path / "a" / "template.safetensors") == sha256(tmp_path / "b" / "template.safetensors")
+
+
+def test_a_background_job_ignores_ctrl_c(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def pressed(model: nn.Module, x: Tensor, y: Tensor, micro: int) -> Tensor:
+        os.kill(os.getpid(), signal.SIGINT)
+        return squared_error(model, x, y, micro)
+
+    try:
+        finished, _ = fit(run=tmp_path / "run", loss_of=pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert finished.steps == 8

@@ -165,7 +165,8 @@ def train(
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Ctrl-C takes effect at the end of the block: weights in the middle of a step are no checkpoint."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+    main = threading.current_thread() is threading.main_thread()  # only this one gets signals
+    if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
         yield
         return
     asked = threading.Event()
