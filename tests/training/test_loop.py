@@ -284,6 +284,7 @@ def test_ctrl_c_between_optimiser_and_average(tmp_path: Path) -> None:
     assert torch.equal(fit(run=tmp_path / "run", resume=True)[1], expected)
 
 
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_after_the_last_step(tmp_path: Path) -> None:
     """A resumed run that has nothing left to do still knows its loss and its time."""
 
