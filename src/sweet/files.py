@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -130,8 +129,3 @@ def write_folder(
         temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         temporary.chmod(0o644)
         write_sums(out, {file: out / file for file in (name, "recipe.yaml", "README.md")} | {"config.json": temporary})
-
-
-def clear(folder: Path) -> None:
-    if folder.is_dir():
-        shutil.rmtree(folder)

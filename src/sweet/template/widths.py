@@ -24,7 +24,7 @@ def draw_widths(
     def draw() -> int:
         if torch.rand((), generator=generator).item() < full_probability:
             return heads
-        return int(torch.randint(low, heads + 1, (), generator=generator).item())
+        return middle()
 
     def middle() -> int:
         return int(torch.randint(low, heads + 1, (), generator=generator).item())
