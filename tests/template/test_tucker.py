@@ -27,7 +27,7 @@ def slices_of(tucker: Tucker) -> Tensor:
 @pytest.mark.parametrize(("layers", "inner"), [([0, 1], 16), ([1], 16), ([1, 1, 0], 9)])
 def test_stacked_is_the_tucker_product(ranks: tuple, mlp: str, layers: list[int], inner: int) -> None:
     tucker = init_tucker(2, 16, ranks, std=1.0, generator=generator())
-    stacked = tucker.stacked(layers, inner, mlp)
+    stacked = tucker.at_layers(layers).stacked(inner, mlp)
     expected = unpack(slices_of(tucker)[layers][..., :inner], mlp)
     for name in MATRICES:
         if name in ("attn.proj.weight", "mlp.fc2.weight"):
@@ -44,8 +44,8 @@ def test_full_answers_as_a_tucker_with_identity_scalers(mlp: str) -> None:
     full = Full(unpack(core.unflatten(0, (2, SLICES)), mlp))
     assert (full.depth, full.width) == (tucker.depth, tucker.width) == (2, 10)
     for layers, inner in (([0, 1], 10), ([1], 7)):
-        expected = tucker.stacked(layers, inner, mlp)
-        for name, value in full.stacked(layers, inner, mlp).items():
+        expected = tucker.at_layers(layers).stacked(inner, mlp)
+        for name, value in full.at_layers(layers).stacked(inner, mlp).items():
             torch.testing.assert_close(value, expected[name])
 
 
@@ -89,7 +89,7 @@ def test_contracted_and_expanded_keep_the_slices() -> None:
     assert contracted.u is None and contracted.v is None
     assert (contracted.depth, contracted.width) == (2, 12)
     torch.testing.assert_close(slices_of(contracted.expanded()), slices_of(square), rtol=1e-4, atol=1e-5)
-    stacked = contracted.stacked([1], 7, "swiglu")
+    stacked = contracted.at_layers([1]).stacked(7, "swiglu")
     for name, value in unpack(slices_of(square)[1:, ..., :7], "swiglu").items():
         torch.testing.assert_close(stacked[name], value, rtol=1e-4, atol=1e-5)
     low_rank = init_tucker(2, 12, (5, 12, 9), generator=generator())

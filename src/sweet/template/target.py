@@ -15,7 +15,6 @@ each copy adds to the stream by the number of copies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -38,7 +37,8 @@ class Source:
     ``blocks`` are the ordinary parameters of the blocks, stacked {name: (L, ...)}: biases and norm gains. ``stem`` are
     those outside the blocks under timm's names: patch embedding, class token, positions, final norm. ``decoder``
     is the MAE decoder; its ``embed.weight`` (decoder width, D) reads the stream after the final norm.
-    ``mlp`` is ``swiglu`` or ``gelu``, ``norm`` is ``rms`` or ``layer``.
+    ``mlp`` is ``swiglu`` or ``gelu``, ``norm`` is ``rms`` or ``layer``. ``copies``, of a source that was made deeper,
+    says how many blocks were made of the one that block i comes from: what it adds to the stream is divided by that.
     """
 
     core: Tucker | Full
@@ -48,6 +48,7 @@ class Source:
     norm: str
     decoder: dict[str, Tensor] = field(default_factory=dict)
     order: Order | None = None
+    copies: tuple[int, ...] = ()
 
     @property
     def depth(self) -> int:
@@ -101,6 +102,24 @@ def target_layers(source_depth: int, depth: int, rule: str) -> list[int]:
     return [int(i * (source_depth - 1) / (depth - 1) + 0.5) for i in range(depth)]
 
 
+def at_depth(source: Source, depth: int, layers: str) -> Source:
+    """The same source with ``depth`` blocks, by a rule of :func:`target_layers`; its width is left alone."""
+    chosen = target_layers(source.depth, depth, layers)
+    if chosen == list(range(source.depth)):
+        return source
+    order = source.order
+    if order is not None:
+        norms = [2 * layer + part for layer in chosen for part in (0, 1)] + [2 * source.depth]
+        order = replace(order, energy=order.energy[norms])
+    return replace(
+        source,
+        core=source.core.at_layers(chosen),
+        blocks={name: pick(value, chosen) for name, value in source.blocks.items()},
+        order=order,
+        copies=tuple(chosen.count(layer) for layer in chosen),
+    )
+
+
 def target_weights(
     source: Source,
     depth: int,
@@ -123,21 +142,21 @@ def target_weights(
     if order == "principal" and source.order is None:
         raise ValueError("this source has no principal order; use order='prefix'")
     inner = width if inner_width is None else inner_width
-    chosen = target_layers(source.depth, depth, layers)
+    source = at_depth(source, depth, layers)
     cut = _Cut(source, width, source.order if order == "principal" else None, seed)
 
-    blocks = {name: pick(value, chosen) for name, value in source.blocks.items()}
-    weights = source.core.stacked(chosen, min(inner, source.width), source.mlp)
+    blocks = source.blocks
+    weights = source.core.stacked(min(inner, source.width), source.mlp)
     inner_biases = {name: blocks[name] for name in INNER_BIASES}
     if inner < source.width:
         inner_biases = select_inner(inner_biases, source.width, inner, source.mlp)
     result = dict(inner_biases)
-    for norm, matrix in (("norm1", QKV), ("norm2", FC1)):
+    for part, (norm, matrix) in enumerate((("norm1", QKV), ("norm2", FC1))):
         gain, shift = blocks[f"{norm}.weight"], blocks.get(f"{norm}.bias")
         bias = matrix.replace("weight", "bias")
         result[matrix] = cut.reader(weights[matrix], gain)
         result[bias] = result[bias] + cut.reader_bias(weights[matrix], shift)
-        result[f"{norm}.weight"] = cut.gain(gain, [2 * i + (norm == "norm2") for i in chosen])
+        result[f"{norm}.weight"] = cut.gain(gain, slice(part, 2 * depth, 2))
         if shift is not None:
             result[f"{norm}.bias"] = cut.shift(shift)
     for matrix, bias in zip((PROJ, FC2), WRITER_BIASES, strict=True):
@@ -152,8 +171,8 @@ def target_weights(
                 source.mlp,
             )
         )
-    if depth > source.depth:
-        share = result[PROJ].new_tensor([1.0 / chosen.count(i) for i in chosen])
+    if any(count > 1 for count in source.copies):
+        share = 1.0 / result[PROJ].new_tensor(source.copies)
         for name in (PROJ, FC2, *WRITER_BIASES):
             result[name] = result[name] * share.view(-1, *[1] * (result[name].dim() - 1))
 
@@ -195,11 +214,11 @@ class _Cut:
         u = self.source.core.u
         return torch.einsum("ncr,nr->nc", weight, shift if u is None else shift @ u)
 
-    def gain(self, gain: Tensor, norms: Sequence[int]) -> Tensor:
+    def gain(self, gain: Tensor, norms: slice) -> Tensor:
         """(n, D) -> (n, d): norm gains. ``norms`` number the norm inputs, see :class:`Order`."""
         source_width = self.source.width
         if self.order is not None:
-            kept = self.order.kept(min(self.width, source_width) - (self.source.norm == "layer"))[list(norms)]
+            kept = self.order.kept(min(self.width, source_width) - (self.source.norm == "layer"))[norms]
             constant = (kept * source_width / self.width).sqrt()
             return constant[:, None].expand(-1, self.width).contiguous()
         if self.width <= source_width:
@@ -218,7 +237,7 @@ class _Cut:
         result = {}
         for name, value in stem.items():
             if name == "norm.weight":
-                result[name] = self.gain(value[None], [2 * self.source.depth])[0]
+                result[name] = self.gain(value[None], slice(2 * self.source.depth, None))[0]
             elif name == "norm.bias":
                 result[name] = self.shift(value[None])[0]
             elif name == "patch_embed.proj.weight":

@@ -2,15 +2,16 @@
 
     W = G x1 X x2 U x3 V        slice m = U (sum_a X[m, a] G_a) V^T,   m = 12 * layer + component
 
-U (D, r2) is the residual side, V (D, r3) the inner side. Both classes answer one question, ``stacked``: the weights
-of some layers *before* U, so that whoever builds a network chooses what to do with the residual stream.
+U (D, r2) is the residual side, V (D, r3) the inner side. Every class answers two questions: ``at_layers``, itself with
+some of its layers; and ``stacked``, the weights *before* U, so that whoever builds a network chooses what to do with
+the residual stream.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -50,14 +51,17 @@ class Tucker:
         eye = torch.eye(self.width)
         return Tucker(self.core, self.x, eye if self.u is None else self.u, eye.clone() if self.v is None else self.v)
 
-    def stacked(self, layers: Sequence[int], inner_width: int, mlp: str) -> dict[str, Tensor]:
-        """Weights of n layers whose residual axis has r2 entries: sum_a X[m, a] G_a V[:d]^T, unpacked.
+    def at_layers(self, layers: Sequence[int]) -> Tucker:
+        """The same core with the scalers X of some layers."""
+        return replace(self, x=pick(self.x.unflatten(0, (-1, SLICES)), layers).flatten(0, 1))
 
-        X first when every slice has its own core matrix (r1 >= 12 n), V first when few are shared: fewer products.
+    def stacked(self, inner_width: int, mlp: str) -> dict[str, Tensor]:
+        """Weights whose residual axis has r2 entries: sum_a X[m, a] G_a V[:d]^T, unpacked.
+
+        X first when every slice has its own core matrix (r1 >= 12 L), V first when few are shared: fewer products.
         """
         r1, r2, r3 = self.core.shape
-        x = pick(self.x.unflatten(0, (-1, SLICES)), layers).flatten(0, 1)
-        n = x.shape[0]
+        x, n = self.x, self.x.shape[0]
         if self.v is None:
             slices = (x @ self.core[:, :, :inner_width].flatten(1)).unflatten(1, (r2, inner_width))
             return unpack(slices.unflatten(0, (-1, SLICES)), mlp)
@@ -86,12 +90,13 @@ class Full:
     def width(self) -> int:
         return self.weights[PROJ].shape[1]
 
-    def stacked(self, layers: Sequence[int], inner_width: int, mlp: str) -> dict[str, Tensor]:
-        """Weights of n layers, first ``inner_width`` inner columns of every slice."""
-        chosen = {name: pick(weight, layers) for name, weight in self.weights.items()}
-        if inner_width == self.width:
-            return chosen
-        return select_inner(chosen, self.width, inner_width, mlp)
+    def at_layers(self, layers: Sequence[int]) -> Full:
+        """The weights of some layers."""
+        return Full({name: pick(weight, layers) for name, weight in self.weights.items()})
+
+    def stacked(self, inner_width: int, mlp: str) -> dict[str, Tensor]:
+        """The weights, first ``inner_width`` inner columns of every slice."""
+        return self.weights if inner_width == self.width else select_inner(self.weights, self.width, inner_width, mlp)
 
 
 def pick(rows: Tensor, layers: Sequence[int]) -> Tensor:
