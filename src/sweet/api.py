@@ -50,7 +50,7 @@ class SourceModel:
         """
         config = self.stored.config.resized(depth, heads)
         size = Size(depth, heads, config.head_dim)  # checks depth and heads
-        given = {"order": order, "layers": layers}
+        given: dict[str, Any] = {"order": order, "layers": layers}
         given |= {name: options.pop(name) for name in switches(method) if name in options}
         images = open_images(data, "train") if isinstance(data, str) else data
         weights = initialise(method, self.stored, size, data=images, budget=budget, seed=seed, **given)

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 class Method:
     """What can be asked of an initialiser; whatever cannot is refused before it is called."""
 
-    dense: bool = False  # it takes dense sources only
+    takes: tuple[str, ...] = ()  # constraints of the sources it can start from; none named: any
     grows: bool = True  # it makes sizes beyond the source
-    images: int = 0  # unlabelled images it looks at when no budget is given; 0: none at all
+    images: int | None = 0  # unlabelled images it looks at when no budget is given; 0: none at all, None: all there are
+    trains: bool = False  # it runs an optimiser: it is told a device, and a folder for its loss curve
 
 
 NAMES: dict[str, Method] = {
     "sweet": Method(),
-    "principal_slice": Method(dense=True),
-    "weight_selection": Method(dense=True, grows=False),
-    "isomorphic": Method(dense=True, grows=False, images=3200),
-    "tleg": Method(dense=True),
+    "principal_slice": Method(takes=("none",)),
+    "weight_selection": Method(takes=("none",), grows=False),
+    "isomorphic": Method(takes=("none",), grows=False, images=3200),
+    "tleg": Method(takes=("none",)),
     "mimetic": Method(),
     "random": Method(),
 }

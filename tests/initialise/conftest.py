@@ -9,7 +9,7 @@ import pytest
 from sweet.data import ImageSource, open_images
 from sweet.models.store import StoredSource
 
-DATA = {"img_size": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
+DATA = {"img_size": 16, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}
 
 
 @pytest.fixture(scope="session")

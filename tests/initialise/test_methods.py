@@ -97,7 +97,7 @@ def test_switches_do_something_and_the_seed_repeats(method: str, family: str, wi
         assert not all(torch.equal(default[name], other[name]) for name in default), given
 
 
-@pytest.mark.parametrize("method", [name for name in NAMES if not NAMES[name].dense])
+@pytest.mark.parametrize("method", [name for name in NAMES if not NAMES[name].takes])
 def test_a_template_is_a_source_too(method: str, wide: Wide, images: ImageSource) -> None:
     source = wide("eva", "tucker")
     assert build_vit(source.config.resized(5, 7), make(method, source, "L5H7", images))
@@ -108,9 +108,9 @@ def test_principal_slice_is_sweets_cut_of_a_dense_source(wide: Wide, images: Ima
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("method", [name for name in NAMES if NAMES[name].dense])
+@pytest.mark.parametrize("method", [name for name in NAMES if NAMES[name].takes == ("none",)])
 def test_a_template_is_refused_where_weights_are_selected(method: str, wide: Wide, images: ImageSource) -> None:
-    with pytest.raises(UserError, match=f"--method {method}: needs a dense source"):
+    with pytest.raises(UserError, match=f"--method {method}: the source's constraint is tucker"):
         make(method, wide("eva", "tucker"), "L6H6", images)
 
 

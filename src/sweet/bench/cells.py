@@ -83,8 +83,8 @@ def measure(
 
     Checkpoints lie in the cache until the result is returned, so that an interrupted cell goes on where it was.
     """
-    from sweet.data import open_images
-    from sweet.initialise import NAMES, initialise, switches
+    from sweet.data import open_images, packed, without_path
+    from sweet.initialise import NAMES, images_used, initialise, switches
     from sweet.models.store import load_source
     from sweet.models.vit import build_vit
     from sweet.tasks import TASKS
@@ -92,7 +92,6 @@ def measure(
     from sweet.training.begin import environment
     from sweet.training.device import make_accelerator
     from sweet.training.finetune import finetune_model, open_splits
-    from sweet.training.pretrain import packed, without_path
 
     stored = load_source(source)
     target = Size.parse(size, stored.config.head_dim)
@@ -100,7 +99,7 @@ def measure(
     keys = recipe.data
     # one rule for the layers of all methods of a table, where a method has one
     given = arm.switches | ({"layers": layers} if "layers" in switches(arm.method) else {})
-    unlabelled = open_images(keys.source or "", keys.train_split) if NAMES[arm.method].images else None
+    unlabelled = open_images(keys.source or "", keys.train_split) if NAMES[arm.method].images != 0 else None
     began = time.perf_counter()
     weights = initialise(arm.method, stored, target, data=unlabelled, seed=recipe.seed, **given)
     init_seconds = time.perf_counter() - began
@@ -150,7 +149,7 @@ def measure(
         "steps": finished.steps,
         "seconds": round(finished.seconds, 1),
         "init_seconds": round(init_seconds, 3),
-        "init_images": min(NAMES[arm.method].images, len(unlabelled)) if unlabelled else 0,
+        "init_images": images_used(arm.method, None, unlabelled),
     }
     shutil.rmtree(run, ignore_errors=True)
     return head, result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .augment import normalise, random_crop_flip, random_resized_crop
 from .batches import Batches, eval_batches, step_generator
 from .images import ImageSource
-from .packed import Packed, pack, should_pack
+from .packed import Packed, pack, packed, should_pack
 from .sources import open_images, without_path
 from .subset import balanced_subset, shuffled
 
@@ -18,6 +18,7 @@ __all__ = [
     "normalise",
     "open_images",
     "pack",
+    "packed",
     "random_crop_flip",
     "random_resized_crop",
     "should_pack",

@@ -46,6 +46,11 @@ def should_pack(source: ImageSource, img_size: int) -> bool:
     return img_size <= MAX_SIZE and len(source) * 3 * img_size**2 <= MAX_BYTES
 
 
+def packed(source: ImageSource, img_size: int) -> ImageSource | Packed:
+    """Small images as one tensor, larger ones as they are."""
+    return pack(source, img_size) if should_pack(source, img_size) else source
+
+
 def pack(source: ImageSource, img_size: int, *, cache: bool = True) -> Packed:
     """Decode every image: short side to ``img_size`` (antialiased), then a centre crop.
 

@@ -4,8 +4,9 @@
 
 ``source`` is a template or dense source, ``size`` the target's; ``data`` are unlabelled images and ``budget`` how many
 of them a method may look at. Switches differ: each file documents its own as keyword arguments, whose type (a
-``Literal`` or a number) is checked here and whose default is the method's published or best known choice. Weights are
-a state dict under timm's names without a head; the source's MAE decoder comes along as ``decoder.*`` where it can.
+``Literal`` or a number) is checked here and whose default is the method's published or best known choice. One that
+runs an optimiser also takes ``device`` and ``run``, a folder for its loss curve. Weights are a state dict under timm's
+names without a head; the source's MAE decoder comes along as ``decoder.*`` where it can.
 
 :func:`initialise` is the door: it refuses in one line what a method cannot do.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from torch import Tensor
@@ -24,10 +26,10 @@ from sweet.errors import UserError
 from sweet.initialise_names import NAMES
 from sweet.models.store import StoredSource
 from sweet.template.sizes import Size
-from sweet.template.tucker import Full
 
 Weights = dict[str, Tensor]
 COMMON = ("source", "size", "data", "budget", "seed")
+OF_TRAINING = ("device", "run")
 
 
 def initialise(
@@ -38,6 +40,8 @@ def initialise(
     data: ImageSource | None = None,
     budget: int | None = None,
     seed: int = 0,
+    device: str = "auto",
+    run: Path | None = None,
     **given: Any,
 ) -> Weights:
     """Weights of ``size`` made from ``source`` by a method of the registry, with the switches ``given``.
@@ -49,13 +53,23 @@ def initialise(
     able = NAMES[method]
     if size.head_dim != source.config.head_dim:
         raise ValueError(f"head_dim is {size.head_dim}, the source has {source.config.head_dim}")
-    if able.dense and not isinstance(source.source.core, Full):
-        raise UserError(f"--method {method}: needs a dense source (pretrain with template.constraint=none)")
+    constraint = source.source.core.constraint
+    if able.takes and constraint not in able.takes:
+        needed = " or ".join(f"template.constraint={name}" for name in able.takes)
+        raise UserError(f"--method {method}: the source's constraint is {constraint}; pretrain one with {needed}")
     if not able.grows and (size.depth > source.config.depth or size.heads > source.config.heads):
         raise UserError(f"--method {method}: {size} is larger than the source {source.config.size}; it only selects")
-    if able.images and data is None:
+    if able.images != 0 and data is None:
         raise UserError(f"--method {method}: looks at images; name some with --fit, for example --fit folder:PATH")
+    if able.trains:
+        chosen |= {"device": device, "run": run}
     return _function(method)(source, size, data=data, budget=budget or able.images, seed=seed, **chosen)
+
+
+def images_used(method: str, budget: int | None, data: ImageSource | None) -> int:
+    """How many of ``data`` a method looks at."""
+    wanted = budget or NAMES[method].images
+    return 0 if data is None or wanted == 0 else len(data) if wanted is None else min(wanted, len(data))
 
 
 def switches(method: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -66,7 +80,7 @@ def switches(method: str, given: Mapping[str, Any] | None = None) -> dict[str, A
     function = _function(method)
     types = get_type_hints(function)
     parameters = inspect.signature(function).parameters.values()
-    result = {p.name: p.default for p in parameters if p.name not in COMMON}
+    result = {p.name: p.default for p in parameters if p.name not in COMMON + OF_TRAINING}
     for name, value in (given or {}).items():
         if value is None:
             continue
@@ -97,4 +111,4 @@ def _function(method: str) -> Callable[..., Weights]:
     return function
 
 
-__all__ = ["NAMES", "Weights", "initialise", "switches"]
+__all__ = ["NAMES", "Weights", "images_used", "initialise", "switches"]

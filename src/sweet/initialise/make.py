@@ -13,7 +13,7 @@ from sweet.cards import model_card
 from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.files import TENSORS, sha256, write_folder
-from sweet.initialise import NAMES, initialise, switches
+from sweet.initialise import NAMES, images_used, initialise, switches
 from sweet.models.store import FORMAT, load_source
 from sweet.models.vit import build_vit
 from sweet.template.sizes import Size
@@ -42,7 +42,7 @@ def initialise_to(
     method. Raises UserError for an impossible size, a method that cannot make it or a folder that is not a source.
     """
     chosen_switches = switches(method, given)
-    if fit is not None and not NAMES[method].images:
+    if fit is not None and NAMES[method].images == 0:
         raise UserError(f"--fit {fit}: --method {method} looks at no images")
     stored = load_source(Path(source))
     pixels, patch = img_size or stored.config.img_size, patch_size or stored.config.patch_size
@@ -81,7 +81,7 @@ def initialise_to(
         "made": {
             "method": method,
             **chosen_switches,
-            "images": min(fit_images or NAMES[method].images, len(images)) if images else 0,
+            "images": images_used(method, fit_images, images),
             "seed": seed,
             "source_kind": stored.info["kind"],
             "source_size": str(stored.config.size),

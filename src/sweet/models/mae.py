@@ -170,8 +170,8 @@ class MaskedAutoencoder(nn.Module):
     def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig) -> None:
         super().__init__()
         self.config, self.mae = config, mae
-        self.core = _parameters(vars(source.core) if isinstance(source.core, Tucker) else source.core.weights)
-        self.constraint = "tucker" if isinstance(source.core, Tucker) else "none"
+        self.core = _parameters(source.core.tensors())
+        self.constraint = source.core.constraint
         self.blocks = _parameters(source.blocks)
         self.stem = _parameters({k: v for k, v in source.stem.items() if k != "pos_embed"})
         self.decoder = _parameters(source.decoder)

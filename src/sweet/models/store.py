@@ -35,7 +35,7 @@ class StoredSource:
 def source_tensors(source: Source) -> dict[str, Tensor]:
     """Flat dict of a source's file: ``core.*``, ``blocks.*``, ``stem.*`` or, dense, an encoder under timm's names."""
     if isinstance(source.core, Tucker):
-        tensors = {f"core.{name}": value for name, value in vars(source.core).items() if value is not None}
+        tensors = {f"core.{name}": value for name, value in source.core.tensors().items()}
         tensors |= {f"blocks.{name}": value for name, value in source.blocks.items()}
         tensors |= {f"stem.{name}": value for name, value in source.stem.items()}
     else:
@@ -55,7 +55,7 @@ def source_from_tensors(tensors: dict[str, Tensor], config: ViTConfig, *, absorb
     order = Order(**under("order."), absorbed=absorbed) if "order.rotation" in tensors else None
     if "core.core" in tensors:
         return Source(
-            core=_tucker(**under("core.")),
+            core=Tucker(**under("core.")),
             blocks=under("blocks."),
             stem=under("stem."),
             decoder=under("decoder."),
@@ -66,10 +66,6 @@ def source_from_tensors(tensors: dict[str, Tensor], config: ViTConfig, *, absorb
     source = source_from_state({k: v for k, v in tensors.items() if not k.startswith("order.")}, config)
     source.order = order
     return source
-
-
-def _tucker(core: Tensor, x: Tensor, u: Tensor | None = None, v: Tensor | None = None) -> Tucker:
-    return Tucker(core, x, u, v)
 
 
 def read_config(folder: Path, kinds: tuple[str, ...]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,8 +30,12 @@ class Tucker:
 
     core: Tensor
     x: Tensor
-    u: Tensor | None
-    v: Tensor | None
+    u: Tensor | None = None
+    v: Tensor | None = None
+    constraint: ClassVar[str] = "tucker"
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     @property
     def depth(self) -> int:
@@ -44,7 +49,7 @@ class Tucker:
         """The same slices from a core (r1, D, D); itself when that would be larger."""
         if self.u is None or self.v is None or self.core.shape[1:] != (self.width, self.width):
             return self
-        return Tucker(self.u @ self.core @ self.v.t(), self.x, None, None)
+        return Tucker(self.u @ self.core @ self.v.t(), self.x)
 
     def expanded(self) -> Tucker:
         """The same slices with U and V as tensors of their own again, so that they can be trained."""
@@ -80,7 +85,11 @@ class Full:
     """No constraint: the stacked weights themselves, in the same role as a Tucker with U = I."""
 
     weights: dict[str, Tensor]
-    u: None = None
+    u: ClassVar[None] = None
+    constraint: ClassVar[str] = "none"
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self.weights
 
     @property
     def depth(self) -> int:

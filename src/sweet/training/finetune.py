@@ -12,7 +12,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from sweet.cards import model_card
-from sweet.data import Batches, ImageSource, Packed, balanced_subset, eval_batches, open_images, shuffled
+from sweet.data import Batches, ImageSource, Packed, balanced_subset, eval_batches, open_images, packed, shuffled
 from sweet.errors import UserError
 from sweet.files import TENSORS, write_folder
 from sweet.models.store import load_model, read_config
@@ -22,7 +22,7 @@ from sweet.tasks import TASKS
 from .begin import begin
 from .device import make_accelerator, use_plain_attention
 from .loop import part_size, train
-from .pretrain import data_info, packed
+from .pretrain import data_info
 
 
 def finetune(

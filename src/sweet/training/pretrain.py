@@ -18,8 +18,7 @@ from sweet.data import (
     Packed,
     eval_batches,
     open_images,
-    pack,
-    should_pack,
+    packed,
     shuffled,
     step_generator,
     without_path,
@@ -237,8 +236,3 @@ def data_info(keys: DataKeys, classes: list[str] | None) -> dict[str, Any]:
         "crop": "short side resized, centre cropped",
         "classes": classes,
     }
-
-
-def packed(images: ImageSource, img_size: int) -> ImageSource | Packed:
-    """Small images as one tensor, larger ones as they are."""
-    return pack(images, img_size) if should_pack(images, img_size) else images
