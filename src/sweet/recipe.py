@@ -16,6 +16,7 @@ from sweet.recipe_file import dump_recipe, load_recipe
 
 __all__ = [
     "DataKeys",
+    "DepthKeys",
     "FinetuneDataKeys",
     "FinetuneOptimKeys",
     "FinetuneRecipe",
@@ -137,6 +138,15 @@ class WidthKeys(_Keys):
     min_heads: Count = 3
 
 
+class DepthKeys(_Keys):
+    """Stochastic scaling in depth: a step trains evenly spaced blocks, as a shallower target takes them."""
+
+    mode: Literal["none", "even"] = "none"
+    start: Share = 0.0  # share of the training before it sets in
+    full_probability: Share = 0.5
+    min_blocks: Count = 3
+
+
 class MaeKeys(_Keys):
     mask_ratio: OpenShare = 0.75
     norm_pix: bool = True
@@ -171,6 +181,7 @@ class PretrainRecipe(TrainKeys):
     model: ModelKeys
     template: TemplateKeys = TemplateKeys()
     width: WidthKeys = WidthKeys()
+    depth: DepthKeys = DepthKeys()
     mae: MaeKeys
     optim: OptimKeys = OptimKeys()
 
@@ -179,6 +190,7 @@ class PretrainRecipe(TrainKeys):
         _check_optim(self.batch_size, self.lr, self.optim)
         _check_model(self.model, self.data)
         _check_template(self.model, self.template, self.width)
+        _check_depth(self.model, self.depth)
         _check_mae(self.model, self.data, self.mae)
         return self
 
@@ -252,6 +264,11 @@ def _check_template(model: ModelKeys, template: TemplateKeys, width: WidthKeys) 
             )
     if width.mode != "none" and width.min_heads > model.heads:
         _refuse(f"{width.min_heads} is more than model.heads {model.heads}", "width.min_heads", "model.heads")
+
+
+def _check_depth(model: ModelKeys, depth: DepthKeys) -> None:
+    if depth.mode != "none" and depth.min_blocks > model.depth:
+        _refuse(f"{depth.min_blocks} is more than model.depth {model.depth}", "depth.min_blocks", "model.depth")
 
 
 def _check_mae(model: ModelKeys, data: DataKeys, mae: MaeKeys) -> None:

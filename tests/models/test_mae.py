@@ -22,6 +22,7 @@ from sweet.models.mae import (
     split_patches,
 )
 from sweet.models.store import StoredSource
+from sweet.template.networks import Network
 
 MakeSource = Callable[..., StoredSource]
 
@@ -171,7 +172,8 @@ def test_gradients_reach_all_that_is_used_and_nothing_else(
 ) -> None:
     stored = make_source(family)
     model = MaskedAutoencoder(stored.source, stored.config, stored.mae)
-    loss = model(*inputs(stored.config), widths)
+    networks = widths and [Network(stored.config.depth, *sides) for sides in widths]
+    loss = model(*inputs(stored.config), networks)
     assert loss.isfinite()
     loss.backward()
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -190,10 +192,11 @@ def test_several_sub_networks_share_the_loss_evenly(make_source: MakeSource) -> 
     stored = make_source("eva")
     model = MaskedAutoencoder(stored.source, stored.config, stored.mae)
     with torch.no_grad():
-        alone = [model(*inputs(stored.config), [pair]) for pair in ((3, 3), (1, 1), (2, 1))]
-        together = model(*inputs(stored.config), [(3, 3), (1, 1), (2, 1)])
+        networks = [Network(3, 3, 3), Network(3, 1, 1), Network(3, 2, 1), Network(2, 3, 3)]
+        alone = [model(*inputs(stored.config), [network]) for network in networks]
+        together = model(*inputs(stored.config), networks)
     assert together.item() == pytest.approx(torch.stack(alone).mean().item(), rel=1e-6)
-    assert len({round(loss.item(), 4) for loss in alone}) == 3
+    assert len({round(loss.item(), 4) for loss in alone}) == len(networks)
 
 
 @pytest.mark.parametrize("constraint", ["tucker", "none"])

@@ -24,7 +24,7 @@ from sweet.training import pretrain as pretrain_module
 from sweet.training.checkpoint import steps_of
 from sweet.training.device import make_accelerator, resolve_device, resolve_precision
 from sweet.training.loop import Finished, learning_rate, part_size, total_steps, train
-from sweet.training.pretrain import pretrain, widths_at
+from sweet.training.pretrain import networks_at, pretrain
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pretrain_losses.txt"
 
@@ -324,12 +324,15 @@ def test_a_loss_that_is_no_number_is_an_error() -> None:
         fit(loss_of=lambda model, x, y, _: squared_error(model, x, y, 0) * math.nan)
 
 
-def test_widths_are_functions_of_seed_and_step(tiny: Callable[..., PretrainRecipe]) -> None:
+def test_networks_are_functions_of_seed_and_step(tiny: Callable[..., PretrainRecipe]) -> None:
     recipe = tiny("model.heads=8", "width.mode=independent", "width.start=0.5")
-    drawn = [widths_at(recipe, step, 40) for step in range(40)]
-    assert drawn == [widths_at(recipe, step, 40) for step in range(40)]
-    assert set(map(tuple, drawn[:20])) == {((8, 8),)}
+    shallow = tiny("model.depth=8", "depth.mode=even", "depth.start=0.5")
+    drawn = [networks_at(recipe, step, 40) for step in range(40)]
+    assert drawn == [networks_at(recipe, step, 40) for step in range(40)]
+    assert set(map(tuple, drawn[:20])) == {((2, 8, 8),)}
     assert len(set(map(tuple, drawn[20:]))) > 5
+    depths = [networks_at(shallow, step, 40)[0].depth for step in range(40)]
+    assert set(depths[:20]) == {8} and {3, 8} < set(depths[20:]) <= set(range(3, 9))
 
 
 def test_accelerator_says_what_this_machine_lacks() -> None:

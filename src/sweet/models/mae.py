@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sweet.template.networks import Network
 from sweet.template.target import Source, target_weights
 from sweet.template.tucker import Full, Tucker, init_tucker
 
@@ -195,20 +196,21 @@ class MaskedAutoencoder(nn.Module):
             norm=self.config.norm,
         )
 
-    def forward(self, images: Tensor, noise: Tensor, widths: Sequence[tuple[int, int]] | None = None) -> Tensor:
-        """Mean loss of the sub-networks ``widths``: (residual heads, inner heads) each, default the full network."""
+    def forward(self, images: Tensor, noise: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
+        """Mean loss of the sub-networks ``networks``, default the full one."""
         source, config = self.source(), self.config
         losses = []
-        for residual, inner in widths or [(config.heads, config.heads)]:
+        for network in networks or [Network(config.depth, config.heads, config.heads)]:
             w = target_weights(
                 source,
-                config.depth,
-                residual * config.head_dim,
-                inner_width=inner * config.head_dim,
+                network.depth,
+                network.residual * config.head_dim,
+                inner_width=network.inner * config.head_dim,
                 order="prefix",
-                layers="first",
+                layers="even",
             )
-            losses.append(reconstruct(w, images, noise, config, self.mae, self.decoder_positions).loss)
+            shape = config.resized(network.depth, config.heads)
+            losses.append(reconstruct(w, images, noise, shape, self.mae, self.decoder_positions).loss)
         return torch.stack(losses).mean()
 
 

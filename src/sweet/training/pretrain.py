@@ -32,9 +32,9 @@ from sweet.models.moments import compute_order
 from sweet.models.store import FORMAT, load_source, read_config, source_tensors
 from sweet.plan import ranks_of, vit_config
 from sweet.recipe import DataKeys, PretrainRecipe, dump_recipe
+from sweet.template.networks import Network, draw_depth, draw_widths
 from sweet.template.target import Source, absorb
 from sweet.template.tucker import Full, Tucker
-from sweet.template.widths import draw_widths
 from sweet.version import VERSION
 
 from .begin import begin
@@ -93,7 +93,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
             config.patches,
             generator=step_generator(recipe.seed, micro, accelerator.process_index, "mask"),
         )
-        loss: Tensor = model(images, noise.to(images.device), widths_at(recipe, step, steps))
+        loss: Tensor = model(images, noise.to(images.device), networks_at(recipe, step, steps))
         return loss
 
     if accelerator.is_main_process:
@@ -175,17 +175,25 @@ def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
     return stored.source
 
 
-def widths_at(recipe: PretrainRecipe, step: int, steps: int) -> list[tuple[int, int]]:
+def networks_at(recipe: PretrainRecipe, step: int, steps: int) -> list[Network]:
     """Sub-networks of a step: the same on every process, a function of (seed, step)."""
-    width = recipe.width
+    width, depth, blocks = recipe.width, recipe.depth, recipe.model.depth
     mode = width.mode if step >= width.start * steps else "none"
-    return draw_widths(
+    widths = draw_widths(
         mode,
         recipe.model.heads,
         min_heads=width.min_heads,
         full_probability=width.full_probability,
         generator=step_generator(recipe.seed, step, 0, "widths"),
     )
+    if depth.mode == "even" and step >= depth.start * steps:
+        blocks = draw_depth(
+            blocks,
+            min_depth=depth.min_blocks,
+            full_probability=depth.full_probability,
+            generator=step_generator(recipe.seed, step, 0, "depths"),
+        )
+    return [Network(blocks, residual, inner) for residual, inner in widths]
 
 
 def parameter_groups(model: MaskedAutoencoder, recipe: PretrainRecipe) -> list[dict[str, Any]]:

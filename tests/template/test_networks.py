@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from sweet.template.widths import MODES, draw_widths
+from sweet.template.networks import MODES, draw_depth, draw_widths
 
 
 def draws(mode: str, count: int, *, heads: int = 6, min_heads: int = 3, full: float = 0.5, seed: int = 0) -> list:
@@ -62,3 +62,11 @@ def test_a_generator_decides(mode: str) -> None:
 def test_an_unknown_mode() -> None:
     with pytest.raises(ValueError, match=r"unknown width mode 'wide'.*independent"):
         draws("wide", 1)
+
+
+def test_depths_are_full_half_of_the_time_and_even_otherwise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = Counter(draw_depth(6, min_depth=3, full_probability=0.5, generator=generator) for _ in range(2000))
+    assert set(drawn) == {3, 4, 5, 6}
+    assert drawn[6] / 2000 == pytest.approx(0.5 + 0.5 / 4, abs=0.05)
+    assert drawn[3] / 2000 == pytest.approx(0.5 / 4, abs=0.03)

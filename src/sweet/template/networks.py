@@ -1,13 +1,32 @@
-"""Width-wise stochastic scaling (Eq. 7-8): which sub-networks one training step computes.
+"""Stochastic scaling: which sub-networks one training step computes, in width (Eq. 7-8) and, ours, in depth.
 
-A mask that keeps the first rows of U and V is the same as a narrower network; we compute that network.
+A mask that keeps the first rows of U and V is the same as a narrower network; we compute that network. Depth is sampled
+as a target samples it: evenly spaced blocks, always with the first and the last. (OFA, arXiv 1908.09791, and LayerDrop,
+arXiv 1909.11556, drop blocks in training; neither keeps an even spacing.)
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 MODES = ("none", "independent", "shared", "sandwich")
+
+
+class Network(NamedTuple):
+    """A sub-network of a source: blocks, and heads on the residual and on the inner side."""
+
+    depth: int
+    residual: int
+    inner: int
+
+
+def draw_depth(depth: int, *, min_depth: int, full_probability: float, generator: torch.Generator) -> int:
+    """Blocks of this step: all with ``full_probability``, otherwise uniform on min_depth..depth."""
+    if torch.rand((), generator=generator).item() < full_probability:
+        return depth
+    return int(torch.randint(min(min_depth, depth), depth + 1, (), generator=generator).item())
 
 
 def draw_widths(
