@@ -86,6 +86,26 @@ def test_numbers_are_those_of_the_source_that_is_made() -> None:
     assert facts["template_params_m"] == round(sum(t.numel() for t in vars(source.core).values()) / 1e6, 3)
 
 
+def test_plans_of_the_rivals() -> None:
+    tucker, linear, tiles, small = (
+        plan(recipe("vit_b16_in1k", *overrides))
+        for overrides in (
+            (),
+            ("template.constraint=linear",),
+            ("template.constraint=kronecker",),
+            ("template.constraint=kronecker", "template.tile=64"),
+        )
+    )
+    assert linear["template_params_m"] == pytest.approx(24 * 768**2 / 1e6, abs=1e-3)
+    assert (tiles["tile"], small["tile"]) == (192, 64)
+    # as many templates as a core has numbers; scalers on top, more of them for smaller tiles
+    assert tucker["template_params_m"] * 0.95 < tiles["template_params_m"] < tucker["template_params_m"] * 1.05
+    assert small["template_params_m"] > tiles["template_params_m"]
+    for facts in (linear, tiles, small):
+        assert "ranks" not in facts and "template.safetensors" in facts["writes"]
+        assert 0 <= facts["rebuild_share_of_step"] < 0.1
+
+
 def test_ranks_of_a_recipe_win_over_the_default() -> None:
     assert ranks_of(recipe("micro", "template.ranks=[5, 6, 7]")) == (5, 6, 7)
     assert ranks_of(recipe("micro")) == (144, 112, 112)

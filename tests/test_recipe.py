@@ -111,6 +111,7 @@ def test_any_override_text_gives_a_recipe_or_one_line(text: str) -> None:
         ("template.ranks=[25,9,9]", "template.ranks: rank 1 is 25, more than 12 x depth = 24"),
         ("template.ranks=[24,9,17]", "template.ranks: rank 3 is 17, more than width = 16"),
         ("template.ranks=[24,0,9]", "template.ranks.1: should be greater than or equal to 1, got 0"),
+        ("template.tile=12", "template.tile: 12 should be a multiple of head_dim 8 that divides width 16"),
         ("width.mode=shared", "width.min_heads: 3 is more than model.heads 2"),
         ("mae.mask_ratio=1", "mae.mask_ratio: should be less than 1, got 1"),
         ("mae.mask_ratio=0.99", "mae.mask_ratio: 0.99 leaves 0 of 64 patches visible"),

@@ -20,10 +20,13 @@ class Method:
 
 NAMES: dict[str, Method] = {
     "sweet": Method(),
+    "sweet_fitted": Method(takes=("tucker",), images=51200, trains=True),
     "principal_slice": Method(takes=("none",)),
     "weight_selection": Method(takes=("none",), grows=False),
     "isomorphic": Method(takes=("none",), grows=False, images=3200),
-    "tleg": Method(takes=("none",)),
+    "dmae": Method(takes=("none",), grows=False, images=None, trains=True),
+    "tleg": Method(takes=("none", "linear")),
+    "wave": Method(takes=("kronecker",), images=51200, trains=True),
     "mimetic": Method(),
     "random": Method(),
 }

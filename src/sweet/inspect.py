@@ -11,6 +11,7 @@ from sweet.files import TENSORS, check_sums
 from sweet.models.config import ViTConfig
 from sweet.models.store import load_source, read_config
 from sweet.plan import bench_sizes, size_table
+from sweet.template.constraints import Kronecker
 from sweet.template.sizes import Size
 from sweet.template.tucker import Tucker
 
@@ -40,11 +41,16 @@ def inspect(path: Path) -> dict[str, Any]:
         metrics = {key: value for key, value in info.get("metrics", {}).items() if not isinstance(value, dict)}
         return facts | {"metrics": metrics, "cost": size_table(config, [size], len(classes or ()))}
     source = load_source(path).source
-    if isinstance(source.core, Tucker):
-        core = source.core
+    core = source.core
+    if core.constraint != "none":
+        parameters = sum(tensor.numel() for tensor in core.tensors().values())
+        facts["constraint"] = core.constraint
+        facts["parameters_m"] = round(parameters / 1e6, 3)
+        facts["share_of_slices"] = round(parameters / (12 * config.depth * config.width**2), 3)
+    if isinstance(core, Kronecker):
+        facts |= {"tile": core.tile, "templates": {name: len(t) for name, t in core.templates.items()}}
+    if isinstance(core, Tucker):
         facts["ranks"] = list(core.core.shape)
-        facts["parameters_m"] = round(sum(t.numel() for t in vars(core).values() if t is not None) / 1e6, 3)
-        facts["share_of_slices"] = round(facts["parameters_m"] * 1e6 / (12 * config.depth * config.width**2), 3)
         # directions needed for 90 % of the core's energy, per mode, and how far each factor is from orthonormal
         facts["core_rank_90"] = [_rank(core.core, mode) for mode in range(3)]
         facts["condition"] = [round(float(torch.linalg.cond(f)), 2) for f in (core.x, core.u, core.v) if f is not None]

@@ -6,7 +6,7 @@ from typing import Any
 
 from sweet.files import TENSORS
 from sweet.models.config import MaeConfig, ViTConfig
-from sweet.models.costs import default_ranks, pretraining_flops, template_parameters
+from sweet.models.costs import TemplateCost, default_ranks, default_tile, pretraining_flops, template_cost
 from sweet.recipe import ModelKeys, PretrainRecipe
 from sweet.template.sizes import Size, cost
 
@@ -30,6 +30,14 @@ def vit_config(model: ModelKeys, img_size: int) -> ViTConfig:
 
 def ranks_of(recipe: PretrainRecipe) -> tuple[int, int, int]:
     return recipe.template.ranks or default_ranks(recipe.model.depth, recipe.model.width)
+
+
+def tile_of(recipe: PretrainRecipe) -> int:
+    return recipe.template.tile or default_tile(recipe.model.heads, recipe.model.head_dim)
+
+
+def template_cost_of(recipe: PretrainRecipe, config: ViTConfig) -> TemplateCost:
+    return template_cost(config, recipe.template.constraint, ranks=ranks_of(recipe), tile=tile_of(recipe))
 
 
 def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[dict[str, Any]]:
@@ -66,28 +74,31 @@ def bench_sizes(head_dim: int) -> list[Size]:
 def plan(recipe: PretrainRecipe) -> dict[str, Any]:
     """Everything about a pre-training run that can be known without running it."""
     config = vit_config(recipe.model, recipe.data.img_size)
-    ranks = ranks_of(recipe) if recipe.template.constraint == "tucker" else None
+    constraint, template = recipe.template.constraint, template_cost_of(recipe, config)
     mae = MaeConfig(**recipe.mae.model_dump())
-    step = pretraining_flops(config, mae, images=recipe.batch_size, steps=1, ranks=ranks)
-    rebuild = pretraining_flops(config, mae, images=0, steps=1, ranks=ranks)
-    slices = template_parameters(config.depth, config.width, ranks or (1, 1, 1))
+    step = pretraining_flops(config, mae, images=recipe.batch_size, steps=1, rebuild=template.rebuild_macs)
+    rebuild = pretraining_flops(config, mae, images=0, steps=1, rebuild=template.rebuild_macs)
     result: dict[str, Any] = {
         "recipe": recipe.name,
         "data": recipe.data.source or "give it with --data",
         "encoder": f"{config.size} {config.family}, width {config.width}",
         "images": f"{config.img_size} px, patch {config.patch_size}",
-        "constraint": recipe.template.constraint,
+        "constraint": constraint,
         "epochs": recipe.epochs,
         "max_steps": recipe.max_steps,
         "batch_size": recipe.batch_size,
         "step_gflops": round(step / 1e9, 2),
-        "writes": [TENSORS["template" if ranks else "dense"], *RUN_FILES],
+        "writes": [TENSORS["dense" if constraint == "none" else "template"], *RUN_FILES],
     }
-    if ranks:
+    if constraint == "tucker":
+        result["ranks"] = list(ranks_of(recipe))
+    if constraint == "kronecker":
+        result["tile"] = tile_of(recipe)
+    if constraint != "none":
+        parameters = template.shared + template.scalers
         result |= {
-            "ranks": list(ranks),
-            "template_params_m": round((slices["core"] + slices["scalers"]) / 1e6, 3),
-            "share_of_slices": round((slices["core"] + slices["scalers"]) / slices["slices"], 3),
+            "template_params_m": round(parameters / 1e6, 3),
+            "share_of_slices": round(parameters / (12 * config.depth * config.width**2), 3),
             "rebuild_share_of_step": round(rebuild / step, 3),
         }
     result["sizes"] = size_table(config, bench_sizes(config.head_dim), num_classes=1000)

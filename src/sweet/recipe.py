@@ -121,9 +121,10 @@ class ModelKeys(_Keys):
 class TemplateKeys(_Keys):
     """How the slices of the encoder come from shared parameters; ``none`` learns a dense source."""
 
-    constraint: Literal["tucker", "none"] = "tucker"
-    ranks: tuple[Count, Count, Count] | None = None  # None: 12 L, 0.58 D, 0.58 D
-    lr_x: NonNegative = 1.0  # multipliers of lr
+    constraint: Literal["tucker", "none", "linear", "kronecker"] = "tucker"
+    ranks: tuple[Count, Count, Count] | None = None  # None: 12 L, 0.58 D, 0.58 D; kronecker: templates of the same size
+    tile: Count | None = None  # channels of a tile of kronecker; None: three heads, or one where three do not divide
+    lr_x: NonNegative = 1.0  # multipliers of lr; a Kronecker's scalers are its X
     lr_u: NonNegative = 1.0
     lr_v: NonNegative = 1.0
     order_images: Count = 1024  # images from which the principal order is computed at the end
@@ -262,6 +263,13 @@ def _check_template(model: ModelKeys, template: TemplateKeys, width: WidthKeys) 
                 "model.heads",
                 "model.head_dim",
             )
+    if template.tile is not None and (template.tile % model.head_dim or model.width % template.tile):
+        _refuse(
+            f"{template.tile} should be a multiple of head_dim {model.head_dim} that divides width {model.width}",
+            "template.tile",
+            "model.heads",
+            "model.head_dim",
+        )
     if width.mode != "none" and width.min_heads > model.heads:
         _refuse(f"{width.min_heads} is more than model.heads {model.heads}", "width.min_heads", "model.heads")
 

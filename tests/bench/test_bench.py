@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ import pytest
 from sweet.bench import run, table
 from sweet.bench.protocols import ARMS, PROTOCOLS, Protocol
 from sweet.errors import UserError
-from sweet.files import read_json, sha256
+from sweet.files import read_json, sha256, write_json
 
 TINY = Protocol(
     name="tiny",
@@ -80,6 +81,12 @@ def test_every_cell_is_measured(measured: tuple[Path, dict[str, Any]]) -> None:
         64,
     )
     assert cell["source"].startswith("tiny-none-")
+    for one in cell["runs"]:  # two runs of one cell may come from two machines and two commits
+        assert one["init_mae_loss"] > 0 and 0 <= one["init_knn"] <= 100 and one["init_images"] == 0
+        assert one["environment"]["threads"] == 1 and "commit" in one
+    assert not {"commit", "environment"} & cell.keys()
+    random = read_json(out / "tiny" / "tiny" / "classify-random-L1H1.json")
+    assert [one["init_mae_loss"] for one in random["runs"]] == [None, None]  # it brings no decoder
     assert {path.name for path in (out / "tiny" / "sources").iterdir()} == {"dense.json", "template.json"}
     assert "| sweet |" in (out / "tiny" / "tiny" / "table.md").read_text()
     assert (out / "tiny" / "tiny" / "table.png").stat().st_size > 1000
@@ -100,6 +107,56 @@ def test_a_part_can_be_asked_for(measured: tuple[Path, dict[str, Any]], tmp_path
     )
     assert summary["measured"] == 1
     assert numbers(tmp_path).items() < numbers(measured[0]).items()
+
+
+def test_only_sources_that_are_needed_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned: list[str] = []
+    monkeypatch.setattr(table, "_learn_sources", lambda recipes, *_: learned.extend(recipes))
+    monkeypatch.setattr(table, "read_json", lambda _: {})
+    broken = replace(TINY, sources=TINY.sources | {"linear": ["template.constraint=unheard_of"]})
+    monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), broken)
+    for methods, needed in ((["weight_selection"], ["dense"]), (["sweet", "random"], ["template"])):
+        run("tiny", protocol="micro", out=tmp_path, methods=methods, max_minutes=0, device="cpu", quiet=True)
+        assert learned == needed
+        learned.clear()
+
+
+def test_runs_of_another_table_are_taken_over(
+    measured: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are the same cell and were checked; the table then tells what initialising costs and gives."""
+    out = tmp_path / "results"
+    shutil.copytree(measured[0], out)
+    old = out / "tiny" / "tiny" / "classify-random-L2H2.json"
+    cell = read_json(old)
+    for one in cell["runs"]:
+        del one["init_knn"]
+    write_json(old, cell)
+    costly = replace(TINY, arms=("random", "sweet"), seeds=1, borrows=("tiny",), costs=True)
+    monkeypatch.setitem(PROTOCOLS, ("costly", "micro"), costly)
+    monkeypatch.setitem(PROTOCOLS, ("other", "micro"), replace(costly, layers="first"))
+
+    def fill(name: str) -> dict[str, Any]:
+        return run(name, protocol="micro", out=out, max_minutes=0, workers=1, device="cpu", quiet=True)
+
+    summary = fill("costly")
+    assert (summary["measured"], summary["open"]) == (3, 1)
+    taken = read_json(out / "tiny" / "costly" / "classify-sweet-L1H1.json")
+    given = read_json(out / "tiny" / "tiny" / "classify-sweet-L1H1.json")
+    assert taken == given | {"table": "costly", "runs": given["runs"][:1]}
+    assert [(row["start"], row["size"]) for row in summary["costs"]] == [
+        ("random", "L1H1"),
+        ("sweet", "L2H2"),
+        ("sweet", "L1H1"),
+    ]
+    random, sweet = summary["costs"][0], summary["costs"][2]
+    assert (random["MAE loss"], random["pre-training, s"], random["PFLOPs"]) == (None, None, None)
+    assert float(sweet["MAE loss"]) == pytest.approx(given["runs"][0]["init_mae_loss"], abs=1e-4)
+    assert float(sweet["PFLOPs"]) >= 0 and sweet["unlabelled images"] == "0"
+    text = (out / "tiny" / "costly" / "table.md").read_text()
+    assert "| start | size | MAE loss | k-NN, % |" in text and "| sweet | L1H1 | " in text
+    assert "MAE loss" not in (out / "tiny" / "tiny" / "table.md").read_text()
+    assert fill("other")["measured"] == 0  # another rule for layers is another cell
 
 
 def test_no_time_left(tmp_path: Path) -> None:
@@ -186,9 +243,13 @@ def test_what_is_asked_for_is_checked_first(tmp_path: Path) -> None:
 
 
 def test_protocols_are_consistent() -> None:
-    for (name, _), told in PROTOCOLS.items():
+    for (name, protocol), told in PROTOCOLS.items():
         assert set(told.arms) <= set(ARMS), name
         assert {ARMS[arm].source for arm in told.arms} - {None} <= set(told.sources), name
-        table.source_recipe(told, next(iter(told.sources)), "shapes:")
+        for source in told.sources:
+            table.source_recipe(told, source, "shapes:")
+        for arm in told.arms:
+            table.switches_of(ARMS[arm], told.layers)  # raises for an unknown method or switch
+        assert all((other, protocol) in PROTOCOLS for other in told.borrows)
         recipe = table.finetune_recipe(told, table.source_recipe(told, "template", "shapes:"), "shapes:", 1)
         assert recipe.seed == 1 and recipe.data.label_seed == 0

@@ -12,6 +12,7 @@ from sweet.bench.figures import picture
 from sweet.bench.results import (
     add_run,
     comparison,
+    costs,
     markdown,
     mean_and_spread,
     means,
@@ -20,7 +21,7 @@ from sweet.bench.results import (
     result_path,
     verdict,
 )
-from sweet.files import read_json
+from sweet.files import read_json, write_json
 
 HEAD: dict[str, Any] = {"recipe_hash": "a", "n_train": 10, "test_images": 5, "chance_top1": 10.0}
 
@@ -100,6 +101,32 @@ def test_runs_of_one_cell_gather_in_one_file(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"{next(iter(other))} is .*, this run has"):
             add_run(path, head | other, {"seed": 2, "top1": 99.0})
     assert path.read_bytes() == before
+
+
+def test_what_older_cells_said_of_all_runs_is_moved_into_each(tmp_path: Path) -> None:
+    path = tmp_path / "micro" / "table1" / "classify-sweet-L1H1.json"
+    write_json(path, cell("sweet", "L1H1", 1.0) | {"commit": "old", "environment": {"gpu": None}})
+    [one] = read_table(tmp_path, "micro", "table1").values()
+    before = {"commit": "old", "environment": {"gpu": None}, "seed": 0, "top1": 1.0}
+    assert one == cell("sweet", "L1H1") | {"runs": [before]}
+    after = {"seed": 1, "top1": 2.0, "commit": "new", "environment": {"gpu": "some"}}
+    add_run(path, HEAD, after)
+    assert read_json(path) == one | {"runs": [before, after]}
+
+
+def test_costs() -> None:
+    cells = table(cell("random", "L1H1", 10.0), cell("sweet", "L1H1", 30.0, 32.0), cell("sweet", "L2H2", 40.0))
+    cells["random", "L1H1"] |= {"source": None}
+    cells["sweet", "L1H1"] |= {"source": "a-1"}
+    for one, loss in zip(cells["sweet", "L1H1"]["runs"], (0.4, 0.5), strict=True):
+        one |= {"init_mae_loss": loss, "init_knn": 20.0, "init_seconds": 0.125, "init_images": 50000}
+    cells["random", "L1H1"]["runs"][0] |= {"init_mae_loss": None, "init_knn": 9.0}
+    rows = costs(cells, ["random", "sweet"], ["L1H1", "L2H2"], {"a-1": {"seconds": 99.6, "pflops_full_width": 0.25}})
+    assert markdown(rows).splitlines()[2:] == [
+        "| random | L1H1 | - | 9.00 | 10.00 (1) | - | - | - | - |",
+        "| sweet | L1H1 | 0.4500 | 20.00 | 31.00 ± 1.41 (2) | 0.12 | 50000 | 100 | 0.2500 |",
+        "| sweet | L2H2 | - | - | 40.00 (1) | - | - | - | - |",  # an older result
+    ]
 
 
 def test_picture(tmp_path: Path) -> None:

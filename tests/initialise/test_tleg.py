@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sweet.initialise import initialise
-from sweet.initialise.tleg import linear_fit
+from sweet.initialise.tleg import fitted, linear_fit
 from sweet.models.mae import source_from_state
 from sweet.models.store import StoredSource
 from sweet.template.sizes import Size
@@ -67,6 +67,36 @@ def test_a_source_on_a_line_comes_back(make_source: MakeSource) -> None:
     again = initialise("tleg", dense, Size(4, 3, 8))
     for name in state:
         torch.testing.assert_close(again[name], state[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["eva", "vit"])
+@pytest.mark.parametrize(("depth", "heads"), [(3, 3), (1, 2), (5, 1), (7, 4)])
+def test_a_linear_source_is_used_as_it_is(make_source: MakeSource, family: str, depth: int, heads: int) -> None:
+    stored = make_source(family, "linear", ordered=True)
+    made = initialise("tleg", stored, Size(depth, heads, 8))
+    by_hand = {
+        f"blocks.{layer}.{name}": (base + layer / depth * slope)
+        for name, (base, slope) in (stored.source.core.tensors() | stored.source.blocks).items()
+        for layer in range(depth)
+    }
+    full = replace(
+        stored, source=source_from_state(by_hand | stored.source.stem, stored.config.resized(depth, 3))
+    ).source
+    full.decoder = stored.source.decoder
+    expected = target_weights(full, depth, heads * 8, order="prefix")
+    assert made.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(made[name], value)
+
+
+@pytest.mark.parametrize("family", ["eva", "vit"])
+def test_the_fit_of_a_linear_source_is_that_source(make_source: MakeSource, family: str) -> None:
+    linear = make_source(family, "linear")
+    dense = source_from_state(target_weights(linear.source, 3, 24, order="prefix"), linear.config)
+    again = fitted(dense)
+    assert again.core.constraint == "linear" and again.depth == 3
+    for name, value in (linear.source.core.tensors() | linear.source.blocks).items():
+        torch.testing.assert_close((again.core.tensors() | again.blocks)[name], value, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5, 12])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweet.models.costs import mae_image_flops, pretraining_flops, rebuild_macs
+from sweet.models.costs import default_tile, mae_image_flops, pretraining_flops, rebuild_macs, template_cost
 from sweet.models.mae import reconstruct, sincos
 from sweet.models.store import StoredSource
 from sweet.models.vit import build_vit
@@ -47,9 +47,22 @@ def test_rebuild_macs(make_source: Callable[..., StoredSource], ranks: tuple[int
     assert 2 * rebuild_macs(3, 24, ranks) == counter.get_total_flops()
 
 
+@pytest.mark.parametrize(("heads", "tile"), [(4, 8), (6, 24)])
+def test_rebuild_macs_of_tiles(make_source: Callable[..., StoredSource], heads: int, tile: int) -> None:
+    for family in ("eva", "vit"):
+        stored = make_source(family, "kronecker", ranks=(30, 24, 24), heads=heads)
+        with FlopCounterMode(display=False) as counter:
+            target_weights(stored.source, 3, 8 * heads, order="prefix")
+        counted = template_cost(stored.config, "kronecker", ranks=(30, 24, 24), tile=tile)
+        assert 2 * counted.rebuild_macs == counter.get_total_flops()
+
+
+def test_a_tile_is_three_heads_where_that_divides() -> None:
+    assert [default_tile(heads, 64) for heads in (12, 3, 4, 2)] == [192, 192, 64, 64]
+
+
 def test_pretraining_is_three_forwards(stored: StoredSource) -> None:
-    ranks = (10, 20, 18)
-    image, rebuild = mae_image_flops(stored.config, stored.mae), 2 * rebuild_macs(3, 24, ranks)
-    dense = pretraining_flops(stored.config, stored.mae, images=64, steps=2, ranks=None)
+    image, rebuild = mae_image_flops(stored.config, stored.mae), rebuild_macs(3, 24, (10, 20, 18))
+    dense = pretraining_flops(stored.config, stored.mae, images=64, steps=2, rebuild=0)
     assert dense == 3 * 64 * image
-    assert pretraining_flops(stored.config, stored.mae, images=64, steps=2, ranks=ranks) == dense + 3 * 2 * rebuild
+    assert pretraining_flops(stored.config, stored.mae, images=64, steps=2, rebuild=rebuild) == dense + 12 * rebuild

@@ -16,6 +16,8 @@ from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
 
 from .protocols import Arm, Protocol
 
+CHECKED = 2000  # test images that a model is checked on before it is fine-tuned
+
 
 def cache_folder() -> Path:
     """$SWEET_CACHE, by default the user's cache folder: sources and checkpoints of a bench live here."""
@@ -31,8 +33,11 @@ def source_recipe(protocol: Protocol, source: str, data: str) -> PretrainRecipe:
 
 
 def source_folder(recipe: PretrainRecipe) -> Path:
-    """Where a source is cached: by everything in its recipe but how it is run and where its images lie."""
-    told = recipe.model_dump(exclude={"device", "workers", "checkpoint_every"})
+    """Where a source is cached: by everything in its recipe but how it is run and where its images lie.
+
+    A key at its default is left out, so that a new key does not make old sources strangers.
+    """
+    told = recipe.model_dump(exclude={"device", "workers", "checkpoint_every"}, exclude_defaults=True)
     told["data"]["source"] = Path(told["data"]["source"]).name
     return cache_folder() / "sources" / f"{recipe.name}-{recipe.template.constraint}-{digest(told)}"
 
@@ -50,6 +55,25 @@ def finetune_recipe(protocol: Protocol, recipe: PretrainRecipe, data: str, seed:
         "label_seed": 0,
     }
     return FinetuneRecipe.model_validate(told)
+
+
+def told_of(recipe: FinetuneRecipe) -> dict[str, Any]:
+    """A fine-tuning budget: what all seeds have in common, on any machine."""
+    told = recipe.model_dump(exclude={"seed", "device", "workers", "checkpoint_every"})
+    told["data"]["source"] = Path(told["data"]["source"]).name
+    return told
+
+
+def hash_of(recipe: FinetuneRecipe, layers: str) -> str:
+    """Cells with the same one may be compared."""
+    return digest([told_of(recipe), layers])
+
+
+def switches_of(arm: Arm, layers: str) -> dict[str, Any]:
+    """All switches of an arm: one rule for the layers of all methods of a table, where a method has one."""
+    from sweet.initialise import switches
+
+    return switches(arm.method, arm.switches | ({"layers": layers} if "layers" in switches(arm.method) else {}))
 
 
 def start_worker(threads: int) -> None:
@@ -84,7 +108,7 @@ def measure(
     Checkpoints lie in the cache until the result is returned, so that an interrupted cell goes on where it was.
     """
     from sweet.data import open_images, packed, without_path
-    from sweet.initialise import NAMES, images_used, initialise, switches
+    from sweet.initialise import NAMES, images_used, initialise
     from sweet.models.store import load_source
     from sweet.models.vit import build_vit
     from sweet.tasks import TASKS
@@ -97,27 +121,26 @@ def measure(
     target = Size.parse(size, stored.config.head_dim)
     config = stored.config.resized(target.depth, target.heads)
     keys = recipe.data
-    # one rule for the layers of all methods of a table, where a method has one
-    given = arm.switches | ({"layers": layers} if "layers" in switches(arm.method) else {})
+    given = switches_of(arm, layers)
     unlabelled = open_images(keys.source or "", keys.train_split) if NAMES[arm.method].images != 0 else None
     began = time.perf_counter()
-    weights = initialise(arm.method, stored, target, data=unlabelled, seed=recipe.seed, **given)
+    weights = initialise(arm.method, stored, target, data=unlabelled, seed=recipe.seed, device=recipe.device, **given)
     init_seconds = time.perf_counter() - began
 
     train_images, test_images = open_splits(recipe)
     classes = TASKS["classify"].classes_of(train_images)
     vit = build_vit(config, weights, num_classes=len(classes), seed=recipe.seed, drop_path_rate=recipe.drop_path)
 
-    told = recipe.model_dump(exclude={"seed", "device", "workers", "checkpoint_every"})
-    told["data"]["source"] = Path(told["data"]["source"]).name
-    recipe_hash = digest([told, layers])
+    recipe_hash = hash_of(recipe, layers)
     run = cache_folder() / "cells" / f"{arm_name}-{size}-{recipe.seed}-{digest([recipe_hash, source.name])}"
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, run)
+    train_data, test_data = packed(train_images, keys.img_size), packed(test_images, keys.img_size)
+    checked = check(vit, weights, stored, config, train_data, test_data, recipe, accelerator)
     finished, metrics = finetune_model(
         vit,
         TASKS["classify"](classes, recipe),
-        packed(train_images, keys.img_size),
-        packed(test_images, keys.img_size),
+        train_data,
+        test_data,
         recipe,
         accelerator=accelerator,
         run=run,
@@ -126,18 +149,17 @@ def measure(
     head = {
         "arm": arm_name,
         "method": arm.method,
-        "switches": switches(arm.method, given),
+        "switches": given,
         "size": size,
         "task": "classify",
         "source": source.name if arm.source else None,
         "data": without_path(keys.source or ""),
         "recipe_hash": recipe_hash,
-        "recipe": told,
+        "recipe": told_of(recipe),
         "n_train": len(train_images),
         "test_images": metrics["images"],
         "classes": len(classes),
         "chance_top1": round(100 / len(classes), 3),
-        "environment": environment(),
     }
     result = {
         "seed": recipe.seed,
@@ -150,9 +172,34 @@ def measure(
         "seconds": round(finished.seconds, 1),
         "init_seconds": round(init_seconds, 3),
         "init_images": images_used(arm.method, None, unlabelled),
+        **checked,
+        "environment": environment(),
     }
     shutil.rmtree(run, ignore_errors=True)
     return head, result
+
+
+def check(
+    vit: Any,
+    weights: dict[str, Any],
+    source: Any,
+    config: Any,
+    train: Any,
+    test: Any,
+    recipe: FinetuneRecipe,
+    accelerator: Any,
+) -> dict[str, float | None]:
+    """What ``weights`` are worth before any fine-tuning, on the same test images and masks for every cell."""
+    from sweet.data import shuffled
+    from sweet.training.checks import knn, mae_loss
+    from sweet.training.finetune import evaluation
+
+    device = accelerator.device
+    test = test.select(shuffled(len(test), 0)[:CHECKED])  # a set may be sorted by class
+    with accelerator.autocast():
+        loss = mae_loss(weights, config, source.mae, test, source.info["data"], device=device)
+        near = knn(vit, evaluation(train, recipe, device), evaluation(test, recipe, device), device=device)
+    return {"init_mae_loss": None if loss is None else round(loss, 5), "init_knn": round(near, 3)}
 
 
 def write_model(source: Path, size: str, out: Path) -> Path:

@@ -19,9 +19,13 @@ COLOURS = {
     "weight_selection_heads": "#94641a",
     "isomorphic": "#b0505f",
     "tleg": "#8867a8",
+    "tleg_trained": "#b39ac9",
+    "wave": "#5a4a8a",
+    "dmae": "#c9808b",
     "principal_slice": "#3f8f5f",
     "sweet_prefix": "#8fb2dd",
     "sweet": "#1f5fa8",
+    "sweet_fitted": "#123a66",
 }
 
 

@@ -23,15 +23,30 @@ ARMS = {
     "weight_selection_heads": Arm("weight_selection", "dense", {"rule": "whole_heads"}),
     "isomorphic": Arm("isomorphic", "dense"),
     "tleg": Arm("tleg", "dense"),
+    "tleg_trained": Arm("tleg", "linear"),
+    "wave": Arm("wave", "kronecker"),
+    "dmae": Arm("dmae", "dense"),
     "principal_slice": Arm("principal_slice", "dense"),
     "sweet_prefix": Arm("sweet", "template", {"order": "prefix"}),
     "sweet": Arm("sweet", "template", {"order": "principal"}),
+    "sweet_fitted": Arm("sweet_fitted", "template"),
+}
+
+# Overrides of a table's recipe; of these only the sources of the arms that are asked for are learned.
+SOURCES = {
+    "template": [],
+    "dense": ["template.constraint=none"],
+    "linear": ["template.constraint=linear"],
+    "kronecker": ["template.constraint=kronecker"],
 }
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """``pretrain`` names the recipe; ``sources`` are overrides that make each source from it."""
+    """``pretrain`` names the recipe; ``sources`` are overrides that make each source from it.
+
+    ``borrows`` names tables of the same protocol whose runs are taken over where they are the same cell.
+    """
 
     name: str
     pretrain: str
@@ -39,15 +54,40 @@ class Protocol:
     arms: tuple[str, ...]
     seeds: int
     finetune: dict[str, Any]
-    sources: dict[str, list[str]] = field(
-        default_factory=lambda: {"template": [], "dense": ["template.constraint=none"]}
-    )
+    sources: dict[str, list[str]] = field(default_factory=lambda: SOURCES)
     layers: str = "even"
+    borrows: tuple[str, ...] = ()
+    costs: bool = False  # the table also tells what initialising costs, and gives before any fine-tuning
     write_models: bool = False  # model folders of every size beside the results
 
 
 TABLE1 = ("L6H6", "L12H3", "L3H12", "L12H6", "L6H12")
 TABLE1_ARMS = ("random", "weight_selection", "principal_slice", "sweet_prefix", "sweet")
+INIT_ARMS = (
+    "random",
+    "mimetic",
+    "weight_selection",
+    "weight_selection_uniform",
+    "weight_selection_heads",
+    "isomorphic",
+    "tleg",
+    "tleg_trained",
+    "wave",
+    "dmae",
+    "principal_slice",
+    "sweet_prefix",
+    "sweet",
+    "sweet_fitted",
+)
+MICRO_FINETUNE: dict[str, Any] = {
+    "epochs": 5,
+    "batch_size": 64,
+    "lr": 2e-3,
+    "checkpoint_every": 100,
+    "label_smoothing": 0.0,
+    "workers": 0,
+    "data": {"labels": 5000, "augment": "crop", "val_split": "test"},
+}
 
 PROTOCOLS = {
     ("table1", "micro"): Protocol(
@@ -56,15 +96,17 @@ PROTOCOLS = {
         sizes=TABLE1,
         arms=TABLE1_ARMS,
         seeds=2,
-        finetune={
-            "epochs": 5,
-            "batch_size": 64,
-            "lr": 2e-3,
-            "checkpoint_every": 100,
-            "label_smoothing": 0.0,
-            "workers": 0,
-            "data": {"labels": 5000, "augment": "crop", "val_split": "test"},
-        },
+        finetune=MICRO_FINETUNE,
+    ),
+    ("init", "micro"): Protocol(
+        name="micro",
+        pretrain="micro",
+        sizes=("L6H6", "L12H3", "L3H12"),
+        arms=INIT_ARMS,
+        seeds=2,
+        finetune=MICRO_FINETUNE,
+        borrows=("table1",),
+        costs=True,
     ),
     ("table1", "small"): Protocol(
         name="small",

@@ -13,6 +13,7 @@ from typing import Any
 from sweet.files import read_json, write_json
 
 Table = dict[tuple[str, str], dict[str, Any]]  # (arm, size) -> a cell with its runs
+OF_A_RUN = ("commit", "environment")  # once stood in the cell
 
 
 def result_path(out: Path, protocol: str, table: str, arm: str, size: str, task: str = "classify") -> Path:
@@ -21,12 +22,20 @@ def result_path(out: Path, protocol: str, table: str, arm: str, size: str, task:
 
 def add_run(path: Path, head: dict[str, Any], run: dict[str, Any]) -> None:
     """Add one seed's run to a cell's file; ``head`` describes the cell. Raises ValueError on another budget."""
-    cell = read_json(path) if path.is_file() else dict(head, runs=[])
+    cell = read_cell(path) if path.is_file() else dict(head, runs=[])
     for key in ("recipe_hash", "n_train", "test_images"):
         if cell[key] != head[key]:
             raise ValueError(f"{path}: {key} is {cell[key]}, this run has {head[key]}; remove the file to start anew")
     cell["runs"] = sorted([r for r in cell["runs"] if r["seed"] != run["seed"]] + [run], key=lambda r: r["seed"])
     write_json(path, cell)
+
+
+def read_cell(path: Path) -> dict[str, Any]:
+    """A cell's file; what older ones say of the cell though it is told by a run is moved into their runs."""
+    cell = read_json(path)
+    moved = {key: cell.pop(key) for key in OF_A_RUN if key in cell}
+    cell["runs"] = [moved | run for run in cell["runs"]]
+    return cell
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
@@ -58,7 +67,7 @@ def verdict(difference: float, error: float) -> str:
 
 def read_table(out: Path, protocol: str, table: str) -> Table:
     """{(arm, size): cell} of everything measured so far."""
-    cells = [read_json(path) for path in sorted((out / protocol / table).glob("classify-*.json"))]
+    cells = [read_cell(path) for path in sorted((out / protocol / table).glob("classify-*.json"))]
     return {(cell["arm"], cell["size"]): cell for cell in cells}
 
 
@@ -76,12 +85,60 @@ def means(cells: Table, arms: Sequence[str], sizes: Sequence[str], metric: str =
                 row[size] = "-"
                 continue
             values = list(seeds_of(cells[arm, size], metric).values())
-            mean, spread = mean_and_spread(values)
-            found.append(mean)
-            row[size] = f"{mean:.2f}" + (f" ± {spread:.2f}" if len(values) > 1 else "") + f" ({len(values)})"
+            found.append(mean_and_spread(values)[0])
+            row[size] = spread_text(values)
         row["average"] = f"{sum(found) / len(found):.2f}" if len(found) == len(sizes) else "-"
         rows.append(row)
     return rows
+
+
+def spread_text(values: Sequence[float]) -> str:
+    """``mean ± spread (seeds)``."""
+    mean, spread = mean_and_spread(values)
+    return f"{mean:.2f}" + (f" ± {spread:.2f}" if len(values) > 1 else "") + f" ({len(values)})"
+
+
+def read_sources(out: Path, protocol: str) -> dict[str, dict[str, Any]]:
+    """{name with hash: what its pre-training took} of the sources that were used."""
+    told = [read_json(path) for path in sorted((out / protocol / "sources").glob("*.json"))]
+    return {facts["source"]: facts["training"] for facts in told}
+
+
+def costs(
+    cells: Table, arms: Sequence[str], sizes: Sequence[str], sources: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """A row for each arm and size: what it gives before and after fine-tuning, and what it took to get there.
+
+    Means over seeds; ``sources`` as of :func:`read_sources`. None where nothing was measured, or nothing is needed.
+    """
+    rows = []
+    for arm, size in [(arm, size) for arm in arms for size in sizes if (arm, size) in cells]:
+        cell = cells[arm, size]
+        learned = sources.get(cell.get("source") or "", {})
+        rows.append(
+            {
+                "start": arm,
+                "size": size,
+                "MAE loss": _fixed(_mean(cell, "init_mae_loss"), 4),
+                "k-NN, %": _fixed(_mean(cell, "init_knn"), 2),
+                "top-1, %": spread_text(list(seeds_of(cell).values())),
+                "init, s": _fixed(_mean(cell, "init_seconds"), 2),
+                "unlabelled images": _fixed(_mean(cell, "init_images"), 0),
+                "pre-training, s": _fixed(learned.get("seconds"), 0),
+                "PFLOPs": _fixed(learned.get("pflops_full_width"), 4),
+            }
+        )
+    return rows
+
+
+def _mean(cell: dict[str, Any], metric: str) -> float | None:
+    """Over the runs that have it: older ones do not, and some methods bring no decoder."""
+    values = [run[metric] for run in cell["runs"] if run.get(metric) is not None]
+    return mean_and_spread(values)[0] if values else None
+
+
+def _fixed(value: float | None, digits: int) -> str | None:
+    return None if value is None else f"{value:.{digits}f}"
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -14,13 +14,29 @@ from typing import Any
 
 from sweet.errors import UserError
 from sweet.files import read_json, write_json, write_text
-from sweet.recipe import PretrainRecipe, load_recipe
+from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
 
-from .cells import finetune_recipe, learn_source, measure, source_folder, source_recipe, start_worker, write_model
+from .cells import (
+    CHECKED,
+    finetune_recipe,
+    hash_of,
+    learn_source,
+    measure,
+    source_folder,
+    source_recipe,
+    start_worker,
+    switches_of,
+    write_model,
+)
 from .protocols import ARMS, PROTOCOLS, Protocol
-from .results import add_run, comparison, markdown, means, read_table, result_path
+from .results import add_run, comparison, costs, markdown, means, read_cell, read_sources, read_table, result_path
 
 Cell = tuple[str, str, int]  # arm, size, seed
+COSTS = f"""
+What initialising gives and takes: MAE loss and k-NN on up to {CHECKED:,} test images before any fine-tuning, top-1
+after it; seconds and unlabelled images of one initialisation; seconds and PFLOPs of its source's pre-training
+
+"""
 
 
 def run(
@@ -49,14 +65,18 @@ def run(
     source_data = data or _own_data(told)
     recipes = {
         source: source_recipe(told, source, source_data).model_copy(update={"device": device})
-        for source in told.sources
+        for source in sorted({_source(told, arm) for arm in arms})
     }
     source_splits(source_data)  # a UserError now, not one from each worker
     kind = resolve_device(device).type
     workers = workers or (min(2, os.cpu_count() or 1) if kind == "cpu" else 1)
     seeds = told.seeds if seeds is None else seeds
     cells = [(arm, size, seed) for seed in range(seeds) for size in chosen for arm in arms]
+    for cell in cells if told.borrows else ():
+        recipe = recipes[_source(told, cell[0])]
+        _borrow(out, name, told, cell, finetune_recipe(told, recipe, source_data, cell[2]), source_folder(recipe))
     open_cells = [cell for cell in cells if not _done(out, told.name, name, cell)]
+    commit = _commit()
 
     def note(text: str) -> None:
         if not quiet:
@@ -83,7 +103,7 @@ def run(
 
     def keep(cell: Cell, head: dict[str, Any], result: dict[str, Any]) -> None:
         path = result_path(out, told.name, name, cell[0], cell[1])
-        add_run(path, {"protocol": told.name, "table": name, **head, "commit": _commit()}, result)
+        add_run(path, {"protocol": told.name, "table": name, **head}, {**result, "commit": commit})
 
     left, failed = _work(open_cells, submit, keep, workers, max_minutes, note)
     return _summary(out, name, told) | {"open": left, "failed": failed}
@@ -149,6 +169,7 @@ def _summary(out: Path, name: str, told: Protocol) -> dict[str, Any]:
     ]
     chance = next((cell["chance_top1"] for cell in cells.values()), None)
     top1 = means(cells, arms, told.sizes)
+    costing = costs(cells, arms, told.sizes, read_sources(out, told.name)) if told.costs else []
     if cells:
         text = f"""Protocol {told.name}, held-out images, mean ± spread (seeds). Chance is {chance:g} % top-1.
 
@@ -161,6 +182,8 @@ Top-5, %
 Top-1, paired over seeds; a gain is a difference of at least two standard errors
 
 {markdown(against)}"""
+        if costing:
+            text += COSTS + markdown(costing)
         write_text(folder / "table.md", text)
         picture(cells, arms, told.sizes, folder / "table.png", title=f"{name}, protocol {told.name}")
     return {
@@ -170,6 +193,7 @@ Top-1, paired over seeds; a gain is a difference of at least two standard errors
         "chance_top1": chance,
         "top1": top1,
         "comparison": against,
+        **({"costs": costing} if costing else {}),
         "written": str(folder),
     }
 
@@ -203,6 +227,24 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 def _done(out: Path, protocol: str, table: str, cell: Cell) -> bool:
     path = result_path(out, protocol, table, cell[0], cell[1])
     return path.is_file() and any(run["seed"] == cell[2] for run in read_json(path)["runs"])
+
+
+def _borrow(out: Path, name: str, told: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path) -> None:
+    """Take over the run of an open cell from another table, where the same was measured there, checks included."""
+    arm, size, seed = cell
+    if _done(out, told.name, name, cell):
+        return
+    same = {
+        "recipe_hash": hash_of(recipe, told.layers),
+        "source": source.name if ARMS[arm].source else None,
+        "switches": switches_of(ARMS[arm], told.layers),
+    }
+    for path in (result_path(out, told.name, other, arm, size) for other in told.borrows):
+        head = read_cell(path) if path.is_file() else {"runs": []}
+        for run in head.pop("runs"):
+            if run["seed"] == seed and "init_knn" in run and all(head.get(key) == same[key] for key in same):
+                add_run(result_path(out, told.name, name, arm, size), head | {"table": name}, run)
+                return
 
 
 def _own_data(protocol: Protocol) -> str:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from sweet.data import Batches, ImageSource, packed, shuffled, step_generator
+from sweet.errors import UserError
 from sweet.models.store import StoredSource
 from sweet.recipe import OptimKeys, TrainKeys
 from sweet.training.device import make_accelerator
-from sweet.training.loop import Finished, train
+from sweet.training.loop import train
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -23,7 +24,8 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 class ShortRun:
     """How long and how fast: ``lr`` is the peak, ``warmup`` a share of the steps; then half a cosine to zero.
 
-    ``run`` is a folder for ``metrics.jsonl`` (the loss curve); None writes nothing.
+    ``run`` is a folder for ``metrics.jsonl`` (the loss curve); None writes nothing. No step at all is a run, too.
+    Raises UserError for a number out of range.
     """
 
     steps: int
@@ -32,6 +34,11 @@ class ShortRun:
     warmup: float = 0.0
     device: str = "auto"
     run: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.batch_size < 1 or self.lr <= 0:
+            asked = f"steps={self.steps} batch={self.batch_size} lr={self.lr:g}"
+            raise UserError(f"{asked}: should be at least 0, at least 1 and above 0")
 
 
 def train_on(
@@ -44,12 +51,14 @@ def train_on(
     *,
     budget: int | None,
     seed: int,
-) -> Finished:
+) -> None:
     """Train ``model`` in place by ``loss(model, images, noise)``; it ends on the CPU.
 
     Images are random crops, (B, C, H, W) as the source saw them, of ``budget`` images drawn by ``seed`` (None: all);
     noise (B, N) in 0..1 is for masks. ``groups`` are AdamW's.
     """
+    if not told.steps:
+        return
     facts, config = source.info["data"], source.config
     keys = TrainKeys(
         seed=seed, epochs=1, max_steps=told.steps, batch_size=told.batch_size, lr=told.lr, checkpoint_every=told.steps
@@ -68,17 +77,14 @@ def train_on(
         interpolation=facts["interpolation"],
         device=accelerator.device,
     )
-    steps_of = _Repeated(batches, told.steps)
 
     def loss_of(model: nn.Module, images: Tensor, _: Any, step: int) -> Tensor:
         noise = torch.rand(len(images), config.patches, generator=step_generator(seed, step, 0, "mask"))
         return loss(model, images, noise.to(images.device))
 
-    finished = train(
-        model, groups, steps_of, loss_of, keys=keys, optim=optim, accelerator=accelerator, run=told.run, quiet=True
-    )
+    steps = _Repeated(batches, told.steps)
+    train(model, groups, steps, loss_of, keys=keys, optim=optim, accelerator=accelerator, run=told.run, quiet=True)
     model.cpu()
-    return finished
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Weight selection (Xu et al., "Initializing Models with Larger Ones", ICLR 2024, arXiv 2311.18823).
 
-Every tensor of the target is a part of the source's tensor of the same name; nothing is rescaled. Switches:
+Every tensor of the target is a part of the source's tensor of the same name. Switches:
 
 ``rule``, along each axis of a entries of which b are kept:
 
@@ -14,7 +14,8 @@ Every tensor of the target is a part of the source's tensor of the same name; no
 * ``whole_heads``: ``uniform`` for the stream and the hidden units, but evenly spaced *whole* heads. Ours, since
   without it the released rule is at a disadvantage with rotary positions.
 
-``layers``: ``first`` (default, as released: block i comes from block i) or ``even``.
+``layers``: ``first`` (default, as released: block i comes from block i) or ``even``. ``gains``: ``none`` (default, as
+released) or ``sqrt``, norm gains times sqrt(D / d), since sums over d channels instead of D are smaller by as much.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def initialise(
     seed: int = 0,
     rule: Literal["uniform", "consecutive", "random_consistent", "whole_heads"] = "uniform",
     layers: Literal["even", "first"] = "first",
+    gains: Literal["none", "sqrt"] = "none",
 ) -> dict[str, Tensor]:
     """Weights cut from a dense source that is at least as deep and wide."""
     config = source.config
@@ -61,7 +63,12 @@ def initialise(
     hidden = pick(hidden_features(config.width, config.mlp), hidden_features(size.width, config.mlp))
     chosen = target_layers(config.depth, size.depth, layers)
     each = (len(chosen), -1)
-    return cut(source.source, Selection(chosen, residual, inner.expand(each), hidden.expand(each)))
+    weights = cut(source.source, Selection(chosen, residual, inner.expand(each), hidden.expand(each)))
+    if gains == "none":
+        return weights
+    scale = (config.width / size.width) ** 0.5
+    gained = ("norm.weight", "norm1.weight", "norm2.weight")
+    return {n: v * scale if n.endswith(gained) and not n.startswith("decoder.") else v for n, v in weights.items()}
 
 
 def uniform(old: int, new: int) -> Tensor:

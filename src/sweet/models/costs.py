@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd, prod
 
-from sweet.template.sizes import cost
+from sweet.template.sizes import cost, hidden_features
+from sweet.template.tiles import template_counts, tilings
 
 from .config import MaeConfig, ViTConfig
 
@@ -13,6 +16,11 @@ def default_ranks(depth: int, width: int) -> tuple[int, int, int]:
     """(12 L, 0.58 D, 0.58 D), the last two to a multiple of 8: one third of the weights (methods 12.6, 16)."""
     rank = min(width, max(8, 8 * round(0.58 * width / 8)))
     return 12 * depth, rank, rank
+
+
+def default_tile(heads: int, head_dim: int) -> int:
+    """Channels of a Kronecker tile: three heads (WAVE's 192), or one where three do not divide the width."""
+    return gcd(heads, 3) * head_dim
 
 
 def template_parameters(depth: int, width: int, ranks: Sequence[int]) -> dict[str, int]:
@@ -33,6 +41,35 @@ def rebuild_macs(depth: int, width: int, ranks: Sequence[int]) -> int:
     return inner + n * r2 * width * width
 
 
+@dataclass(frozen=True)
+class TemplateCost:
+    """Numbers that all slices share, scalers that combine them, and multiply-accumulates of one rebuild of all."""
+
+    shared: int
+    scalers: int = 0
+    rebuild_macs: int = 0
+
+
+def template_cost(config: ViTConfig, constraint: str, *, ranks: Sequence[int], tile: int) -> TemplateCost:
+    """What a constraint costs at full width. ``linear`` has one size, two blocks, whatever the ranks."""
+    depth, width = config.depth, config.width
+    if constraint == "tucker":
+        counts = template_parameters(depth, width, ranks)
+        return TemplateCost(counts["core"], counts["scalers"], rebuild_macs(depth, width, ranks))
+    if constraint == "kronecker":
+        kinds = tilings(tile, config.mlp)
+        counted = list(zip(kinds, template_counts(prod(ranks), tile, config.mlp), strict=True))
+        return TemplateCost(
+            shared=sum(count * kind.size for kind, count in counted),
+            scalers=sum(count * depth * kind.count(width) for kind, count in counted),
+            rebuild_macs=sum(count * depth * kind.count(width) * kind.size for kind, count in counted),
+        )
+    block = 4 * width**2 + (3 if config.mlp == "swiglu" else 2) * width * hidden_features(width, config.mlp)
+    if constraint == "linear":
+        return TemplateCost(2 * block, rebuild_macs=depth * block)
+    return TemplateCost(depth * block)
+
+
 def mae_image_flops(config: ViTConfig, mae: MaeConfig) -> int:
     """Forward FLOPs of one image: encoder on the visible patches, decoder on all, attention products included."""
     encoder = cost(config.size, mlp=config.mlp, norm=config.norm, num_classes=0, img_size=config.img_size,
@@ -47,9 +84,6 @@ def mae_image_flops(config: ViTConfig, mae: MaeConfig) -> int:
     return 2 * (linear + attention + (visible - 1) * pixels * config.width + decoder + ends)
 
 
-def pretraining_flops(
-    config: ViTConfig, mae: MaeConfig, *, images: int, steps: int, ranks: Sequence[int] | None
-) -> int:
-    """Training FLOPs (forward times three) of full-width steps, rebuilds of a template included."""
-    rebuild = 2 * rebuild_macs(config.depth, config.width, ranks) if ranks else 0
-    return 3 * (images * mae_image_flops(config, mae) + steps * rebuild)
+def pretraining_flops(config: ViTConfig, mae: MaeConfig, *, images: int, steps: int, rebuild: int) -> int:
+    """Training FLOPs (forward times three) of full-width steps; ``rebuild`` are MACs to make the weights of one."""
+    return 3 * (images * mae_image_flops(config, mae) + steps * 2 * rebuild)

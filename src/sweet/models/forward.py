@@ -59,8 +59,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def norm(x: Tensor, w: Weights, name: str, eps: float) -> Tensor:
     """LayerNorm where the weights hold a bias, RMSNorm where they do not."""
     weight, bias = w[f"{name}.weight"], w.get(f"{name}.bias")
-    if bias is None:
-        return F.rms_norm(x, weight.shape, weight, eps)
+    if bias is None:  # the fused kernel wants one type, and autocast leaves the gain in float32
+        return F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps).to(x.dtype)
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 

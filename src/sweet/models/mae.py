@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
+from sweet.template.constraints import core_of, init_kronecker
 from sweet.template.networks import Network
 from sweet.template.target import Source, target_weights
-from sweet.template.tucker import Full, Tucker, init_tucker
+from sweet.template.tucker import Full, init_tucker
 
 from .config import MaeConfig, ViTConfig
-from .forward import Weights, block, encode, linear, norm, patchify
+from .costs import default_tile
+from .forward import Tap, Weights, block, encode, linear, norm, patchify
 from .vit import encoder_shapes
 
 
@@ -41,15 +44,22 @@ def patch_targets(patches: Tensor, norm_pix: bool) -> Tensor:
 
 
 def reconstruct(
-    w: Weights, images: Tensor, noise: Tensor, config: ViTConfig, mae: MaeConfig, positions: Tensor
+    w: Weights,
+    images: Tensor,
+    noise: Tensor,
+    config: ViTConfig,
+    mae: MaeConfig,
+    positions: Tensor,
+    *,
+    tap: Tap | None = None,
 ) -> Reconstruction:
     """One masked autoencoding pass. ``w`` holds the encoder and ``decoder.*``; images are normalised (B, C, H, W).
 
-    ``positions`` (1 + N, decoder width) are the decoder's fixed positions, see :func:`sincos`.
+    ``positions`` (1 + N, decoder width) are the decoder's fixed positions (:func:`sincos`), ``tap`` is the encoder's.
     """
     patches = patchify(images, config.patch_size)
     keep, masked = split_patches(noise, mae.mask_ratio)
-    tokens = linear(encode(w, patches, config, keep=keep), w, "decoder.embed")
+    tokens = linear(encode(w, patches, config, keep=keep, tap=tap), w, "decoder.embed")
     width = tokens.shape[-1]
     full = w["decoder.mask_token"].to(tokens.dtype).expand(len(tokens), patches.shape[1], -1)
     full = full.scatter(1, keep[..., None].expand(-1, -1, width), tokens[:, 1:])
@@ -134,19 +144,40 @@ def _initial(name: str, shape: Sequence[int], generator: torch.Generator) -> Ten
 
 
 def init_source(
-    config: ViTConfig, mae: MaeConfig, *, constraint: str, ranks: Sequence[int], generator: torch.Generator
+    config: ViTConfig,
+    mae: MaeConfig,
+    *,
+    constraint: str,
+    ranks: Sequence[int],
+    tile: int | None = None,
+    generator: torch.Generator,
 ) -> Source:
-    """A source before training: ``tucker`` (methods 12.2) or ``none`` (plain MAE), with its decoder."""
+    """A source before training, with its decoder: ``tucker`` (methods 12.2), ``none`` (plain MAE), ``linear`` or
+    ``kronecker`` (the rivals of the paper's Table 4).
+
+    ``ranks`` are those of a Tucker; the templates of ``kronecker``, with tiles of ``tile`` channels, have as many
+    parameters as its core. ``linear`` has 24 D^2 whatever they are: base and slope are drawn like two blocks of a
+    plain MAE, but the slope of norm gains is zero.
+    """
+    rows = config.resized(2, config.heads) if constraint == "linear" else config
     state = {
         name: sincos(config.grid, config.width, nested=True)[None]
         if name == "pos_embed"
         else _initial(name, shape, generator)
-        for name, shape in encoder_shapes(config).items()
+        for name, shape in encoder_shapes(rows).items()
     }
-    source = source_from_state(state, config)
+    source = source_from_state(state, rows)
     source.decoder = init_decoder(config, mae, generator)
+    depth, width = config.depth, config.width
     if constraint == "tucker":
-        source.core = init_tucker(config.depth, config.width, ranks, generator=generator)
+        source.core = init_tucker(depth, width, ranks, generator=generator)
+    elif constraint == "kronecker":
+        tile = tile or default_tile(config.heads, config.head_dim)
+        source.core = init_kronecker(depth, width, tile, prod(ranks), config.mlp, generator=generator)
+    elif constraint == "linear":
+        source.core = core_of(constraint, source.core.tensors(), depth)
+        for name in ("norm1.weight", "norm2.weight"):
+            source.blocks[name][1] = 0.0
     return source
 
 
@@ -171,11 +202,11 @@ class MaskedAutoencoder(nn.Module):
     def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig) -> None:
         super().__init__()
         self.config, self.mae = config, mae
-        self.core = _parameters(source.core.tensors())
+        self.core = as_parameters(source.core.tensors())
         self.constraint = source.core.constraint
-        self.blocks = _parameters(source.blocks)
-        self.stem = _parameters({k: v for k, v in source.stem.items() if k != "pos_embed"})
-        self.decoder = _parameters(source.decoder)
+        self.blocks = as_parameters(source.blocks)
+        self.stem = as_parameters({k: v for k, v in source.stem.items() if k != "pos_embed"})
+        self.decoder = as_parameters(source.decoder)
         self.pos_embed: Tensor | None
         self.decoder_positions: Tensor
         self.register_buffer("pos_embed", source.stem.get("pos_embed"))
@@ -183,15 +214,14 @@ class MaskedAutoencoder(nn.Module):
 
     def source(self) -> Source:
         """The source made of this module's own tensors: gradients flow."""
-        core = _tensors(self.core)
-        stem = _tensors(self.stem)
+        stem = as_tensors(self.stem)
         if self.pos_embed is not None:
             stem["pos_embed"] = self.pos_embed
         return Source(
-            core=Tucker(**core) if self.constraint == "tucker" else Full(core),
-            blocks=_tensors(self.blocks),
+            core=core_of(self.constraint, as_tensors(self.core), self.config.depth),
+            blocks=as_tensors(self.blocks),
             stem=stem,
-            decoder=_tensors(self.decoder),
+            decoder=as_tensors(self.decoder),
             mlp=self.config.mlp,
             norm=self.config.norm,
         )
@@ -214,10 +244,12 @@ class MaskedAutoencoder(nn.Module):
         return torch.stack(losses).mean()
 
 
-def _parameters(tensors: Mapping[str, Tensor]) -> nn.ParameterDict:
-    # a parameter's name may not contain a dot
-    return nn.ParameterDict({name.replace(".", "/"): nn.Parameter(value.clone()) for name, value in tensors.items()})
+def as_parameters(tensors: Mapping[str, Tensor], *, learn: bool = True) -> nn.ParameterDict:
+    """Copies of tensors as parameters of a module; a parameter's name may not contain a dot."""
+    copies = {name.replace(".", "/"): nn.Parameter(value.clone(), learn) for name, value in tensors.items()}
+    return nn.ParameterDict(copies)
 
 
-def _tensors(parameters: nn.ParameterDict) -> dict[str, Tensor]:
+def as_tensors(parameters: nn.ParameterDict) -> dict[str, Tensor]:
+    """The parameters themselves under their names with dots again: gradients flow."""
     return {name.replace("/", "."): value for name, value in parameters.items()}

@@ -14,13 +14,21 @@ from .config import ViTConfig
 from .forward import encode, patchify
 
 
-@torch.no_grad()
 def compute_order(
     source: Source, config: ViTConfig, batches: Iterable[Tensor], *, device: torch.device | None = None
 ) -> Order:
-    """Principal order of a source from normalised images (B, C, H, W): whole images, no masking, in float32.
+    """Principal order of a source from normalised images, see :func:`stream_moments`."""
+    moments = stream_moments(source, config, batches, device=device)
+    return principal_order(moments, centred=source.norm == "layer")
 
-    Runs on ``device``, by default where the source is.
+
+@torch.no_grad()
+def stream_moments(
+    source: Source, config: ViTConfig, batches: Iterable[Tensor], *, device: torch.device | None = None
+) -> Tensor:
+    """E[u u^T] (2 L + 1, D, D) at each norm input, u the stream divided by its root mean square, centred for LayerNorm.
+
+    From normalised images (B, C, H, W): whole, no masking, in float32, on ``device``, by default where the source is.
     """
     w = target_weights(source, source.depth, source.width, order="prefix", layers="first")
     w = w if device is None else {name: value.to(device) for name, value in w.items()}
@@ -39,4 +47,4 @@ def compute_order(
     for images in batches:
         encode(w, patchify(images.to(device), config.patch_size), config, tap=tap)
         tokens += len(images) * (config.patches + 1)
-    return principal_order((moments / tokens).cpu(), centred=centred)
+    return (moments / tokens).cpu()

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from sweet.errors import UserError
 from sweet.files import TENSORS, read_json, read_tensors
+from sweet.template.constraints import core_of
 from sweet.template.order import Order
 from sweet.template.slices import unstack_blocks
 from sweet.template.target import Source
-from sweet.template.tucker import Tucker
+from sweet.template.tucker import Full
 
 from .config import MaeConfig, ViTConfig
 from .mae import source_from_state
@@ -34,38 +35,40 @@ class StoredSource:
 
 def source_tensors(source: Source) -> dict[str, Tensor]:
     """Flat dict of a source's file: ``core.*``, ``blocks.*``, ``stem.*`` or, dense, an encoder under timm's names."""
-    if isinstance(source.core, Tucker):
+    if isinstance(source.core, Full):
+        tensors = unstack_blocks(source.core.weights | source.blocks) | source.stem
+    else:
         tensors = {f"core.{name}": value for name, value in source.core.tensors().items()}
         tensors |= {f"blocks.{name}": value for name, value in source.blocks.items()}
         tensors |= {f"stem.{name}": value for name, value in source.stem.items()}
-    else:
-        tensors = unstack_blocks(source.core.weights | source.blocks) | source.stem
     tensors |= {f"decoder.{name}": value for name, value in source.decoder.items()}
     if source.order is not None:
         tensors |= {"order.rotation": source.order.rotation, "order.energy": source.order.energy}
     return tensors
 
 
-def source_from_tensors(tensors: dict[str, Tensor], config: ViTConfig, *, absorbed: bool = False) -> Source:
+def source_from_tensors(
+    tensors: dict[str, Tensor], config: ViTConfig, *, constraint: str, absorbed: bool = False
+) -> Source:
     """Inverse of :func:`source_tensors`; ``absorbed`` as in :class:`sweet.template.order.Order`."""
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
     order = Order(**under("order."), absorbed=absorbed) if "order.rotation" in tensors else None
-    if "core.core" in tensors:
-        return Source(
-            core=Tucker(**under("core.")),
-            blocks=under("blocks."),
-            stem=under("stem."),
-            decoder=under("decoder."),
-            mlp=config.mlp,
-            norm=config.norm,
-            order=order,
-        )
-    source = source_from_state({k: v for k, v in tensors.items() if not k.startswith("order.")}, config)
-    source.order = order
-    return source
+    if constraint == "none":
+        source = source_from_state({k: v for k, v in tensors.items() if not k.startswith("order.")}, config)
+        source.order = order
+        return source
+    return Source(
+        core=core_of(constraint, under("core."), config.depth),
+        blocks=under("blocks."),
+        stem=under("stem."),
+        decoder=under("decoder."),
+        mlp=config.mlp,
+        norm=config.norm,
+        order=order,
+    )
 
 
 def read_config(folder: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
@@ -93,7 +96,9 @@ def load_source(folder: Path) -> StoredSource:
     config = ViTConfig.from_dict(info["vit"])
     tensors = read_tensors(folder / TENSORS[info["kind"]])
     try:
-        source = source_from_tensors(tensors, config, absorbed=info.get("absorbed", False))
+        source = source_from_tensors(
+            tensors, config, constraint=info["constraint"], absorbed=info.get("absorbed", False)
+        )
     except (KeyError, TypeError) as problem:
         raise UserError(f"{folder / TENSORS[info['kind']]}: tensor {problem} is missing") from None
     return StoredSource(source, config, MaeConfig(**(info["mae"] or {})), info)

@@ -5,7 +5,8 @@ writer applies (both D x d), readers become W R and writers T^T W:
 
 * ``prefix`` order: R = T = the first d axes, norm gains are sliced along (the paper's slice of U).
 * ``principal`` order: R = diag(gain) Q_d and T = Q_d; each gain becomes one constant, sqrt(kept * D / d), because d
-  channels carry only part of the energy that the norm divides by. At d = D the function is unchanged.
+  channels carry only part of the energy that the norm divides by. At d = D the function is unchanged. (``gains``
+  sets this constant apart, for comparison: ``rms``, the ``sqrt`` of D / d, or ``none``, which is the prefix order's.)
 
 Beyond the source: a new channel is written with zeros and read by a random unit mixture of the old channels' readers, a
 new head or hidden unit copies an old one and is written with zeros, so a wider network starts as the same function
@@ -20,12 +21,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from .constraints import Core, Linear, on_a_line
 from .order import Order, embedding_basis
 from .slices import FC1, FC2, PROJ, QKV, select_inner, unstack_blocks
-from .tucker import Full, Tucker, pick
+from .tucker import Tucker, pick
 
 ORDERS = ("principal", "prefix")
 LAYER_RULES = ("even", "first")
+GAINS = ("rms", "sqrt", "none")
 INNER_BIASES = ("attn.qkv.bias", "mlp.fc1.bias")
 WRITER_BIASES = ("attn.proj.bias", "mlp.fc2.bias")
 
@@ -34,14 +37,15 @@ WRITER_BIASES = ("attn.proj.bias", "mlp.fc2.bias")
 class Source:
     """Everything a target is made from.
 
-    ``blocks`` are the ordinary parameters of the blocks, stacked {name: (L, ...)}: biases and norm gains. ``stem`` are
-    those outside the blocks under timm's names: patch embedding, class token, positions, final norm. ``decoder``
-    is the MAE decoder; its ``embed.weight`` (decoder width, D) reads the stream after the final norm.
-    ``mlp`` is ``swiglu`` or ``gelu``, ``norm`` is ``rms`` or ``layer``. ``copies``, of a source that was made deeper,
-    says how many blocks were made of the one that block i comes from: what it adds to the stream is divided by that.
+    ``blocks`` are the ordinary parameters of the blocks, stacked {name: (L, ...)}: biases and norm gains. Beside a
+    Linear core they are (2, ...), base and slope. ``stem`` are those outside the blocks under timm's names: patch
+    embedding, class token, positions, final norm. ``decoder`` is the MAE decoder; its ``embed.weight`` (decoder width,
+    D) reads the stream after the final norm. ``mlp`` is ``swiglu`` or ``gelu``, ``norm`` is ``rms`` or ``layer``.
+    ``copies``, of a source that was made deeper, says how many blocks were made of the one that block i comes from:
+    what it adds to the stream is divided by that.
     """
 
-    core: Tucker | Full
+    core: Core
     blocks: dict[str, Tensor]
     stem: dict[str, Tensor]
     mlp: str
@@ -103,9 +107,13 @@ def target_layers(source_depth: int, depth: int, rule: str) -> list[int]:
 
 
 def at_depth(source: Source, depth: int, layers: str) -> Source:
-    """The same source with ``depth`` blocks, by a rule of :func:`target_layers`; its width is left alone."""
+    """The same source with ``depth`` blocks, by a rule of :func:`target_layers`; its width is left alone.
+
+    A Linear source has a rule of its own for any depth, its own included: it becomes a dense one.
+    """
     chosen = target_layers(source.depth, depth, layers)
-    if chosen == list(range(source.depth)):
+    line = isinstance(source.core, Linear)
+    if chosen == list(range(source.depth)) and not line:
         return source
     order = source.order
     if order is not None:
@@ -114,9 +122,9 @@ def at_depth(source: Source, depth: int, layers: str) -> Source:
     return replace(
         source,
         core=source.core.at_layers(chosen),
-        blocks={name: pick(value, chosen) for name, value in source.blocks.items()},
+        blocks={n: on_a_line(v, depth) if line else pick(v, chosen) for n, v in source.blocks.items()},
         order=order,
-        copies=tuple(chosen.count(layer) for layer in chosen),
+        copies=() if line else tuple(chosen.count(layer) for layer in chosen),
     )
 
 
@@ -128,6 +136,7 @@ def target_weights(
     inner_width: int | None = None,
     order: str = "principal",
     layers: str = "even",
+    gains: str | None = None,
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """State dict (timm's names, no head) of a ViT with ``depth`` blocks and ``width`` channels made from a source.
@@ -141,9 +150,11 @@ def target_weights(
         raise ValueError(f"unknown order {order!r}, expected one of {', '.join(ORDERS)}")
     if order == "principal" and source.order is None:
         raise ValueError("this source has no principal order; use order='prefix'")
+    if gains not in (None, *GAINS):
+        raise ValueError(f"unknown gains {gains!r}, expected one of {', '.join(GAINS)}")
     inner = width if inner_width is None else inner_width
     source = at_depth(source, depth, layers)
-    cut = _Cut(source, width, source.order if order == "principal" else None, seed)
+    cut = _Cut(source, width, source.order if order == "principal" else None, seed, gains)
 
     blocks = source.blocks
     weights = source.core.stacked(min(inner, source.width), source.mlp)
@@ -182,8 +193,9 @@ def target_weights(
 class _Cut:
     """The maps of the residual stream D -> d of one target, applied to everything that touches the stream."""
 
-    def __init__(self, source: Source, width: int, order: Order | None, seed: int) -> None:
+    def __init__(self, source: Source, width: int, order: Order | None, seed: int, gains: str | None = None) -> None:
         self.source, self.width, self.order = source, width, order
+        self.gains = gains or ("none" if order is None else "rms")
         self.read, self.write = _stream_maps(source, width, principal=order is not None, seed=seed)
         self.fold = order is not None and not source.unit_gains
 
@@ -217,12 +229,16 @@ class _Cut:
     def gain(self, gain: Tensor, norms: slice) -> Tensor:
         """(n, D) -> (n, d): norm gains. ``norms`` number the norm inputs, see :class:`Order`."""
         source_width = self.source.width
-        if self.order is not None:
+        scale: Tensor | float = 1.0
+        if self.gains == "rms" and self.order is not None:
             kept = self.order.kept(min(self.width, source_width) - (self.source.norm == "layer"))[norms]
-            constant = (kept * source_width / self.width).sqrt()
-            return constant[:, None].expand(-1, self.width).contiguous()
+            scale = (kept * source_width / self.width).sqrt()[:, None]
+        elif self.gains == "sqrt":
+            scale = (source_width / self.width) ** 0.5
+        if self.order is not None:
+            return gain.new_ones(len(gain), self.width) * scale
         if self.width <= source_width:
-            return gain[:, : self.width]
+            return gain[:, : self.width] * scale if self.gains != "none" else gain[:, : self.width]
         new = gain.new_ones(len(gain), self.width - source_width)
         return torch.cat([gain, new], 1) * (source_width / self.width) ** 0.5
 
@@ -270,12 +286,13 @@ def _stream_maps(source: Source, width: int, *, principal: bool, seed: int) -> t
         directions = source.order.rotation if principal else source.order.rotation.t()
     if directions is None and width <= source.width and not centred:
         return None, None
-    basis = embedding_basis(width, centred=centred)
+    device = source.stem["cls_token"].device
+    basis = embedding_basis(width, centred=centred).to(device)
     known = min(basis.shape[1], source.width - centred)
-    directions = torch.eye(source.width) if directions is None else directions
+    directions = torch.eye(source.width, device=device) if directions is None else directions
     write = directions[:, :known] @ basis[:, :known].t()
     if known == basis.shape[1]:
         return write, write
     generator = torch.Generator().manual_seed(seed)
-    mixtures = torch.randn(source.width, basis.shape[1] - known, generator=generator)
+    mixtures = torch.randn(source.width, basis.shape[1] - known, generator=generator).to(device)
     return write + (mixtures / mixtures.norm(dim=0)) @ basis[:, known:].t(), write

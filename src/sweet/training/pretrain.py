@@ -30,11 +30,12 @@ from sweet.models.costs import pretraining_flops
 from sweet.models.mae import MaskedAutoencoder, init_decoder, init_source
 from sweet.models.moments import compute_order
 from sweet.models.store import FORMAT, load_source, read_config, source_tensors
-from sweet.plan import ranks_of, vit_config
+from sweet.plan import ranks_of, template_cost_of, tile_of, vit_config
 from sweet.recipe import DataKeys, PretrainRecipe, dump_recipe
+from sweet.template.constraints import core_of
 from sweet.template.networks import Network, draw_depth, draw_widths
 from sweet.template.target import Source, absorb
-from sweet.template.tucker import Full, Tucker
+from sweet.template.tucker import Tucker
 from sweet.version import VERSION
 
 from .begin import begin
@@ -114,8 +115,8 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     whole = order_batches(data, recipe.data, config.img_size, recipe.template.order_images, recipe.workers)
     learned.order = compute_order(learned, config, whole, device=accelerator.device)
     learned = absorb(learned)
-    ranks = ranks_of(recipe) if recipe.template.constraint == "tucker" else None
-    flops = pretraining_flops(config, mae, images=finished.images, steps=finished.steps, ranks=ranks)
+    rebuild = template_cost_of(recipe, config).rebuild_macs
+    flops = pretraining_flops(config, mae, images=finished.images, steps=finished.steps, rebuild=rebuild)
     summary = {
         "steps": finished.steps,
         "images": finished.images,
@@ -129,15 +130,16 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         "precision": accelerator.mixed_precision,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    kind = "template" if ranks else "dense"
+    constraint = recipe.template.constraint
+    kind = "dense" if constraint == "none" else "template"
     info = {
         "format": FORMAT,
         "sweet": VERSION,
         "kind": kind,
         "vit": config.to_dict(),
         "mae": asdict(mae),
-        "constraint": recipe.template.constraint,
-        "ranks": list(ranks) if ranks else None,
+        "constraint": constraint,
+        "ranks": list(ranks_of(recipe)) if constraint == "tucker" else None,
         "absorbed": learned.order is not None and learned.order.absorbed,
         "data": data_info(recipe.data, images.classes),
         "training": summary,
@@ -156,6 +158,7 @@ def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
             mae,
             constraint=recipe.template.constraint,
             ranks=ranks_of(recipe),
+            tile=tile_of(recipe),
             generator=torch.Generator().manual_seed(recipe.seed),
         )
     stored = load_source(Path(recipe.init_from))
@@ -197,14 +200,15 @@ def networks_at(recipe: PretrainRecipe, step: int, steps: int) -> list[Network]:
 
 
 def parameter_groups(model: MaskedAutoencoder, recipe: PretrainRecipe) -> list[dict[str, Any]]:
-    """AdamW groups: decay on matrices only, and of a Tucker on the core alone (methods 12.3); step sizes of X, U, V."""
-    scale = {"core.x": recipe.template.lr_x, "core.u": recipe.template.lr_u, "core.v": recipe.template.lr_v}
+    """AdamW groups: decay on matrices only, not on scalers (methods 12.3); step sizes of X, U, V."""
+    told = recipe.template
+    scale = {"core.x": told.lr_x, "core.scalers": told.lr_x, "core.u": told.lr_u, "core.v": told.lr_v}
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             matrix = parameter.dim() > 1 and not name.startswith("blocks.") and not name.endswith(("token", "bias"))
-            decays = matrix and name not in scale
-            groups.setdefault((decays, scale.get(name, 1.0)), []).append(parameter)
+            part = name.partition("/")[0]
+            groups.setdefault((matrix and part not in scale, scale.get(part, 1.0)), []).append(parameter)
     decay = recipe.optim.weight_decay
     return [
         {"params": params, "weight_decay": decay if decays else 0.0, "lr_scale": factor}
@@ -230,7 +234,7 @@ def _detached(source: Source) -> Source:
     def cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.detach().float().cpu() for name, value in tensors.items()}
 
-    core = Tucker(**cpu(vars(source.core))) if isinstance(source.core, Tucker) else Full(cpu(source.core.weights))
+    core = core_of(source.core.constraint, cpu(source.core.tensors()), source.depth)
     return Source(core, cpu(source.blocks), cpu(source.stem), source.mlp, source.norm, decoder=cpu(source.decoder))
 
 

@@ -1,0 +1,99 @@
+"""X of a narrower target by least squares, no gradient step: what the channels that were cut away told the readers,
+the kept ones tell as well as a linear map can (methods 16, 17.8).
+
+A reader A (c, D) of the principal stream u = (u1, u2), of which a target keeps u1, is best replaced by
+A1 + A2 S21 S11^-1 with S = E[u u^T]. Of the matrices that the core spans we take the nearest in the metric S11; a
+writer's columns stay as they are, in the plain metric of its own scale; ``ridge`` pulls towards the template's X.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sweet.data import ImageSource, eval_batches, shuffled
+from sweet.models.moments import stream_moments
+from sweet.models.store import StoredSource
+from sweet.template.slices import SLICES
+from sweet.template.target import Source, target_layers
+from sweet.template.tucker import Tucker
+
+
+def closed_form(
+    source: StoredSource,
+    made: Source,
+    width: int,
+    data: ImageSource,
+    budget: int | None,
+    *,
+    seed: int,
+    layers: str,
+    ridge: float,
+) -> Source:
+    """``made``, the source at the target's depth, with X (12 L*, r1) solved for a target of ``width`` channels."""
+    order, core = made.order, made.core
+    assert order is not None and isinstance(core, Tucker)
+    config, facts = source.config, source.info["data"]
+    images = data if budget is None else data.select(shuffled(len(data), seed)[:budget])
+    batches = eval_batches(images, batch_size=128, img_size=config.img_size, mean=facts["mean"], std=facts["std"])
+    moments = stream_moments(source.source, config, (batch for batch, _ in batches))
+    # an absorbed order is the basis that everything is stored in
+    rotation = torch.eye(made.width) if order.absorbed else order.rotation
+    moments = rotation.t() @ moments @ rotation
+    kept = min(width, made.width - (made.norm == "layer"))
+    whole = core.expanded()
+    assert whole.u is not None and whole.v is not None
+    inner = whole.core @ whole.v[:width].t()  # (r1, r2, k)
+    written = (rotation[:, :kept].t() @ whole.u) @ inner  # (r1, d, k)
+    reads, writes = _columns(inner.shape[2], made.mlp)
+    x = whole.x.view(made.depth, SLICES, -1).clone()
+    for row, layer in enumerate(target_layers(config.depth, made.depth, layers)):
+        for part, slices in enumerate((range(4), range(4, SLICES))):
+            second = moments[2 * layer + part]
+            s11 = second[:kept, :kept] + 1e-5 * second.diagonal().mean() * torch.eye(kept)
+            carry = torch.linalg.solve(s11, second[:kept, kept:])  # S11^-1 S12 (d, D - d)
+            root = torch.linalg.cholesky(s11).t()
+            gain = made.blocks[f"norm{part + 1}.weight"][row][:, None]
+            read = (rotation.t() @ (gain * whole.u)) @ inner  # (r1, D, k)
+            for m in slices:
+                before = x[row, m]
+                reader = torch.einsum("a,adk->dk", before, read[:, :, reads[m]])
+                writer = torch.einsum("a,adk->dk", before, written[:, :, writes[m]])
+                x[row, m] = _solve(
+                    [root @ read[:, :kept, reads[m]], written[:, :, writes[m]]],
+                    [root @ (reader[:kept] + carry @ reader[kept:]), writer],
+                    before,
+                    ridge,
+                )
+    return replace(made, core=replace(core, x=x.flatten(0, 1)))
+
+
+def _columns(inner: int, mlp: str) -> tuple[Tensor, Tensor]:
+    """Of each slice's columns (12, k): which read the stream and which write to it; some hidden units use neither."""
+    index = torch.arange(inner)
+    reads = torch.zeros(SLICES, inner, dtype=torch.bool)
+    writes = torch.zeros(SLICES, inner, dtype=torch.bool)
+    reads[:3] = writes[3] = True
+    if mlp == "swiglu":
+        used = index < 3 * (inner // 3)
+        reads[4:], writes[4:] = used & (index % 3 < 2), used & (index % 3 == 2)
+    else:
+        reads[4:8] = writes[8:] = True
+    return reads, writes
+
+
+def _solve(bases: list[Tensor], goals: list[Tensor], before: Tensor, ridge: float) -> Tensor:
+    """argmin_x sum_i |sum_a x_a B_i,a - goal_i|^2 / |goal_i|^2 + ridge |x - before|^2 / |before|^2."""
+    gram = torch.zeros(len(before), len(before), dtype=torch.double)
+    right = torch.zeros(len(before), dtype=torch.double)
+    for basis, goal in zip(bases, goals, strict=True):
+        scale = goal.double().square().sum()
+        if scale > 0:
+            flat = basis.double().flatten(1)
+            gram += flat @ flat.t() / scale
+            right += flat @ goal.double().flatten() / scale
+    weight = ridge / before.double().square().sum().clamp_min(1e-12)
+    solved = torch.linalg.solve(gram + weight * torch.eye(len(before), dtype=torch.double), right + weight * before)
+    return solved.float()

@@ -1,0 +1,138 @@
+"""DMAE (Bai et al., "Masked Autoencoders Enable Efficient Knowledge Distillers", CVPR 2023, arXiv 2208.12256).
+
+A student of the target size starts from scratch and learns as a masked autoencoder; beside the pixels it predicts what
+the teacher, the dense source, makes of the same visible patches:
+
+    loss = MSE(masked pixels) + alpha * mean | P f_student / |P f_student| - f_teacher / |f_teacher| |
+
+f are raw outputs of the blocks at three quarters of the depth, before the final norm, of all visible tokens and the
+class token; P is one linear map d -> D, thrown away afterwards (methods 4). Pixel targets are the source's own. The
+weights are the student's, its decoder included. One run for each target size, so the rival's fair share of work is the
+source's pre-training samples divided by the sizes of a table, five.
+
+Switches: ``steps`` (0: the fair share), ``batch``, ``lr`` and ``alpha``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sweet.data import ImageSource
+from sweet.errors import UserError
+from sweet.models.config import ViTConfig
+from sweet.models.forward import encode, patchify
+from sweet.models.mae import init_source, reconstruct, sincos, split_patches
+from sweet.models.store import StoredSource, source_tensors
+from sweet.template.sizes import Size
+from sweet.template.target import target_weights
+
+from .short_run import ShortRun, train_on
+
+SIZES = 5  # students that share the samples of one pre-training
+WARMUP, DECAY = 0.1, 0.05
+
+
+def initialise(
+    source: StoredSource,
+    size: Size,
+    *,
+    data: ImageSource | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    run: Path | None = None,
+    steps: int = 0,
+    batch: int = 128,
+    lr: float = 1.5e-3,
+    alpha: float = 1.0,
+) -> dict[str, Tensor]:
+    """Weights distilled from a dense source; needs ``data``. Raises UserError where ``steps`` cannot be told."""
+    if data is None:
+        raise ValueError("dmae: needs images")
+    told = ShortRun(steps or fair_share(source, batch), batch, lr, WARMUP, device, run)
+    model = Distillation(source, size, alpha, torch.Generator().manual_seed(seed))
+    train_on(model, groups(model), lambda model, *inputs: model(*inputs), data, source, told, budget=budget, seed=seed)
+    return {name: value.detach() for name, value in tensors(model.student).items()}
+
+
+def fair_share(source: StoredSource, batch: int) -> int:
+    """Steps of one of five students that together see as many samples as the source's pre-training did."""
+    images = source.info.get("training", {}).get("images")
+    if images is None:
+        raise UserError("--method dmae: the source does not say how many images it was trained on; give steps=N")
+    return max(1, images // (SIZES * batch))
+
+
+def aligned(depth: int) -> int:
+    """Index of the block at three quarters of the depth: 1, 4, 8 and 17 of 3, 6, 12 and 24."""
+    return max(0, int(0.75 * depth + 0.5) - 1)  # round() would take 4.5 to 4
+
+
+class Distillation(nn.Module):
+    """Student, frozen teacher and the map between them; its forward is the loss of a batch."""
+
+    def __init__(self, source: StoredSource, size: Size, alpha: float, generator: torch.Generator) -> None:
+        super().__init__()
+        whole, self.mae, self.alpha = source.config, source.mae, alpha
+        self.config = whole.resized(size.depth, size.heads)
+        fresh = init_source(self.config, self.mae, constraint="none", ranks=(), generator=generator)
+        self.student = parameters(source_tensors(fresh))
+        # only as deep as it is looked at
+        self.teacher_config = replace(whole, depth=aligned(whole.depth) + 1)
+        teacher = target_weights(source.source, whole.depth, whole.width, order="prefix", layers="first")
+        self.teacher = parameters(teacher).requires_grad_(False)
+        self.projection = nn.Linear(size.width, whole.width)
+        nn.init.xavier_uniform_(self.projection.weight, generator=generator)
+        nn.init.zeros_(self.projection.bias)
+        self.positions: Tensor
+        self.register_buffer("positions", sincos(whole.grid, self.mae.decoder_width), persistent=False)
+
+    def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Images (B, C, H, W), noise (B, N) that says which patches are visible -> the loss."""
+        taps: dict[int, Tensor] = {}
+        weights = tensors(self.student)
+        made = reconstruct(weights, images, noise, self.config, self.mae, self.positions, tap=taps.__setitem__)
+        ours = self.projection(taps[2 * aligned(self.config.depth) + 2])
+        theirs = features(tensors(self.teacher), images, noise, self.teacher_config, self.mae.mask_ratio)
+        distance = (F.normalize(ours.float(), dim=-1) - F.normalize(theirs.float(), dim=-1)).abs().mean()
+        return made.loss + self.alpha * distance
+
+
+@torch.no_grad()
+def features(
+    weights: Mapping[str, Tensor], images: Tensor, noise: Tensor, config: ViTConfig, mask_ratio: float
+) -> Tensor:
+    """What the last of ``config.depth`` blocks puts out, (B, 1 + n, D), for the visible patches alone."""
+    taps: dict[int, Tensor] = {}
+    keep, _ = split_patches(noise, mask_ratio)
+    encode(weights, patchify(images, config.patch_size), config, keep=keep, tap=taps.__setitem__)
+    return taps[2 * config.depth]
+
+
+def groups(model: Distillation) -> list[dict[str, Any]]:
+    """AdamW's: decay on matrices only."""
+    parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parts[parameter.dim() > 1 and not name.endswith("token")].append(parameter)
+    return [{"params": parts[True], "weight_decay": DECAY}, {"params": parts[False], "weight_decay": 0.0}]
+
+
+def parameters(weights: Mapping[str, Tensor]) -> nn.ParameterDict:
+    """Weights as parameters of a module; fixed positions do not learn."""
+    # a parameter's name may not contain a dot
+    return nn.ParameterDict(
+        {name.replace(".", "/"): nn.Parameter(v.clone(), name != "pos_embed") for name, v in weights.items()}
+    )
+
+
+def tensors(held: nn.ParameterDict) -> dict[str, Tensor]:
+    """Inverse of :func:`parameters`."""
+    return {name.replace("/", "."): value for name, value in held.items()}

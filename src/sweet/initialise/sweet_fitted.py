@@ -1,0 +1,166 @@
+"""SWEET, fitted (Eq. 9): the core is frozen and the target's scalers learn for some hundred steps on few images.
+
+Switches:
+
+* ``train``: ``x`` (default; a few thousand numbers), ``xuv``, ``all`` (also the ordinary parameters and the decoder) or
+  ``decoder``, a control in which the encoder stays as it was sliced. The reader of the encoder's features, which is the
+  decoder's embedding, learns along in every case: it has to meet a narrower stream.
+* ``objective``: ``mae`` (default), the loss of pre-training; ``features``, the template's own features after the final
+  norm on whole images, read by a linear map; ``closed``, no steps at all: X by least squares (:mod:`.closed_form`).
+* ``start`` of X: ``sliced`` from the template by the rule ``layers`` (default), ``interpolated`` linearly over depth or
+  ``random`` directions of the sliced rows' length. ``order`` and ``layers`` as for ``sweet``.
+* ``steps``, ``batch``, ``lr``: AdamW without decay, half a cosine to zero (methods 12.7). ``ridge`` is for ``closed``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sweet.data import ImageSource
+from sweet.errors import UserError
+from sweet.models.forward import encode, linear, patchify
+from sweet.models.mae import as_parameters, as_tensors, reconstruct, sincos
+from sweet.models.store import StoredSource
+from sweet.template.sizes import Size
+from sweet.template.target import Source, at_depth, target_weights
+from sweet.template.tucker import Tucker
+
+from .closed_form import closed_form
+from .short_run import ShortRun, train_on
+
+ORDINARY = ("blocks", "stem", "decoder")
+READER = ("decoder/embed/weight", "decoder/embed/bias")
+XUV = ("core/x", "core/u", "core/v")
+SCALERS = {"decoder": (), "x": XUV[:1], "xuv": XUV, "all": XUV}
+
+
+def initialise(
+    source: StoredSource,
+    size: Size,
+    *,
+    data: ImageSource | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    run: Path | None = None,
+    train: Literal["x", "xuv", "all", "decoder"] = "x",
+    objective: Literal["mae", "features", "closed"] = "mae",
+    start: Literal["sliced", "interpolated", "random"] = "sliced",
+    order: Literal["principal", "prefix"] = "principal",
+    layers: Literal["even", "first"] = "even",
+    steps: int = 200,
+    batch: int = 256,
+    lr: float = 1e-3,
+    ridge: float = 0.01,
+) -> dict[str, Tensor]:
+    """Weights of any depth and width from a template; needs ``data``. Raises UserError where no order was computed, and
+    for an objective that the source or the other switches do not allow."""
+    if data is None:
+        raise ValueError("sweet_fitted: needs images")
+    template = source.source
+    if order == "principal" and template.order is None:
+        raise UserError("order=principal: this source has no principal order; use order=prefix")
+    if objective == "mae" and not template.decoder:
+        raise UserError("objective=mae: this source has no decoder; use objective=features")
+    if objective == "closed" and (train != "x" or order == "prefix"):
+        raise UserError("objective=closed: solves for X in principal order only; leave out train and order")
+    made = at_depth(template, size.depth, layers)
+    assert isinstance(made.core, Tucker)  # the registry lets no other source in
+    core = made.core.expanded() if train in ("xuv", "all") else made.core
+    made = replace(made, core=replace(core, x=start_rows(template.core, core, start, seed)))
+    if objective == "closed":
+        made = closed_form(source, made, size.width, data, budget, seed=seed, layers=layers, ridge=ridge)
+        return target_weights(made, size.depth, size.width, order=order, layers="even", seed=seed)
+    teacher = template if objective == "features" else None
+    model = Fit(made, source, size, rule=order, train=train, teacher=teacher, seed=seed)
+    groups = [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": 0.0}]
+    told = ShortRun(steps, batch, lr, device=device, run=run)
+    train_on(model, groups, lambda m, images, noise: m(images, noise), data, source, told, budget=budget, seed=seed)
+    with torch.no_grad():
+        weights = {name: value.detach() for name, value in model.weights().items()}
+    if teacher is not None:  # its reader was of all channels, not the decoder's
+        untrained = target_weights(template, size.depth, size.width, order=order, layers=layers, seed=seed)
+        weights = {n: v for n, v in weights.items() if not n.startswith("decoder.")}
+        weights |= {n: v for n, v in untrained.items() if n.startswith("decoder.")}
+    return weights
+
+
+def start_rows(whole: object, core: Tucker, start: str, seed: int) -> Tensor:
+    """X of the target (12 L*, r1) before fitting; ``core`` holds the sliced rows, ``whole`` all of the source's."""
+    if start == "interpolated":
+        assert isinstance(whole, Tucker)
+        depths = whole.x.view(1, whole.depth, -1).transpose(1, 2)
+        return (
+            F.interpolate(depths, core.depth, mode="linear", align_corners=True).transpose(1, 2).reshape(core.x.shape)
+        )
+    if start == "random":
+        rows = torch.randn(core.x.shape, generator=torch.Generator().manual_seed(seed))
+        return rows * (core.x.norm(dim=1) / rows.norm(dim=1))[:, None]
+    return core.x
+
+
+class Fit(nn.Module):
+    """A target whose weights are a function of its scalers; its forward is the loss of an objective.
+
+    ``made`` is the source at the target's depth. With a ``teacher`` the loss is the share of its features' energy that
+    the target's features, read linearly, miss; without one it is the MAE loss.
+    """
+
+    def __init__(
+        self,
+        made: Source,
+        source: StoredSource,
+        size: Size,
+        *,
+        rule: str,
+        train: str,
+        teacher: Source | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if teacher is not None:  # all channels of the features, through what reads the decoder's input
+            made = replace(made, decoder={"embed.weight": torch.eye(made.width), "embed.bias": torch.zeros(made.width)})
+        self.made, self.size, self.rule, self.seed = made, size, rule, seed
+        self.whole, self.config, self.mae = source.config, source.config.resized(size.depth, size.heads), source.mae
+        tensors = {f"core.{name}": value for name, value in made.core.tensors().items()}
+        for part in ORDINARY:
+            tensors |= {f"{part}.{name}": value for name, value in getattr(made, part).items()}
+        self.tensors = as_parameters(tensors, learn=False)
+        for name, parameter in self.tensors.items():
+            learns = name.startswith(ORDINARY) and train == "all" and name != "stem/pos_embed"
+            parameter.requires_grad_(learns or name in (*SCALERS[train], *READER))
+        order = made.order
+        self.basis = as_parameters({} if order is None else {"q": order.rotation, "e": order.energy}, learn=False)
+        self.positions = nn.Parameter(sincos(self.config.grid, source.mae.decoder_width), requires_grad=False)
+        known = {} if teacher is None else target_weights(teacher, teacher.depth, teacher.width, order="prefix")
+        self.teacher = as_parameters(known, learn=False)
+
+    def source(self) -> Source:
+        """The source that the target is cut from, made of this module's tensors."""
+        tensors = as_tensors(self.tensors)
+
+        def under(part: str) -> dict[str, Tensor]:
+            return {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
+
+        order = self.made.order and replace(self.made.order, rotation=self.basis["q"], energy=self.basis["e"])
+        blocks, stem, decoder = (under(f"{part}.") for part in ORDINARY)
+        return replace(self.made, core=Tucker(**under("core.")), blocks=blocks, stem=stem, decoder=decoder, order=order)
+
+    def weights(self) -> dict[str, Tensor]:
+        return target_weights(self.source(), self.size.depth, self.size.width, order=self.rule, seed=self.seed)
+
+    def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+        weights = self.weights()
+        if not self.teacher:
+            return reconstruct(weights, images, noise, self.config, self.mae, self.positions).loss
+        patches = patchify(images, self.config.patch_size)
+        with torch.no_grad():
+            wanted = encode(as_tensors(self.teacher), patches, self.whole).float()
+        read = linear(encode(weights, patches, self.config), weights, "decoder.embed")
+        return (read.float() - wanted).square().sum() / wanted.square().sum()

@@ -1,0 +1,154 @@
+"""Fitted scalers: what learns and what must not, objectives at known points, least squares against numpy's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sweet.data import ImageSource, eval_batches
+from sweet.errors import UserError
+from sweet.initialise import initialise
+from sweet.initialise.closed_form import closed_form
+from sweet.initialise.short_run import ShortRun, train_on
+from sweet.initialise.sweet_fitted import Fit, start_rows
+from sweet.models.moments import stream_moments
+from sweet.models.store import StoredSource
+from sweet.template.sizes import Size
+from sweet.template.slices import SLICES
+from sweet.template.target import at_depth, target_weights
+
+Wide = Callable[..., StoredSource]
+both_families = pytest.mark.parametrize("family", ["eva", "vit"])
+L6H6 = Size(6, 6, 4)
+
+
+def fitted(source: StoredSource, images: ImageSource, size: Size = L6H6, **given: object) -> dict[str, torch.Tensor]:
+    return initialise("sweet_fitted", source, size, data=images, device="cpu", **{"batch": 16, **given})
+
+
+@both_families
+@pytest.mark.parametrize("train", ["decoder", "x", "xuv", "all"])
+def test_what_learns_and_what_does_not(train: str, family: str, wide: Wide, images: ImageSource) -> None:
+    source = wide(family, "tucker")
+    model = Fit(at_depth(source.source, 6, "even"), source, L6H6, rule="principal", train=train)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    learning = [p for p in model.parameters() if p.requires_grad]
+    train_on(
+        model,
+        [{"params": learning, "weight_decay": 0.0}],
+        lambda m, batch, noise: m(batch, noise),
+        images,
+        source,
+        ShortRun(2, 16, 1e-2, device="cpu"),
+        budget=None,
+        seed=0,
+    )
+    changed = {
+        n.removeprefix("tensors.") for n, value in model.state_dict().items() if not torch.equal(before[n], value)
+    }
+    reader = {"decoder/embed/weight", "decoder/embed/bias"}
+    scalers = {"core/x": train != "decoder", "core/u": train in ("xuv", "all"), "core/v": train in ("xuv", "all")}
+    expected = reader | {name for name, learns in scalers.items() if learns}
+    if train == "all":
+        assert "core/core" not in changed and "stem/pos_embed" not in changed
+        assert expected < changed and {"blocks/norm1/weight", "stem/cls_token", "decoder/mask_token"} < changed
+    else:
+        assert changed == expected
+
+
+def test_the_control_leaves_the_encoder_alone(wide: Wide, images: ImageSource) -> None:
+    source = wide("eva", "tucker")
+    sliced = initialise("sweet", source, L6H6)
+    control = fitted(source, images, train="decoder", steps=2, lr=1e-2)
+    assert control.keys() == sliced.keys()
+    for name, value in sliced.items():
+        assert torch.equal(value, control[name]) == (not name.startswith("decoder.embed")), name
+
+
+@both_families
+def test_the_loss_falls_and_is_written_down(family: str, wide: Wide, images: ImageSource, tmp_path: Path) -> None:
+    fitted(wide(family, "tucker"), images, train="all", steps=40, lr=5e-3, run=tmp_path)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.97 * losses[0]
+
+
+@both_families
+def test_the_features_of_the_whole_template_are_its_own(family: str, wide: Wide, images: ImageSource) -> None:
+    source = wide(family, "tucker")
+    whole = Fit(source.source, source, Size(12, 12, 4), rule="principal", train="x", teacher=source.source)
+    half = Fit(at_depth(source.source, 6, "even"), source, L6H6, rule="principal", train="x", teacher=source.source)
+    pixels = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert whole(pixels, torch.zeros(4, 16)).item() < 1e-9
+        assert 0.01 < half(pixels, torch.zeros(4, 16)).item() < 2
+
+
+def test_starts(wide: Wide) -> None:
+    template = wide("eva", "tucker").source
+    deep = at_depth(template, 6, "even")
+    sliced, between, drawn = (start_rows(template.core, deep.core, s, 0) for s in ("sliced", "interpolated", "random"))
+    rows = template.core.x.view(12, SLICES, -1).numpy()
+    at = np.linspace(0, 11, 6)
+    expected = np.stack([(1 - a % 1) * rows[int(a)] + (a % 1) * rows[min(int(a) + 1, 11)] for a in at])
+    np.testing.assert_allclose(between.view(6, SLICES, -1).numpy(), expected, atol=1e-5)
+    torch.testing.assert_close(drawn.norm(dim=1), sliced.norm(dim=1))
+    assert torch.equal(sliced, deep.core.x) and not torch.allclose(drawn, sliced)
+
+
+@both_families
+def test_closed_form_is_least_squares(family: str, wide: Wide, images: ImageSource) -> None:
+    """The query slice of one block against numpy's solver, from second moments of the stream written apart."""
+    source = wide(family, "tucker")
+    template = source.source
+    made = at_depth(template, 3, "even")
+    config = source.config
+    solved = closed_form(source, made, 24, images, None, seed=0, layers="even", ridge=0.0).core.x.view(3, SLICES, -1)
+    facts = source.info["data"]
+    batches = eval_batches(images, batch_size=128, img_size=config.img_size, mean=facts["mean"], std=facts["std"])
+    moments = stream_moments(template, config, [b for b, _ in batches])
+    layer, row, q = 6, 1, template.order.rotation.double().numpy()
+    kept = 24 - (family == "vit")
+    s = q.T @ moments[2 * layer].double().numpy() @ q
+    s[:kept, :kept] += 1e-5 * np.diag(s).mean() * np.eye(kept)
+    gain = template.blocks["norm1.weight"][layer].double().numpy()
+    u, v, core = (t.double().numpy() for t in (template.core.u, template.core.v, template.core.core))
+    basis = np.einsum("id,i,ir,arc,kc->adk", q, gain, u, core, v[:24])
+    before = template.core.x.view(12, SLICES, -1)[layer, 0].double().numpy()
+    reader = np.einsum("a,adk->dk", before, basis)
+    best = reader[:kept] + np.linalg.solve(s[:kept, :kept], s[:kept, kept:]) @ reader[kept:]
+    root = np.linalg.cholesky(s[:kept, :kept]).T
+    columns = np.stack([(root @ b[:kept]).ravel() for b in basis], 1)
+    expected = np.linalg.lstsq(columns, (root @ best).ravel(), rcond=None)[0]
+    left = np.linalg.norm(columns @ expected - (root @ best).ravel())
+    ours = np.linalg.norm(columns @ solved[row, 0].double().numpy() - (root @ best).ravel())
+    sliced = np.linalg.norm(columns @ before - (root @ best).ravel())
+    assert ours == pytest.approx(left, rel=1e-3) and ours < 0.999 * sliced
+
+
+def test_closed_form_changes_nothing_at_full_width(wide: Wide, images: ImageSource) -> None:
+    source = wide("eva", "tucker")
+    same = fitted(source, images, Size(12, 12, 4), objective="closed")
+    for name, value in target_weights(source.source, 12, 48).items():
+        torch.testing.assert_close(same[name], value, atol=2e-4, rtol=1e-3)
+
+
+def test_mistakes_are_one_line(wide: Wide, make_source: Callable[..., StoredSource], images: ImageSource) -> None:
+    source = wide("eva", "tucker")
+    for given, message in (
+        ({"objective": "closed", "train": "xuv"}, "objective=closed: solves for X in principal order only"),
+        ({"objective": "closed", "order": "prefix"}, "objective=closed: solves for X in principal order only"),
+        ({"steps": "many"}, "steps=many: should be a number"),
+    ):
+        with pytest.raises(UserError, match=message):
+            fitted(source, images, **given)
+    with pytest.raises(UserError, match="order=principal: this source has no principal order; use order=prefix"):
+        initialise("sweet_fitted", make_source("eva"), Size(1, 1, 8), data=images)
+    with pytest.raises(UserError, match="--method sweet_fitted: looks at images; name some with --fit"):
+        initialise("sweet_fitted", source, L6H6)
+    with pytest.raises(UserError, match=r"constraint is none; pretrain one with template.constraint=tucker"):
+        initialise("sweet_fitted", wide("eva"), L6H6, data=images)

@@ -1,0 +1,109 @@
+"""``sweet pretrain`` under the constraints of the paper's Table 4: to a source, to a target, interrupted, continued."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sweet.errors import UserError
+from sweet.files import read_json, sha256
+from sweet.initialise import initialise
+from sweet.inspect import inspect
+from sweet.models.config import MaeConfig
+from sweet.models.mae import MaskedAutoencoder, init_source
+from sweet.models.store import load_source
+from sweet.models.vit import build_vit
+from sweet.plan import plan, ranks_of, vit_config
+from sweet.recipe import PretrainRecipe
+from sweet.template.constraints import Kronecker, Linear
+from sweet.template.sizes import Size
+from sweet.template.target import target_weights
+from sweet.training.log import RunLog
+from sweet.training.pretrain import parameter_groups, pretrain
+
+Tiny = Callable[..., PretrainRecipe]
+
+both_constraints = pytest.mark.parametrize("constraint", ["linear", "kronecker"])
+SCALED = ("width.mode=independent", "depth.mode=even", "depth.min_blocks=1", "max_steps=3", "template.order_images=16")
+
+
+@both_constraints
+def test_a_run_and_its_resumption_are_the_same(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constraint: str
+) -> None:
+    recipe = tiny(f"template.constraint={constraint}", *SCALED)
+    pretrain(recipe, tmp_path / "whole", quiet=True)
+
+    class Crash(BaseException):
+        pass
+
+    step = RunLog.step
+
+    def stop(log: RunLog, done: int, *values: Any) -> None:
+        step(log, done, *values)
+        if done == 2:  # the step after the checkpoint
+            raise Crash
+
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(RunLog, "step", stop)
+        pretrain(recipe, tmp_path / "half", quiet=True)
+    pretrain(recipe, tmp_path / "half", resume=True, quiet=True)
+    assert sha256(tmp_path / "half" / "template.safetensors") == sha256(tmp_path / "whole" / "template.safetensors")
+
+
+@both_constraints
+@pytest.mark.parametrize("family", ["eva", "vit"])
+def test_what_was_learned_is_a_source(tiny: Tiny, tmp_path: Path, constraint: str, family: str) -> None:
+    recipe = tiny(f"template.constraint={constraint}", f"model.family={family}", "max_steps=2")
+    pretrain(recipe, tmp_path, quiet=True)
+    info = read_json(tmp_path / "config.json")
+    assert (info["kind"], info["constraint"], info["ranks"]) == ("template", constraint, None)
+    stored = load_source(tmp_path)
+    assert isinstance(stored.source.core, Linear if constraint == "linear" else Kronecker)
+    assert (stored.source.depth, stored.source.width) == (2, 16) and stored.source.order is not None
+    for method in ("sweet", "tleg") if constraint == "linear" else ("sweet",):
+        assert build_vit(stored.config.resized(3, 1), initialise(method, stored, Size(3, 1, 8)))
+    facts = inspect(tmp_path)
+    assert facts["constraint"] == constraint and facts["checksums"] == "ok" and "ranks" not in facts
+    planned = plan(recipe)
+    assert "template.safetensors" in planned["writes"] and "ranks" not in planned
+    for planned_key, key in (("template_params_m", "parameters_m"), ("share_of_slices", "share_of_slices")):
+        assert planned[planned_key] == facts[key]
+    assert ("tile" in planned) == ("tile" in facts) == (constraint == "kronecker")
+
+
+@both_constraints
+def test_a_source_goes_on_where_it_stopped(tiny: Tiny, tmp_path: Path, constraint: str) -> None:
+    chosen = f"template.constraint={constraint}"
+    pretrain(tiny(chosen, "max_steps=3"), tmp_path / "first", quiet=True)
+    still = tiny(chosen, f"init_from={tmp_path / 'first'}", "lr=1e-12", "max_steps=1", "optim.weight_decay=0")
+    pretrain(still, tmp_path / "second", quiet=True)
+    first, second = (load_source(tmp_path / name).source for name in ("first", "second"))
+    for name, value in target_weights(first, 2, 16, order="prefix").items():
+        torch.testing.assert_close(target_weights(second, 2, 16, order="prefix")[name], value, rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match=f"its constraint is {constraint}, the recipe says tucker"):
+        pretrain(tiny(f"init_from={tmp_path / 'first'}"), tmp_path / "third", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "still"),
+    [("linear", set()), ("kronecker", {f"core.scalers/{n}/weight" for n in
+                                       ("attn/qkv", "attn/proj", "mlp/fc1", "mlp/fc2")})],
+)  # fmt: skip
+def test_templates_decay_and_scalers_do_not(tiny: Tiny, constraint: str, still: set[str]) -> None:
+    recipe = tiny(f"template.constraint={constraint}", "optim.weight_decay=0.3", "template.lr_x=0.5")
+    config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
+    source = init_source(
+        config, mae, constraint=constraint, ranks=ranks_of(recipe), generator=torch.Generator().manual_seed(0)
+    )
+    model = MaskedAutoencoder(source, config, mae)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, recipe)
+    without = {names[p] for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+    slow = {names[p] for group in groups if group["lr_scale"] == 0.5 for p in group["params"]}
+    assert {name for name in without if name.startswith("core")} == still == slow
+    assert {name for name in names.values() if name.startswith("blocks")} <= without
