@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from sweet.bench import run, table
-from sweet.bench.protocols import ARMS, PROTOCOLS, Protocol
+from sweet.bench.arms import Arm, Converted, arms
+from sweet.bench.protocols import PROTOCOLS, Protocol
 from sweet.errors import UserError
 from sweet.files import read_json, sha256, write_json
 
@@ -23,7 +24,7 @@ TINY = Protocol(
     name="tiny",
     pretrain=str(Path(__file__).parents[1] / "tiny.yaml"),
     sizes=("L2H2", "L1H1"),
-    arms=("random", "weight_selection", "sweet"),
+    arms=arms("random", "weight_selection", "sweet"),
     seeds=2,
     finetune={
         "max_steps": 3,
@@ -111,7 +112,7 @@ def test_a_part_can_be_asked_for(measured: tuple[Path, dict[str, Any]], tmp_path
 
 def test_only_sources_that_are_needed_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learned: list[str] = []
-    monkeypatch.setattr(table, "_learn_sources", lambda recipes, *_: learned.extend(recipes))
+    monkeypatch.setattr(table, "_learn_sources", lambda _, needed, *__: learned.extend(needed))
     monkeypatch.setattr(table, "read_json", lambda _: {})
     broken = replace(TINY, sources=TINY.sources | {"linear": ["template.constraint=unheard_of"]})
     monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), broken)
@@ -132,7 +133,7 @@ def test_runs_of_another_table_are_taken_over(
     for one in cell["runs"]:
         del one["init_knn"]
     write_json(old, cell)
-    costly = replace(TINY, arms=("random", "sweet"), seeds=1, borrows=("tiny",), costs=True)
+    costly = replace(TINY, arms=arms("random", "sweet"), seeds=1, borrows=("tiny",), costs=True)
     monkeypatch.setitem(PROTOCOLS, ("costly", "micro"), costly)
     monkeypatch.setitem(PROTOCOLS, ("other", "micro"), replace(costly, layers="first"))
 
@@ -165,7 +166,7 @@ def test_no_time_left(tmp_path: Path) -> None:
 
 
 def test_a_failed_cell_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    larger = replace(TINY, sizes=("L3H2",), arms=("weight_selection", "random"), seeds=1)
+    larger = replace(TINY, sizes=("L3H2",), arms=arms("weight_selection", "random"), seeds=1)
     monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), larger)
     summary = run("tiny", protocol="micro", out=tmp_path, workers=1, device="cpu", quiet=True)
     assert summary["measured"] == 1
@@ -244,12 +245,30 @@ def test_what_is_asked_for_is_checked_first(tmp_path: Path) -> None:
 
 def test_protocols_are_consistent() -> None:
     for (name, protocol), told in PROTOCOLS.items():
-        assert set(told.arms) <= set(ARMS), name
-        assert {ARMS[arm].source for arm in told.arms} - {None} <= set(told.sources), name
-        for source in told.sources:
-            table.source_recipe(told, source, "shapes:")
-        for arm in told.arms:
-            table.switches_of(ARMS[arm], told.layers)  # raises for an unknown method or switch
+        assert {arm.source for arm in told.arms.values()} - {None} <= set(told.sources), name
+        folders = {table.source_folder(told, source, "shapes:") for source in told.sources}
+        assert len(folders) == len(told.sources), name
+        for arm in told.arms.values():
+            table.switches_of(arm, told.layers)  # raises for an unknown method or switch
         assert all((other, protocol) in PROTOCOLS for other in told.borrows)
-        recipe = table.finetune_recipe(told, table.source_recipe(told, "template", "shapes:"), "shapes:", 1)
+        learned = table.source_recipe(told, next(iter(told.sources)), "shapes:")
+        recipe = table.finetune_recipe(told, learned, "shapes:", 1)
         assert recipe.seed == 1 and recipe.data.label_seed == 0
+
+
+def test_sources_made_of_others_come_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A conversion, and a template that goes on from one: learned in order, found under stable names."""
+    monkeypatch.setenv("SWEET_CACHE", str(tmp_path / "cache"))
+    chain = {
+        "dense": ["template.constraint=none"],
+        "on": ["init_from=@turned", "template.ranks=[24,16,16]"],
+        "turned": Converted("dense"),
+    }
+    told = replace(
+        TINY, sources=chain, arms={"on": Arm("sweet", "on"), "turned": Arm("sweet", "turned")}, sizes=("L1H1",), seeds=1
+    )
+    monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), told)
+    summary = run("tiny", protocol="micro", out=tmp_path / "out", workers=1, device="cpu", quiet=True)
+    assert summary["measured"] == 2 and not summary["failed"]
+    names = [path.name for path in (tmp_path / "cache" / "sources").iterdir()]
+    assert len(names) == 3 and sum("converted" in name for name in names) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -12,34 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
+from sweet.recipe import FinetuneRecipe, PretrainRecipe
 
-from .protocols import Arm, Protocol
+from .arms import Arm
+from .protocols import Protocol
+from .sources import cache_folder, digest
 
 CHECKED = 2000  # test images that a model is checked on before it is fine-tuned
-
-
-def cache_folder() -> Path:
-    """$SWEET_CACHE, by default the user's cache folder: sources and checkpoints of a bench live here."""
-    return Path(os.environ.get("SWEET_CACHE") or Path.home() / ".cache" / "sweet")
-
-
-def digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def source_recipe(protocol: Protocol, source: str, data: str) -> PretrainRecipe:
-    return load_recipe(PretrainRecipe, protocol.pretrain, [f"data.source={data}", *protocol.sources[source]])
-
-
-def source_folder(recipe: PretrainRecipe) -> Path:
-    """Where a source is cached: by everything in its recipe but how it is run and where its images lie.
-
-    A key at its default is left out, so that a new key does not make old sources strangers.
-    """
-    told = recipe.model_dump(exclude={"device", "workers", "checkpoint_every"}, exclude_defaults=True)
-    told["data"]["source"] = Path(told["data"]["source"]).name
-    return cache_folder() / "sources" / f"{recipe.name}-{recipe.template.constraint}-{digest(told)}"
 
 
 def finetune_recipe(protocol: Protocol, recipe: PretrainRecipe, data: str, seed: int) -> FinetuneRecipe:
@@ -70,10 +48,11 @@ def hash_of(recipe: FinetuneRecipe, layers: str) -> str:
 
 
 def switches_of(arm: Arm, layers: str) -> dict[str, Any]:
-    """All switches of an arm: one rule for the layers of all methods of a table, where a method has one."""
+    """All switches of an arm: one rule for the layers of all methods of a table, unless an arm has its own."""
     from sweet.initialise import switches
 
-    return switches(arm.method, arm.switches | ({"layers": layers} if "layers" in switches(arm.method) else {}))
+    common = {"layers": layers} if "layers" in switches(arm.method) else {}
+    return switches(arm.method, common | dict(arm.switches))
 
 
 def start_worker(threads: int) -> None:
@@ -89,15 +68,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def learn_source(recipe: PretrainRecipe) -> Path:
-    """Pre-train a source into the cache unless it is there; resumes an interrupted one."""
-    from sweet.training.pretrain import pretrain
-
-    folder = source_folder(recipe)
-    pretrain(recipe, folder, resume=True, quiet=False)
-    return folder
 
 
 def measure(

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,14 @@ from .cells import (
     CHECKED,
     finetune_recipe,
     hash_of,
-    learn_source,
     measure,
-    source_folder,
-    source_recipe,
     start_worker,
     switches_of,
     write_model,
 )
-from .protocols import ARMS, PROTOCOLS, Protocol
+from .protocols import PROTOCOLS, Protocol
 from .results import add_run, comparison, costs, markdown, means, read_cell, read_sources, read_table, result_path
+from .sources import before, learn_source, source_folder, source_recipe
 
 Cell = tuple[str, str, int]  # arm, size, seed
 COSTS = f"""
@@ -63,18 +61,18 @@ def run(
     told = _protocol(name, protocol)
     arms, chosen = _known("--methods", methods, told.arms), _known("--sizes", sizes, told.sizes)
     source_data = data or _own_data(told)
-    recipes = {
-        source: source_recipe(told, source, source_data).model_copy(update={"device": device})
-        for source in sorted({_source(told, arm) for arm in arms})
-    }
+    recipes, folders = {}, {}
+    for source in {_source(told, arm) for arm in arms}:
+        recipes[source] = source_recipe(told, source, source_data).model_copy(update={"device": device})
+        folders[source] = source_folder(told, source, source_data)
     source_splits(source_data)  # a UserError now, not one from each worker
     kind = resolve_device(device).type
     workers = workers or (min(2, os.cpu_count() or 1) if kind == "cpu" else 1)
     seeds = told.seeds if seeds is None else seeds
     cells = [(arm, size, seed) for seed in range(seeds) for size in chosen for arm in arms]
     for cell in cells if told.borrows else ():
-        recipe = recipes[_source(told, cell[0])]
-        _borrow(out, name, told, cell, finetune_recipe(told, recipe, source_data, cell[2]), source_folder(recipe))
+        source = _source(told, cell[0])
+        _borrow(out, name, told, cell, finetune_recipe(told, recipes[source], source_data, cell[2]), folders[source])
     open_cells = [cell for cell in cells if not _done(out, told.name, name, cell)]
     commit = _commit()
 
@@ -86,20 +84,19 @@ def run(
     # which folder this is, for --overwrite; what was measured where stands in each result
     write_json(out / "env.json", {"bench": name, "protocol": told.name, "workers": workers})
     needed = sorted({_source(told, arm) for arm, _, _ in open_cells})
-    _learn_sources({source: recipes[source] for source in needed}, workers, note)
+    _learn_sources(told, needed, source_data, device, workers, note)
     for source in needed:
-        folder = source_folder(recipes[source])
-        facts = {"source": folder.name, **read_json(folder / "config.json")}
+        facts = {"source": folders[source].name, **read_json(folders[source] / "config.json")}
         write_json(out / told.name / "sources" / f"{source}.json", facts)
     if told.write_models:
         for size in chosen:
-            note(f"made {write_model(source_folder(recipes[_source(told, 'sweet')]), size, out / 'models' / size)}")
+            note(f"made {write_model(folders[_source(told, 'sweet')], size, out / 'models' / size)}")
 
     def submit(pool: ProcessPoolExecutor, cell: Cell) -> Future[Any]:
         arm, size, seed = cell
-        recipe = recipes[_source(told, arm)]
-        tuned = finetune_recipe(told, recipe, source_data, seed)
-        return pool.submit(measure, ARMS[arm], arm, size, tuned, source_folder(recipe), told.layers)
+        source = _source(told, arm)
+        tuned = finetune_recipe(told, recipes[source], source_data, seed)
+        return pool.submit(measure, told.arms[arm], arm, size, tuned, folders[source], told.layers)
 
     def keep(cell: Cell, head: dict[str, Any], result: dict[str, Any]) -> None:
         path = result_path(out, told.name, name, cell[0], cell[1])
@@ -147,13 +144,22 @@ def _work(
     return len(waiting), failed
 
 
-def _learn_sources(recipes: dict[str, PretrainRecipe], workers: int, note: Callable[[str], None]) -> None:
-    """Pre-train the sources that the cache lacks: side by side, each with its share of the cores."""
-    missing = [r for r in recipes.values() if not (source_folder(r) / "config.json").is_file()]
-    if missing:
-        with _pool(min(workers, len(missing))) as pool:
-            for folder in pool.map(learn_source, missing):
-                note(f"learned {folder.name}")
+def _learn_sources(
+    told: Protocol, needed: list[str], data: str, device: str, workers: int, note: Callable[[str], None]
+) -> None:
+    """Make the sources that the cache lacks, and first what they are made from: side by side where they can be."""
+    waiting = list(needed)
+    for source in waiting:  # grows while it is read
+        parent = before(told, source)
+        if parent is not None and parent not in waiting:
+            waiting.append(parent)
+    waiting = [s for s in waiting if not (source_folder(told, s, data) / "config.json").is_file()]
+    while waiting:
+        ready = [source for source in waiting if before(told, source) not in waiting]
+        waiting = [source for source in waiting if source not in ready]
+        with _pool(min(workers, len(ready))) as pool:
+            for future in [pool.submit(learn_source, told, source, data, device) for source in ready]:
+                note(f"learned {future.result().name}")
 
 
 def _summary(out: Path, name: str, told: Protocol) -> dict[str, Any]:
@@ -205,7 +211,7 @@ def _protocol(name: str, protocol: str) -> Protocol:
     return PROTOCOLS[name, protocol]
 
 
-def _known(option: str, asked: list[str] | None, there: tuple[str, ...]) -> list[str]:
+def _known(option: str, asked: list[str] | None, there: Iterable[str]) -> list[str]:
     for word in asked or ():
         if word not in there:
             raise UserError(f"{option} {word}: not in this table, expected some of {', '.join(there)}")
@@ -214,7 +220,7 @@ def _known(option: str, asked: list[str] | None, there: tuple[str, ...]) -> list
 
 def _source(told: Protocol, arm: str) -> str:
     """The source of an arm; one without any takes its shape from the first."""
-    return ARMS[arm].source or next(iter(told.sources))
+    return told.arms[arm].source or next(iter(told.sources))
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
@@ -236,8 +242,8 @@ def _borrow(out: Path, name: str, told: Protocol, cell: Cell, recipe: FinetuneRe
         return
     same = {
         "recipe_hash": hash_of(recipe, told.layers),
-        "source": source.name if ARMS[arm].source else None,
-        "switches": switches_of(ARMS[arm], told.layers),
+        "source": source.name if told.arms[arm].source else None,
+        "switches": switches_of(told.arms[arm], told.layers),
     }
     for path in (result_path(out, told.name, other, arm, size) for other in told.borrows):
         head = read_cell(path) if path.is_file() else {"runs": []}

@@ -1,0 +1,75 @@
+"""The sources of a table: each is learned once, into the user's cache, under a name that tells its whole recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from sweet.recipe import PretrainRecipe, load_recipe
+
+from .protocols import Converted, Protocol
+
+
+def cache_folder() -> Path:
+    """$SWEET_CACHE, by default the user's cache folder: sources and checkpoints of a bench live here."""
+    return Path(os.environ.get("SWEET_CACHE") or Path.home() / ".cache" / "sweet")
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def before(protocol: Protocol, source: str) -> str | None:
+    """The source that this one is made from: converted, or trained on (override ``init_from=@NAME``)."""
+    told = protocol.sources[source]
+    if isinstance(told, Converted):
+        return told.of
+    return next((value[len("init_from=@") :] for value in told if value.startswith("init_from=@")), None)
+
+
+def source_recipe(protocol: Protocol, source: str, data: str) -> PretrainRecipe:
+    """What a source is trained by; of a converted one, what its checkpoint was trained by."""
+    told = protocol.sources[source]
+    if isinstance(told, Converted):
+        return source_recipe(protocol, told.of, data)
+    overrides = [value for value in told if not value.startswith("init_from=@")]
+    parent = before(protocol, source)
+    if parent is not None:
+        overrides.append(f"init_from={source_folder(protocol, parent, data)}")
+    return load_recipe(PretrainRecipe, protocol.pretrain, [f"data.source={data}", *overrides])
+
+
+def source_folder(protocol: Protocol, source: str, data: str) -> Path:
+    """Where a source is cached: by everything in its recipe but how it is run and where its images lie.
+
+    A key at its default is left out, so that a new key does not make old sources strangers.
+    """
+    recipe, told = source_recipe(protocol, source, data), protocol.sources[source]
+    folder = cache_folder() / "sources"
+    if isinstance(told, Converted):
+        of = source_folder(protocol, told.of, data).name
+        return folder / f"{recipe.name}-converted-{digest([of, told.ranks, told.metric])}"
+    values = recipe.model_dump(exclude={"device", "workers", "checkpoint_every"}, exclude_defaults=True)
+    values["data"]["source"] = Path(values["data"]["source"]).name
+    if recipe.init_from is not None:
+        values["init_from"] = Path(recipe.init_from).name
+    return folder / f"{recipe.name}-{recipe.template.constraint}-{digest(values)}"
+
+
+def learn_source(protocol: Protocol, source: str, data: str, device: str) -> Path:
+    """Make a source in the cache unless it is there; resumes an interrupted one. What it is made from must be there."""
+    from sweet.convert import convert
+    from sweet.training.pretrain import pretrain
+
+    folder, told = source_folder(protocol, source, data), protocol.sources[source]
+    if isinstance(told, Converted):
+        parent = str(source_folder(protocol, told.of, data))
+        if not (folder / "config.json").is_file():
+            convert(parent, folder, ranks=told.ranks, metric=told.metric, data=data, device=device)
+    else:
+        recipe = source_recipe(protocol, source, data).model_copy(update={"device": device})
+        pretrain(recipe, folder, resume=True, quiet=False)
+    return folder
