@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from sweet.cli import app
 from sweet.convert import convert
+from sweet.errors import UserError
 from sweet.files import check_sums, read_json, sha256, write_folder
 from sweet.inspect import inspect
 from sweet.models.forward import encode, patchify
@@ -222,3 +223,19 @@ def test_a_mistake_is_named_in_one_line(
     for part in CASES[words]:
         assert part in result.stderr
     assert not Path("OUT").exists()
+
+
+def test_healing_lowers_the_loss_and_keeps_the_gains(dense: Path, tmp_path: Path) -> None:
+    """Low ranks lose most of what the source knew; some steps on images bring part of it back."""
+    data = "shapes:n=64,size=16"
+    torn = convert(str(dense), tmp_path / "torn", ranks=(12, 8, 8), data=data, device="cpu")
+    healed = convert(str(dense), tmp_path / "healed", ranks=(12, 8, 8), data=data, heal_steps=60, device="cpu")
+    assert torn["feature_error"] == healed["feature_error"] and "healed_feature_error" not in torn
+    assert healed["healed_feature_error"] != healed["feature_error"]
+    lines = [json.loads(line) for line in (tmp_path / "healed" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    source = load_source(tmp_path / "healed").source
+    assert source.order is not None and all(source.blocks[f"norm{i}.weight"].eq(1).all() for i in (1, 2))
+    with pytest.raises(UserError, match="--heal 5: learns from images; name some with --data"):
+        convert(str(dense), tmp_path / "blind", heal_steps=5)
+    assert not (tmp_path / "blind").exists()

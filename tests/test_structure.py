@@ -25,7 +25,7 @@ ROWS = [
     {"models"},
     {"plan", "inspect", "budget"},
     {"tasks", "training"},
-    {"convert", "initialise", "api"},
+    {"convert", "heal", "initialise", "api"},
     {"bench", "report", "export"},
     {"cli_options", "cli"},
     {"__main__"},

@@ -136,6 +136,7 @@ def init(
     patch_size: Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as the source.")] = None,
     in_chans: Annotated[int | None, typer.Option(**NUMBER, help="Default: as the source.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -170,6 +171,7 @@ def init(
                 patch_size=patch_size,
                 in_chans=in_chans,
                 seed=seed,
+                device=device,
                 given=given,
             ),
             as_json=as_json,
@@ -201,6 +203,10 @@ def convert(
     heads: Annotated[
         int | None, typer.Option(**NUMBER, help="Of a FILE, which does not tell; default: one for 64 channels.")
     ] = None,
+    heal: Annotated[
+        int, typer.Option(min=0, metavar="STEPS", help="Train the template on --data for so long: mends low ranks.")
+    ] = 0,
+    heal_lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = 1e-3,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -221,6 +227,8 @@ def convert(
                 data=data,
                 images=images,
                 heads=heads,
+                heal_steps=heal,
+                heal_lr=heal_lr,
                 device=device,
             ),
             as_json=as_json,

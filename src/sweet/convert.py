@@ -16,13 +16,14 @@ from sweet.data import eval_batches, open_images, shuffled, without_path
 from sweet.data.batches import IMAGENET_MEAN, IMAGENET_STD
 from sweet.errors import UserError
 from sweet.files import TENSORS, read_json, read_tensors, sha256, write_folder
+from sweet.heal import heal, own_decoder
 from sweet.models.checkpoints import Checkpoint, canonical, check_shapes, read_file
 from sweet.models.config import ViTConfig
 from sweet.models.device import resolve_device
 from sweet.models.forward import encode, patchify
 from sweet.models.mae import source_from_state
 from sweet.models.moments import compute_order
-from sweet.models.store import FORMAT, load_source, read_config, source_tensors
+from sweet.models.store import FORMAT, StoredSource, load_source, read_config, source_tensors
 from sweet.template.fold import folded
 from sweet.template.hosvd import Hosvd, hosvd
 from sweet.template.order import Order
@@ -47,13 +48,16 @@ def convert(
     data: str | None = None,
     images: int = 512,
     heads: int | None = None,
+    heal_steps: int = 0,
+    heal_lr: float = 1e-3,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Write a template folder made from ``timm:NAME``, a checkpoint file, a timm folder or a sweet folder.
 
     ``ranks``, or the ranks that keep a share of ``energy``, or all: then nothing is lost. ``data`` are images for the
     principal order and for the metric ``activations``; without them synthetic scenes serve. ``heads`` is for files,
-    which do not tell. Returns a summary. Raises UserError for what cannot be read or expressed.
+    which do not tell. ``heal_steps`` of masked autoencoding on ``data`` mend what low ranks have lost. Returns a
+    summary. Raises UserError for what cannot be read or expressed.
     """
     if ranks is not None and energy is not None:
         raise UserError("--ranks and --energy exclude each other")
@@ -61,6 +65,8 @@ def convert(
         raise UserError(f"--energy {energy}: expected a share above 0, at most 1")
     if metric not in METRICS:
         raise UserError(f"--metric {metric}: expected one of {', '.join(METRICS)}")
+    if heal_steps and data is None:
+        raise UserError(f"--heal {heal_steps}: learns from images; name some with --data")
     began, place = time.perf_counter(), resolve_device(device)
     checkpoint, order = read(source, heads=heads)
     config = checkpoint.config
@@ -85,7 +91,14 @@ def convert(
     template = replace(dense, core=parts.tucker(chosen))
     errors = slice_errors(dense, template)
     features = feature_error(dense, template, config, batches, place) if batches else None
-    template = absorb(replace(template, order=order))
+    template, mae, healed = replace(template, order=order), checkpoint.mae, None
+    if heal_steps and data is not None:
+        mae = mae or own_decoder(config.width)
+        stored, all_of = StoredSource(template, config, mae, {"data": facts}), open_images(data, "train")
+        template = heal(stored, all_of, steps=heal_steps, lr=heal_lr, device=device, run=out)
+        template.order = compute_order(template, config, batches, device=place)
+        healed = feature_error(dense, template, config, batches, place)
+    template = absorb(template)
 
     converted = {
         "source": checkpoint.name,
@@ -95,6 +108,8 @@ def convert(
         "seconds": round(time.perf_counter() - began, 1),
         "error": errors,
         "feature_error": features,
+        "healing_steps": heal_steps,
+        "healed_feature_error": healed,
         "spectrum": {
             mode: [float(f"{v:.3e}") for v in s.tolist()] for mode, s in zip("xuv", parts.spectra, strict=True)
         },
@@ -104,7 +119,7 @@ def convert(
         "sweet": VERSION,
         "kind": "template",
         "vit": config.to_dict(),
-        "mae": asdict(checkpoint.mae) if checkpoint.mae else None,
+        "mae": asdict(mae) if mae else None,
         "constraint": "tucker",
         "ranks": list(chosen),
         "absorbed": template.order is not None and template.order.absorbed,
@@ -112,7 +127,7 @@ def convert(
         "converted": converted,
     }
     asked = {"convert": checkpoint.name, "ranks": list(chosen), "energy": energy, "metric": converted["metric"]}
-    asked |= {"data": without_path(data) if data else None, "images": images}
+    asked |= {"data": without_path(data) if data else None, "images": images, "heal": heal_steps, "heal_lr": heal_lr}
     recipe = "".join(f"{key}: {'null' if value is None else value}\n" for key, value in asked.items())
     write_folder(out, (TENSORS["template"], source_tensors(template)), info, recipe, converted_card(info))
     return {
@@ -121,6 +136,7 @@ def convert(
         "error": errors["overall"],
         "error_of": errors["components"],
         "feature_error": features,
+        **({} if healed is None else {"healed_feature_error": healed}),
         "order_images": images_from or "none: prefix order only",
         "seconds": converted["seconds"],
         "out": str(out),

@@ -23,6 +23,7 @@ class Converted:
     of: str
     ranks: tuple[int, int, int] | None = None
     metric: str = "activations"
+    heal: int = 0  # steps
 
 
 # Overrides of a table's recipe (``init_from=@NAME`` goes on from another of these), or a conversion. Only sources of

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def source_folder(protocol: Protocol, source: str, data: str) -> Path:
     folder = cache_folder() / "sources"
     if isinstance(told, Converted):
         of = source_folder(protocol, told.of, data).name
-        return folder / f"{recipe.name}-converted-{digest([of, told.ranks, told.metric])}"
+        return folder / f"{recipe.name}-converted-{digest([of, *astuple(told)[1:]])}"
     values = recipe.model_dump(exclude={"device", "workers", "checkpoint_every"}, exclude_defaults=True)
     values["data"]["source"] = Path(values["data"]["source"]).name
     if recipe.init_from is not None:
@@ -68,7 +69,8 @@ def learn_source(protocol: Protocol, source: str, data: str, device: str) -> Pat
     if isinstance(told, Converted):
         parent = str(source_folder(protocol, told.of, data))
         if not (folder / "config.json").is_file():
-            convert(parent, folder, ranks=told.ranks, metric=told.metric, data=data, device=device)
+            ranks, metric, steps = told.ranks, told.metric, told.heal
+            convert(parent, folder, ranks=ranks, metric=metric, heal_steps=steps, data=data, device=device)
     else:
         recipe = source_recipe(protocol, source, data).model_copy(update={"device": device})
         pretrain(recipe, folder, resume=True, quiet=False)

@@ -34,12 +34,14 @@ def initialise_to(
     patch_size: int | None = None,
     in_chans: int | None = None,
     seed: int = 0,
+    device: str = "auto",
     given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write a model folder and return what was made: ``depth`` blocks and ``heads`` heads, or a size within ``budget``.
 
     ``fit`` names images for methods that look at some, ``fit_images`` how many of them; ``given`` are switches of the
-    method. Raises UserError for an impossible size, a method that cannot make it or a folder that is not a source.
+    method. One that trains does so on ``device`` and leaves its loss curve in the folder (metrics.jsonl). Raises
+    UserError for an impossible size, a method that cannot make it or a folder that is not a source.
     """
     chosen_switches = switches(method, given)
     if fit is not None and NAMES[method].images == 0:
@@ -60,7 +62,17 @@ def initialise_to(
     images = None if fit is None else open_images(fit, "train")
 
     began = time.perf_counter()
-    weights = initialise(method, stored, size, data=images, budget=fit_images, seed=seed, **chosen_switches)
+    weights = initialise(
+        method,
+        stored,
+        size,
+        data=images,
+        budget=fit_images,
+        seed=seed,
+        device=device,
+        run=out,
+        **chosen_switches,
+    )
     config = stored.config.resized(size.depth, size.heads)
     try:
         vit = build_vit(config, weights, img_size=img_size, patch_size=patch_size, in_chans=in_chans)

@@ -24,7 +24,8 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 class ShortRun:
     """How long and how fast: ``lr`` is the peak, ``warmup`` a share of the steps; then half a cosine to zero.
 
-    ``run`` is a folder for ``metrics.jsonl`` (the loss curve); None writes nothing. No step at all is a run, too.
+    ``run`` is a folder for ``metrics.jsonl``, the loss curve; None writes nothing and shows no progress. No step at all
+    is a run, too.
     Raises UserError for a number out of range.
     """
 
@@ -83,7 +84,17 @@ def train_on(
         return loss(model, images, noise.to(images.device))
 
     steps = _Repeated(batches, told.steps)
-    train(model, groups, steps, loss_of, keys=keys, optim=optim, accelerator=accelerator, run=told.run, quiet=True)
+    train(
+        model,
+        groups,
+        steps,
+        loss_of,
+        keys=keys,
+        optim=optim,
+        accelerator=accelerator,
+        run=told.run,
+        quiet=told.run is None,
+    )
     model.cpu()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -225,6 +225,16 @@ class MaskedAutoencoder(nn.Module):
             mlp=self.config.mlp,
             norm=self.config.norm,
         )
+
+    def detached(self) -> Source:
+        """The source as it is now: float32 on the CPU, no gradients."""
+
+        def cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value.detach().float().cpu() for name, value in tensors.items()}
+
+        source = self.source()
+        core = core_of(source.core.constraint, cpu(source.core.tensors()), source.depth)
+        return replace(source, core=core, blocks=cpu(source.blocks), stem=cpu(source.stem), decoder=cpu(source.decoder))
 
     def forward(self, images: Tensor, noise: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
         """Mean loss of the sub-networks ``networks``, default the full one."""

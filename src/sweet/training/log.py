@@ -67,6 +67,7 @@ class RunLog:
 
     def write(self, values: dict[str, Any]) -> None:
         if self.metrics is not None:
+            self.metrics.parent.mkdir(parents=True, exist_ok=True)
             with self.metrics.open("a") as file:
                 file.write(json.dumps(values) + "\n")
         self.accelerator.log({k: v for k, v in values.items() if k != "step"}, step=values.get("step"))

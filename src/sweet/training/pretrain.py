@@ -32,7 +32,6 @@ from sweet.models.moments import compute_order
 from sweet.models.store import FORMAT, load_source, read_config, source_tensors
 from sweet.plan import ranks_of, template_cost_of, tile_of, vit_config
 from sweet.recipe import DataKeys, PretrainRecipe, dump_recipe
-from sweet.template.constraints import core_of
 from sweet.template.networks import Network, draw_depth, draw_widths
 from sweet.template.target import Source, absorb
 from sweet.template.tucker import Tucker
@@ -111,7 +110,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         resume=resume,
         quiet=quiet,
     )
-    learned = _detached(model.source())
+    learned = model.detached()
     whole = order_batches(data, recipe.data, config.img_size, recipe.template.order_images, recipe.workers)
     learned.order = compute_order(learned, config, whole, device=accelerator.device)
     learned = absorb(learned)
@@ -228,14 +227,6 @@ def order_batches(
         seen += len(batch)
         if seen >= images:
             return
-
-
-def _detached(source: Source) -> Source:
-    def cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value.detach().float().cpu() for name, value in tensors.items()}
-
-    core = core_of(source.core.constraint, cpu(source.core.tensors()), source.depth)
-    return Source(core, cpu(source.blocks), cpu(source.stem), source.mlp, source.norm, decoder=cpu(source.decoder))
 
 
 def data_info(keys: DataKeys, classes: list[str] | None) -> dict[str, Any]:

@@ -1,0 +1,41 @@
+"""Healing: a template of low ranks, made from a checkpoint, trains on for some steps as templates do (methods 12.5)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from sweet.data import ImageSource
+from sweet.initialise.short_run import ShortRun, train_on
+from sweet.models.config import MaeConfig
+from sweet.models.mae import MaskedAutoencoder, init_decoder
+from sweet.models.store import StoredSource
+from sweet.template.target import Source
+from sweet.template.tucker import Tucker
+
+BATCH, WARMUP = 128, 0.1
+
+
+def heal(stored: StoredSource, images: ImageSource, *, steps: int, lr: float, device: str, run: Path) -> Source:
+    """The template after ``steps`` of masked autoencoding on ``images``; a checkpoint without a decoder gets a new one.
+
+    Norm gains of the blocks stay as they are: folded to one, so that the principal rotation goes into U. The loss curve
+    is written to ``run``. Raises UserError for numbers out of range.
+    """
+    told = ShortRun(steps, BATCH, lr, warmup=WARMUP, device=device, run=run)
+    source, config = stored.source, stored.config
+    core = source.core.expanded() if isinstance(source.core, Tucker) else source.core
+    decoder = source.decoder or init_decoder(config, stored.mae, torch.Generator().manual_seed(0))
+    model = MaskedAutoencoder(replace(source, core=core, decoder=decoder), config, stored.mae)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith("blocks.norm"))
+    groups = [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": 0.0}]
+    train_on(model, groups, lambda m, batch, noise: m(batch, noise), images, stored, told, budget=None, seed=0)
+    return model.detached()
+
+
+def own_decoder(width: int) -> MaeConfig:
+    """The decoder of a checkpoint that brings none: half as wide, two blocks, heads of 32 channels."""
+    return MaeConfig(decoder_width=max(32, 32 * round(width / 64)), decoder_depth=2, decoder_head_dim=32)
