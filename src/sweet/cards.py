@@ -17,7 +17,7 @@ def source_card(info: dict[str, Any], recipe: PretrainRecipe) -> str:
         "objective": f"masked autoencoding, {recipe.mae.mask_ratio:.0%} of the patches masked",
         "images": f"{training['data']} ({training['data_images']:,}); their terms apply to what is made from them",
         "images seen": f"{training['images']:,}",
-        "compute": f"{training['pflops_full_width']} PFLOP at full width",
+        "compute": f"{training['pflops']} PFLOP",
         "time": f"{training['seconds']:.0f} s on {training['device']} in {training['precision']}",
         "loss at the end": training["loss"],
     }

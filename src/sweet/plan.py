@@ -6,7 +6,14 @@ from typing import Any
 
 from sweet.files import TENSORS
 from sweet.models.config import MaeConfig, ViTConfig
-from sweet.models.costs import TemplateCost, default_ranks, default_tile, pretraining_flops, template_cost
+from sweet.models.costs import (
+    TemplateCost,
+    default_ranks,
+    default_tile,
+    mae_image_flops,
+    pretraining_flops,
+    template_cost,
+)
 from sweet.recipe import ModelKeys, PretrainRecipe
 from sweet.template.sizes import Size, cost
 
@@ -76,8 +83,8 @@ def plan(recipe: PretrainRecipe) -> dict[str, Any]:
     config = vit_config(recipe.model, recipe.data.img_size)
     constraint, template = recipe.template.constraint, template_cost_of(recipe, config)
     mae = MaeConfig(**recipe.mae.model_dump())
-    step = pretraining_flops(config, mae, images=recipe.batch_size, steps=1, rebuild=template.rebuild_macs)
-    rebuild = pretraining_flops(config, mae, images=0, steps=1, rebuild=template.rebuild_macs)
+    rebuild = pretraining_flops(0, images=0, steps=1, rebuild=template.rebuild_macs)
+    step = rebuild + pretraining_flops(mae_image_flops(config, mae), images=recipe.batch_size, steps=1, rebuild=0)
     result: dict[str, Any] = {
         "recipe": recipe.name,
         "data": recipe.data.source or "give it with --data",

@@ -113,7 +113,7 @@ def test_a_part_can_be_asked_for(measured: tuple[Path, dict[str, Any]], tmp_path
 def test_only_sources_that_are_needed_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     learned: list[str] = []
     monkeypatch.setattr(table, "_learn_sources", lambda _, needed, *__: learned.extend(needed))
-    monkeypatch.setattr(table, "read_json", lambda _: {})
+    monkeypatch.setattr(table, "source_facts", lambda *_: {})
     broken = replace(TINY, sources=TINY.sources | {"linear": ["template.constraint=unheard_of"]})
     monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), broken)
     for methods, needed in ((["weight_selection"], ["dense"]), (["sweet", "random"], ["template"])):
@@ -272,3 +272,5 @@ def test_sources_made_of_others_come_after_them(tmp_path: Path, monkeypatch: pyt
     assert summary["measured"] == 2 and not summary["failed"]
     names = [path.name for path in (tmp_path / "cache" / "sources").iterdir()]
     assert len(names) == 3 and sum("converted" in name for name in names) == 1
+    facts = {path.stem: read_json(path)["training"] for path in (tmp_path / "out" / "tiny" / "sources").glob("*.json")}
+    assert facts["on"]["images"] == 2 * facts["turned"]["images"] > 0  # what it is made from is counted

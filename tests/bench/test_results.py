@@ -121,7 +121,7 @@ def test_costs() -> None:
     for one, loss in zip(cells["sweet", "L1H1"]["runs"], (0.4, 0.5), strict=True):
         one |= {"init_mae_loss": loss, "init_knn": 20.0, "init_seconds": 0.125, "init_images": 50000}
     cells["random", "L1H1"]["runs"][0] |= {"init_mae_loss": None, "init_knn": 9.0}
-    rows = costs(cells, ["random", "sweet"], ["L1H1", "L2H2"], {"a-1": {"seconds": 99.6, "pflops_full_width": 0.25}})
+    rows = costs(cells, ["random", "sweet"], ["L1H1", "L2H2"], {"a-1": {"seconds": 99.6, "pflops": 0.25}})
     assert markdown(rows).splitlines()[2:] == [
         "| random | L1H1 | - | 9.00 | 10.00 (1) | - | - | - | - |",
         "| sweet | L1H1 | 0.4500 | 20.00 | 31.00 ± 1.41 (2) | 0.12 | 50000 | 100 | 0.2500 |",

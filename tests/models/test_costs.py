@@ -27,7 +27,16 @@ def test_mae_image_flops(stored: StoredSource) -> None:
     images, noise = torch.randn(1, 3, 16, 16), torch.rand(1, 16)
     with FlopCounterMode(display=False) as counter:
         reconstruct(w, images, noise, config, mae, sincos(config.grid, mae.decoder_width))
-    assert mae_image_flops(config, mae) == counter.get_total_flops()
+    assert mae_image_flops(config, mae) == mae_image_flops(config, mae, 3, 3, 3) == counter.get_total_flops()
+
+
+def test_mae_image_flops_of_a_sub_network(stored: StoredSource) -> None:
+    config, mae = stored.config, stored.mae
+    w = target_weights(stored.source, 2, 8, inner_width=16, order="prefix")
+    images, noise = torch.randn(1, 3, 16, 16), torch.rand(1, 16)
+    with FlopCounterMode(display=False) as counter:
+        reconstruct(w, images, noise, config.resized(2, 3), mae, sincos(config.grid, mae.decoder_width))
+    assert mae_image_flops(config, mae, 2, 1, 2) == counter.get_total_flops()
 
 
 def test_vit_flops(stored: StoredSource) -> None:
@@ -63,6 +72,6 @@ def test_a_tile_is_three_heads_where_that_divides() -> None:
 
 def test_pretraining_is_three_forwards(stored: StoredSource) -> None:
     image, rebuild = mae_image_flops(stored.config, stored.mae), rebuild_macs(3, 24, (10, 20, 18))
-    dense = pretraining_flops(stored.config, stored.mae, images=64, steps=2, rebuild=0)
+    dense = pretraining_flops(image, images=64, steps=2, rebuild=0)
     assert dense == 3 * 64 * image
-    assert pretraining_flops(stored.config, stored.mae, images=64, steps=2, rebuild=rebuild) == dense + 12 * rebuild
+    assert pretraining_flops(image, images=64, steps=2, rebuild=rebuild) == dense + 12 * rebuild

@@ -125,7 +125,7 @@ def costs(
                 "init, s": _fixed(_mean(cell, "init_seconds"), 2),
                 "unlabelled images": _fixed(_mean(cell, "init_images"), 0),
                 "pre-training, s": _fixed(learned.get("seconds"), 0),
-                "PFLOPs": _fixed(learned.get("pflops_full_width"), 4),
+                "PFLOPs": _fixed(learned.get("pflops"), 4),
             }
         )
     return rows

@@ -9,6 +9,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+from sweet.files import read_json
 from sweet.recipe import PretrainRecipe, load_recipe
 
 from .protocols import Converted, Protocol
@@ -75,3 +76,16 @@ def learn_source(protocol: Protocol, source: str, data: str, device: str) -> Pat
         recipe = source_recipe(protocol, source, data).model_copy(update={"device": device})
         pretrain(recipe, folder, resume=True, quiet=False)
     return folder
+
+
+def source_facts(protocol: Protocol, source: str, data: str) -> dict[str, Any]:
+    """The ``config.json`` of a source in the cache; images, seconds and FLOPs of its training include its parents'."""
+    folder = source_folder(protocol, source, data)
+    facts = {"source": folder.name, **read_json(folder / "config.json")}
+    own, parent = dict(facts.get("training", {})), before(protocol, source)
+    if parent is not None:
+        for key, value in source_facts(protocol, parent, data)["training"].items():
+            own[key] = (
+                own.get(key, 0) + value if key in ("images", "steps", "seconds", "pflops") else own.get(key, value)
+            )
+    return facts | {"training": own}

@@ -27,7 +27,7 @@ from .cells import (
 )
 from .protocols import PROTOCOLS, Protocol
 from .results import add_run, comparison, costs, markdown, means, read_cell, read_sources, read_table, result_path
-from .sources import before, learn_source, source_folder, source_recipe
+from .sources import before, learn_source, source_facts, source_folder, source_recipe
 
 Cell = tuple[str, str, int]  # arm, size, seed
 COSTS = f"""
@@ -86,8 +86,7 @@ def run(
     needed = sorted({_source(told, arm) for arm, _, _ in open_cells})
     _learn_sources(told, needed, source_data, device, workers, note)
     for source in needed:
-        facts = {"source": folders[source].name, **read_json(folders[source] / "config.json")}
-        write_json(out / told.name / "sources" / f"{source}.json", facts)
+        write_json(out / told.name / "sources" / f"{source}.json", source_facts(told, source, source_data))
     if told.write_models:
         for size in chosen:
             note(f"made {write_model(folders[_source(told, 'sweet')], size, out / 'models' / size)}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import gcd, prod
 
-from sweet.template.sizes import cost, hidden_features
+from sweet.template.sizes import hidden_features
 from sweet.template.tiles import template_counts, tilings
 
 from .config import MaeConfig, ViTConfig
@@ -70,20 +71,25 @@ def template_cost(config: ViTConfig, constraint: str, *, ranks: Sequence[int], t
     return TemplateCost(depth * block)
 
 
-def mae_image_flops(config: ViTConfig, mae: MaeConfig) -> int:
-    """Forward FLOPs of one image: encoder on the visible patches, decoder on all, attention products included."""
-    encoder = cost(config.size, mlp=config.mlp, norm=config.norm, num_classes=0, img_size=config.img_size,
-                   patch_size=config.patch_size, in_chans=config.in_chans)  # fmt: skip
-    patches, pixels = config.patches, config.in_chans * config.patch_size**2
-    width, visible = mae.decoder_width, int(patches * (1 - mae.mask_ratio)) + 1
-    linear = (encoder.linear_macs - patches * pixels * config.width) * visible // (patches + 1)
-    attention = 2 * config.depth * visible**2 * config.width
-    tokens = patches + 1
+@cache
+def mae_image_flops(
+    config: ViTConfig, mae: MaeConfig, depth: int | None = None, residual: int | None = None, inner: int | None = None
+) -> int:
+    """Forward FLOPs of one image: encoder on the visible patches, decoder on all, attention products included.
+
+    ``depth`` blocks, ``residual`` and ``inner`` heads make it a sub-network's; by default the whole.
+    """
+    depth = config.depth if depth is None else depth
+    d, k = (config.head_dim * (config.heads if heads is None else heads) for heads in (residual, inner))
+    tokens, pixels = config.patches + 1, config.in_chans * config.patch_size**2
+    visible, width = int(config.patches * (1 - mae.mask_ratio)) + 1, mae.decoder_width
+    matrices = 4 * d * k + (3 if config.mlp == "swiglu" else 2) * d * hidden_features(k, config.mlp)
+    encoder = depth * (visible * matrices + 2 * visible**2 * k) + (visible - 1) * pixels * d
     decoder = mae.decoder_depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
-    ends = visible * config.width * width + (patches + 1 - visible) * width * pixels
-    return 2 * (linear + attention + (visible - 1) * pixels * config.width + decoder + ends)
+    ends = visible * d * width + (tokens - visible) * width * pixels
+    return 2 * (encoder + decoder + ends)
 
 
-def pretraining_flops(config: ViTConfig, mae: MaeConfig, *, images: int, steps: int, rebuild: int) -> int:
-    """Training FLOPs (forward times three) of full-width steps; ``rebuild`` are MACs to make the weights of one."""
-    return 3 * (images * mae_image_flops(config, mae) + steps * 2 * rebuild)
+def pretraining_flops(image_flops: float, *, images: int, steps: int, rebuild: int) -> float:
+    """Training FLOPs (forward times three); ``rebuild`` are MACs to make all weights of one step."""
+    return 3 * (images * image_flops + steps * 2 * rebuild)

@@ -26,7 +26,7 @@ from sweet.data import (
 from sweet.errors import UserError
 from sweet.files import TENSORS, write_folder
 from sweet.models.config import MaeConfig, ViTConfig
-from sweet.models.costs import pretraining_flops
+from sweet.models.costs import mae_image_flops, pretraining_flops
 from sweet.models.mae import MaskedAutoencoder, init_decoder, init_source
 from sweet.models.moments import compute_order
 from sweet.models.store import FORMAT, load_source, read_config, source_tensors
@@ -115,14 +115,16 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     learned.order = compute_order(learned, config, whole, device=accelerator.device)
     learned = absorb(learned)
     rebuild = template_cost_of(recipe, config).rebuild_macs
-    flops = pretraining_flops(config, mae, images=finished.images, steps=finished.steps, rebuild=rebuild)
+    drawn = (networks_at(recipe, step, steps) for step in range(steps))
+    per_image = sum(mae_image_flops(config, mae, *network) for networks in drawn for network in networks) / steps
+    flops = pretraining_flops(per_image, images=finished.images, steps=finished.steps, rebuild=rebuild)
     summary = {
         "steps": finished.steps,
         "images": finished.images,
         "loss": round(finished.loss, 5),
         "seconds": round(finished.seconds, 1),
         "img_per_s": round(finished.images / max(finished.seconds, 1e-9), 1),
-        "pflops_full_width": round(flops / 1e15, 4),
+        "pflops": round(flops / 1e15, 4),
         "data": without_path(recipe.data.source),
         "data_images": len(images),
         "device": str(accelerator.device),
