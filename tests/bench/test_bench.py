@@ -252,7 +252,9 @@ def test_protocols_are_consistent() -> None:
             table.switches_of(arm, told.layers)  # raises for an unknown method or switch
         assert all((other, protocol) in PROTOCOLS for other in told.borrows)
         learned = table.source_recipe(told, next(iter(told.sources)), "shapes:")
-        recipe = table.finetune_recipe(told, learned, "shapes:", 1)
+        arm = Arm("random", lr=0.25)
+        assert table.finetune_recipe(told, arm, learned, "shapes:", 1).lr == 0.25
+        recipe = table.finetune_recipe(told, replace(arm, lr=None), learned, "shapes:", 1)
         assert recipe.seed == 1 and recipe.data.label_seed == 0
 
 

@@ -14,6 +14,7 @@ class Arm:
     method: str
     source: str | None = None  # a key of Protocol.sources
     switches: Mapping[str, Any] = field(default_factory=dict)  # a table has one rule for layers, unless an arm says so
+    lr: float | None = None  # of fine-tuning, where a sweep of the method found another than the table's
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from .sources import cache_folder, digest
 CHECKED = 2000  # test images that a model is checked on before it is fine-tuned
 
 
-def finetune_recipe(protocol: Protocol, recipe: PretrainRecipe, data: str, seed: int) -> FinetuneRecipe:
+def finetune_recipe(protocol: Protocol, arm: Arm, recipe: PretrainRecipe, data: str, seed: int) -> FinetuneRecipe:
     told = json.loads(json.dumps(protocol.finetune))
     told["seed"] = seed
+    told["lr"] = arm.lr or told["lr"]
     told["device"] = recipe.device
     told["data"] |= {
         "source": data,

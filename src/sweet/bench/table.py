@@ -72,7 +72,8 @@ def run(
     cells = [(arm, size, seed) for seed in range(seeds) for size in chosen for arm in arms]
     for cell in cells if told.borrows else ():
         source = _source(told, cell[0])
-        _borrow(out, name, told, cell, finetune_recipe(told, recipes[source], source_data, cell[2]), folders[source])
+        tuned = finetune_recipe(told, told.arms[cell[0]], recipes[source], source_data, cell[2])
+        _borrow(out, name, told, cell, tuned, folders[source])
     open_cells = [cell for cell in cells if not _done(out, told.name, name, cell)]
     commit = _commit()
 
@@ -94,7 +95,7 @@ def run(
     def submit(pool: ProcessPoolExecutor, cell: Cell) -> Future[Any]:
         arm, size, seed = cell
         source = _source(told, arm)
-        tuned = finetune_recipe(told, recipes[source], source_data, seed)
+        tuned = finetune_recipe(told, told.arms[arm], recipes[source], source_data, seed)
         return pool.submit(measure, told.arms[arm], arm, size, tuned, folders[source], told.layers)
 
     def keep(cell: Cell, head: dict[str, Any], result: dict[str, Any]) -> None:
