@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.initialise import initialise
-from sweet.initialise.dmae import Distillation, aligned, fair_share, groups, tensors
+from sweet.initialise.dmae import Distillation, aligned, fair_share, groups
 from sweet.models.config import ViTConfig
-from sweet.models.mae import sincos
+from sweet.models.mae import as_tensors, sincos
 from sweet.models.store import StoredSource, source_tensors
 from sweet.models.vit import build_vit
 from sweet.template.sizes import Size
@@ -72,7 +72,7 @@ def test_the_loss_is_that_of_timms_modules(family: str, wide: Wide) -> None:
     generator = torch.Generator().manual_seed(2)
     images, noise = torch.randn(3, 3, 16, 16, generator=generator), torch.rand(3, 16, generator=generator)
 
-    weights = {name: value.detach() for name, value in tensors(model.student).items()}
+    weights = {name: value.detach() for name, value in as_tensors(model.student).items()}
     student = build_vit(config, weights)
     teacher = build_vit(source.config, {n: v for n, v in source_tensors(source.source).items() if "order." not in n})
     pixels, distances = [], []

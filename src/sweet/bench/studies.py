@@ -16,16 +16,18 @@ FINETUNE = {"@2": None, "@4": 4e-3}  # None: the table's own 2e-3
 # Overrides of recipe nano; only the sources of the arms that are asked for are learned.
 STUDY_SOURCES: dict[str, list[str] | Converted] = {
     **{f"dense{lr}": [DENSE, f"lr={lr}e-3"] for lr in (2, 4, 8)},
-    **{f"tucker{lr}": [f"lr={lr}e-3"] for lr in (2, 4, 8)},
-    "full4": ["lr=4e-3", "template.ranks=[96,128,128]"],
-    "shared4": ["lr=4e-3", "template.ranks=[32,128,128]"],
-    "frozen4": ["lr=4e-3", "template.ranks=[32,128,128]", "template.lr_u=0", "template.lr_v=0"],
-    "slow4": ["lr=4e-3", "template.lr_u=0.3", "template.lr_v=0.3"],
-    "depth4": ["lr=4e-3", "depth.mode=even", "depth.min_blocks=2"],
-    "width4": ["lr=4e-3", "width.mode=shared", "width.min_heads=2"],
+    **{f"tucker{lr}": [f"lr={lr}e-3"] for lr in (1, 2, 4)},
+    "slow4": ["lr=4e-3", "template.lr_u=0.1", "template.lr_v=0.1"],
+    "full4": ["lr=4e-3", "template.lr_u=0.1", "template.lr_v=0.1", "template.ranks=[96,128,128]"],
+    "few4": ["lr=4e-3", "template.lr_u=0.1", "template.lr_v=0.1", "template.ranks=[32,128,128]"],
+    "frozen4": ["lr=4e-3", "template.lr_u=0", "template.lr_v=0", "template.ranks=[32,128,128]"],
+    "dense-depth4": [DENSE, "lr=4e-3", "depth.mode=even", "depth.min_blocks=2"],
+    "dense-width4": [DENSE, "lr=4e-3", "width.mode=shared", "width.min_heads=2"],
+    # a dense source turned into a template of as many numbers as tucker2 has, and healed for a quarter of the steps
+    "turned4": Converted("dense4"),
+    "cut4": Converted("dense4", ranks=(96, 72, 72)),
+    "healed4": Converted("dense4", ranks=(96, 72, 72), heal=390),
 }
-
-
 DENSES = [source for source in STUDY_SOURCES if source.startswith("dense")]
 TUCKERS = [source for source in STUDY_SOURCES if not source.startswith("dense")]
 ARMS = {
@@ -35,11 +37,11 @@ ARMS = {
     **{f"{source}.principal": Arm("sweet", source) for source in TUCKERS},
     **{f"{source}.prefix": Arm("sweet", source, {"order": "prefix"}) for source in TUCKERS},
     "dense4.prefix-sqrt": Arm("weight_selection", "dense4", {"rule": "consecutive", "gains": "sqrt"}),
-    "tucker4.prefix-sqrt": Arm("sweet", "tucker4", {"order": "prefix", "gains": "sqrt"}),
-    **{f"tucker4.gains-{gains}": Arm("sweet", "tucker4", {"gains": gains}) for gains in ("none", "sqrt")},
-    **{f"tucker4.fit-{train}": Arm("sweet_fitted", "tucker4", {"train": train}) for train in ("x", "xuv", "all")},
-    "tucker4.fit-features": Arm("sweet_fitted", "tucker4", {"objective": "features"}),
-    "tucker4.fit-closed": Arm("sweet_fitted", "tucker4", {"objective": "closed"}),
-    "tucker4.fit-none": Arm("sweet_fitted", "tucker4", {"train": "decoder"}),
+    "tucker2.prefix-sqrt": Arm("sweet", "tucker2", {"order": "prefix", "gains": "sqrt"}),
+    **{f"tucker2.gains-{gains}": Arm("sweet", "tucker2", {"gains": gains}) for gains in ("none", "sqrt")},
+    **{f"tucker2.fit-{train}": Arm("sweet_fitted", "tucker2", {"train": train}) for train in ("x", "xuv", "all")},
+    "tucker2.fit-features": Arm("sweet_fitted", "tucker2", {"objective": "features"}),
+    "tucker2.fit-closed": Arm("sweet_fitted", "tucker2", {"objective": "closed"}),
+    "tucker2.fit-none": Arm("sweet_fitted", "tucker2", {"train": "decoder"}),
 }
 STUDY_ARMS = {f"{name}{at}": replace(arm, lr=lr) for name, arm in ARMS.items() for at, lr in FINETUNE.items()}

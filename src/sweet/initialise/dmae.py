@@ -28,7 +28,7 @@ from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, patchify
-from sweet.models.mae import init_source, reconstruct, sincos, split_patches
+from sweet.models.mae import as_parameters, as_tensors, init_source, reconstruct, sincos, split_patches
 from sweet.models.store import StoredSource, source_tensors
 from sweet.template.sizes import Size
 from sweet.template.target import target_weights
@@ -59,7 +59,7 @@ def initialise(
     told = ShortRun(steps or fair_share(source, batch), batch, lr, WARMUP, device, run)
     model = Distillation(source, size, alpha, torch.Generator().manual_seed(seed))
     train_on(model, groups(model), lambda model, *inputs: model(*inputs), data, source, told, budget=budget, seed=seed)
-    return {name: value.detach() for name, value in tensors(model.student).items()}
+    return {name: value.detach() for name, value in as_tensors(model.student).items()}
 
 
 def fair_share(source: StoredSource, batch: int) -> int:
@@ -83,11 +83,13 @@ class Distillation(nn.Module):
         whole, self.mae, self.alpha = source.config, source.mae, alpha
         self.config = whole.resized(size.depth, size.heads)
         fresh = init_source(self.config, self.mae, constraint="none", ranks=(), generator=generator)
-        self.student = parameters(source_tensors(fresh))
+        self.student = as_parameters(source_tensors(fresh))
+        for name, parameter in self.student.items():  # fixed positions do not learn
+            parameter.requires_grad_(name != "pos_embed")
         # only as deep as it is looked at
         self.teacher_config = replace(whole, depth=aligned(whole.depth) + 1)
         teacher = target_weights(source.source, whole.depth, whole.width, order="prefix", layers="first")
-        self.teacher = parameters(teacher).requires_grad_(False)
+        self.teacher = as_parameters(teacher, learn=False)
         self.projection = nn.Linear(size.width, whole.width)
         nn.init.xavier_uniform_(self.projection.weight, generator=generator)
         nn.init.zeros_(self.projection.bias)
@@ -97,10 +99,10 @@ class Distillation(nn.Module):
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
         """Images (B, C, H, W), noise (B, N) that says which patches are visible -> the loss."""
         taps: dict[int, Tensor] = {}
-        weights = tensors(self.student)
+        weights = as_tensors(self.student)
         made = reconstruct(weights, images, noise, self.config, self.mae, self.positions, tap=taps.__setitem__)
         ours = self.projection(taps[2 * aligned(self.config.depth) + 2])
-        theirs = features(tensors(self.teacher), images, noise, self.teacher_config, self.mae.mask_ratio)
+        theirs = features(as_tensors(self.teacher), images, noise, self.teacher_config, self.mae.mask_ratio)
         distance = (F.normalize(ours.float(), dim=-1) - F.normalize(theirs.float(), dim=-1)).abs().mean()
         return made.loss + self.alpha * distance
 
@@ -123,16 +125,3 @@ def groups(model: Distillation) -> list[dict[str, Any]]:
         if parameter.requires_grad:
             parts[parameter.dim() > 1 and not name.endswith("token")].append(parameter)
     return [{"params": parts[True], "weight_decay": DECAY}, {"params": parts[False], "weight_decay": 0.0}]
-
-
-def parameters(weights: Mapping[str, Tensor]) -> nn.ParameterDict:
-    """Weights as parameters of a module; fixed positions do not learn."""
-    # a parameter's name may not contain a dot
-    return nn.ParameterDict(
-        {name.replace(".", "/"): nn.Parameter(v.clone(), name != "pos_embed") for name, v in weights.items()}
-    )
-
-
-def tensors(held: nn.ParameterDict) -> dict[str, Tensor]:
-    """Inverse of :func:`parameters`."""
-    return {name.replace("/", "."): value for name, value in held.items()}
