@@ -349,7 +349,7 @@ def plan(words: RecipeWords = None, data: DataOrRecipe = None, as_json: Json = F
 def bench(
     name: Annotated[str, typer.Argument(help="Which table; a wrong name lists them.")],
     out: Out,
-    protocol: Annotated[Literal["micro", "small", "paper"], typer.Option(help="How much work.")] = "micro",
+    protocol: Annotated[Literal["nano", "micro", "small", "paper"], typer.Option(help="How much work.")] = "micro",
     methods: Annotated[str | None, typer.Option(help="Initialisers, with commas; default: all.")] = None,
     sizes: Annotated[str | None, typer.Option(help="Sizes as L6H6, with commas; default: the table's.")] = None,
     seeds: Annotated[int | None, typer.Option(**NUMBER, help="Default: the table's.")] = None,
