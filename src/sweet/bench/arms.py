@@ -27,9 +27,19 @@ class Converted:
     heal: int = 0  # steps
 
 
-# Overrides of a table's recipe (``init_from=@NAME`` goes on from another of these), or a conversion. Only sources of
+@dataclass(frozen=True)
+class Rotated:
+    """A dense source as it is, but stored in its own principal order, gains folded."""
+
+    of: str
+
+
+Recipe = list[str] | Converted | Rotated
+
+# Overrides of a table's recipe (``init_from=@NAME`` goes on from another of these), or made of another without
+# images. Only sources of
 # arms that are asked for are learned.
-SOURCES: dict[str, list[str] | Converted] = {
+SOURCES: dict[str, Recipe] = {
     "template": [],
     "dense": ["template.constraint=none"],
     "linear": ["template.constraint=linear"],

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .arms import ARMS, SOURCES, Arm, Converted, arms
+from .arms import ARMS, SOURCES, Arm, Recipe, arms
 from .studies import STUDY_ARMS, STUDY_SOURCES
-
-__all__ = ["PROTOCOLS", "Converted", "Protocol"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Protocol:
     arms: dict[str, Arm]
     seeds: int
     finetune: dict[str, Any]
-    sources: dict[str, list[str] | Converted] = field(default_factory=lambda: SOURCES)
+    sources: dict[str, Recipe] = field(default_factory=lambda: SOURCES)
     layers: str = "even"
     borrows: tuple[str, ...] = ()
     costs: bool = False  # the table also tells what initialising costs, and gives before any fine-tuning

@@ -9,10 +9,11 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from sweet.files import read_json
+from sweet.files import TENSORS, read_json, write_folder
 from sweet.recipe import PretrainRecipe, load_recipe
 
-from .protocols import Converted, Protocol
+from .arms import Converted, Rotated
+from .protocols import Protocol
 
 
 def cache_folder() -> Path:
@@ -27,15 +28,15 @@ def digest(value: Any) -> str:
 def before(protocol: Protocol, source: str) -> str | None:
     """The source that this one is made from: converted, or trained on (override ``init_from=@NAME``)."""
     told = protocol.sources[source]
-    if isinstance(told, Converted):
+    if isinstance(told, Converted | Rotated):
         return told.of
     return next((value[len("init_from=@") :] for value in told if value.startswith("init_from=@")), None)
 
 
 def source_recipe(protocol: Protocol, source: str, data: str) -> PretrainRecipe:
-    """What a source is trained by; of a converted one, what its checkpoint was trained by."""
+    """What a source is trained by; of one that is made of another, what that was trained by."""
     told = protocol.sources[source]
-    if isinstance(told, Converted):
+    if isinstance(told, Converted | Rotated):
         return source_recipe(protocol, told.of, data)
     overrides = [value for value in told if not value.startswith("init_from=@")]
     parent = before(protocol, source)
@@ -51,9 +52,9 @@ def source_folder(protocol: Protocol, source: str, data: str) -> Path:
     """
     recipe, told = source_recipe(protocol, source, data), protocol.sources[source]
     folder = cache_folder() / "sources"
-    if isinstance(told, Converted):
+    if isinstance(told, Converted | Rotated):
         of = source_folder(protocol, told.of, data).name
-        return folder / f"{recipe.name}-converted-{digest([of, *astuple(told)[1:]])}"
+        return folder / f"{recipe.name}-{type(told).__name__.lower()}-{digest([of, *astuple(told)[1:]])}"
     values = recipe.model_dump(exclude={"device", "workers", "checkpoint_every"}, exclude_defaults=True)
     values["data"]["source"] = Path(values["data"]["source"]).name
     if recipe.init_from is not None:
@@ -67,15 +68,31 @@ def learn_source(protocol: Protocol, source: str, data: str, device: str) -> Pat
     from sweet.training.pretrain import pretrain
 
     folder, told = source_folder(protocol, source, data), protocol.sources[source]
+    if (folder / "config.json").is_file():
+        return folder
     if isinstance(told, Converted):
         parent = str(source_folder(protocol, told.of, data))
-        if not (folder / "config.json").is_file():
-            ranks, metric, steps = told.ranks, told.metric, told.heal
-            convert(parent, folder, ranks=ranks, metric=metric, heal_steps=steps, data=data, device=device)
+        ranks, metric, steps = told.ranks, told.metric, told.heal
+        convert(parent, folder, ranks=ranks, metric=metric, heal_steps=steps, data=data, device=device)
+    elif isinstance(told, Rotated):
+        rotate(source_folder(protocol, told.of, data), folder)
     else:
         recipe = source_recipe(protocol, source, data).model_copy(update={"device": device})
         pretrain(recipe, folder, resume=True, quiet=False)
     return folder
+
+
+def rotate(dense: Path, out: Path) -> None:
+    """The same function with the stream in its principal order, as a dense source of its own."""
+    from sweet.models.mae import source_from_state
+    from sweet.models.store import load_source, source_tensors
+    from sweet.template.target import target_weights
+
+    stored = load_source(dense)
+    size = stored.config.size
+    turned = source_from_state(target_weights(stored.source, size.depth, size.width), stored.config)
+    info = {key: value for key, value in stored.info.items() if key != "training"}
+    write_folder(out, (TENSORS["dense"], source_tensors(turned)), info, f"rotated: {dense.name}\n", "")
 
 
 def source_facts(protocol: Protocol, source: str, data: str) -> dict[str, Any]:
