@@ -37,6 +37,7 @@ class SourceModel:
         patch_size: int | None = None,
         in_chans: int | None = None,
         seed: int = 0,
+        device: str = "auto",
         **options: Any,
     ) -> nn.Module:
         """A plain timm model of ``depth`` blocks and ``heads * head_dim`` channels, in evaluation mode on the CPU.
@@ -53,7 +54,7 @@ class SourceModel:
         given: dict[str, Any] = {"order": order, "layers": layers}
         given |= {name: options.pop(name) for name in switches(method) if name in options}
         images = open_images(data, "train") if isinstance(data, str) else data
-        weights = initialise(method, self.stored, size, data=images, budget=budget, seed=seed, **given)
+        weights = initialise(method, self.stored, size, data=images, budget=budget, seed=seed, device=device, **given)
         # a slice is a view: what is trained from here on must not be the source itself
         shared = {value.untyped_storage().data_ptr() for value in source_tensors(self.stored.source).values()}
         own = {k: v.clone() if v.untyped_storage().data_ptr() in shared else v for k, v in weights.items()}

@@ -43,6 +43,9 @@ def converted_card(info: dict[str, Any]) -> str:
         "of the features": converted["feature_error"],
         "images for the principal order": converted["order_images"],
     }
+    if healing := converted["healing"]:
+        rows["healed"] = f"{healing['steps']} steps on {healing['data']}, whose terms apply as well"
+        rows["error of the features since then"] = healing["feature_error"]
     return f"""# Template from `{converted["source"]}`
 
 The weights of a Vision Transformer of any depth and width come out of this folder (sweet {info["sweet"]}).

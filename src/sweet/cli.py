@@ -32,7 +32,7 @@ from sweet.cli_options import (
 from sweet.console import show
 from sweet.errors import UserError
 from sweet.initialise_names import NAMES
-from sweet.outputs import check_output_file, output_folder
+from sweet.outputs import check_output_file, loss_curve, output_folder
 from sweet.version import VERSION
 
 
@@ -157,25 +157,27 @@ def init(
     with output_folder(out, overwrite=overwrite):
         from sweet.initialise.make import initialise_to
 
-        show(
-            lambda: initialise_to(
-                source,
-                out,
-                depth=depth,
-                heads=heads,
-                budget=budget,
-                method=method,
-                fit=fit,
-                fit_images=fit_images,
-                img_size=img_size,
-                patch_size=patch_size,
-                in_chans=in_chans,
-                seed=seed,
-                device=device,
-                given=given,
-            ),
-            as_json=as_json,
-        )
+        with loss_curve(out) as run:
+            show(
+                lambda: initialise_to(
+                    source,
+                    out,
+                    depth=depth,
+                    heads=heads,
+                    budget=budget,
+                    method=method,
+                    fit=fit,
+                    fit_images=fit_images,
+                    img_size=img_size,
+                    patch_size=patch_size,
+                    in_chans=in_chans,
+                    seed=seed,
+                    device=device,
+                    run=run,
+                    given=given,
+                ),
+                as_json=as_json,
+            )
 
 
 @app.command()
@@ -215,24 +217,26 @@ def convert(
     if ranks is not None and not re.fullmatch(r"\d+,\d+,\d+", ranks):
         raise UserError(f"--ranks {ranks}: expected three whole numbers, as 144,448,448")
     with output_folder(out, overwrite=overwrite):
-        from sweet.convert import convert as run
+        from sweet.convert import convert as make
 
-        show(
-            lambda: run(
-                source,
-                out,
-                ranks=[int(rank) for rank in ranks.split(",")] if ranks else None,
-                energy=energy,
-                metric=metric,
-                data=data,
-                images=images,
-                heads=heads,
-                heal_steps=heal,
-                heal_lr=heal_lr,
-                device=device,
-            ),
-            as_json=as_json,
-        )
+        with loss_curve(out) as run:
+            show(
+                lambda: make(
+                    source,
+                    out,
+                    ranks=[int(rank) for rank in ranks.split(",")] if ranks else None,
+                    energy=energy,
+                    metric=metric,
+                    data=data,
+                    images=images,
+                    heads=heads,
+                    heal_steps=heal,
+                    heal_lr=heal_lr,
+                    device=device,
+                    run=run,
+                ),
+                as_json=as_json,
+            )
 
 
 @app.command()

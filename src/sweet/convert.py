@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -16,7 +17,7 @@ from sweet.data import eval_batches, open_images, shuffled, without_path
 from sweet.data.batches import IMAGENET_MEAN, IMAGENET_STD
 from sweet.errors import UserError
 from sweet.files import TENSORS, read_json, read_tensors, sha256, write_folder
-from sweet.heal import heal, own_decoder
+from sweet.heal import heal, healing_cost, own_decoder
 from sweet.models.checkpoints import Checkpoint, canonical, check_shapes, read_file
 from sweet.models.config import ViTConfig
 from sweet.models.device import resolve_device
@@ -51,13 +52,14 @@ def convert(
     heal_steps: int = 0,
     heal_lr: float = 1e-3,
     device: str = "auto",
+    run: Path | None = None,
 ) -> dict[str, Any]:
     """Write a template folder made from ``timm:NAME``, a checkpoint file, a timm folder or a sweet folder.
 
     ``ranks``, or the ranks that keep a share of ``energy``, or all: then nothing is lost. ``data`` are images for the
     principal order and for the metric ``activations``; without them synthetic scenes serve. ``heads`` is for files,
-    which do not tell. ``heal_steps`` of masked autoencoding on ``data`` mend what low ranks have lost. Returns a
-    summary. Raises UserError for what cannot be read or expressed.
+    which do not tell. ``heal_steps`` of masked autoencoding on ``data`` mend what low ranks have lost, their loss curve
+    goes to the folder ``run``. Returns a summary. Raises UserError for what cannot be read or expressed.
     """
     if ranks is not None and energy is not None:
         raise UserError("--ranks and --energy exclude each other")
@@ -67,6 +69,8 @@ def convert(
         raise UserError(f"--metric {metric}: expected one of {', '.join(METRICS)}")
     if heal_steps and data is None:
         raise UserError(f"--heal {heal_steps}: learns from images; name some with --data")
+    if not 0 < heal_lr < math.inf:
+        raise UserError(f"--heal-lr {heal_lr:g}: should be above 0")
     began, place = time.perf_counter(), resolve_device(device)
     checkpoint, order = read(source, heads=heads)
     config = checkpoint.config
@@ -91,13 +95,19 @@ def convert(
     template = replace(dense, core=parts.tucker(chosen))
     errors = slice_errors(dense, template)
     features = feature_error(dense, template, config, batches, place) if batches else None
-    template, mae, healed = replace(template, order=order), checkpoint.mae, None
+    template, mae, healing = replace(template, order=order), checkpoint.mae, None
     if heal_steps and data is not None:
         mae = mae or own_decoder(config.width)
         stored, all_of = StoredSource(template, config, mae, {"data": facts}), open_images(data, "train")
-        template = heal(stored, all_of, steps=heal_steps, lr=heal_lr, device=device, run=out)
+        healing_began = time.perf_counter()
+        template = heal(stored, all_of, steps=heal_steps, lr=heal_lr, device=device, run=run)
+        seconds = time.perf_counter() - healing_began
         template.order = compute_order(template, config, batches, device=place)
-        healed = feature_error(dense, template, config, batches, place)
+        healing = healing_cost(config, mae, chosen, heal_steps) | {
+            "seconds": round(seconds, 1),
+            "data": without_path(data),
+            "feature_error": feature_error(dense, template, config, batches, place),
+        }
     template = absorb(template)
 
     converted = {
@@ -108,8 +118,7 @@ def convert(
         "seconds": round(time.perf_counter() - began, 1),
         "error": errors,
         "feature_error": features,
-        "healing_steps": heal_steps,
-        "healed_feature_error": healed,
+        "healing": healing,
         "spectrum": {
             mode: [float(f"{v:.3e}") for v in s.tolist()] for mode, s in zip("xuv", parts.spectra, strict=True)
         },
@@ -136,7 +145,7 @@ def convert(
         "error": errors["overall"],
         "error_of": errors["components"],
         "feature_error": features,
-        **({} if healed is None else {"healed_feature_error": healed}),
+        **({} if healing is None else {"healed_feature_error": healing["feature_error"]}),
         "order_images": images_from or "none: prefix order only",
         "seconds": converted["seconds"],
         "out": str(out),

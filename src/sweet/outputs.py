@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,16 @@ def _replaced(out: Path) -> Iterator[None]:
             if out.is_dir():
                 out.rmdir()
             aside.rename(out)
+
+
+@contextmanager
+def loss_curve(out: Path) -> Iterator[Path]:
+    """A folder for the loss curve of a short run; it goes to ``out`` in the end, when that is written whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+        curve = Path(folder) / "metrics.jsonl"
+        if curve.is_file():
+            shutil.copyfile(curve, out / curve.name)
 
 
 def check_output_file(out: Path, *, overwrite: bool) -> None:

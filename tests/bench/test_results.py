@@ -21,6 +21,7 @@ from sweet.bench.results import (
     result_path,
     verdict,
 )
+from sweet.errors import UserError
 from sweet.files import read_json, write_json
 
 HEAD: dict[str, Any] = {"recipe_hash": "a", "n_train": 10, "test_images": 5, "chance_top1": 10.0}
@@ -97,8 +98,8 @@ def test_runs_of_one_cell_gather_in_one_file(tmp_path: Path) -> None:
     assert read_json(path)["runs"] == [{"seed": 0, "top1": 10.0}, {"seed": 1, "top1": 12.0}]
     assert list(read_table(tmp_path, "micro", "table1")) == [("sweet", "L2H2")]
     before = path.read_bytes()
-    for other in ({"recipe_hash": "b"}, {"n_train": 11}, {"test_images": 6}):
-        with pytest.raises(ValueError, match=f"{next(iter(other))} is .*, this run has"):
+    for other in ({"recipe_hash": "b"}, {"n_train": 11}, {"test_images": 6}, {"source": "another"}):
+        with pytest.raises(UserError, match=f"{next(iter(other))} is .*, this run has"):
             add_run(path, head | other, {"seed": 2, "top1": 99.0})
     assert path.read_bytes() == before
 

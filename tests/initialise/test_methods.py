@@ -18,6 +18,7 @@ from sweet.models.forward import encode, patchify
 from sweet.models.store import StoredSource
 from sweet.models.vit import build_vit
 from sweet.template.sizes import Size
+from sweet.template.slices import MATRICES
 
 Wide = Callable[..., StoredSource]
 
@@ -25,10 +26,10 @@ Wide = Callable[..., StoredSource]
 ROWS: dict[str, list[dict[str, Any]]] = {
     "sweet": [{"order": "prefix", "layers": "first"}, {"gains": "sqrt"}, {"gains": "none"}],
     "sweet_fitted": [
-        {"order": "prefix", "start": "interpolated", "train": "all"},
-        {"objective": "features", "start": "random", "train": "xuv"},
-        {"objective": "closed", "ridge": 0.1, "layers": "first"},
-        {"train": "decoder"},
+        *({"train": t} for t in ("xuv", "all", "decoder")),
+        *({"start": s} for s in ("interpolated", "random")),
+        *({"objective": o} for o in ("features", "closed")),
+        {"order": "prefix"},
     ],
     "principal_slice": [{"layers": "first"}],
     "weight_selection": [
@@ -168,6 +169,29 @@ def test_gains_after_slicing(wide: Wide, images: ImageSource) -> None:
     assert 1 < gains["rms"][0].item() < 2**0.5
 
 
+@both_families
+@pytest.mark.parametrize("method", ["sweet", "random", "weight_selection"])
+def test_any_start_can_be_conditioned(method: str, family: str, wide: Wide, images: ImageSource) -> None:
+    source = wide(family)
+    plain, scaled, flat, level = (
+        make(method, source, "L6H6", images, **given)
+        for given in ({}, {"rms": 0.05}, {"flat": 0.5}, {"flat": 0, "rms": 0.1})
+    )
+    for name, value in plain.items():
+        if not name.startswith("blocks.") or not name.endswith(MATRICES):
+            assert torch.equal(value, scaled[name]) and torch.equal(value, flat[name])
+            continue
+        parts = 3 if "qkv" in name else 2 if "fc1" in name and family == "eva" else 1
+        for old, new, half, even in zip(*(w[name].chunk(parts) for w in (plain, scaled, flat, level)), strict=True):
+            torch.testing.assert_close(new, old * 0.05 / old.square().mean().sqrt())
+            before, after = torch.linalg.svdvals(old), torch.linalg.svdvals(half)
+            torch.testing.assert_close(after / after[0], (before / before[0]) ** 0.5, atol=1e-3, rtol=1e-2)
+            torch.testing.assert_close(half.square().mean(), old.square().mean(), rtol=1e-3, atol=0)
+            s = torch.linalg.svdvals(even)
+            torch.testing.assert_close(s, s.mean().expand(len(s)), rtol=1e-3, atol=1e-5)
+            assert even.square().mean().sqrt().item() == pytest.approx(0.1, rel=1e-3)
+
+
 def test_mistakes_are_one_line(wide: Wide, make_source: Callable[..., StoredSource], images: ImageSource) -> None:
     for method, given, message in (
         ("magic", {}, "--method magic: unknown, expected one of sweet, "),
@@ -179,6 +203,8 @@ def test_mistakes_are_one_line(wide: Wide, make_source: Callable[..., StoredSour
         ),
         ("weight_selection", {"rule": "best"}, "rule=best: expected one of uniform, consecutive, random_consistent, "),
         ("sweet", {"order": "prefix", "gains": "rms"}, "gains=rms: the kept energy is known in principal order only"),
+        ("random", {"rms": "0"}, "rms=0: should be above 0"),
+        ("sweet", {"flat": "nan"}, "flat=nan: should be a number"),
         ("mimetic", {"alpha_qk": "much"}, "alpha_qk=much: should be a number"),
     ):
         with pytest.raises(UserError, match=message):
@@ -198,7 +224,7 @@ def test_switches_are_read_from_text() -> None:
         "alpha_vo": 0.4,
         "beta_vo": 0.4,
     }
-    assert switches("weight_selection") == {"rule": "uniform", "layers": "first"}
+    assert switches("weight_selection") == {"rule": "uniform", "layers": "first", "gains": "none"}
     assert switches("random") == {}
 
 

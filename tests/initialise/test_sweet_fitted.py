@@ -14,16 +14,17 @@ from sweet.data import ImageSource, eval_batches
 from sweet.errors import UserError
 from sweet.initialise import initialise
 from sweet.initialise.closed_form import closed_form
-from sweet.initialise.short_run import ShortRun, train_on
 from sweet.initialise.sweet_fitted import Fit, start_rows
 from sweet.models.moments import stream_moments
 from sweet.models.store import StoredSource
 from sweet.template.sizes import Size
 from sweet.template.slices import SLICES
-from sweet.template.target import at_depth, target_weights
+from sweet.template.target import absorb, at_depth, target_weights
+from sweet.training.short_run import ShortRun, train_on
 
 Wide = Callable[..., StoredSource]
 both_families = pytest.mark.parametrize("family", ["eva", "vit"])
+kinds = pytest.mark.parametrize("kind", ["eva", "vit", "absorbed"])
 L6H6 = Size(6, 6, 4)
 
 
@@ -37,17 +38,7 @@ def test_what_learns_and_what_does_not(train: str, family: str, wide: Wide, imag
     source = wide(family, "tucker")
     model = Fit(at_depth(source.source, 6, "even"), source, L6H6, rule="principal", train=train)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    learning = [p for p in model.parameters() if p.requires_grad]
-    train_on(
-        model,
-        [{"params": learning, "weight_decay": 0.0}],
-        lambda m, batch, noise: m(batch, noise),
-        images,
-        source,
-        ShortRun(2, 16, 1e-2, device="cpu"),
-        budget=None,
-        seed=0,
-    )
+    train_on(model, images, source, ShortRun(2, 16, 1e-2, device="cpu"))
     changed = {
         n.removeprefix("tensors.") for n, value in model.state_dict().items() if not torch.equal(before[n], value)
     }
@@ -77,9 +68,25 @@ def test_the_loss_falls_and_is_written_down(family: str, wide: Wide, images: Ima
     assert losses[-1] < 0.97 * losses[0]
 
 
-@both_families
-def test_the_features_of_the_whole_template_are_its_own(family: str, wide: Wide, images: ImageSource) -> None:
-    source = wide(family, "tucker")
+@pytest.fixture
+def template(wide: Wide, make_source: Callable[..., StoredSource]) -> Callable[[str], StoredSource]:
+    """template(kind): of a family, or an eva whose principal rotation is absorbed in U."""
+
+    def get(kind: str) -> StoredSource:
+        if kind != "absorbed":
+            return wide(kind, "tucker")
+        made = make_source("eva", "tucker", depth=12, heads=12, head_dim=4, ordered=True, unit_gains=True)
+        made.info["data"] = wide("eva", "tucker").info["data"]
+        made.source = absorb(made.source)
+        assert made.source.order.absorbed
+        return made
+
+    return get
+
+
+@kinds
+def test_the_features_of_the_whole_template_are_its_own(kind: str, template: Callable[[str], StoredSource]) -> None:
+    source = template(kind)
     whole = Fit(source.source, source, Size(12, 12, 4), rule="principal", train="x", teacher=source.source)
     half = Fit(at_depth(source.source, 6, "even"), source, L6H6, rule="principal", train="x", teacher=source.source)
     pixels = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -100,25 +107,29 @@ def test_starts(wide: Wide) -> None:
     assert torch.equal(sliced, deep.core.x) and not torch.allclose(drawn, sliced)
 
 
-@both_families
-def test_closed_form_is_least_squares(family: str, wide: Wide, images: ImageSource) -> None:
+@kinds
+def test_closed_form_is_least_squares(kind: str, template: Callable[[str], StoredSource], images: ImageSource) -> None:
     """The query slice of one block against numpy's solver, from second moments of the stream written apart."""
-    source = wide(family, "tucker")
-    template = source.source
-    made = at_depth(template, 3, "even")
+    source = template(kind)
+    whole = source.source
+    made = at_depth(whole, 3, "even")
     config = source.config
-    solved = closed_form(source, made, 24, images, None, seed=0, layers="even", ridge=0.0).core.x.view(3, SLICES, -1)
+    solved = closed_form(source, made, 24, images, None, seed=0, layers="even", ridge=1e-9, device="cpu").core.x.view(
+        3, SLICES, -1
+    )
     facts = source.info["data"]
     batches = eval_batches(images, batch_size=128, img_size=config.img_size, mean=facts["mean"], std=facts["std"])
-    moments = stream_moments(template, config, [b for b, _ in batches])
-    layer, row, q = 6, 1, template.order.rotation.double().numpy()
-    kept = 24 - (family == "vit")
+    moments = stream_moments(whole, config, [b for b, _ in batches])
+    layer, row, q = 6, 1, whole.order.rotation.double().numpy()
+    kept = 24 - (kind == "vit")
     s = q.T @ moments[2 * layer].double().numpy() @ q
     s[:kept, :kept] += 1e-5 * np.diag(s).mean() * np.eye(kept)
-    gain = template.blocks["norm1.weight"][layer].double().numpy()
-    u, v, core = (t.double().numpy() for t in (template.core.u, template.core.v, template.core.core))
+    gain = whole.blocks["norm1.weight"][layer].double().numpy()
+    u, v, core = (t.double().numpy() for t in (whole.core.u, whole.core.v, whole.core.core))
+    if kind == "absorbed":  # U is in the principal basis already
+        q = np.eye(48)
     basis = np.einsum("id,i,ir,arc,kc->adk", q, gain, u, core, v[:24])
-    before = template.core.x.view(12, SLICES, -1)[layer, 0].double().numpy()
+    before = whole.core.x.view(12, SLICES, -1)[layer, 0].double().numpy()
     reader = np.einsum("a,adk->dk", before, basis)
     best = reader[:kept] + np.linalg.solve(s[:kept, :kept], s[:kept, kept:]) @ reader[kept:]
     root = np.linalg.cholesky(s[:kept, :kept]).T

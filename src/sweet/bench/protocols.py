@@ -25,6 +25,7 @@ class Protocol:
     finetune: dict[str, Any]
     sources: dict[str, Recipe] = field(default_factory=lambda: SOURCES)
     layers: str = "even"
+    ours: str = "sweet"  # the arm that the others are compared with
     borrows: tuple[str, ...] = ()
     costs: bool = False  # the table also tells what initialising costs, and gives before any fine-tuning
     write_models: bool = False  # model folders of every size beside the results
@@ -69,6 +70,7 @@ PROTOCOLS = {
         seeds=2,
         finetune=MICRO_FINETUNE,
         sources=STUDY_SOURCES,
+        ours="tucker2.principal@2",
     ),
     ("table1", "small"): Protocol(
         name="small",

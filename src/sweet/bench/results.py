@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweet.errors import UserError
 from sweet.files import read_json, write_json
 
 Table = dict[tuple[str, str], dict[str, Any]]  # (arm, size) -> a cell with its runs
@@ -21,13 +22,18 @@ def result_path(out: Path, protocol: str, table: str, arm: str, size: str, task:
 
 
 def add_run(path: Path, head: dict[str, Any], run: dict[str, Any]) -> None:
-    """Add one seed's run to a cell's file; ``head`` describes the cell. Raises ValueError on another budget."""
+    """Add one seed's run to a cell's file, which ``head`` describes. Raises UserError on another budget or source."""
     cell = read_cell(path) if path.is_file() else dict(head, runs=[])
-    for key in ("recipe_hash", "n_train", "test_images"):
-        if cell[key] != head[key]:
-            raise ValueError(f"{path}: {key} is {cell[key]}, this run has {head[key]}; remove the file to start anew")
+    check_same(path, cell, head, ("recipe_hash", "n_train", "test_images", "source", "switches"))
     cell["runs"] = sorted([r for r in cell["runs"] if r["seed"] != run["seed"]] + [run], key=lambda r: r["seed"])
     write_json(path, cell)
+
+
+def check_same(path: Path, cell: Mapping[str, Any], head: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """UserError unless a cell's file tells the same of itself as a new run does: seeds of two things make no mean."""
+    for key in keys:
+        if key in cell and key in head and cell[key] != head[key]:
+            raise UserError(f"{path}: {key} is {cell[key]}, this run has {head[key]}; remove the file to start anew")
 
 
 def read_cell(path: Path) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def source_facts(protocol: Protocol, source: str, data: str) -> dict[str, Any]:
     """The ``config.json`` of a source in the cache; images, seconds and FLOPs of its training include its parents'."""
     folder = source_folder(protocol, source, data)
     facts = {"source": folder.name, **read_json(folder / "config.json")}
-    own, parent = dict(facts.get("training", {})), before(protocol, source)
+    own = facts.get("training") or facts.get("converted", {}).get("healing") or {}
+    parent = before(protocol, source)
     if parent is not None:
         for key, value in source_facts(protocol, parent, data)["training"].items():
             own[key] = (

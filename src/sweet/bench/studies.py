@@ -17,7 +17,7 @@ FULL_RANKS = ["template.ranks=[96,128,128]"]
 
 # Overrides of recipe nano; only the sources of the arms that are asked for are learned.
 STUDY_SOURCES: dict[str, Recipe] = {
-    **{f"dense{lr}": [DENSE, f"lr={lr}e-3"] for lr in (2, 4, 8)},
+    **{f"dense{lr}": [DENSE, f"lr={lr}e-3"] for lr in (1, 2, 4, 8)},
     **{f"tucker{lr}": [f"lr={lr}e-3"] for lr in (1, 2, 4)},
     "slow4": ["lr=4e-3", "template.lr_u=0.1", "template.lr_v=0.1"],
     "full4": ["lr=4e-3", "template.lr_u=0.1", "template.lr_v=0.1", *FULL_RANKS],
@@ -50,5 +50,12 @@ ARMS = {
     "tucker2.fit-features": Arm("sweet_fitted", "tucker2", {"objective": "features"}),
     "tucker2.fit-closed": Arm("sweet_fitted", "tucker2", {"objective": "closed"}),
     "tucker2.fit-none": Arm("sweet_fitted", "tucker2", {"train": "decoder"}),
+}
+ARMS |= {
+    f"{name}.{'.'.join(f'{key}{value:g}' for key, value in given.items())}": replace(
+        ARMS[name], switches=dict(ARMS[name].switches) | given
+    )
+    for name in ("random", "dense2.principal", "dense4.principal", "slow4.principal", "tucker2.principal")
+    for given in ({"rms": 0.05}, {"rms": 0.07}, {"rms": 0.1}, {"flat": 0.5, "rms": 0.07}, {"flat": 0.0, "rms": 0.07})
 }
 STUDY_ARMS = {f"{name}{at}": replace(arm, lr=lr) for name, arm in ARMS.items() for at, lr in FINETUNE.items()}

@@ -26,13 +26,28 @@ from .cells import (
     write_model,
 )
 from .protocols import PROTOCOLS, Protocol
-from .results import add_run, comparison, costs, markdown, means, read_cell, read_sources, read_table, result_path
+from .results import (
+    add_run,
+    check_same,
+    comparison,
+    costs,
+    markdown,
+    means,
+    read_cell,
+    read_sources,
+    read_table,
+    result_path,
+)
 from .sources import before, learn_source, source_facts, source_folder, source_recipe
 
 Cell = tuple[str, str, int]  # arm, size, seed
 COSTS = f"""
 What initialising gives and takes: MAE loss and k-NN on up to {CHECKED:,} test images before any fine-tuning, top-1
 after it; seconds and unlabelled images of one initialisation; seconds and PFLOPs of its source's pre-training
+
+"""
+PAIRED = """
+Top-1, paired over seeds; a gain is a difference of at least two standard errors
 
 """
 
@@ -70,10 +85,14 @@ def run(
     workers = workers or (min(2, os.cpu_count() or 1) if kind == "cpu" else 1)
     seeds = told.seeds if seeds is None else seeds
     cells = [(arm, size, seed) for seed in range(seeds) for size in chosen for arm in arms]
-    for cell in cells if told.borrows else ():
+    for cell in cells:
         source = _source(told, cell[0])
         tuned = finetune_recipe(told, told.arms[cell[0]], recipes[source], source_data, cell[2])
-        _borrow(out, name, told, cell, tuned, folders[source])
+        head = _head(told, cell[0], tuned, folders[source])
+        path = result_path(out, told.name, name, cell[0], cell[1])
+        if path.is_file():
+            check_same(path, read_cell(path), head, list(head))
+        _borrow(out, name, told, cell, head)
     open_cells = [cell for cell in cells if not _done(out, told.name, name, cell)]
     commit = _commit()
 
@@ -169,9 +188,13 @@ def _summary(out: Path, name: str, told: Protocol) -> dict[str, Any]:
     cells = read_table(out, told.name, name)
     arms = [arm for arm in told.arms if any(key[0] == arm for key in cells)]
     folder = out / told.name / name
-    rivals = [arm for arm in arms if not arm.startswith("sweet")] if "sweet" in arms else []
+    ours = told.ours
+    rivals = [arm for arm in arms if not arm.startswith("sweet")] if ours in arms else []
     against = [
-        {"sweet against": rival, **row} for rival in rivals for row in comparison(cells, "sweet", rival, told.sizes)
+        {f"{ours} against": rival, **row}
+        for rival in rivals
+        for row in comparison(cells, ours, rival, told.sizes)
+        if rival != ours
     ]
     chance = next((cell["chance_top1"] for cell in cells.values()), None)
     top1 = means(cells, arms, told.sizes)
@@ -184,10 +207,9 @@ Top-1, %
 {markdown(top1)}
 Top-5, %
 
-{markdown(means(cells, arms, told.sizes, "top5"))}
-Top-1, paired over seeds; a gain is a difference of at least two standard errors
-
-{markdown(against)}"""
+{markdown(means(cells, arms, told.sizes, "top5"))}"""
+        if against:
+            text += PAIRED + markdown(against)
         if costing:
             text += COSTS + markdown(costing)
         write_text(folder / "table.md", text)
@@ -235,16 +257,20 @@ def _done(out: Path, protocol: str, table: str, cell: Cell) -> bool:
     return path.is_file() and any(run["seed"] == cell[2] for run in read_json(path)["runs"])
 
 
-def _borrow(out: Path, name: str, told: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path) -> None:
-    """Take over the run of an open cell from another table, where the same was measured there, checks included."""
-    arm, size, seed = cell
-    if _done(out, told.name, name, cell):
-        return
-    same = {
+def _head(told: Protocol, arm: str, recipe: FinetuneRecipe, source: Path) -> dict[str, Any]:
+    """What has to be the same for two runs to be seeds of one cell."""
+    return {
         "recipe_hash": hash_of(recipe, told.layers),
         "source": source.name if told.arms[arm].source else None,
         "switches": switches_of(told.arms[arm], told.layers),
     }
+
+
+def _borrow(out: Path, name: str, told: Protocol, cell: Cell, same: dict[str, Any]) -> None:
+    """Take over the run of an open cell from another table, where the same was measured there, checks included."""
+    arm, size, seed = cell
+    if _done(out, told.name, name, cell):
+        return
     for path in (result_path(out, told.name, other, arm, size) for other in told.borrows):
         head = read_cell(path) if path.is_file() else {"runs": []}
         for run in head.pop("runs"):

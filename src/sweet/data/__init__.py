@@ -7,7 +7,7 @@ from .batches import Batches, eval_batches, step_generator
 from .images import ImageSource
 from .packed import Packed, pack, packed, should_pack
 from .sources import open_images, without_path
-from .subset import balanced_subset, shuffled
+from .subset import balanced_subset, shuffled, some
 
 __all__ = [
     "Batches",
@@ -23,6 +23,7 @@ __all__ = [
     "random_resized_crop",
     "should_pack",
     "shuffled",
+    "some",
     "step_generator",
     "without_path",
 ]

@@ -8,6 +8,15 @@ import numpy as np
 
 from sweet.errors import UserError
 
+from .images import ImageSource
+
+
+def some(source: ImageSource, count: int | None, seed: int) -> ImageSource:
+    """``count`` images drawn by ``seed``; all, in their own order, where there are no more (or it is None)."""
+    if count is None or count >= len(source):
+        return source
+    return source.select(shuffled(len(source), seed)[:count])
+
 
 def shuffled(count: int, seed: int) -> list[int]:
     """The numbers 0 .. count-1 in an order drawn by ``seed``."""

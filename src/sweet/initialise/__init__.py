@@ -14,6 +14,7 @@ names without a head; the source's MAE decoder comes along as ``decoder.*`` wher
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +27,9 @@ from sweet.errors import UserError
 from sweet.initialise_names import NAMES
 from sweet.models.store import StoredSource
 from sweet.template.sizes import Size
+
+from .conditioning import SWITCHES as CONDITION
+from .conditioning import conditioned
 
 Weights = dict[str, Tensor]
 COMMON = ("source", "size", "data", "budget", "seed")
@@ -63,7 +67,9 @@ def initialise(
         raise UserError(f"--method {method}: looks at images; name some with --fit, for example --fit folder:PATH")
     if able.trains:
         chosen |= {"device": device, "run": run}
-    return _function(method)(source, size, data=data, budget=budget or able.images, seed=seed, **chosen)
+    condition = {name: chosen.pop(name) for name in CONDITION if name in chosen}
+    weights = _function(method)(source, size, data=data, budget=budget or able.images, seed=seed, **chosen)
+    return conditioned(weights, **condition) if condition else weights
 
 
 def images_used(method: str, budget: int | None, data: ImageSource | None) -> int:
@@ -75,7 +81,8 @@ def images_used(method: str, budget: int | None, data: ImageSource | None) -> in
 def switches(method: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """All switches of a method with their values: what was given (text is understood), else the default.
 
-    None stands for not given. Raises UserError for an unknown method, switch or value.
+    None stands for not given. Every method has those of :mod:`.conditioning` too, which do nothing unless given.
+    Raises UserError for an unknown method, switch or value.
     """
     function = _function(method)
     types = get_type_hints(function)
@@ -83,6 +90,11 @@ def switches(method: str, given: Mapping[str, Any] | None = None) -> dict[str, A
     result = {p.name: p.default for p in parameters if p.name not in COMMON + OF_TRAINING}
     for name, value in (given or {}).items():
         if value is None:
+            continue
+        if name in CONDITION:
+            result[name] = _read(name, value, float)
+            if result[name] < 0 or (name == "rms" and result[name] == 0):
+                raise UserError(f"{name}={value}: should be above 0")
             continue
         if name not in result:
             has = ", ".join(result) or "none"
@@ -99,9 +111,12 @@ def _read(name: str, value: Any, kind: Any) -> Any:
             raise UserError(f"{name}={value}: expected one of {', '.join(words)}")
         return value
     try:
-        return kind(value)
+        number = kind(value)
     except ValueError:
         raise UserError(f"{name}={value}: should be a number") from None
+    if not math.isfinite(number):
+        raise UserError(f"{name}={value}: should be a number")
+    return number
 
 
 def _function(method: str) -> Callable[..., Weights]:

@@ -13,12 +13,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sweet.data import ImageSource, eval_batches, shuffled
+from sweet.data import ImageSource, eval_batches, packed, some
+from sweet.models.device import resolve_device
 from sweet.models.moments import stream_moments
 from sweet.models.store import StoredSource
 from sweet.template.slices import SLICES
 from sweet.template.target import Source, target_layers
 from sweet.template.tucker import Tucker
+
+IMAGES = 2000  # second moments need no more
 
 
 def closed_form(
@@ -31,32 +34,35 @@ def closed_form(
     seed: int,
     layers: str,
     ridge: float,
+    device: str,
 ) -> Source:
     """``made``, the source at the target's depth, with X (12 L*, r1) solved for a target of ``width`` channels."""
     order, core = made.order, made.core
     assert order is not None and isinstance(core, Tucker)
     config, facts = source.config, source.info["data"]
-    images = data if budget is None else data.select(shuffled(len(data), seed)[:budget])
+    images = packed(some(data, min(budget or IMAGES, IMAGES), seed), config.img_size)
     batches = eval_batches(images, batch_size=128, img_size=config.img_size, mean=facts["mean"], std=facts["std"])
-    moments = stream_moments(source.source, config, (batch for batch, _ in batches))
+    moments = stream_moments(source.source, config, (batch for batch, _ in batches), device=resolve_device(device))
+    turn = order.rotation.double()
+    moments = turn.t() @ moments.double() @ turn
     # an absorbed order is the basis that everything is stored in
-    rotation = torch.eye(made.width) if order.absorbed else order.rotation
-    moments = rotation.t() @ moments @ rotation
+    rotation = torch.eye(made.width, dtype=torch.double) if order.absorbed else turn
     kept = min(width, made.width - (made.norm == "layer"))
     whole = core.expanded()
     assert whole.u is not None and whole.v is not None
-    inner = whole.core @ whole.v[:width].t()  # (r1, r2, k)
-    written = (rotation[:, :kept].t() @ whole.u) @ inner  # (r1, d, k)
+    u = whole.u.double()
+    inner = whole.core.double() @ whole.v[:width].double().t()  # (r1, r2, k)
+    written = (rotation[:, :kept].t() @ u) @ inner  # (r1, d, k)
     reads, writes = _columns(inner.shape[2], made.mlp)
-    x = whole.x.view(made.depth, SLICES, -1).clone()
+    x = whole.x.double().view(made.depth, SLICES, -1)
     for row, layer in enumerate(target_layers(config.depth, made.depth, layers)):
         for part, slices in enumerate((range(4), range(4, SLICES))):
             second = moments[2 * layer + part]
-            s11 = second[:kept, :kept] + 1e-5 * second.diagonal().mean() * torch.eye(kept)
+            s11 = second[:kept, :kept] + 1e-5 * second.diagonal().mean() * torch.eye(kept, dtype=torch.double)
             carry = torch.linalg.solve(s11, second[:kept, kept:])  # S11^-1 S12 (d, D - d)
             root = torch.linalg.cholesky(s11).t()
-            gain = made.blocks[f"norm{part + 1}.weight"][row][:, None]
-            read = (rotation.t() @ (gain * whole.u)) @ inner  # (r1, D, k)
+            gain = made.blocks[f"norm{part + 1}.weight"][row].double()[:, None]
+            read = (rotation.t() @ (gain * u)) @ inner  # (r1, D, k)
             for m in slices:
                 before = x[row, m]
                 reader = torch.einsum("a,adk->dk", before, read[:, :, reads[m]])
@@ -67,7 +73,7 @@ def closed_form(
                     before,
                     ridge,
                 )
-    return replace(made, core=replace(core, x=x.flatten(0, 1)))
+    return replace(made, core=replace(core, x=x.flatten(0, 1).float()))
 
 
 def _columns(inner: int, mlp: str) -> tuple[Tensor, Tensor]:
@@ -86,14 +92,12 @@ def _columns(inner: int, mlp: str) -> tuple[Tensor, Tensor]:
 
 def _solve(bases: list[Tensor], goals: list[Tensor], before: Tensor, ridge: float) -> Tensor:
     """argmin_x sum_i |sum_a x_a B_i,a - goal_i|^2 / |goal_i|^2 + ridge |x - before|^2 / |before|^2."""
-    gram = torch.zeros(len(before), len(before), dtype=torch.double)
-    right = torch.zeros(len(before), dtype=torch.double)
+    weight = ridge / before.square().sum().clamp_min(1e-12)
+    gram, right = weight * torch.eye(len(before), dtype=torch.double), weight * before
     for basis, goal in zip(bases, goals, strict=True):
-        scale = goal.double().square().sum()
+        scale = goal.square().sum()
         if scale > 0:
-            flat = basis.double().flatten(1)
-            gram += flat @ flat.t() / scale
-            right += flat @ goal.double().flatten() / scale
-    weight = ridge / before.double().square().sum().clamp_min(1e-12)
-    solved = torch.linalg.solve(gram + weight * torch.eye(len(before), dtype=torch.double), right + weight * before)
-    return solved.float()
+            flat = basis.flatten(1)
+            gram = gram + flat @ flat.t() / scale
+            right = right + flat @ goal.flatten() / scale
+    return torch.linalg.solve(gram, right)

@@ -32,8 +32,7 @@ from sweet.models.mae import as_parameters, as_tensors, init_source, reconstruct
 from sweet.models.store import StoredSource, source_tensors
 from sweet.template.sizes import Size
 from sweet.template.target import target_weights
-
-from .short_run import ShortRun, train_on
+from sweet.training.short_run import ShortRun, train_on
 
 SIZES = 5  # students that share the samples of one pre-training
 WARMUP, DECAY = 0.1, 0.05
@@ -56,9 +55,10 @@ def initialise(
     """Weights distilled from a dense source; needs ``data``. Raises UserError where ``steps`` cannot be told."""
     if data is None:
         raise ValueError("dmae: needs images")
+    ShortRun(steps, batch, lr)  # refuses what cannot be
     told = ShortRun(steps or fair_share(source, batch), batch, lr, WARMUP, device, run)
     model = Distillation(source, size, alpha, torch.Generator().manual_seed(seed))
-    train_on(model, groups(model), lambda model, *inputs: model(*inputs), data, source, told, budget=budget, seed=seed)
+    train_on(model, data, source, told, budget=budget, seed=seed, groups=groups(model))
     return {name: value.detach() for name, value in as_tensors(model.student).items()}
 
 

@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sweet.data import ImageSource, eval_batches, shuffled, step_generator
+from sweet.data import ImageSource, eval_batches, some, step_generator
 from sweet.models.config import ViTConfig
 from sweet.models.mae import reconstruct, sincos
 from sweet.models.store import StoredSource, source_tensors
@@ -50,7 +50,7 @@ def initialise(
     if data is None:
         raise ValueError("isomorphic: needs images")
     config, told = source.config, source.info["data"]
-    images = data.select(shuffled(len(data), seed)[:budget])
+    images = some(data, budget, seed)
     batches = eval_batches(images, batch_size=BATCH, img_size=config.img_size, mean=told["mean"], std=told["std"])
     chosen = target_layers(config.depth, size.depth, layers)
     scores = group_scores(taylor(source, (batch for batch, _ in batches), seed), config, chosen)

@@ -35,13 +35,14 @@ def initialise_to(
     in_chans: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    run: Path | None = None,
     given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write a model folder and return what was made: ``depth`` blocks and ``heads`` heads, or a size within ``budget``.
 
     ``fit`` names images for methods that look at some, ``fit_images`` how many of them; ``given`` are switches of the
-    method. One that trains does so on ``device`` and leaves its loss curve in the folder (metrics.jsonl). Raises
-    UserError for an impossible size, a method that cannot make it or a folder that is not a source.
+    method. One that trains does so on ``device`` and writes its loss curve to the folder ``run`` (metrics.jsonl).
+    Raises UserError for an impossible size, a method that cannot make it or a folder that is not a source.
     """
     chosen_switches = switches(method, given)
     if fit is not None and NAMES[method].images == 0:
@@ -62,22 +63,18 @@ def initialise_to(
     images = None if fit is None else open_images(fit, "train")
 
     began = time.perf_counter()
-    weights = initialise(
-        method,
-        stored,
-        size,
-        data=images,
-        budget=fit_images,
-        seed=seed,
-        device=device,
-        run=out,
-        **chosen_switches,
-    )
     config = stored.config.resized(size.depth, size.heads)
-    try:
-        vit = build_vit(config, weights, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
-    except (ValueError, AssertionError) as problem:
-        raise UserError(f"--img-size/--patch-size/--in-chans: {problem}") from None
+
+    def built(method: str, **options: Any) -> Any:
+        weights = initialise(method, stored, size, seed=seed, **options)
+        try:
+            return build_vit(config, weights, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
+        except (ValueError, AssertionError) as problem:
+            raise UserError(f"--img-size/--patch-size/--in-chans: {problem}") from None
+
+    if NAMES[method].trains:
+        built("random")  # what cannot be built is refused before an hour of training
+    vit = built(method, data=images, budget=fit_images, device=device, run=run, **chosen_switches)
     seconds = time.perf_counter() - began
     parent = Path(source) / TENSORS[stored.info["kind"]]
     data = dict(stored.info["data"], img_size=made.img_size)

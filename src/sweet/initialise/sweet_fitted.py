@@ -30,9 +30,9 @@ from sweet.models.store import StoredSource
 from sweet.template.sizes import Size
 from sweet.template.target import Source, at_depth, target_weights
 from sweet.template.tucker import Tucker
+from sweet.training.short_run import ShortRun, train_on
 
 from .closed_form import closed_form
-from .short_run import ShortRun, train_on
 
 ORDINARY = ("blocks", "stem", "decoder")
 READER = ("decoder/embed/weight", "decoder/embed/bias")
@@ -68,20 +68,21 @@ def initialise(
         raise UserError("order=principal: this source has no principal order; use order=prefix")
     if objective == "mae" and not template.decoder:
         raise UserError("objective=mae: this source has no decoder; use objective=features")
-    if objective == "closed" and (train != "x" or order == "prefix"):
-        raise UserError("objective=closed: solves for X in principal order only; leave out train and order")
+    if objective == "closed" and (train != "x" or order == "prefix" or start != "sliced"):
+        raise UserError("objective=closed: solves for X in principal order only; leave out train, order and start")
+    if ridge <= 0:
+        raise UserError(f"ridge={ridge:g}: should be above 0")
+    told = ShortRun(steps, batch, lr, device=device, run=run)
     made = at_depth(template, size.depth, layers)
-    assert isinstance(made.core, Tucker)  # the registry lets no other source in
+    assert isinstance(template.core, Tucker) and isinstance(made.core, Tucker)  # the registry lets no other in
     core = made.core.expanded() if train in ("xuv", "all") else made.core
     made = replace(made, core=replace(core, x=start_rows(template.core, core, start, seed)))
     if objective == "closed":
-        made = closed_form(source, made, size.width, data, budget, seed=seed, layers=layers, ridge=ridge)
+        made = closed_form(source, made, size.width, data, budget, seed=seed, layers=layers, ridge=ridge, device=device)
         return target_weights(made, size.depth, size.width, order=order, layers="even", seed=seed)
     teacher = template if objective == "features" else None
     model = Fit(made, source, size, rule=order, train=train, teacher=teacher, seed=seed)
-    groups = [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": 0.0}]
-    told = ShortRun(steps, batch, lr, device=device, run=run)
-    train_on(model, groups, lambda m, images, noise: m(images, noise), data, source, told, budget=budget, seed=seed)
+    train_on(model, data, source, told, budget=budget, seed=seed)
     with torch.no_grad():
         weights = {name: value.detach() for name, value in model.weights().items()}
     if teacher is not None:  # its reader was of all channels, not the decoder's
@@ -91,10 +92,9 @@ def initialise(
     return weights
 
 
-def start_rows(whole: object, core: Tucker, start: str, seed: int) -> Tensor:
+def start_rows(whole: Tucker, core: Tucker, start: str, seed: int) -> Tensor:
     """X of the target (12 L*, r1) before fitting; ``core`` holds the sliced rows, ``whole`` all of the source's."""
     if start == "interpolated":
-        assert isinstance(whole, Tucker)
         depths = whole.x.view(1, whole.depth, -1).transpose(1, 2)
         return (
             F.interpolate(depths, core.depth, mode="linear", align_corners=True).transpose(1, 2).reshape(core.x.shape)
@@ -103,6 +103,12 @@ def start_rows(whole: object, core: Tucker, start: str, seed: int) -> Tensor:
         rows = torch.randn(core.x.shape, generator=torch.Generator().manual_seed(seed))
         return rows * (core.x.norm(dim=1) / rows.norm(dim=1))[:, None]
     return core.x
+
+
+def stored_weights(source: Source) -> dict[str, Tensor]:
+    """The whole network in the basis that the source is stored in."""
+    absorbed = source.order is not None and source.order.absorbed
+    return target_weights(source, source.depth, source.width, order="principal" if absorbed else "prefix")
 
 
 class Fit(nn.Module):
@@ -138,7 +144,7 @@ class Fit(nn.Module):
         order = made.order
         self.basis = as_parameters({} if order is None else {"q": order.rotation, "e": order.energy}, learn=False)
         self.positions = nn.Parameter(sincos(self.config.grid, source.mae.decoder_width), requires_grad=False)
-        known = {} if teacher is None else target_weights(teacher, teacher.depth, teacher.width, order="prefix")
+        known = {} if teacher is None else stored_weights(teacher)
         self.teacher = as_parameters(known, learn=False)
 
     def source(self) -> Source:

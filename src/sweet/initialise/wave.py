@@ -30,8 +30,7 @@ from sweet.template.constraints import Kronecker
 from sweet.template.sizes import Size
 from sweet.template.slices import MATRICES, WRITERS, unstack_blocks
 from sweet.template.target import target_layers, target_weights
-
-from .short_run import ShortRun, train_on
+from sweet.training.short_run import ShortRun, train_on
 
 EMBEDDING = ("decoder.embed.weight", "decoder.embed.bias")
 
@@ -66,8 +65,7 @@ def initialise(
     chosen = target_layers(core.depth, size.depth, layers)
     start = replace(core, scalers=target_scalers(core, chosen, size.width // core.tile, seed))
     model = TiledTarget(start, untrained, source.config.resized(size.depth, size.heads), source.mae)
-    groups = [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": 0.0}]
-    train_on(model, groups, lambda m, images, noise: m(images, noise), data, source, told, budget=budget, seed=seed)
+    train_on(model, data, source, told, budget=budget, seed=seed)
     return {name: value.detach() for name, value in model.weights().items()}
 
 

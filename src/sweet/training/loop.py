@@ -79,12 +79,13 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     ema: Any = None,
+    checkpoints: bool = True,
 ) -> Finished:
     """Train ``model`` in place; bit-exact on a CPU when interrupted and resumed.
 
     ``groups`` are AdamW's parameter groups, each with an optional ``lr_scale``. ``loss_of(model, images, labels,
-    micro_step)`` gives the loss of one part. ``ema`` is timm's averaged copy. ``run=None`` writes nothing. Ctrl-C
-    finishes the step and saves a checkpoint before it is passed on.
+    micro_step)`` gives the loss of one part. ``ema`` is timm's averaged copy. ``run=None`` writes nothing, and
+    ``checkpoints=False`` no more than the log. Ctrl-C finishes the step and saves a checkpoint before it is passed on.
     """
     accumulate = optim.accumulate
     steps = total_steps(keys, max(1, batches.steps_per_epoch // accumulate))
@@ -106,7 +107,7 @@ def train(
         start, spent, last = state["step"], state["seconds"], torch.tensor(state["loss"])
 
     def checkpoint(done: int) -> None:
-        if run is not None and accelerator.is_main_process:
+        if run is not None and checkpoints and accelerator.is_main_process:
             tensors = dict(plain.state_dict())
             if ema is not None:
                 tensors |= {f"ema|{name}": value for name, value in ema.module.state_dict().items()}
@@ -149,8 +150,9 @@ def train(
             if done % keys.checkpoint_every == 0 and done < steps:
                 checkpoint(done)
     except KeyboardInterrupt:
-        log.note(f"interrupted: saving a checkpoint at step {done}")
-        checkpoint(done)
+        if checkpoints:
+            log.note(f"interrupted: saving a checkpoint at step {done}")
+            checkpoint(done)
         raise
     finally:
         log.close()

@@ -32,6 +32,7 @@ from sweet.models.moments import compute_order
 from sweet.models.store import FORMAT, load_source, read_config, source_tensors
 from sweet.plan import ranks_of, template_cost_of, tile_of, vit_config
 from sweet.recipe import DataKeys, PretrainRecipe, dump_recipe
+from sweet.template.constraints import Kronecker
 from sweet.template.networks import Network, draw_depth, draw_widths
 from sweet.template.target import Source, absorb
 from sweet.template.tucker import Tucker
@@ -174,8 +175,14 @@ def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
             f"init_from={recipe.init_from}: its constraint is {stored.info['constraint']}, "
             f"the recipe says {recipe.template.constraint}"
         )
-    if isinstance(stored.source.core, Tucker):
-        stored.source.core = stored.source.core.expanded()
+    core = stored.source.core
+    if isinstance(core, Tucker) and tuple(core.core.shape) != ranks_of(recipe):
+        has = ",".join(map(str, core.core.shape))
+        raise UserError(f"init_from={recipe.init_from}: its ranks are {has}; say template.ranks=[{has}]")
+    if isinstance(core, Kronecker) and core.tile != tile_of(recipe):
+        raise UserError(f"init_from={recipe.init_from}: its tile is {core.tile}; say template.tile={core.tile}")
+    if isinstance(core, Tucker):
+        stored.source.core = core.expanded()
     return stored.source
 
 

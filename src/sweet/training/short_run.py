@@ -1,8 +1,7 @@
-"""A short training inside an initialiser: some hundred steps on unlabelled images, by the loop of every verb."""
+"""A short training inside another verb: some hundred steps on unlabelled images, by the loop of every verb."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sweet.data import Batches, ImageSource, packed, shuffled, step_generator
+from sweet.data import Batches, ImageSource, packed, some, step_generator
 from sweet.errors import UserError
 from sweet.models.store import StoredSource
 from sweet.recipe import OptimKeys, TrainKeys
-from sweet.training.device import make_accelerator
-from sweet.training.loop import train
 
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+from .device import make_accelerator
+from .loop import train
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,7 @@ class ShortRun:
     """How long and how fast: ``lr`` is the peak, ``warmup`` a share of the steps; then half a cosine to zero.
 
     ``run`` is a folder for ``metrics.jsonl``, the loss curve; None writes nothing and shows no progress. No step at all
-    is a run, too.
-    Raises UserError for a number out of range.
+    is a run, too. Raises UserError for a number out of range.
     """
 
     steps: int
@@ -44,31 +41,30 @@ class ShortRun:
 
 def train_on(
     model: nn.Module,
-    groups: list[dict[str, Any]],
-    loss: Loss,
     data: ImageSource,
     source: StoredSource,
     told: ShortRun,
     *,
-    budget: int | None,
-    seed: int,
+    budget: int | None = None,
+    seed: int = 0,
+    groups: list[dict[str, Any]] | None = None,
 ) -> None:
-    """Train ``model`` in place by ``loss(model, images, noise)``; it ends on the CPU.
+    """Train ``model`` in place by its loss, ``model(images, noise)``; it ends on the CPU.
 
     Images are random crops, (B, C, H, W) as the source saw them, of ``budget`` images drawn by ``seed`` (None: all);
-    noise (B, N) in 0..1 is for masks. ``groups`` are AdamW's.
+    noise (B, N) in 0..1 is for masks. ``groups`` are AdamW's, by default all that learns, without decay. Raises
+    UserError when the loss diverges.
     """
     if not told.steps:
         return
-    facts, config = source.info["data"], source.config
+    facts, config, steps = source.info["data"], source.config, told.steps
     keys = TrainKeys(
-        seed=seed, epochs=1, max_steps=told.steps, batch_size=told.batch_size, lr=told.lr, checkpoint_every=told.steps
+        seed=seed, epochs=steps, max_steps=steps, batch_size=told.batch_size, lr=told.lr, checkpoint_every=steps
     )
     optim = OptimKeys(warmup=told.warmup)
     accelerator = make_accelerator(told.device, optim.precision, 1, None)
-    images = data if budget is None else data.select(shuffled(len(data), seed)[:budget])
     batches = Batches(
-        packed(images, config.img_size),
+        packed(some(data, budget, seed), config.img_size),
         batch_size=told.batch_size,
         seed=seed,
         augment="rrc",
@@ -81,29 +77,23 @@ def train_on(
 
     def loss_of(model: nn.Module, images: Tensor, _: Any, step: int) -> Tensor:
         noise = torch.rand(len(images), config.patches, generator=step_generator(seed, step, 0, "mask"))
-        return loss(model, images, noise.to(images.device))
+        loss: Tensor = model(images, noise.to(images.device))
+        return loss
 
-    steps = _Repeated(batches, told.steps)
-    train(
-        model,
-        groups,
-        steps,
-        loss_of,
-        keys=keys,
-        optim=optim,
-        accelerator=accelerator,
-        run=told.run,
-        quiet=told.run is None,
-    )
+    learning = [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": 0.0}]
+    try:
+        train(
+            model,
+            groups or learning,
+            batches,
+            loss_of,
+            keys=keys,
+            optim=optim,
+            accelerator=accelerator,
+            run=told.run,
+            quiet=told.run is None,
+            checkpoints=False,
+        )
+    except FloatingPointError:
+        raise UserError(f"lr={told.lr:g}: the loss diverged; try a lower one") from None
     model.cpu()
-
-
-@dataclass(frozen=True)
-class _Repeated:
-    """Batches for a run that is told in steps, not in epochs."""
-
-    batches: Batches
-    steps_per_epoch: int
-
-    def iterate(self, start: int, stop: int) -> Any:
-        return self.batches.iterate(start, stop)

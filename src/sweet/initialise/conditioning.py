@@ -1,0 +1,42 @@
+"""The same directions at other scales: what any initialiser's matrices can be given before fine-tuning (methods 17.5).
+
+An optimiser whose steps do not grow with the weights (Adam) changes large and lopsided matrices little. ``flat`` raises
+the singular values of each block matrix to a power (1: as they are, 0: all equal) and keeps its root mean square;
+``rms`` then sets that. Neither preserves the function. q, k and v, and gate and up, are matrices of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sweet.template.slices import FC1, FC2, MATRICES, QKV
+
+SWITCHES = ("rms", "flat")
+
+
+def conditioned(
+    weights: Mapping[str, Tensor], *, rms: float | None = None, flat: float | None = None
+) -> dict[str, Tensor]:
+    """A state dict (timm's names) with every matrix of the blocks at other singular values."""
+    result = dict(weights)
+    for name, value in weights.items():
+        if not name.startswith("blocks.") or not name.endswith(MATRICES):
+            continue
+        parts = 3 if name.endswith(QKV) else 1
+        if name.endswith(FC1):
+            parts = value.shape[0] // weights[name.replace(FC1, FC2)].shape[1]
+        result[name] = torch.cat([_matrix(part, rms, flat) for part in value.chunk(parts)])
+    return result
+
+
+def _matrix(matrix: Tensor, rms: float | None, flat: float | None) -> Tensor:
+    size = matrix.square().mean().sqrt()
+    if size == 0:
+        return matrix
+    if flat is not None:
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+        matrix = (u * s**flat) @ vh
+    return matrix * ((size if rms is None else rms) / matrix.square().mean().sqrt())
