@@ -92,7 +92,7 @@ def test_comparison_needs_common_seeds() -> None:
 def test_runs_of_one_cell_gather_in_one_file(tmp_path: Path) -> None:
     path = result_path(tmp_path, "micro", "table1", "sweet", "L2H2")
     assert path == tmp_path / "micro" / "table1" / "classify-sweet-L2H2.json"
-    head = HEAD | {"arm": "sweet", "size": "L2H2"}
+    head = HEAD | {"arm": "sweet", "size": "L2H2", "source": "one"}
     for seed, top1 in ((1, 11.0), (0, 10.0), (1, 12.0)):
         add_run(path, head, {"seed": seed, "top1": top1})
     assert read_json(path)["runs"] == [{"seed": 0, "top1": 10.0}, {"seed": 1, "top1": 12.0}]
