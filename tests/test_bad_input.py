@@ -137,7 +137,7 @@ CASES = {
     INIT + "--method magic": ["--method magic", "weight_selection"],
     INIT + "--order alphabet": ["--order", "alphabet"],
     INIT + "--layers odd": ["--layers", "odd"],
-    INIT + "--method weight_selection": ["--method weight_selection", "dense source"],
+    INIT + "--method weight_selection": ["--method weight_selection", "pretrain one with template.constraint=none"],
     "init dense --method weight_selection --depth 3 --heads 2 --out OUT": ["L3H2", "larger than the source L2H2"],
     # folders that are something else
     "init nowhere --depth 2 --heads 2 --out OUT": ["nowhere", "no such folder"],

@@ -37,7 +37,7 @@ def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
 
 
 def test_bundled_recipes_are_valid_and_survive_the_round_trip(tmp_path: Path) -> None:
-    assert bundled_recipes() == ["micro", "quickstart", "small", "vit_b16_in1k"]
+    assert bundled_recipes() == ["micro", "nano", "quickstart", "small", "vit_b16_in1k"]
     for name in bundled_recipes():
         recipe = load_recipe(PretrainRecipe, name)
         assert recipe.name == name
@@ -157,7 +157,7 @@ def test_a_wrong_file_is_named_with_its_line(tmp_path: Path, text: str, message:
 def test_a_missing_or_foreign_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "image.yaml").write_bytes(b"\xff\xd8\xff\xe0")
     for name, message in [
-        ("mikro", "RECIPE mikro: no such file or bundled recipe; did you mean micro? (bundled: micro, quick"),
+        ("mikro", "RECIPE mikro: no such file or bundled recipe; did you mean micro? (bundled: micro, nano, quick"),
         (str(tmp_path / "no.yaml"), f"RECIPE {tmp_path}/no.yaml: no such file"),
         (str(tmp_path), f"RECIPE {tmp_path}: Is a directory"),
         (str(tmp_path / "image.yaml"), f"RECIPE {tmp_path}/image.yaml: not a text file"),

@@ -260,7 +260,6 @@ def test_protocols_are_consistent() -> None:
 
 def test_sources_made_of_others_come_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversion, and a template that goes on from one: learned in order, found under stable names."""
-    monkeypatch.setenv("SWEET_CACHE", str(tmp_path / "cache"))
     chain = {
         "dense": ["template.constraint=none"],
         "on": ["init_from=@turned", "template.ranks=[24,16,16]"],
@@ -272,7 +271,7 @@ def test_sources_made_of_others_come_after_them(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), told)
     summary = run("tiny", protocol="micro", out=tmp_path / "out", workers=1, device="cpu", quiet=True)
     assert summary["measured"] == 2 and not summary["failed"]
-    names = [path.name for path in (tmp_path / "cache" / "sources").iterdir()]
-    assert len(names) == 3 and sum("converted" in name for name in names) == 1
+    names = {source: table.source_folder(told, source, "shapes:n=64,size=16").name for source in chain}
+    assert "-converted-" in names["turned"] and len(set(names.values())) == 3
     facts = {path.stem: read_json(path)["training"] for path in (tmp_path / "out" / "tiny" / "sources").glob("*.json")}
     assert facts["on"]["images"] == 2 * facts["turned"]["images"] > 0  # what it is made from is counted

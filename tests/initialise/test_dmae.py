@@ -129,7 +129,7 @@ def test_the_fair_share_is_a_fifth_of_the_sources_samples(
     assert (fair_share(source, 128), fair_share(source, 10**9)) == (624, 1)
     told: dict[str, Any] = {}
 
-    def spy(model: nn.Module, groups: Any, loss: Any, data: Any, source: Any, run: Any, **more: Any) -> None:
+    def spy(model: nn.Module, data: Any, source: Any, run: Any, **more: Any) -> None:
         told.update(more, run=run, images=len(data))
 
     monkeypatch.setattr(dmae, "train_on", spy)

@@ -23,7 +23,8 @@ CHECKED = 2000  # test images that a model is checked on before it is fine-tuned
 def finetune_recipe(protocol: Protocol, arm: Arm, recipe: PretrainRecipe, data: str, seed: int) -> FinetuneRecipe:
     told = json.loads(json.dumps(protocol.finetune))
     told["seed"] = seed
-    told["lr"] = arm.lr or told["lr"]
+    if arm.lr is not None:
+        told["lr"] = arm.lr
     told["device"] = recipe.device
     told["data"] |= {
         "source": data,
