@@ -101,6 +101,21 @@ def test_a_finished_bench_measures_nothing(measured: tuple[Path, dict[str, Any]]
     assert [(path.stat().st_mtime_ns, sha256(path)) for path in results] == before
 
 
+def test_a_switch_that_came_later_does_not_make_old_cells_strangers(
+    measured: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    out = tmp_path / "results"
+    shutil.copytree(measured[0], out)
+    path = out / "tiny" / "tiny" / "classify-sweet-L2H2.json"
+    cell = read_json(path)
+    order = cell["switches"].pop("order")
+    write_json(path, cell)
+    assert run("tiny", protocol="micro", out=out, workers=1, device="cpu", quiet=True)["open"] == 0
+    write_json(path, cell | {"switches": {"order": "prefix" if order == "principal" else "principal"}})
+    with pytest.raises(UserError, match=r"switches is .*, this run has"):
+        run("tiny", protocol="micro", out=out, workers=1, device="cpu", quiet=True)
+
+
 def test_a_part_can_be_asked_for(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """One worker, one cell: the same numbers as two workers gave in the whole table."""
     summary = run(

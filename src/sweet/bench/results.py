@@ -24,7 +24,7 @@ def result_path(out: Path, protocol: str, table: str, arm: str, size: str, task:
 def add_run(path: Path, head: dict[str, Any], run: dict[str, Any]) -> None:
     """Add one seed's run to a cell's file, which ``head`` describes. Raises UserError on another budget or source."""
     cell = read_cell(path) if path.is_file() else dict(head, runs=[])
-    check_same(path, cell, head, ("recipe_hash", "n_train", "test_images", "source", "switches"))
+    check_same(path, cell, head, ("recipe_hash", "n_train", "test_images", "source"))
     cell["runs"] = sorted([r for r in cell["runs"] if r["seed"] != run["seed"]] + [run], key=lambda r: r["seed"])
     write_json(path, cell)
 

@@ -16,6 +16,7 @@ from sweet.errors import UserError
 from sweet.files import read_json, write_json, write_text
 from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
 
+from .arms import Arm
 from .cells import (
     CHECKED,
     finetune_recipe,
@@ -91,7 +92,7 @@ def run(
         head = _head(told, cell[0], tuned, folders[source])
         path = result_path(out, told.name, name, cell[0], cell[1])
         if path.is_file():
-            check_same(path, read_cell(path), head, list(head))
+            check_same(path, _today(read_cell(path), told), head, list(head))
         _borrow(out, name, told, cell, head)
     open_cells = [cell for cell in cells if not _done(out, told.name, name, cell)]
     commit = _commit()
@@ -266,13 +267,18 @@ def _head(told: Protocol, arm: str, recipe: FinetuneRecipe, source: Path) -> dic
     }
 
 
+def _today(cell: dict[str, Any], told: Protocol) -> dict[str, Any]:
+    """A cell with all switches that its method has now: one that came later stood at its default then."""
+    return cell | {"switches": switches_of(Arm(cell["method"], switches=cell["switches"]), told.layers)}
+
+
 def _borrow(out: Path, name: str, told: Protocol, cell: Cell, same: dict[str, Any]) -> None:
     """Take over the run of an open cell from another table, where the same was measured there, checks included."""
     arm, size, seed = cell
     if _done(out, told.name, name, cell):
         return
     for path in (result_path(out, told.name, other, arm, size) for other in told.borrows):
-        head = read_cell(path) if path.is_file() else {"runs": []}
+        head = _today(read_cell(path), told) if path.is_file() else {"runs": []}
         for run in head.pop("runs"):
             if run["seed"] == seed and "init_knn" in run and all(head.get(key) == same[key] for key in same):
                 add_run(result_path(out, told.name, name, arm, size), head | {"table": name}, run)
