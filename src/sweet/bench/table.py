@@ -268,7 +268,12 @@ def _head(told: Protocol, arm: str, recipe: FinetuneRecipe, source: Path) -> dic
 
 
 def _today(cell: dict[str, Any], told: Protocol) -> dict[str, Any]:
-    """A cell with all switches that its method has now: one that came later stood at its default then."""
+    """A cell with all switches that its method has now: one that came later stood at its default then.
+
+    The oldest cells tell no switches; nothing can be compared with them.
+    """
+    if "switches" not in cell:
+        return cell
     return cell | {"switches": switches_of(Arm(cell["method"], switches=cell["switches"]), told.layers)}
 
 
