@@ -49,6 +49,7 @@ SOURCES: dict[str, Recipe] = {
 
 ARMS = {
     "random": Arm("random"),
+    "random_rms": Arm("random", None, {"rms": 0.07}),  # timm's weights are small for a short budget (docs/log.md)
     "mimetic": Arm("mimetic"),
     "weight_selection": Arm("weight_selection", "dense", {"rule": "consecutive"}),
     "weight_selection_uniform": Arm("weight_selection", "dense", {"rule": "uniform"}),

@@ -83,7 +83,7 @@ def run(
         folders[source] = source_folder(told, source, source_data)
     source_splits(source_data)  # a UserError now, not one from each worker
     kind = resolve_device(device).type
-    workers = workers or (min(2, os.cpu_count() or 1) if kind == "cpu" else 1)
+    workers = workers or (min(2, _cores()) if kind == "cpu" else 1)
     seeds = told.seeds if seeds is None else seeds
     cells = [(arm, size, seed) for seed in range(seeds) for size in chosen for arm in arms]
     for cell in cells:
@@ -246,8 +246,13 @@ def _source(told: Protocol, arm: str) -> str:
     return told.arms[arm].source or next(iter(told.sources))
 
 
+def _cores() -> int:
+    """Cores that this process may use, by ``taskset`` or a container fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _pool(workers: int) -> ProcessPoolExecutor:
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, _cores() // workers)
     return ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker, initargs=(threads,)
     )
