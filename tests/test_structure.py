@@ -27,7 +27,7 @@ ROWS = [
     {"tasks", "training"},
     {"convert", "heal", "initialise", "api"},
     {"bench", "report", "export"},
-    {"cli_options", "cli"},
+    {"cli"},
     {"__main__"},
 ]
 

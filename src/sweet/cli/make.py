@@ -1,0 +1,158 @@
+"""Verbs that make a model or a template without training it long."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import typer
+
+from sweet.console import show
+from sweet.errors import UserError
+from sweet.initialise_names import NAMES
+from sweet.outputs import loss_curve, output_folder
+
+from .app import app
+from .options import NUMBER, SOURCES, Device, Json, Out, Overwrite
+from .words import split_words
+
+
+@app.command()
+def init(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE|KEY=VALUE", help="A folder made by pretrain, and switches of the method."),
+    ],
+    out: Out,
+    depth: Annotated[int | None, typer.Option(**NUMBER, help="Blocks.")] = None,
+    heads: Annotated[int | None, typer.Option(**NUMBER, help="Attention heads; the width is heads x head_dim.")] = None,
+    params: Annotated[
+        str | None, typer.Option(metavar="COUNT", help="Instead of a size: at most this many parameters, as 12M.")
+    ] = None,
+    flops: Annotated[
+        str | None, typer.Option(metavar="COUNT", help="Instead of a size: at most this many FLOPs per image, as 2G.")
+    ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option(metavar="TIME[@DEVICE]", help="Instead of a size: at most this long per image, as 4ms@cuda."),
+    ] = None,
+    method: Annotated[str, typer.Option(help=f"Initialiser: {', '.join(NAMES)}.")] = "sweet",
+    order: Annotated[
+        Literal["principal", "prefix"] | None,
+        typer.Option(help="Basis in which the first channels are taken; default: the method's own."),
+    ] = None,
+    layers: Annotated[
+        Literal["even", "first"] | None,
+        typer.Option(help="Which layers of the source a shallower model takes; default: the method's own."),
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(metavar="SRC", help=f"Images for a method that looks at some: {SOURCES}.")
+    ] = None,
+    fit_images: Annotated[
+        int | None, typer.Option(**NUMBER, help="How many of them; default: the method's own.")
+    ] = None,
+    img_size: Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as the source.")] = None,
+    patch_size: Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as the source.")] = None,
+    in_chans: Annotated[int | None, typer.Option(**NUMBER, help="Default: as the source.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Make a model of any depth and width from a source."""
+    from sweet.budget import read_budget
+
+    source, switches = split_words(words, None)
+    if source is None:
+        raise UserError("SOURCE is missing: sweet init SOURCE --depth L --heads H --out DIR")
+    budget = read_budget(params, flops, latency)
+    size = [f"--{name}" for name, value in (("depth", depth), ("heads", heads)) if value is not None]
+    if budget is None and len(size) < 2:
+        raise UserError("--depth and --heads: give both, or one of --params, --flops and --latency")
+    if budget is not None and size:
+        raise UserError(f"{budget.asked}: chooses the size itself, leave out {' and '.join(size)}")
+    given = dict(switch.split("=", 1) for switch in switches)
+    given |= {name: value for name, value in (("order", order), ("layers", layers)) if value is not None}
+    with output_folder(out, overwrite=overwrite):
+        from sweet.initialise.make import initialise_to
+
+        with loss_curve(out) as run:
+            show(
+                lambda: initialise_to(
+                    source,
+                    out,
+                    depth=depth,
+                    heads=heads,
+                    budget=budget,
+                    method=method,
+                    fit=fit,
+                    fit_images=fit_images,
+                    img_size=img_size,
+                    patch_size=patch_size,
+                    in_chans=in_chans,
+                    seed=seed,
+                    device=device,
+                    run=run,
+                    given=given,
+                ),
+                as_json=as_json,
+            )
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="timm:NAME|FILE|DIR",
+            help="A model of timm, a .safetensors or MAE .pth file, a timm folder, or a dense source of sweet.",
+        ),
+    ],
+    out: Out,
+    ranks: Annotated[str | None, typer.Option(metavar="R1,R2,R3", help="Default: full, nothing is lost.")] = None,
+    energy: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Instead of ranks: those that keep this share, as 0.99.")
+    ] = None,
+    metric: Annotated[
+        Literal["activations", "weights"], typer.Option(help="In what an error is measured at lower ranks.")
+    ] = "activations",
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="SRC", help=f"Images for the principal order: {SOURCES}; default: synthetic scenes."),
+    ] = None,
+    images: Annotated[int, typer.Option(**NUMBER, help="How many of them.")] = 512,
+    heads: Annotated[
+        int | None, typer.Option(**NUMBER, help="Of a FILE, which does not tell; default: one for 64 channels.")
+    ] = None,
+    heal: Annotated[
+        int, typer.Option(min=0, metavar="STEPS", help="Train the template on --data for so long: mends low ranks.")
+    ] = 0,
+    heal_lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = 1e-3,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a Vision Transformer that somebody trained into a template."""
+    if ranks is not None and not re.fullmatch(r"\d+,\d+,\d+", ranks):
+        raise UserError(f"--ranks {ranks}: expected three whole numbers, as 144,448,448")
+    with output_folder(out, overwrite=overwrite):
+        from sweet.convert import convert as make
+
+        with loss_curve(out) as run:
+            show(
+                lambda: make(
+                    source,
+                    out,
+                    ranks=[int(rank) for rank in ranks.split(",")] if ranks else None,
+                    energy=energy,
+                    metric=metric,
+                    data=data,
+                    images=images,
+                    heads=heads,
+                    heal_steps=heal,
+                    heal_lr=heal_lr,
+                    device=device,
+                    run=run,
+                ),
+                as_json=as_json,
+            )

@@ -1,0 +1,75 @@
+"""Verbs that train, and what they would take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sweet.console import show
+from sweet.errors import UserError
+from sweet.outputs import output_folder
+
+from .app import app
+from .options import DataOrRecipe, Json, ModelWords, Out, Overwrite, Quiet, RecipeWords, Resume, Task
+from .words import check_folder, need_source, saved_recipe, split_words
+
+
+@app.command()
+def pretrain(
+    out: Out,
+    words: RecipeWords = None,
+    data: DataOrRecipe = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn a template from images (recipe: quickstart)."""
+    from sweet.recipe import PretrainRecipe, load_recipe
+
+    name, overrides = split_words(words, data)
+    recipe = load_recipe(PretrainRecipe, name or saved_recipe(out, resume) or "quickstart", overrides)
+    need_source(recipe.data.source)
+    with output_folder(out, resume=resume, overwrite=overwrite):
+        from sweet.training.pretrain import pretrain as run
+
+        show(lambda: run(recipe, out, resume=resume, quiet=quiet), as_json=as_json)
+
+
+@app.command()
+def finetune(
+    out: Out,
+    words: ModelWords = None,
+    task: Task = "classify",
+    data: DataOrRecipe = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on labelled images."""
+    from sweet.recipe import FinetuneRecipe, load_recipe
+
+    model, overrides = split_words(words, data)
+    if model is None:
+        raise UserError("MODEL is missing: sweet finetune MODEL --data SRC --out DIR [key=value ...]")
+    check_folder("MODEL", Path(model))
+    recipe = load_recipe(FinetuneRecipe, saved_recipe(out, resume), overrides)
+    need_source(recipe.data.source)
+    with output_folder(out, resume=resume, overwrite=overwrite):
+        from sweet.training.finetune import finetune as run
+
+        show(
+            lambda: run(Path(model), recipe, out, task=task, resume=resume, quiet=quiet),
+            as_json=as_json,
+        )
+
+
+@app.command()
+def plan(words: RecipeWords = None, data: DataOrRecipe = None, as_json: Json = False) -> None:
+    """Check a recipe and count what it takes; runs nothing."""
+    from sweet.plan import plan as run
+    from sweet.recipe import PretrainRecipe, load_recipe
+
+    name, overrides = split_words(words, data)
+    recipe = load_recipe(PretrainRecipe, name or "quickstart", overrides)
+    show(lambda: run(recipe), as_json=as_json)
