@@ -211,6 +211,7 @@ class FinetuneRecipe(TrainKeys):
     cutmix: NonNegative = 0.0
     ema: OpenShare | None = None  # decay of the averaged weights
     probe: bool = False  # train the head only
+    head: dict[str, bool | int | float | str] = {}  # what the task's head is like; each task knows its own keys
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -38,10 +38,15 @@ _Dumper.add_representer(
 )
 
 
-def bundled_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    folder = resources.files("sweet") / "recipes"
-    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+def bundled_recipes(kind: str = "") -> list[str]:
+    """Names of the recipes that come with the package: to pre-train by, or of kind ``finetune``."""
+    folder = resources.files("sweet") / "recipes" / kind
+    return sorted(f"{kind}/{e.name[:-5]}".lstrip("/") for e in folder.iterdir() if e.name.endswith(".yaml"))
+
+
+def task_recipe(task: str) -> str | None:
+    """The bundled recipe that a task is fine-tuned by when no other is named; None: the keys' own defaults."""
+    return f"finetune/{task}" if f"finetune/{task}" in bundled_recipes("finetune") else None
 
 
 def load_recipe(cls: type[R], name_or_path: str | Path | None, overrides: Sequence[str] = ()) -> R:
@@ -69,7 +74,7 @@ def dump_recipe(recipe: BaseModel) -> str:
 def _read(name_or_path: str | Path) -> tuple[str, str]:
     """The label for messages and the text of a recipe."""
     name = str(name_or_path)
-    if name in bundled_recipes():
+    if name in (*bundled_recipes(), *bundled_recipes("finetune")):
         text = (resources.files("sweet") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
         return f"{name}.yaml", text
     path = Path(name)

@@ -19,7 +19,7 @@ from sweet.data import normalise, open_images
 from sweet.errors import UserError
 from sweet.files import read_json, read_tensors
 from sweet.recipe import FinetuneRecipe, load_recipe
-from sweet.tasks import Classify
+from sweet.tasks.classify import Classify
 from sweet.training.evaluate import embed, evaluate, predict
 from sweet.training.finetune import finetune, open_splits, parameter_groups
 
@@ -228,7 +228,7 @@ def test_metrics_by_hand() -> None:
         (torch.tensor([0, 1, 2]), torch.tensor([0, 0, 4])),
         (torch.tensor([3]), torch.tensor([6])),
     ]
-    metrics = Classify(list("abcdefg")).evaluate(Fixed(logits), batches)
+    metrics = Classify(list("abcdefg")).measure(Fixed(logits), batches)
     assert (metrics["top1"], metrics["top5"], metrics["images"]) == (50.0, 75.0, 4)
     assert metrics["per_class"] == {"a": 100.0, "e": 0.0, "g": 0.0}
     expected = nn.functional.cross_entropy(logits, torch.tensor([0, 0, 4, 6]))

@@ -40,6 +40,8 @@ def finetune_recipe(protocol: Protocol, arm: Arm, recipe: PretrainRecipe, data: 
 def told_of(recipe: FinetuneRecipe) -> dict[str, Any]:
     """A fine-tuning budget: what all seeds have in common, on any machine."""
     told = recipe.model_dump(exclude={"seed", "device", "workers", "checkpoint_every"})
+    if not told["head"]:  # a key that came later leaves older cells comparable
+        del told["head"]
     told["data"]["source"] = Path(told["data"]["source"]).name
     return told
 
@@ -79,15 +81,16 @@ def measure(
 
     Checkpoints lie in the cache until the result is returned, so that an interrupted cell goes on where it was.
     """
-    from sweet.data import open_images, packed, without_path
+    from sweet.data import open_images, without_path
     from sweet.initialise import NAMES, images_used, initialise
     from sweet.models.store import load_source
     from sweet.models.vit import build_vit
-    from sweet.tasks import TASKS
+    from sweet.tasks import task_class
     from sweet.template.sizes import Size
     from sweet.training.begin import environment
     from sweet.training.device import make_accelerator
     from sweet.training.finetune import finetune_model, open_splits
+    from sweet.training.pretrain import data_info
 
     stored = load_source(source)
     target = Size.parse(size, stored.config.head_dim)
@@ -100,17 +103,18 @@ def measure(
     init_seconds = time.perf_counter() - began
 
     train_images, test_images = open_splits(recipe)
-    classes = TASKS["classify"].classes_of(train_images)
+    classes = task_class("classify").classes_of(train_images)
+    job, facts = task_class("classify")(classes, recipe), data_info(keys, classes)
     vit = build_vit(config, weights, num_classes=len(classes), seed=recipe.seed, drop_path_rate=recipe.drop_path)
 
     recipe_hash = hash_of(recipe, layers)
     run = cache_folder() / "cells" / f"{arm_name}-{size}-{recipe.seed}-{digest([recipe_hash, source.name])}"
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, run)
-    train_data, test_data = packed(train_images, keys.img_size), packed(test_images, keys.img_size)
-    checked = check(vit, weights, stored, config, train_data, test_data, recipe, accelerator)
+    train_data, test_data = job.held(train_images, facts), job.held(test_images, facts)
+    checked = check(vit, weights, stored, config, train_data, test_data, facts, accelerator)
     finished, metrics = finetune_model(
         vit,
-        TASKS["classify"](classes, recipe),
+        job,
         train_data,
         test_data,
         recipe,
@@ -158,19 +162,19 @@ def check(
     config: Any,
     train: Any,
     test: Any,
-    recipe: FinetuneRecipe,
+    facts: dict[str, Any],
     accelerator: Any,
 ) -> dict[str, float | None]:
     """What ``weights`` are worth before any fine-tuning, on the same test images and masks for every cell."""
     from sweet.data import shuffled
-    from sweet.training.checks import knn, mae_loss
-    from sweet.training.finetune import evaluation
+    from sweet.tasks.classify import images_of
+    from sweet.training.checks import BATCH, knn, mae_loss
 
     device = accelerator.device
     test = test.select(shuffled(len(test), 0)[:CHECKED])  # a set may be sorted by class
     with accelerator.autocast():
         loss = mae_loss(weights, config, source.mae, test, source.info["data"], device=device)
-        near = knn(vit, evaluation(train, recipe, device), evaluation(test, recipe, device), device=device)
+        near = knn(vit, *(images_of(part, facts, BATCH, device, 0) for part in (train, test)), device=device)
     return {"init_mae_loss": None if loss is None else round(loss, 5), "init_knn": round(near, 3)}
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
+
+from sweet.task_names import TASKS
 
 
 def count(text: str | int) -> int:
@@ -37,4 +39,4 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 BatchSize = Annotated[int, typer.Option(**NUMBER, help="Images at a time.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Task = Annotated[Literal["classify"], typer.Option(help="What the model learns.")]
+Task = Annotated[str, typer.Option(metavar="|".join(TASKS), help="What the model learns.")]

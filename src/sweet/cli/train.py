@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from sweet.console import show
 from sweet.errors import UserError
@@ -40,6 +43,9 @@ def finetune(
     out: Out,
     words: ModelWords = None,
     task: Task = "classify",
+    recipe_name: Annotated[
+        str | None, typer.Option("--recipe", metavar="RECIPE", help="A YAML file, or the name of a task's recipe.")
+    ] = None,
     data: DataOrRecipe = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -48,12 +54,13 @@ def finetune(
 ) -> None:
     """Train a model on labelled images."""
     from sweet.recipe import FinetuneRecipe, load_recipe
+    from sweet.recipe_file import task_recipe
 
     model, overrides = split_words(words, data)
     if model is None:
         raise UserError("MODEL is missing: sweet finetune MODEL --data SRC --out DIR [key=value ...]")
     check_folder("MODEL", Path(model))
-    recipe = load_recipe(FinetuneRecipe, saved_recipe(out, resume), overrides)
+    recipe = load_recipe(FinetuneRecipe, saved_recipe(out, resume) or recipe_name or task_recipe(task), overrides)
     need_source(recipe.data.source)
     with output_folder(out, resume=resume, overwrite=overwrite):
         from sweet.training.finetune import finetune as run

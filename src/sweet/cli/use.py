@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,10 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
-from sweet.outputs import check_output_file
+from sweet.outputs import check_output_file, output_folder
 
 from .app import app
-from .options import NUMBER, BatchSize, Data, Device, Json, Model, Overwrite, Split, Task
+from .options import NUMBER, BatchSize, Data, Device, Json, Model, Overwrite, Split
 from .words import check_folder
 
 
@@ -20,7 +21,7 @@ from .words import check_folder
 def evaluate(
     model: Model,
     data: Data,
-    task: Task = "classify",
+    task: Annotated[str | None, typer.Option(help="What the model was trained for; told to be checked.")] = None,
     split: Split = "val",
     batch_size: BatchSize = 256,
     device: Device = "auto",
@@ -41,18 +42,21 @@ def evaluate(
 def predict(
     model: Model,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    top: Annotated[int, typer.Option(**NUMBER, help="Classes per image.")] = 5,
+    top: Annotated[int, typer.Option(**NUMBER, help="Answers per image.")] = 5,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for pictures of what is seen.")] = None,
+    overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Name what is in the images."""
+    """Tell what is in the images."""
     check_folder("MODEL", model)
     for image in images:
         if not image.is_file():
             raise UserError(f"IMAGES {image}: no such file")
     from sweet.training.evaluate import predict as run
 
-    show(lambda: run(model, images, top, device), as_json=as_json)
+    with output_folder(out, overwrite=overwrite) if out is not None else nullcontext():
+        show(lambda: run(model, images, top, device, out), as_json=as_json)
 
 
 @app.command()

@@ -6,6 +6,7 @@ from .augment import normalise, random_crop_flip, random_resized_crop
 from .batches import Batches, eval_batches, step_generator
 from .images import ImageSource
 from .packed import Packed, pack, packed, should_pack
+from .samples import Samples, in_order
 from .sources import open_images, without_path
 from .subset import balanced_subset, shuffled, some
 
@@ -13,8 +14,10 @@ __all__ = [
     "Batches",
     "ImageSource",
     "Packed",
+    "Samples",
     "balanced_subset",
     "eval_batches",
+    "in_order",
     "normalise",
     "open_images",
     "pack",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -29,12 +29,32 @@ def step_generator(seed: int, step: int, rank: int, stream: str) -> torch.Genera
     return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
 
 
+class EpochOrder:
+    """Which images a step takes: every one once in an epoch, in an order drawn by (seed, epoch).
+
+    ``batch_size`` counts the images of one process; a step of ``world`` processes takes ``world`` times as many, and
+    ``rank`` its share of them. The last partial batch is dropped; a set smaller than one batch repeats itself.
+    """
+
+    def __init__(self, count: int, *, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.count, self.batch_size, self.seed, self.rank, self.world = count, batch_size, seed, rank, world
+        self.steps_per_epoch = max(1, count // (batch_size * world))
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def indices(self, step: int) -> Tensor:
+        """(b,) int64."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            order = torch.randperm(self.count, generator=step_generator(self.seed, epoch, 0, "order"))
+            self._epoch, self._order = epoch, order.repeat(-(-self.batch_size * self.world // len(order)))
+        first = (position * self.world + self.rank) * self.batch_size
+        return self._order[first : first + self.batch_size]
+
+
 class Batches:
     """Shuffled, augmented, normalised training batches of a packed set or of a source.
 
-    ``batch_size`` counts the images of one process; a step of ``world`` processes takes ``world`` times as
-    many, and ``rank`` its share of them. An epoch drops the last partial batch; a set smaller than one batch
-    repeats itself. A packed set is moved to ``device`` as a whole.
+    ``batch_size``, ``rank`` and ``world`` as of :class:`EpochOrder`. A packed set is moved to ``device`` as a whole.
 
     augment: ``rrc`` random resized crop and flip; ``crop`` shift by up to an eighth of the size (4 of 32
     pixels) and flip; ``none`` the centre.
@@ -69,8 +89,8 @@ class Batches:
         self.rank, self.world = rank, world
         self.device = torch.device(device)
         self.workers = workers
-        self.steps_per_epoch = max(1, len(data) // (batch_size * world))
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+        self.order = EpochOrder(len(data), batch_size=batch_size, seed=seed, rank=rank, world=world)
+        self.steps_per_epoch, self.indices = self.order.steps_per_epoch, self.order.indices
         self._images = data.images.to(self.device) if isinstance(data, Packed) else None
         self._labels = _label_tensor(data)
 
@@ -84,17 +104,8 @@ class Batches:
         if self._images is not None:
             yield from map(self.at, steps)
         else:
-            for step, pixels in zip(steps, _ahead(self._pixels, steps, self.workers), strict=True):
+            for step, pixels in zip(steps, ahead(self._pixels, steps, self.workers), strict=True):
                 yield self._finish(step, pixels)
-
-    def indices(self, step: int) -> Tensor:
-        """Which images the step takes, (b,) int64."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            order = torch.randperm(len(self.data), generator=step_generator(self.seed, epoch, 0, "order"))
-            self._epoch, self._order = epoch, order.repeat(-(-self.batch_size * self.world // len(order)))
-        first = (position * self.world + self.rank) * self.batch_size
-        return self._order[first : first + self.batch_size]
 
     def _pixels(self, step: int) -> Tensor:
         """The images before normalisation: uint8, or float in 0..1 where they were resampled here."""
@@ -161,18 +172,18 @@ def eval_batches(
 
     labels = _label_tensor(data)
     starts = range(0, len(data), batch_size)
-    for start, part in zip(starts, _ahead(pixels, starts, 0 if isinstance(data, Packed) else workers), strict=True):
+    for start, part in zip(starts, ahead(pixels, starts, 0 if isinstance(data, Packed) else workers), strict=True):
         images = normalise(part.to(device), mean, std)
         yield images, None if labels is None else labels[start : start + batch_size].to(device)
 
 
-class _Calls(Dataset[Tensor | str]):
+class _Calls(Dataset[Any]):
     """A function as a dataset: item ``key`` is ``make(key)``, or the message of its UserError."""
 
-    def __init__(self, make: Callable[[int], Tensor]) -> None:
+    def __init__(self, make: Callable[[int], Any]) -> None:
         self.make = make
 
-    def __getitem__(self, key: int) -> Tensor | str:
+    def __getitem__(self, key: int) -> Any:
         # A worker's exception would arrive wrapped in its traceback; a UserError must stay one line.
         try:
             return self.make(key)
@@ -180,7 +191,7 @@ class _Calls(Dataset[Tensor | str]):
             return str(problem)
 
 
-def _ahead(make: Callable[[int], Tensor], keys: range, workers: int) -> Iterator[Tensor]:
+def ahead(make: Callable[[int], Any], keys: range, workers: int) -> Iterator[Any]:
     """``make(key)`` for every key in order, computed ahead by worker processes (0: here, when asked for)."""
     if not workers or not keys:
         yield from map(make, keys)

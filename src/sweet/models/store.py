@@ -104,13 +104,20 @@ def load_source(folder: Path) -> StoredSource:
     return StoredSource(source, config, MaeConfig(**(info["mae"] or {})), info)
 
 
+def backbone_tensors(folder: Path) -> dict[str, Tensor]:
+    """Tensors of a model folder under timm's names; what a task put around the ViT is left out."""
+    tensors = read_tensors(folder / TENSORS["model"])
+    inside = {name[4:]: value for name, value in tensors.items() if name.startswith("vit.")}
+    return inside or tensors
+
+
 def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """The timm model of a model folder and its ``config.json``.
+    """The timm model of a model folder, without what a task put around it, and its ``config.json``.
 
     ``num_classes`` other than the stored head's gives a new head. Raises UserError naming folder and parameter.
     """
     info = read_config(folder, ("model",))
-    tensors = read_tensors(folder / TENSORS["model"])
+    tensors = backbone_tensors(folder)
     stored = tensors["head.weight"].shape[0] if "head.weight" in tensors else 0
     wanted = stored if num_classes is None else num_classes
     if wanted != stored:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from timm.data import Mixup
 from torch import Tensor, nn
 
-from sweet.data import ImageSource, step_generator
+from sweet.data import Batches, ImageSource, Packed, eval_batches, packed, step_generator
 from sweet.errors import UserError
+from sweet.files import replacing
 from sweet.recipe import FinetuneRecipe
 
+from .task import Facts, Task, TrainBatches
 
-class Classify:
+
+class Classify(Task):
     """Loss and metrics of a classifier with ``len(classes)`` outputs."""
 
-    augment = "rrc"
-
-    def __init__(self, classes: list[str], recipe: FinetuneRecipe | None = None) -> None:
-        self.classes = classes
+    def __init__(
+        self, classes: list[str], recipe: FinetuneRecipe | None = None, head: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(classes, recipe, head)
         self.smoothing = recipe.label_smoothing if recipe else 0.0
         self.seed = recipe.seed if recipe else 0
         self.mixup = None
@@ -41,42 +46,145 @@ class Classify:
             raise UserError(f"--data {images.name}: has no class labels, and classification needs them")
         return images.classes
 
-    def loss(self, model: nn.Module, images: Tensor, labels: Tensor, step: int) -> Tensor:
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
+
+    def held(self, images: ImageSource, facts: Facts) -> ImageSource | Packed:
+        return packed(images, facts["img_size"])
+
+    def batches(
+        self,
+        data: ImageSource | Packed,
+        recipe: FinetuneRecipe,
+        *,
+        batch_size: int,
+        rank: int,
+        world: int,
+        device: torch.device,
+    ) -> TrainBatches:
+        keys = recipe.data
+        return Batches(
+            data,
+            batch_size=batch_size,
+            seed=recipe.seed,
+            augment=keys.augment,
+            img_size=keys.img_size,
+            mean=keys.mean,
+            std=keys.std,
+            crop_scale=keys.crop_scale,
+            hflip=keys.hflip,
+            interpolation=keys.interpolation,
+            rank=rank,
+            world=world,
+            device=device,
+            workers=recipe.workers,
+        )
+
+    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
         if self.mixup is None:
-            return F.cross_entropy(model(images).float(), labels, label_smoothing=self.smoothing)
+            return F.cross_entropy(model(inputs).float(), targets, label_smoothing=self.smoothing)
         # timm's Mixup draws from numpy's global generator
         np.random.seed(step_generator(self.seed, step, 0, "mixup").initial_seed() % 2**32)
-        images, targets = self.mixup(images, labels)
-        return torch.sum(-targets * F.log_softmax(model(images).float(), -1), -1).mean()
+        inputs, soft = self.mixup(inputs, targets)
+        return torch.sum(-soft * F.log_softmax(model(inputs).float(), -1), -1).mean()
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        data: ImageSource | Packed,
+        facts: Facts,
+        *,
+        batch_size: int = 256,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+    ) -> dict[str, Any]:
+        """As :meth:`measure`, over whole images of a set."""
+        return self.measure(model, images_of(data, facts, batch_size, device, workers))
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
-        """{"top1", "top5"} in percent, {"loss"}, {"images"}, and per-class top-1 of the classes that occur."""
+    def measure(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+        """{"top1", "top5"} in percent, {"loss"}, {"images"}, per-class top-1 of classes that occur, and {"confusion"}.
+
+        ``confusion`` counts images: a row for each true class, a column for each predicted one.
+        """
         model.eval()
-        device = next(model.parameters()).device
-        count = len(self.classes)
-        correct = torch.zeros(count, device=device)
-        seen = torch.zeros(count, device=device)
+        count, device = len(self.classes), next(model.parameters()).device
+        confusion = torch.zeros(count * count, dtype=torch.int64, device=device)
         top5, loss = torch.zeros((), device=device), torch.zeros((), device=device)
         for images, labels in batches:
             images, labels = images.to(device), labels.to(device)
             logits = model(images).float()
             ranked = logits.topk(min(5, count), dim=1).indices
-            hits = ranked == labels[:, None]
-            correct.index_add_(0, labels, hits[:, 0].float())
-            seen.index_add_(0, labels, torch.ones_like(labels, dtype=torch.float))
-            top5 += hits.any(1).sum()
+            confusion.index_add_(0, labels * count + ranked[:, 0], torch.ones_like(labels))
+            top5 += (ranked == labels[:, None]).any(1).sum()
             loss += F.cross_entropy(logits, labels, reduction="sum")
-        total = seen.sum()
-        per_class = (100 * correct / seen).tolist()
+        table = confusion.view(count, count).cpu()
+        seen, right, total = table.sum(1).tolist(), table.diagonal().tolist(), int(table.sum())
         return {
-            "top1": round((100 * correct.sum() / total).item(), 3),
-            "top5": round((100 * top5 / total).item(), 3),
-            "loss": round((loss / total).item(), 5),
-            "images": int(total.item()),
+            "top1": round(100 * sum(right) / total, 3),
+            "top5": round(100 * top5.item() / total, 3),
+            "loss": round(loss.item() / total, 5),
+            "images": total,
             "per_class": {
-                name: round(value, 2)
-                for name, value, n in zip(self.classes, per_class, seen.tolist(), strict=True)
-                if n
+                name: round(100 * hits / n, 2) for name, hits, n in zip(self.classes, right, seen, strict=True) if n
             },
+            "confusion": table.tolist(),
         }
+
+    @torch.no_grad()
+    def predict(
+        self, model: nn.Module, images: ImageSource, facts: Facts, *, top: int, device: torch.device, out: Path | None
+    ) -> list[dict[str, Any]]:
+        """The ``top`` classes of each image with their probabilities."""
+        if out is not None:
+            raise UserError(f"--out {out}: there is nothing to draw for a classifier")
+        rows, model = [], model.eval()
+        for index, (batch, _) in enumerate(images_of(images, facts, 1, device, 0)):
+            best = model(batch).float().softmax(-1)[0].topk(min(top, len(self.classes)))
+            rows += [
+                {"image": images.where(index), "class": self.classes[label], "probability": round(value, 5)}
+                for value, label in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            ]
+        return rows
+
+    def pictures(
+        self,
+        model: nn.Module,
+        data: ImageSource | Packed,
+        facts: Facts,
+        metrics: Mapping[str, Any],
+        out: Path,
+        device: torch.device,
+    ) -> None:
+        """``confusion.png``: for each true class, the share of its images that each class was seen in."""
+        table = np.array(metrics["confusion"], dtype=float)
+        shares = 100 * table / table.sum(1, keepdims=True).clip(1)
+        side = 2.5 + 0.3 * min(len(table), 40)
+        figure = Figure(figsize=(side + 1, side), layout="constrained")
+        axes = figure.add_subplot(xlabel="seen as", ylabel="is", title=f"top-1 {metrics['top1']:.1f} %")
+        figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=100), label="%", shrink=0.7)
+        if len(table) <= 40:
+            axes.set_xticks(range(len(table)), self.classes, rotation=90)
+            axes.set_yticks(range(len(table)), self.classes)
+        with replacing(out / "confusion.png") as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
+            temporary.chmod(0o644)
+
+
+def images_of(
+    data: ImageSource | Packed, facts: Facts, batch_size: int, device: torch.device | str, workers: int
+) -> Iterable[tuple[Tensor, Any]]:
+    """Whole images, normalised as the model wants them, with their labels."""
+    return eval_batches(
+        data,
+        batch_size=batch_size,
+        img_size=facts["img_size"],
+        mean=facts["mean"],
+        std=facts["std"],
+        device=device,
+        workers=workers,
+    )
+
+
+TASK = Classify

@@ -1,4 +1,4 @@
-"""Use a finished model: metrics on a split, classes of single images, feature vectors of a set."""
+"""Use a finished model: metrics on a split, what is seen in single images, feature vectors of a set."""
 
 from __future__ import annotations
 
@@ -8,79 +8,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sweet.data import ImageSource, Packed, eval_batches, normalise, open_images
-from sweet.data.packed import centre_square
+from sweet.data import eval_batches, open_images
 from sweet.errors import UserError
 from sweet.models.store import load_model
-from sweet.tasks import TASKS
 
 from .device import resolve_device, use_plain_attention
-
-
-class Ready:
-    """A stored model on its device, with what is needed to feed it."""
-
-    def __init__(self, folder: Path, device: str, **timm_options: Any) -> None:
-        self.model, self.info = load_model(folder, **timm_options)
-        self.data: dict[str, Any] = self.info["data"]
-        self.device = resolve_device(device)
-        self.model.to(self.device).eval()
-        use_plain_attention(self.model, self.device)
-
-    def classes(self, folder: Path) -> list[str]:
-        classes: list[str] | None = self.data["classes"]
-        if not classes:
-            raise UserError(f"{folder}: has no class names; fine-tune it first (sweet finetune)")
-        return classes
-
-    def batches(self, data: ImageSource | Packed, batch_size: int) -> Any:
-        return eval_batches(
-            data,
-            batch_size=batch_size,
-            img_size=self.data["img_size"],
-            mean=self.data["mean"],
-            std=self.data["std"],
-            device=self.device,
-        )
+from .network import Ready
 
 
 def evaluate(
-    model: Path, task: str, data: str, *, split: str, batch_size: int, device: str, limit: int | None
+    model: Path, task: str | None, data: str, *, split: str, batch_size: int, device: str, limit: int | None
 ) -> dict[str, Any]:
-    """Metrics of a fine-tuned model on a split, in float32. Raises UserError when its classes are not the data's."""
-    if task not in TASKS:
-        raise UserError(f"--task {task}: unknown, expected one of {', '.join(TASKS)}")
+    """Metrics of a fine-tuned model on a split, in float32; ``task`` None is the one that it was trained for.
+
+    Raises UserError when its task or its classes are others.
+    """
     ready = Ready(model, device)
+    if task not in (None, ready.task):
+        raise UserError(f"--task {task}: {model} was trained to {ready.task}")
     images = open_images(data, split)
-    classes = TASKS[task].classes_of(images)
-    if classes != ready.classes(model):
-        raise UserError(
-            f"--data {data}: its {len(classes)} classes are not the {len(ready.data['classes'])} of {model}"
-        )
+    classes = ready.job.classes_of(images)
+    if classes != ready.job.classes:
+        raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(ready.job.classes)} of {model}")
     if limit is not None:
         images = images.select(range(min(limit, len(images))))
-    return TASKS[task](classes).evaluate(ready.model, ready.batches(images, batch_size))
+    return ready.job.evaluate(ready.model, images, ready.facts, batch_size=batch_size, device=ready.device)
 
 
-@torch.no_grad()
-def predict(model: Path, images: list[Path], top: int, device: str) -> list[dict[str, Any]]:
-    """The ``top`` classes of each image file with their probabilities. Raises UserError for an unreadable image."""
+def predict(model: Path, images: list[Path], top: int, device: str, out: Path | None = None) -> list[dict[str, Any]]:
+    """What a model sees in image files, with pictures of it in the folder ``out``; UserError for an unreadable one."""
     from sweet.data.folder import FolderImages
 
     ready = Ready(model, device)
-    classes = ready.classes(model)
     source = FolderImages("IMAGES", "predict", [str(path) for path in images], None, None)
-    rows = []
-    for index, path in enumerate(images):
-        pixels = centre_square(source.decode(index), ready.data["img_size"])
-        batch = normalise(pixels[None].to(ready.device), ready.data["mean"], ready.data["std"])
-        probabilities = ready.model(batch).float().softmax(-1)[0]
-        best = probabilities.topk(min(top, len(classes)))
-        rows += [
-            {"image": str(path), "class": classes[index], "probability": round(value, 5)}
-            for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
-    return rows
+    return ready.job.predict(ready.model, source, ready.facts, top=top, device=ready.device, out=out)
 
 
 @torch.no_grad()
@@ -91,9 +52,14 @@ def embed(model: Path, data: str, out: Path, split: str, batch_size: int, device
 
     from sweet.files import replacing
 
-    ready = Ready(model, device, num_classes=0)
-    images = open_images(data, split)
-    vectors: list[Tensor] = [ready.model(batch).float().cpu() for batch, _ in ready.batches(images, batch_size)]
+    vit, info = load_model(model, num_classes=0)
+    place, facts, images = resolve_device(device), info["data"], open_images(data, split)
+    vit.to(place)
+    use_plain_attention(vit, place)
+    batches = eval_batches(
+        images, batch_size=batch_size, img_size=facts["img_size"], mean=facts["mean"], std=facts["std"], device=place
+    )
+    vectors: list[Tensor] = [vit(batch).float().cpu() for batch, _ in batches]
     features = torch.cat(vectors)
     columns = {"embedding": pa.FixedSizeListArray.from_arrays(features.flatten().numpy(), features.shape[1])}
     if images.labels is not None:

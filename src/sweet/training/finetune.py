@@ -6,22 +6,22 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import nn
 
 from sweet.cards import model_card
-from sweet.data import Batches, ImageSource, Packed, balanced_subset, eval_batches, open_images, packed, shuffled
+from sweet.data import ImageSource, Packed, balanced_subset, open_images, shuffled
 from sweet.errors import UserError
 from sweet.files import TENSORS, write_folder
-from sweet.models.store import load_model, read_config
+from sweet.models.store import read_config
 from sweet.recipe import FinetuneRecipe, dump_recipe
-from sweet.tasks import TASKS
+from sweet.tasks import Task, task_class
 
 from .begin import begin
 from .device import make_accelerator, use_plain_attention
 from .loop import part_size, train
+from .network import start_network
 from .pretrain import data_info
 
 
@@ -43,24 +43,24 @@ def finetune(
         if "metrics" not in before:
             raise UserError(f"--out {out}: holds a model that was not fine-tuned, nothing to resume")
         return dict(before["metrics"], out=str(out), finished_before=True)
-    if task not in TASKS:
-        raise UserError(f"--task {task}: unknown, expected one of {', '.join(TASKS)}")
+    kind = task_class(task)
     if recipe.data.source is None:
         raise UserError("--data: needed, for example --data folder:PATH")
     info = read_config(model, ("model",))
     recipe = with_model_data(recipe, info["data"], model)
     train_images, val_images = open_splits(recipe)
-    classes = TASKS[task].classes_of(train_images)
-    if TASKS[task].classes_of(val_images) != classes:
+    classes = kind.classes_of(train_images)
+    if kind.classes_of(val_images) != classes:
         raise UserError(f"--data {recipe.data.source}: {val_images.split} has other classes than {train_images.split}")
-    vit, info = load_model(model, num_classes=len(classes), drop_path_rate=recipe.drop_path, seed=recipe.seed)
+    job = kind(classes, recipe)
+    facts = data_info(recipe.data, classes)
+    network = start_network(model, job, task, seed=recipe.seed, drop_path=recipe.drop_path)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
-    job = TASKS[task](classes, recipe)
-    train_data, val_data = packed(train_images, recipe.data.img_size), packed(val_images, recipe.data.img_size)
+    train_data, val_data = job.held(train_images, facts), job.held(val_images, facts)
     if accelerator.is_main_process:
         begin(out, recipe, resume=resume)
     finished, metrics = finetune_model(
-        vit, job, train_data, val_data, recipe, accelerator=accelerator, run=out, resume=resume, quiet=quiet
+        network, job, train_data, val_data, recipe, accelerator=accelerator, run=out, resume=resume, quiet=quiet
     )
     summary = {
         "steps": finished.steps,
@@ -74,12 +74,14 @@ def finetune(
     written = dict(
         info,
         task=task,
-        data=data_info(recipe.data, classes),
+        head=job.head.model_dump(),
+        data=facts,
         training=summary,
         metrics=metrics,
     )
     if accelerator.is_main_process:
-        state = {name: value.detach().cpu() for name, value in vit.state_dict().items()}
+        job.pictures(network, val_data, facts, metrics, out / "pictures", accelerator.device)
+        state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
         write_folder(out, (TENSORS["model"], state), written, dump_recipe(recipe), model_card(written))
     accelerator.end_training()
     return dict(metrics, **summary, out=str(out))
@@ -117,8 +119,8 @@ def open_splits(recipe: FinetuneRecipe) -> tuple[ImageSource, ImageSource]:
 
 
 def finetune_model(
-    vit: nn.Module,
-    job: Any,
+    network: nn.Module,
+    job: Task,
     train_data: ImageSource | Packed,
     val_data: ImageSource | Packed,
     recipe: FinetuneRecipe,
@@ -128,37 +130,23 @@ def finetune_model(
     resume: bool = False,
     quiet: bool = True,
 ) -> tuple[Any, dict[str, Any]]:
-    """Train ``vit`` in place and evaluate it; the averaged weights replace its own when ``ema`` is set."""
-    keys = recipe.data
-    batches = Batches(
+    """Train ``network`` in place and evaluate it; the averaged weights replace its own when ``ema`` is set."""
+    batches = job.batches(
         train_data,
+        recipe,
         batch_size=part_size(recipe, recipe.optim.accumulate, accelerator.num_processes),
-        seed=recipe.seed,
-        augment=keys.augment,
-        img_size=keys.img_size,
-        mean=keys.mean,
-        std=keys.std,
-        crop_scale=keys.crop_scale,
-        hflip=keys.hflip,
-        interpolation=keys.interpolation,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         device=accelerator.device,
-        workers=recipe.workers,
     )
-    vit.to(accelerator.device)
-    use_plain_attention(vit, accelerator.device)
-    ema = ModelEmaV3(vit, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-
-    def loss_of(model: nn.Module, images: Tensor, labels: Any, micro: int) -> Tensor:
-        loss: Tensor = job.loss(model, images, labels, micro)
-        return loss
-
+    network.to(accelerator.device)
+    use_plain_attention(network, accelerator.device)
+    ema = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
     finished = train(
-        vit,
-        parameter_groups(vit, recipe),
+        network,
+        parameter_groups(network, recipe),
         batches,
-        loss_of,
+        job.loss,
         keys=recipe,
         optim=recipe.optim,
         accelerator=accelerator,
@@ -168,35 +156,31 @@ def finetune_model(
         ema=ema,
     )
     if ema is not None:
-        vit.load_state_dict(ema.module.state_dict())
+        network.load_state_dict(ema.module.state_dict())
+    facts = data_info(recipe.data, job.classes)
     with accelerator.autocast():
-        metrics = job.evaluate(vit, evaluation(val_data, recipe, accelerator.device))
+        metrics = job.evaluate(network, val_data, facts, device=accelerator.device, workers=recipe.workers)
     return finished, metrics
 
 
-def parameter_groups(vit: Any, recipe: FinetuneRecipe) -> list[dict[str, Any]]:
-    """timm's groups: no decay on vectors, learning rates that fall from the head down by ``layer_decay``."""
+def parameter_groups(network: nn.Module, recipe: FinetuneRecipe) -> list[dict[str, Any]]:
+    """timm's groups: no decay on vectors, learning rates that fall from the head down by ``layer_decay``.
+
+    What a task puts around the ViT learns at the full rate.
+    """
+    vit: Any = getattr(network, "vit", network)
+    inside = {id(parameter) for parameter in vit.parameters()}
+    around = [parameter for parameter in network.parameters() if id(parameter) not in inside]
     if recipe.probe:
         for name, parameter in vit.named_parameters():
             parameter.requires_grad_(name.startswith("head."))
     skip = vit.no_weight_decay() if hasattr(vit, "no_weight_decay") else ()
+    decay = recipe.optim.weight_decay
     groups: list[dict[str, Any]] = param_groups_layer_decay(
-        vit,
-        weight_decay=recipe.optim.weight_decay,
-        no_weight_decay_list=skip,
-        layer_decay=recipe.optim.layer_decay,
+        vit, weight_decay=decay, no_weight_decay_list=skip, layer_decay=recipe.optim.layer_decay
     )
+    for matrices in (True, False):
+        part = [parameter for parameter in around if (parameter.dim() > 1) == matrices and parameter.requires_grad]
+        if part:
+            groups.append({"params": part, "weight_decay": decay if matrices else 0.0})
     return groups
-
-
-def evaluation(data: ImageSource | Packed, recipe: FinetuneRecipe, device: torch.device) -> Any:
-    keys = recipe.data
-    return eval_batches(
-        data,
-        batch_size=256,
-        img_size=keys.img_size,
-        mean=keys.mean,
-        std=keys.std,
-        device=device,
-        workers=recipe.workers,
-    )

@@ -30,7 +30,7 @@ class BatchSource(Protocol):
     @property
     def steps_per_epoch(self) -> int: ...
 
-    def iterate(self, start: int, stop: int) -> Iterator[tuple[Tensor, Any]]: ...
+    def iterate(self, start: int, stop: int) -> Iterator[tuple[Any, Any]]: ...
 
 
 @dataclass
@@ -70,7 +70,7 @@ def train(
     model: nn.Module,
     groups: list[dict[str, Any]],
     batches: BatchSource,
-    loss_of: Callable[[nn.Module, Tensor, Any, int], Tensor],
+    loss_of: Callable[[nn.Module, Any, Any, int], Tensor],
     *,
     keys: TrainKeys,
     optim: OptimKeys,

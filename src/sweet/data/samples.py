@@ -1,0 +1,86 @@
+"""Batches of images whose targets change with them (boxes, masks): made one sample at a time, in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .batches import EpochOrder, ahead, step_generator
+
+Collate = Callable[[list[Any]], tuple[Any, Any]]
+
+
+class Samples:
+    """Shuffled training batches (inputs, targets), a pure function of (seed, step, rank) like :class:`Batches`.
+
+    ``load(index, generator)`` makes one augmented sample on the CPU, drawing only from its generator; ``collate`` joins
+    a list of them. Both run in worker processes. ``batch_size``, ``rank`` and ``world`` as of :class:`EpochOrder`.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        load: Callable[[int, torch.Generator], Any],
+        collate: Collate,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+    ) -> None:
+        self.load, self.collate, self.seed, self.rank = load, collate, seed, rank
+        self.device, self.workers = device, workers
+        self.order = EpochOrder(count, batch_size=batch_size, seed=seed, rank=rank, world=world)
+        self.steps_per_epoch = self.order.steps_per_epoch
+
+    def at(self, step: int) -> tuple[Any, Any]:
+        """The batch of one step, on the device."""
+        inputs, targets = self._make(step)
+        return to_device(inputs, self.device), to_device(targets, self.device)
+
+    def iterate(self, start: int, stop: int) -> Iterator[tuple[Any, Any]]:
+        """The batches ``at(start) .. at(stop - 1)``, made ahead by the workers."""
+        for inputs, targets in ahead(self._make, range(start, stop), self.workers):
+            yield to_device(inputs, self.device), to_device(targets, self.device)
+
+    def _make(self, step: int) -> tuple[Any, Any]:
+        return self.collate(
+            [
+                self.load(index, step_generator(self.seed, step, self.rank, f"augment {place}"))
+                for place, index in enumerate(self.order.indices(step).tolist())
+            ]
+        )
+
+
+def in_order(
+    count: int,
+    load: Callable[[int], Any],
+    collate: Collate,
+    *,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> Iterator[tuple[Any, Any]]:
+    """Every sample once, in order; the last batch may be smaller."""
+
+    def make(start: int) -> tuple[Any, Any]:
+        return collate([load(index) for index in range(start, min(start + batch_size, count))])
+
+    for inputs, targets in ahead(make, range(0, count, batch_size), workers):
+        yield to_device(inputs, device), to_device(targets, device)
+
+
+def to_device(value: Any, device: torch.device | str) -> Any:
+    """Tensors inside lists, tuples and dicts, moved."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: to_device(inner, device) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(to_device(inner, device) for inner in value)
+    return value
