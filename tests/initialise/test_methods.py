@@ -192,6 +192,21 @@ def test_any_start_can_be_conditioned(method: str, family: str, wide: Wide, imag
             assert even.square().mean().sqrt().item() == pytest.approx(0.1, rel=1e-3)
 
 
+def test_noise_replaces_a_share_of_the_energy(wide: Wide, images: ImageSource) -> None:
+    plain, mixed, other, drowned = (
+        make("sweet", wide("eva"), "L6H6", images, **given)
+        for given in ({}, {"noise": 0.3}, {"noise": 0.3, "seed": 1}, {"noise": 1.0, "rms": 0.1})
+    )
+    for name in (n for n in plain if n.startswith("blocks.") and n.endswith(MATRICES)):
+        for old, new, again, lost in zip(*(w[name].chunk(3) for w in (plain, mixed, other, drowned)), strict=True):
+            if "qkv" in name:
+                size = old.square().mean()
+                assert ((new - 0.7**0.5 * old).square().mean() / size).item() == pytest.approx(0.3, rel=0.15)
+                assert not torch.equal(new, again)
+                assert abs(torch.corrcoef(torch.stack([old.flatten(), lost.flatten()]))[0, 1].item()) < 0.15
+                assert lost.square().mean().sqrt().item() == pytest.approx(0.1, rel=1e-3)
+
+
 def test_mistakes_are_one_line(wide: Wide, make_source: Callable[..., StoredSource], images: ImageSource) -> None:
     for method, given, message in (
         ("magic", {}, "--method magic: unknown, expected one of sweet, "),
@@ -204,6 +219,7 @@ def test_mistakes_are_one_line(wide: Wide, make_source: Callable[..., StoredSour
         ("weight_selection", {"rule": "best"}, "rule=best: expected one of uniform, consecutive, random_consistent, "),
         ("sweet", {"order": "prefix", "gains": "rms"}, "gains=rms: the kept energy is known in principal order only"),
         ("random", {"rms": "0"}, "rms=0: should be above 0"),
+        ("random", {"noise": "1.5"}, "noise=1.5: is a share, at most 1"),
         ("sweet", {"flat": "nan"}, "flat=nan: should be a number"),
         ("mimetic", {"alpha_qk": "much"}, "alpha_qk=much: should be a number"),
     ):

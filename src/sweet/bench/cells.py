@@ -25,6 +25,8 @@ def finetune_recipe(protocol: Protocol, arm: Arm, recipe: PretrainRecipe, data: 
     told["seed"] = seed
     if arm.lr is not None:
         told["lr"] = arm.lr
+    if arm.layer_decay is not None:
+        told["optim"] = {"layer_decay": arm.layer_decay}
     told["device"] = recipe.device
     told["data"] |= {
         "source": data,

@@ -69,7 +69,7 @@ def initialise(
         chosen |= {"device": device, "run": run}
     condition = {name: chosen.pop(name) for name in CONDITION if name in chosen}
     weights = _function(method)(source, size, data=data, budget=budget or able.images, seed=seed, **chosen)
-    return conditioned(weights, **condition) if condition else weights
+    return conditioned(weights, seed=seed, **condition) if condition else weights
 
 
 def images_used(method: str, budget: int | None, data: ImageSource | None) -> int:
@@ -95,6 +95,8 @@ def switches(method: str, given: Mapping[str, Any] | None = None) -> dict[str, A
             result[name] = _read(name, value, float)
             if result[name] < 0 or (name == "rms" and result[name] == 0):
                 raise UserError(f"{name}={value}: should be above 0")
+            if name == "noise" and result[name] > 1:
+                raise UserError(f"{name}={value}: is a share, at most 1")
             continue
         if name not in result:
             has = ", ".join(result) or "none"

@@ -2,7 +2,9 @@
 
 An optimiser whose steps do not grow with the weights (Adam) changes large and lopsided matrices little. ``flat`` raises
 the singular values of each block matrix to a power (1: as they are, 0: all equal) and keeps its root mean square;
-``rms`` then sets that. Neither preserves the function. q, k and v, and gate and up, are matrices of their own.
+``noise`` then replaces that share of its energy by random numbers (shrink and perturb: Ash & Adams, "On Warm-Starting
+Neural Network Training", NeurIPS 2020, arXiv 1910.08475); ``rms`` then sets the root mean square. None preserves the
+function. q, k and v, and gate and up, are matrices of their own.
 """
 
 from __future__ import annotations
@@ -14,29 +16,39 @@ from torch import Tensor
 
 from sweet.template.slices import FC1, FC2, MATRICES, QKV
 
-SWITCHES = ("rms", "flat")
+SWITCHES = ("rms", "flat", "noise")
 
 
 def conditioned(
-    weights: Mapping[str, Tensor], *, rms: float | None = None, flat: float | None = None
+    weights: Mapping[str, Tensor],
+    *,
+    rms: float | None = None,
+    flat: float | None = None,
+    noise: float = 0.0,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
-    """A state dict (timm's names) with every matrix of the blocks at other singular values."""
+    """A state dict (timm's names) with every matrix of the blocks conditioned; ``seed`` draws the noise."""
     result = dict(weights)
+    generator = torch.Generator().manual_seed(seed)
     for name, value in weights.items():
         if not name.startswith("blocks.") or not name.endswith(MATRICES):
             continue
         parts = 3 if name.endswith(QKV) else 1
         if name.endswith(FC1):
             parts = value.shape[0] // weights[name.replace(FC1, FC2)].shape[1]
-        result[name] = torch.cat([_matrix(part, rms, flat) for part in value.chunk(parts)])
+        result[name] = torch.cat([_matrix(part, rms, flat, noise, generator) for part in value.chunk(parts)])
     return result
 
 
-def _matrix(matrix: Tensor, rms: float | None, flat: float | None) -> Tensor:
+def _matrix(matrix: Tensor, rms: float | None, flat: float | None, noise: float, generator: torch.Generator) -> Tensor:
     size = matrix.square().mean().sqrt()
     if size == 0:
         return matrix
     if flat is not None:
         u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
         matrix = (u * s**flat) @ vh
-    return matrix * ((size if rms is None else rms) / matrix.square().mean().sqrt())
+        matrix = matrix * (size / matrix.square().mean().sqrt())
+    if noise:
+        drawn = torch.randn(matrix.shape, generator=generator)
+        matrix = (1 - noise) ** 0.5 * matrix + noise**0.5 * size * drawn
+    return matrix if rms is None else matrix * (rms / matrix.square().mean().sqrt())
