@@ -14,7 +14,11 @@ def source_card(info: dict[str, Any], recipe: PretrainRecipe) -> str:
     rows = {
         "learned at": _shape(info["vit"]),
         "constraint": f"{info['constraint']}{ranks}",
-        "objective": f"masked autoencoding, {recipe.mae.mask_ratio:.0%} of the patches masked",
+        "objective": f"masked autoencoding, {recipe.mae.mask_ratio:.0%} of the patches masked"
+        if recipe.objective == "mae"
+        else "labels and a teacher"
+        if recipe.teacher
+        else "labels",
         "images": f"{training['data']} ({training['data_images']:,}); their terms apply to what is made from them",
         "images seen": f"{training['images']:,}",
         "compute": f"{training['pflops']} PFLOP",

@@ -176,7 +176,9 @@ def read(source: str, *, heads: int | None = None) -> tuple[Checkpoint, Order | 
         return Checkpoint(state=state, **about), None
     stored = load_source(path)
     state = source_tensors(replace(stored.source, order=None))
-    return Checkpoint(state=state, mae=stored.mae if stored.source.decoder else None, **about), stored.source.order
+    return Checkpoint(
+        state=state, mae=stored.mae if "pred.weight" in stored.source.decoder else None, **about
+    ), stored.source.order
 
 
 def data_facts(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def heal(stored: StoredSource, images: ImageSource, *, steps: int, lr: float, de
     told = ShortRun(steps, BATCH, lr, warmup=WARMUP, device=device, run=run)
     source, config = stored.source, stored.config
     core = source.core.expanded() if isinstance(source.core, Tucker) else source.core
-    decoder = source.decoder or init_decoder(config, stored.mae, torch.Generator().manual_seed(0))
+    learned = "pred.weight" in source.decoder
+    decoder = source.decoder if learned else init_decoder(config, stored.mae, torch.Generator().manual_seed(0))
     model = MaskedAutoencoder(replace(source, core=core, decoder=decoder), config, stored.mae)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith("blocks.norm"))

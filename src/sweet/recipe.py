@@ -82,6 +82,8 @@ class DataKeys(_Keys):
     hflip: Share = 0.5
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     limit: Count | None = None  # the first N images after the seeded shuffle
+    labels: Count | None = None  # labelled training images, the same number of each class
+    label_seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -96,8 +98,6 @@ class DataKeys(_Keys):
 
 
 class FinetuneDataKeys(DataKeys):
-    labels: Count | None = None  # labelled training images, the same number of each class
-    label_seed: Annotated[int, Field(ge=0)] = 0
     augment: Literal["rrc", "crop", "none"] = "rrc"  # random resized crop, or shift by a few pixels and flip
 
 
@@ -178,6 +178,8 @@ class PretrainRecipe(TrainKeys):
 
     name: str = "custom"
     init_from: str | None = None  # a template folder to continue from
+    objective: Literal["mae", "supervised"] = "mae"
+    teacher: str | None = None  # of objective supervised: a classifier whose answers are learned besides the labels
     data: DataKeys = DataKeys()
     model: ModelKeys
     template: TemplateKeys = TemplateKeys()
@@ -193,6 +195,8 @@ class PretrainRecipe(TrainKeys):
         _check_template(self.model, self.template, self.width)
         _check_depth(self.model, self.depth)
         _check_mae(self.model, self.data, self.mae)
+        if self.objective == "mae" and self.teacher is not None:
+            _refuse("has a meaning only with objective=supervised", "teacher", "objective")
         return self
 
 

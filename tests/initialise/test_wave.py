@@ -127,7 +127,7 @@ def test_what_it_cannot_do_is_said(make: Callable[..., Weights], wide: Wide, ima
         make("eva", "L3H3", -1)
     source = wide("eva", "kronecker")
     blind = replace(source, source=replace(source.source, decoder={}))
-    with pytest.raises(UserError, match="this source has no decoder"):
+    with pytest.raises(UserError, match="this one has no decoder or head"):
         initialise("wave", blind, Size(3, 3, 4), data=images)
     with pytest.raises(UserError, match=r"constraint is none; pretrain one with template\.constraint=kronecker"):
         initialise("wave", wide("eva"), Size(3, 3, 4), data=images)

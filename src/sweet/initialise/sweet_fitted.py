@@ -66,7 +66,7 @@ def initialise(
     template = source.source
     if order == "principal" and template.order is None:
         raise UserError("order=principal: this source has no principal order; use order=prefix")
-    if objective == "mae" and not template.decoder:
+    if objective == "mae" and "pred.weight" not in template.decoder:
         raise UserError("objective=mae: this source has no decoder; use objective=features")
     if objective == "closed" and (train != "x" or order == "prefix" or start != "sliced"):
         raise UserError("objective=closed: solves for X in principal order only; leave out train, order and start")

@@ -4,8 +4,9 @@ A Kronecker source gives its templates, frozen; the target gets scalers of its o
 of a (layer, tile) that the source has start as its copy, those of further tiles from N(0, 1/sqrt(N)) over N templates
 (methods 2.3: start and lr are not public). Of a block that stands for several, what each copy adds to the stream is
 divided by their number. Everything outside the templates is the prefix slice of ``sweet``; so, untrained, a target no
-wider than the source is that of ``sweet`` with order=prefix. The loss is the source's here, masked autoencoding through
-its decoder, whose embedding learns along; the paper distils from a teacher.
+wider than the source is that of ``sweet`` with order=prefix. The loss is the source's: masked autoencoding through its
+decoder, whose embedding learns along; or, of a source that was learned from labels and a teacher as in the paper
+(``objective=supervised``), the distance to that source's own answers, so that no label is looked at here.
 
 Widths are multiples of the source's tile, as in the paper. Switches: ``layers`` first (default) or even; ``steps``,
 ``batch`` and ``lr`` of AdamW without decay, half a cosine to zero.
@@ -31,6 +32,7 @@ from sweet.template.sizes import Size
 from sweet.template.slices import MATRICES, WRITERS, unstack_blocks
 from sweet.template.target import target_layers, target_weights
 from sweet.training.short_run import ShortRun, train_on
+from sweet.training.supervised import class_logits, distance
 
 EMBEDDING = ("decoder.embed.weight", "decoder.embed.bias")
 
@@ -51,7 +53,7 @@ def initialise(
 ) -> dict[str, Tensor]:
     """Weights of any depth and of widths that are whole tiles; needs ``data``. ``steps=0`` is the untrained start.
 
-    Raises UserError for another width, for a source without a decoder and for switches out of range.
+    Raises UserError for another width, for a source without a decoder or head and for switches out of range.
     """
     core = source.source.core
     if data is None or not isinstance(core, Kronecker):
@@ -59,12 +61,17 @@ def initialise(
     if size.width % core.tile:
         raise UserError(f"--method wave: {size} has {size.width} channels, not whole tiles of {core.tile}")
     if not source.source.decoder:
-        raise UserError("--method wave: learns by masked autoencoding, and this source has no decoder")
+        raise UserError("--method wave: learns by its source's objective, and this one has no decoder or head")
     told = ShortRun(steps, batch, lr, device=device, run=run)
     untrained = target_weights(source.source, size.depth, size.width, order="prefix", layers=layers, seed=seed)
     chosen = target_layers(core.depth, size.depth, layers)
     start = replace(core, scalers=target_scalers(core, chosen, size.width // core.tile, seed))
-    model = TiledTarget(start, untrained, source.config.resized(size.depth, size.heads), source.mae)
+    config = source.config.resized(size.depth, size.heads)
+    model: TiledTarget
+    if source.info.get("objective") == "supervised":
+        model = TaughtTarget(start, untrained, config, source)
+    else:
+        model = TiledTarget(start, untrained, config, source.mae)
     train_on(model, data, source, told, budget=budget, seed=seed)
     return {name: value.detach() for name, value in model.weights().items()}
 
@@ -108,3 +115,19 @@ class TiledTarget(nn.Module):
 
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
         return reconstruct(self.weights(), images, noise, self.config, self.mae, self.positions).loss
+
+
+class TaughtTarget(TiledTarget):
+    """The same, with the distance to the answers of the whole source, a classifier, as its loss."""
+
+    def __init__(self, core: Kronecker, weights: Mapping[str, Tensor], config: ViTConfig, source: StoredSource) -> None:
+        super().__init__(core, weights, config, source.mae)
+        size = source.config.size
+        self.source_config = source.config
+        whole = target_weights(source.source, size.depth, size.width, order="prefix", layers="even")
+        self.teacher = as_parameters(whole, learn=False)
+
+    def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = class_logits(as_tensors(self.teacher), images, self.source_config)
+        return distance(class_logits(self.weights(), images, self.config), wanted)

@@ -236,21 +236,29 @@ class MaskedAutoencoder(nn.Module):
         core = core_of(source.core.constraint, cpu(source.core.tensors()), source.depth)
         return replace(source, core=core, blocks=cpu(source.blocks), stem=cpu(source.stem), decoder=cpu(source.decoder))
 
+    @property
+    def whole(self) -> Network:
+        return Network(self.config.depth, self.config.heads, self.config.heads)
+
+    def weights(self, network: Network) -> tuple[Weights, ViTConfig]:
+        """A sub-network's weights, through which gradients flow, and what :func:`encode` has to know of its shape."""
+        config = self.config
+        weights = target_weights(
+            self.source(),
+            network.depth,
+            network.residual * config.head_dim,
+            inner_width=network.inner * config.head_dim,
+            order="prefix",
+            layers="even",
+        )
+        return weights, config.resized(network.depth, config.heads)
+
     def forward(self, images: Tensor, noise: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
         """Mean loss of the sub-networks ``networks``, default the full one."""
-        source, config = self.source(), self.config
-        losses = []
-        for network in networks or [Network(config.depth, config.heads, config.heads)]:
-            w = target_weights(
-                source,
-                network.depth,
-                network.residual * config.head_dim,
-                inner_width=network.inner * config.head_dim,
-                order="prefix",
-                layers="even",
-            )
-            shape = config.resized(network.depth, config.heads)
-            losses.append(reconstruct(w, images, noise, shape, self.mae, self.decoder_positions).loss)
+        losses = [
+            reconstruct(weights, images, noise, config, self.mae, self.decoder_positions).loss
+            for weights, config in map(self.weights, networks or [self.whole])
+        ]
         return torch.stack(losses).mean()
 
 

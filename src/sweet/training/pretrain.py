@@ -41,6 +41,7 @@ from sweet.version import VERSION
 from .begin import begin
 from .device import make_accelerator
 from .loop import part_size, total_steps, train
+from .supervised import SupervisedSource, known_labels, new_head, open_teacher, supervised_image_flops
 
 
 def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -60,6 +61,12 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     images = open_images(recipe.data.source, recipe.data.train_split)
     if recipe.data.limit is not None:
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
+    model: MaskedAutoencoder
+    if recipe.objective == "mae":
+        model, teacher = MaskedAutoencoder(source, config, mae), None
+    else:
+        images, teacher = known_labels(images, recipe), open_teacher(recipe, images.classes)
+        model = SupervisedSource(new_head(source, len(images.classes or ())), config, mae, teacher)
     data = packed(images, config.img_size)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
 
@@ -81,20 +88,23 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         workers=recipe.workers,
     )
     steps = total_steps(recipe, max(1, batches.steps_per_epoch // recipe.optim.accumulate))
-    model = MaskedAutoencoder(source, config, mae)
     if not recipe.model.norm_gain:
         for name, parameter in model.named_parameters():
             if name.startswith(("blocks.norm", "stem.norm")):
                 parameter.requires_grad_(False)
 
-    def loss_of(model: nn.Module, images: Tensor, _: Any, micro: int) -> Tensor:
-        step = micro // recipe.optim.accumulate
+    def loss_of(model: nn.Module, images: Tensor, labels: Any, micro: int) -> Tensor:
+        networks = networks_at(recipe, micro // recipe.optim.accumulate, steps)
+        loss: Tensor
+        if recipe.objective == "supervised":
+            loss = model(images, labels, networks)
+            return loss
         noise = torch.rand(
             len(images),
             config.patches,
             generator=step_generator(recipe.seed, micro, accelerator.process_index, "mask"),
         )
-        loss: Tensor = model(images, noise.to(images.device), networks_at(recipe, step, steps))
+        loss = model(images, noise.to(images.device), networks)
         return loss
 
     if accelerator.is_main_process:
@@ -116,8 +126,11 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     learned.order = compute_order(learned, config, whole, device=accelerator.device)
     learned = absorb(learned)
     rebuild = template_cost_of(recipe, config).rebuild_macs
-    drawn = (networks_at(recipe, step, steps) for step in range(steps))
-    per_image = sum(mae_image_flops(config, mae, *network) for networks in drawn for network in networks) / steps
+    if recipe.objective == "supervised":
+        per_image = supervised_image_flops(config, len(images.classes or ()), teacher)
+    else:
+        drawn = (networks_at(recipe, step, steps) for step in range(steps))
+        per_image = sum(mae_image_flops(config, mae, *network) for networks in drawn for network in networks) / steps
     flops = pretraining_flops(per_image, images=finished.images, steps=finished.steps, rebuild=rebuild)
     summary = {
         "steps": finished.steps,
@@ -139,7 +152,8 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         "sweet": VERSION,
         "kind": kind,
         "vit": config.to_dict(),
-        "mae": asdict(mae),
+        "mae": asdict(mae) if recipe.objective == "mae" else None,
+        "objective": recipe.objective,
         "constraint": constraint,
         "ranks": list(ranks_of(recipe)) if constraint == "tucker" else None,
         "absorbed": learned.order is not None and learned.order.absorbed,
@@ -166,6 +180,8 @@ def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
     stored = load_source(Path(recipe.init_from))
     if stored.config != config:
         raise UserError(f"init_from={recipe.init_from}: its encoder is {stored.config}, the recipe says {config}")
+    if recipe.objective == "supervised":
+        return stored.source
     if not stored.source.decoder:  # a converted checkpoint
         stored.source.decoder = init_decoder(config, mae, torch.Generator().manual_seed(recipe.seed))
     elif stored.mae != mae:

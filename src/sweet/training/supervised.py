@@ -1,0 +1,121 @@
+"""Learn a source by labels and a teacher instead of masked patches: how WAVE's templates are learned (methods 2.2).
+
+The loss of an image is KL(teacher, student) over the classes, and cross-entropy where its label is known. What reads
+the features, elsewhere the decoder's embedding, is the classifier's head here, and is sliced and rotated like that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sweet.data import ImageSource, balanced_subset
+from sweet.errors import UserError
+from sweet.models.config import MaeConfig, ViTConfig
+from sweet.models.forward import Weights, encode, linear, patchify
+from sweet.models.mae import MaskedAutoencoder
+from sweet.recipe import PretrainRecipe
+from sweet.template.networks import Network
+from sweet.template.sizes import cost
+from sweet.template.target import Source
+
+from .network import Ready
+
+UNKNOWN = -1  # the label of an image that is learned from the teacher alone
+
+
+def class_logits(weights: Weights, images: Tensor, config: ViTConfig) -> Tensor:
+    """(B, C, H, W) -> (B, classes): the head on the mean of the patch tokens, as a built model pools them."""
+    tokens = encode(weights, patchify(images, config.patch_size), config)
+    return linear(tokens[:, 1:].mean(1), weights, "decoder.embed").float()
+
+
+def distance(logits: Tensor, wanted: Tensor) -> Tensor:
+    """KL(softmax of ``wanted``, softmax of ``logits``), the mean over a batch (B, classes)."""
+    return F.kl_div(logits.log_softmax(-1), wanted.log_softmax(-1), reduction="batchmean", log_target=True)
+
+
+def new_head(source: Source, classes: int) -> Source:
+    """The source with a classifier's head, zero, in place of a decoder."""
+    source.decoder = {"embed.weight": torch.zeros(classes, source.width), "embed.bias": torch.zeros(classes)}
+    return source
+
+
+def known_labels(images: ImageSource, recipe: PretrainRecipe) -> ImageSource:
+    """The images with the labels that may be learned from (``data.labels`` of them, all by default).
+
+    Raises UserError where they have none.
+    """
+    if images.labels is None:
+        raise UserError(f"objective=supervised: {recipe.data.source} has no class labels")
+    whole = images.select(range(len(images)))
+    if recipe.data.labels is not None:
+        known = set(balanced_subset(images.labels, recipe.data.labels, recipe.data.label_seed))
+        whole.labels = [label if index in known else UNKNOWN for index, label in enumerate(images.labels)]
+    return whole
+
+
+def open_teacher(recipe: PretrainRecipe, classes: Sequence[str] | None) -> nn.Module | None:
+    """The frozen classifier that ``teacher`` names, or None. Raises UserError where it knows other classes."""
+    if recipe.teacher is None:
+        return None
+    ready = Ready(Path(recipe.teacher), "cpu")
+    if ready.task != "classify" or ready.job.classes != list(classes or ()):
+        raise UserError(f"teacher={recipe.teacher}: does not tell the classes of {recipe.data.source} apart")
+    if ready.facts["img_size"] != recipe.data.img_size:
+        raise UserError(f"teacher={recipe.teacher}: takes {ready.facts['img_size']} px, not {recipe.data.img_size}")
+    return ready.model.requires_grad_(False)
+
+
+class SupervisedSource(MaskedAutoencoder):
+    """A source whose tensors are parameters; its forward is the supervised loss of one or more sub-networks.
+
+    Images (B, C, H, W), labels (B,) with :data:`UNKNOWN` where none is known. Without a teacher there is only the
+    cross-entropy.
+    """
+
+    def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig, teacher: nn.Module | None) -> None:
+        super().__init__(source, config, mae)
+        self.teacher = [] if teacher is None else [teacher]  # in a list: no part of what is trained and saved
+
+    def forward(self, images: Tensor, labels: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
+        wanted = self.taught(images)
+        losses = []
+        for weights, config in map(self.weights, networks or [self.whole]):
+            logits = class_logits(weights, images, config)
+            loss = F.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum") / len(labels)
+            losses.append(loss if wanted is None else loss + distance(logits, wanted))
+        return torch.stack(losses).mean()
+
+    @torch.no_grad()
+    def taught(self, images: Tensor) -> Tensor | None:
+        for teacher in self.teacher:
+            logits: Tensor = teacher.to(images.device).eval()(images)
+            return logits.float()
+        return None
+
+
+def supervised_image_flops(config: ViTConfig, classes: int, teacher: nn.Module | None) -> float:
+    """FLOPs of one image such that three times as many train on it: forward of the source, and of the teacher once."""
+
+    def forward(shape: ViTConfig) -> int:
+        return cost(
+            shape.size,
+            mlp=shape.mlp,
+            norm=shape.norm,
+            img_size=shape.img_size,
+            patch_size=shape.patch_size,
+            in_chans=shape.in_chans,
+            num_classes=classes,
+        ).flops(attention=True)
+
+    if teacher is None:
+        return forward(config)
+    vit: Any = teacher
+    depth, heads = len(vit.blocks), vit.embed_dim // config.head_dim
+    return forward(config) + forward(config.resized(depth, heads)) / 3
