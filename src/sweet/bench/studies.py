@@ -19,6 +19,8 @@ FULL_RANKS = ["template.ranks=[96,128,128]"]
 STUDY_SOURCES: dict[str, Recipe] = {
     **{f"dense{lr}": [DENSE, f"lr={lr}e-3"] for lr in (1, 2, 4, 8)},
     **{f"tucker{lr}": [f"lr={lr}e-3"] for lr in (1, 2, 4)},
+    "dense1-decay": [DENSE, "lr=1e-3", "optim.weight_decay=0.5"],
+    "own": [DENSE, "lr=1e-3", "model.depth=4", "model.heads=4"],  # L4H4 learned at its own size for as long
     "slow4": ["lr=4e-3", "template.lr_u=0.1", "template.lr_v=0.1"],
     "full4": ["lr=4e-3", "template.lr_u=0.1", "template.lr_v=0.1", *FULL_RANKS],
     "few4": ["lr=4e-3", "template.lr_u=0.1", "template.lr_v=0.1", "template.ranks=[32,128,128]"],
