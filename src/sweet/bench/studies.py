@@ -11,7 +11,7 @@ from dataclasses import replace
 from .arms import Arm, Converted, Recipe, Rotated
 
 DENSE = "template.constraint=none"
-FINETUNE = {"@1": 1e-3, "@2": None, "@4": 4e-3}  # None: the table's own 2e-3
+FINETUNE = {"@1": 1e-3, "@2": None, "@4": 4e-3, "@8": 8e-3}  # None: the table's own 2e-3
 
 FULL_RANKS = ["template.ranks=[96,128,128]"]
 
@@ -64,6 +64,7 @@ for name in ("random", "dense1.principal", "dense1.prefix", "tucker1.principal")
     for noise in (0.1, 0.3, 0.5):
         ARMS[f"{name}.noise{noise:g}"] = replace(ARMS[name], switches=dict(ARMS[name].switches) | {"noise": noise})
     ARMS[f"{name}.first"] = replace(ARMS[name], switches=dict(ARMS[name].switches) | {"layers": "first"})
-    ARMS[f"{name}.decay0.75"] = replace(ARMS[name], layer_decay=0.75)
+    for decay in (0.5, 0.65, 0.75):
+        ARMS[f"{name}.decay{decay:g}"] = replace(ARMS[name], layer_decay=decay)
 del ARMS["random.first"]
 STUDY_ARMS = {f"{name}{at}": replace(arm, lr=lr) for name, arm in ARMS.items() for at, lr in FINETUNE.items()}
