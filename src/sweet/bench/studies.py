@@ -60,7 +60,7 @@ ARMS |= {
     for name in ("random", "dense2.principal", "dense4.principal", "slow4.principal", "tucker2.principal")
     for given in ({"rms": 0.05}, {"rms": 0.07}, {"rms": 0.1}, {"flat": 0.5, "rms": 0.07}, {"flat": 0.0, "rms": 0.07})
 }
-for name in ("random", "dense1.principal", "dense1.prefix", "tucker1.principal"):
+for name in ("random", "dense1.principal", "dense1.prefix", "own.prefix", "tucker1.principal"):
     for noise in (0.1, 0.3, 0.5):
         ARMS[f"{name}.noise{noise:g}"] = replace(ARMS[name], switches=dict(ARMS[name].switches) | {"noise": noise})
     ARMS[f"{name}.first"] = replace(ARMS[name], switches=dict(ARMS[name].switches) | {"layers": "first"})
