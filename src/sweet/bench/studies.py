@@ -21,6 +21,7 @@ STUDY_SOURCES: dict[str, Recipe] = {
     **{f"tucker{lr}": [f"lr={lr}e-3"] for lr in (1, 2, 4)},
     "dense1-decay": [DENSE, "lr=1e-3", "optim.weight_decay=0.5"],
     "own": [DENSE, "lr=1e-3", "model.depth=4", "model.heads=4"],  # L4H4 learned at its own size for as long
+    "full1": ["lr=1e-3", *FULL_RANKS],
     "slow4": ["lr=4e-3", "template.lr_u=0.1", "template.lr_v=0.1"],
     "full4": ["lr=4e-3", "template.lr_u=0.1", "template.lr_v=0.1", *FULL_RANKS],
     "few4": ["lr=4e-3", "template.lr_u=0.1", "template.lr_v=0.1", "template.ranks=[32,128,128]"],
@@ -60,7 +61,7 @@ ARMS |= {
     for name in ("random", "dense2.principal", "dense4.principal", "slow4.principal", "tucker2.principal")
     for given in ({"rms": 0.05}, {"rms": 0.07}, {"rms": 0.1}, {"flat": 0.5, "rms": 0.07}, {"flat": 0.0, "rms": 0.07})
 }
-for name in ("random", "dense1.principal", "dense1.prefix", "own.prefix", "tucker1.principal"):
+for name in ("random", "dense1.principal", "dense1.prefix", "own.prefix", "tucker1.principal", "full1.principal"):
     for noise in (0.1, 0.3, 0.5):
         ARMS[f"{name}.noise{noise:g}"] = replace(ARMS[name], switches=dict(ARMS[name].switches) | {"noise": noise})
     ARMS[f"{name}.first"] = replace(ARMS[name], switches=dict(ARMS[name].switches) | {"layers": "first"})
