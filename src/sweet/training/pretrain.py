@@ -17,6 +17,7 @@ from sweet.data import (
     ImageSource,
     Packed,
     eval_batches,
+    onto,
     open_images,
     packed,
     shuffled,
@@ -94,7 +95,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
             config.patches,
             generator=step_generator(recipe.seed, micro, accelerator.process_index, "mask"),
         )
-        loss: Tensor = model(images, noise.to(images.device), networks_at(recipe, step, steps))
+        loss: Tensor = model(images, onto(noise, images.device), networks_at(recipe, step, steps))
         return loss
 
     if accelerator.is_main_process:
