@@ -139,7 +139,7 @@ def test_a_fair_table_is_let_through(tmp_path: Path) -> None:
     ("change", "line"),
     [
         ({}, "source b took 1.06 PFLOPs, 6.0 % more than a with 1"),
-        ({"source": "c"}, "source c: what its pre-training took is not told"),
+        ({"source": "c"}, "source c: the FLOPs of its pre-training are not told"),
         ({"n_train": 11}, "L1H1: n_train of sweet is 10, of dmae 11"),
         ({"test_images": 4}, "L1H1: dmae is tested on 4 of 5 images"),
         ({"recipe": {"epochs": 2, "lr": 1}}, "L1H1: sweet is fine-tuned by another recipe than dmae"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import time
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
@@ -98,8 +99,7 @@ def test_a_lock_has_one_holder_and_ends_with_it(tmp_path: Path, processes: ForkS
         with pytest.raises(Busy), holding(lock):
             pass
     assert not held(lock)
-    owner = processes.Process(target=hold_for_ever, args=(lock,))
-    owner.start()
+    owner = holder(processes, lock)
     while not (lock.exists() and lock.read_text().strip() == str(owner.pid)):
         assert owner.is_alive()
         time.sleep(0.02)
@@ -110,16 +110,18 @@ def test_a_lock_has_one_holder_and_ends_with_it(tmp_path: Path, processes: ForkS
         pass
 
 
-def hold_for_ever(lock: Path) -> None:
-    with holding(lock):
-        time.sleep(600)
+def holder(processes: ForkServerContext, lock: Path) -> Any:
+    """A process that holds a lock until it is killed."""
+    script = str(Path(__file__).with_name("lock_process.py"))
+    process = processes.Process(target=runpy.run_path, args=(script, {"LOCK": lock}))
+    process.start()
+    return process
 
 
 def test_what_another_bench_does_is_waited_for(tmp_path: Path, processes: ForkServerContext) -> None:
     """And the rest goes on meanwhile."""
     taken, free = job("taken", tmp_path), job("free", tmp_path)
-    owner = processes.Process(target=hold_for_ever, args=(taken.lock,))
-    owner.start()
+    owner = holder(processes, taken.lock)
     while not held(taken.lock):
         time.sleep(0.02)
 

@@ -13,7 +13,8 @@ from sweet.data import Batches, open_images, pack
 from sweet.models.mae import MaskedAutoencoder
 from sweet.models.store import load_model, load_source
 from sweet.recipe import FinetuneRecipe, PretrainRecipe
-from sweet.training import finetune, pretrain
+from sweet.training.finetune import finetune
+from sweet.training.pretrain import pretrain
 
 AUGMENTS = ("rrc", "crop", "none")
 
@@ -34,7 +35,10 @@ def test_a_batch_is_made_on_the_device(augment: str) -> None:
 
 
 @pytest.mark.parametrize("constraint", ["template", "dense"])
-def test_pre_training_asks_for_no_number(constraint: str, request: pytest.FixtureRequest) -> None:
+def test_pre_training_asks_for_no_number(
+    constraint: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)  # it does not know this device
     stored = load_source(request.getfixturevalue(constraint))
     model = MaskedAutoencoder(stored.source, stored.config, stored.mae).to("meta")
     images, _ = batches("rrc", "meta").at(0)
@@ -53,11 +57,13 @@ class Enough(Exception):
     pass
 
 
-class Watched(Batches):
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """From the fourth batch on a synchronisation is an error, and the ninth is the last."""
+    whole = Batches.iterate
 
-    def iterate(self, start: int, stop: int) -> Iterator[Any]:
-        for step, batch in enumerate(super().iterate(start, stop)):
+    def iterate(self: Batches, start: int, stop: int) -> Iterator[Any]:
+        for step, batch in enumerate(whole(self, start, stop)):
             if step == 3:
                 torch.cuda.set_sync_debug_mode("error")
             if step == 8:
@@ -65,34 +71,26 @@ class Watched(Batches):
                 raise Enough
             yield batch
 
+    monkeypatch.setattr(Batches, "iterate", iterate)
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("constraint", ["tucker", "none", "linear", "kronecker"])
 def test_no_step_of_pre_training_waits(
-    tmp_path: Path, tiny: Callable[..., PretrainRecipe], constraint: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: Callable[..., PretrainRecipe], constraint: str, watched: None
 ) -> None:
-    monkeypatch.setattr(pretrain, "Batches", Watched)
     recipe = tiny("device=cuda", "max_steps=1000", "checkpoint_every=1000", f"template.constraint={constraint}")
-    try:
-        with pytest.raises(Enough):
-            pretrain.pretrain(recipe, tmp_path / "run", quiet=True)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with pytest.raises(Enough):
+        pretrain(recipe, tmp_path / "run", quiet=True)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("augment", AUGMENTS)
 def test_no_step_of_fine_tuning_waits(
-    tmp_path: Path,
-    model: Path,
-    tiny_finetune: Callable[..., FinetuneRecipe],
-    augment: str,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, model: Path, tiny_finetune: Callable[..., FinetuneRecipe], augment: str, watched: None
 ) -> None:
-    monkeypatch.setattr(finetune, "Batches", Watched)
     recipe = tiny_finetune("device=cuda", "max_steps=1000", "checkpoint_every=1000", f"data.augment={augment}")
-    try:
-        with pytest.raises(Enough):
-            finetune.finetune(model, recipe, tmp_path / "run", quiet=True)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with pytest.raises(Enough):
+        finetune(model, recipe, tmp_path / "run", quiet=True)

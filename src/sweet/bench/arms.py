@@ -15,6 +15,7 @@ class Arm:
     source: str | None = None  # a key of Protocol.sources
     switches: Mapping[str, Any] = field(default_factory=dict)  # a table has one rule for layers, unless an arm says so
     lr: float | None = None  # of fine-tuning, where a sweep of the method found another than the table's
+    layer_decay: float | None = None  # likewise
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ def finetune_recipe(told: Protocol, cell: Cell, recipe: PretrainRecipe, data: st
     given |= {"seed": cell.seed, "device": recipe.device}
     if arm.lr is not None:
         given["lr"] = arm.lr
+    if arm.layer_decay is not None:
+        given = over(given, {"optim": {"layer_decay": arm.layer_decay}})
     given["data"] |= {
         "source": data,
         "img_size": recipe.data.img_size,

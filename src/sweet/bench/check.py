@@ -43,7 +43,7 @@ def violations(out: Path, table: Path) -> Iterator[str]:
 def _budgets(used: set[str], sources: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Equal FLOPs, what each source is made from included."""
     known = {name: sources[name]["pflops"] for name in sorted(used) if "pflops" in sources.get(name, {})}
-    yield from (f"source {name}: what its pre-training took is not told" for name in sorted(used - known.keys()))
+    yield from (f"source {name}: the FLOPs of its pre-training are not told" for name in sorted(used - known.keys()))
     least = min(known, key=lambda name: known[name], default="")
     for name, pflops in known.items():
         if pflops > known[least] * (1 + TOLERANCE):

@@ -78,7 +78,8 @@ def work(
         outcome.failed[job.name] = why
         note(f"FAILED {job.name}: {why}")
         for other in [other for other in waiting.values() if job.name in other.needs]:
-            fail(waiting.pop(other.name), f"{job.name} failed")
+            if waiting.pop(other.name, None):
+                fail(other, f"{job.name} failed")
 
     try:
         while not late() or running:

@@ -55,7 +55,8 @@ def start_of(told: Protocol, cell: Cell, stored: Any, source: Path, data: str, d
     folder = start_folder(told, cell, source, data)
     if folder is None:
         return _initialise(told, cell, stored, data, device, None)
-    return read_tensors(folder / "weights.safetensors"), read_json(folder / "start.json")
+    took = make_start(told, cell, source, data, device)  # made already, unless another bench was done with it
+    return read_tensors(folder / "weights.safetensors"), took
 
 
 def _initialise(told: Protocol, cell: Cell, stored: Any, data: str, device: str, run: Path | None) -> Start:

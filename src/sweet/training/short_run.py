@@ -17,7 +17,7 @@ from sweet.recipe import OptimKeys, TrainKeys
 from .device import make_accelerator
 from .loop import train
 
-CHECKPOINT = 200  # steps
+CHECKPOINT = 100  # steps
 
 
 @dataclass(frozen=True)
