@@ -51,7 +51,7 @@ def picture(
                 continue
             values = list(seeds_of(cells[arm, size], metric.key).values())
             x = j - 0.4 + (i + 0.5) * step
-            colour = COLOURS.get(arm, "#555555")
+            colour = COLOURS.get(arm, f"C{i}")
             axes.bar(x, mean_and_spread(values)[0], 0.9 * step, color=colour, label=arm if j == 0 else None)
             axes.plot([x] * len(values), values, ".", color="black", markersize=4)
     chance = next((cell["chance_top1"] for cell in cells.values() if "chance_top1" in cell), None)

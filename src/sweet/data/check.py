@@ -157,8 +157,8 @@ def _write_shard(file: Path, images: ImageSource, rows: range, img_size: int) ->
         features["label"] = {"names": images.classes, "_type": "ClassLabel"}
         fields.append(pa.field("label", pa.int64()))
     schema = pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
-    # No compression: PNG is compressed already.
-    with replacing(file) as temporary, pq.ParquetWriter(temporary, schema, compression="none") as writer:
+    # Images are compressed already, but small JPEG files are a third tables, and those are alike.
+    with replacing(file) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for first in range(rows.start, rows.stop, ROW_GROUP_IMAGES):
             group = range(first, min(first + ROW_GROUP_IMAGES, rows.stop))
             columns: dict[str, list[Any]] = {"image": [_encoded(images, index, img_size) for index in group]}
