@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from sweet.cli import app
 from sweet.errors import UserError
+from sweet.files import write_json
 from sweet.version import VERSION
 
 HEAVY = {"torch", "timm", "torchvision", "datasets", "pyarrow", "accelerate", "matplotlib", "numpy"}
@@ -202,6 +203,23 @@ def test_bench_lists_are_split(tmp_path: Path, spy: Callable) -> None:
     (names, options) = calls[0]
     assert names == ("table1",)
     assert (options["methods"], options["sizes"], options["seeds"]) == (["sweet", "random"], ["L3H6"], 2)
+
+
+def test_bench_plans_without_a_folder_or_images() -> None:
+    result = run("bench", "table1", "--protocol", "paper", "--dry-run", "--json")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["recipe"], told["cells"]) == ("vit_b16_in1k", 78)
+    assert max(row["against_the_least"] for row in told["sources"]) < 1.05
+
+
+def test_a_folder_of_unfair_results_is_refused(tmp_path: Path) -> None:
+    for arm, source in (("sweet", "a"), ("dmae", "b")):
+        cell = {"arm": arm, "size": "L1H1", "source": source, "test_images": 5, "runs": [{"seed": 0, "top1": 1.0}]}
+        write_json(tmp_path / "micro" / "table1" / f"classify-{arm}-L1H1.json", cell)
+    result = run("bench", "check", "--out", tmp_path, "--json")
+    assert result.exit_code == 2
+    assert len(json.loads(result.stdout)["violations"]) == 2  # nobody says what the sources took
 
 
 def test_predict_prints_a_table(tmp_path: Path, spy: Callable) -> None:

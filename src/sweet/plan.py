@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise, product
 from typing import Any
 
 from sweet.files import TENSORS
@@ -76,6 +77,50 @@ def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[d
 
 def bench_sizes(head_dim: int) -> list[Size]:
     return [Size.parse(text, head_dim) for text in ("L3H12", "L6H12", "L6H6", "L12H6", "L12H3")]
+
+
+def pretraining_cost(recipe: PretrainRecipe, images: int) -> float:
+    """FLOPs of a pre-training on a set of ``images``; of widths and depths that it draws, the expectation."""
+    config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
+    images = min(images, recipe.data.limit or images)
+    steps = max(1, round(recipe.epochs * max(1, images // recipe.batch_size)))
+    steps = min(steps, recipe.max_steps or steps)
+    per_image = sum(share * mae_image_flops(config, mae, *one) for one, share in expected_networks(recipe).items())
+    rebuild = template_cost_of(recipe, config).rebuild_macs
+    return pretraining_flops(per_image, images=steps * recipe.batch_size, steps=steps, rebuild=rebuild)
+
+
+def expected_networks(recipe: PretrainRecipe) -> dict[tuple[int, int, int], float]:
+    """{(blocks, residual heads, inner heads): how often a step computes it}, over a whole training.
+
+    The distribution that :mod:`sweet.template.networks` draws from.
+    """
+    width, depth, heads, blocks = recipe.width, recipe.depth, recipe.model.heads, recipe.model.depth
+    sides = _drawn(heads, width.min_heads, width.full_probability)
+    middle = _drawn(heads, width.min_heads, 0.0)
+    modes: dict[str, dict[tuple[int, int], float]] = {
+        "none": {(heads, heads): 1.0},
+        "independent": {(a, b): sides[a] * sides[b] for a, b in product(sides, sides)},
+        "shared": {(a, a): share for a, share in sides.items()},
+        "sandwich": {(a, a): share + (a == heads) + (a == min(middle)) for a, share in middle.items()},
+    }
+    depths = _drawn(blocks, depth.min_blocks, depth.full_probability) if depth.mode == "even" else {blocks: 1.0}
+    result: dict[tuple[int, int, int], float] = {}
+    # both set in at a share of the training, each its own
+    edges = sorted({0.0, width.start, depth.start, 1.0})
+    for begin, end in pairwise(edges):
+        widths = modes[width.mode if begin >= width.start else "none"]
+        for (count, share), ((a, b), other) in product(
+            (depths if begin >= depth.start else {blocks: 1.0}).items(), widths.items()
+        ):
+            result[count, a, b] = result.get((count, a, b), 0.0) + (end - begin) * share * other
+    return result
+
+
+def _drawn(full: int, low: int, full_probability: float) -> dict[int, float]:
+    """Full with a probability, otherwise uniform on low..full."""
+    values = range(min(low, full), full + 1)
+    return {v: (1 - full_probability) / len(values) + full_probability * (v == full) for v in values}
 
 
 def plan(recipe: PretrainRecipe) -> dict[str, Any]:

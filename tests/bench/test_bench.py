@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import runpy
 import shutil
+import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -14,11 +15,15 @@ from typing import Any
 
 import pytest
 
-from sweet.bench import run, table
+from sweet.bench import run, schedule
 from sweet.bench.arms import Arm, Converted, arms
-from sweet.bench.protocols import PROTOCOLS, Protocol
+from sweet.bench.protocols import PROTOCOLS, Protocol, Trial
+from sweet.bench.sources import cache_folder, source_folder
 from sweet.errors import UserError
 from sweet.files import read_json, sha256, write_json
+from sweet.recipe import PretrainRecipe
+from sweet.training import pretrain
+from sweet.training.checkpoint import steps_of
 
 TINY = Protocol(
     name="tiny",
@@ -40,8 +45,8 @@ TINY = Protocol(
 def tiny_protocol(processes: ForkServerContext) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROTOCOLS, ("tiny", "micro"), TINY)
-        patch.setattr(table.multiprocessing, "get_context", lambda _: processes)
-        patch.setattr(table.os, "cpu_count", lambda: 1)  # so small a step is slower with two threads
+        patch.setattr(schedule.multiprocessing, "get_context", lambda _: processes)
+        patch.setattr(schedule, "cores", lambda: 1)  # so small a step is slower with two threads
         yield
 
 
@@ -85,7 +90,9 @@ def test_every_cell_is_measured(measured: tuple[Path, dict[str, Any]]) -> None:
     for one in cell["runs"]:  # two runs of one cell may come from two machines and two commits
         assert one["init_mae_loss"] > 0 and 0 <= one["init_knn"] <= 100 and one["init_images"] == 0
         assert one["environment"]["threads"] == 1 and "commit" in one
+        assert [step for step, _ in one["curve"]] == [1, 2, 3] and one["curve"][-1][1] > 0
     assert not {"commit", "environment"} & cell.keys()
+    assert not list((cache_folder() / "cells").glob("*"))  # what is written down is not kept twice
     random = read_json(out / "tiny" / "tiny" / "classify-random-L1H1.json")
     assert [one["init_mae_loss"] for one in random["runs"]] == [None, None]  # it brings no decoder
     assert {path.name for path in (out / "tiny" / "sources").iterdir()} == {"dense.json", "template.json"}
@@ -126,15 +133,23 @@ def test_a_part_can_be_asked_for(measured: tuple[Path, dict[str, Any]], tmp_path
 
 
 def test_only_sources_that_are_needed_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learned: list[str] = []
-    monkeypatch.setattr(table, "_learn_sources", lambda _, needed, *__: learned.extend(needed))
-    monkeypatch.setattr(table, "source_facts", lambda *_: {})
+    asked: list[str] = []
+
+    def note(jobs: list[schedule.Job], *_: Any, **__: Any) -> schedule.Outcome:
+        asked.extend(f"{job.name} after {', '.join(job.needs) or 'nothing'}" for job in jobs)
+        return schedule.Outcome()
+
+    monkeypatch.setenv("SWEET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sweet.bench.table.work", note)
     broken = replace(TINY, sources=TINY.sources | {"linear": ["template.constraint=unheard_of"]})
     monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), broken)
-    for methods, needed in ((["weight_selection"], ["dense"]), (["sweet", "random"], ["template"])):
-        run("tiny", protocol="micro", out=tmp_path, methods=methods, max_minutes=0, device="cpu", quiet=True)
-        assert learned == needed
-        learned.clear()
+    for methods, needed in ((["weight_selection"], "dense"), (["sweet", "random"], "template")):
+        run("tiny", protocol="micro", out=tmp_path, methods=methods, sizes=["L1H1"], seeds=1, device="cpu", quiet=True)
+        assert asked == [
+            f"source {needed} after nothing",
+            *(f"{method} L1H1 seed 0 after source {needed}" for method in methods),
+        ]
+        asked.clear()
 
 
 def test_runs_of_another_table_are_taken_over(
@@ -181,25 +196,27 @@ def test_no_time_left(tmp_path: Path) -> None:
 
 
 def test_a_failed_cell_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = arms("weight_selection", "random") | {
+        "sweet": Arm("sweet", "template", {"gains": "rms", "order": "prefix"})
+    }
+    monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), replace(TINY, sizes=("L1H1",), arms=wrong, seeds=1))
+    summary = run("tiny", protocol="micro", out=tmp_path, workers=1, device="cpu", quiet=True)
+    assert (summary["measured"], summary["open"]) == (2, 0)
+    [failed] = summary["failed"]
+    assert failed.startswith("sweet L1H1 seed 0: UserError: gains=rms: ")
+    assert not (tmp_path / "tiny" / "tiny" / "classify-sweet-L1H1.json").exists()
+
+
+def test_what_a_method_cannot_do_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     larger = replace(TINY, sizes=("L3H2",), arms=arms("weight_selection", "random"), seeds=1)
     monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), larger)
     summary = run("tiny", protocol="micro", out=tmp_path, workers=1, device="cpu", quiet=True)
-    assert summary["measured"] == 1
-    [failed] = summary["failed"]
-    assert failed.startswith("weight_selection L3H2 seed 0: UserError: ") and "larger than the source" in failed
-    assert not (tmp_path / "tiny" / "tiny" / "classify-weight_selection-L3H2.json").exists()
+    assert (summary["measured"], summary["open"], summary["failed"]) == (1, 0, [])
 
 
 def test_killed_it_goes_on(processes: ForkServerContext, measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     told = {"protocol": TINY, "out": tmp_path, "workers": 1}
-    script = str(Path(__file__).with_name("bench_process.py"))
-
-    def start() -> Any:
-        process = processes.Process(target=runpy.run_path, args=(script, {"JOB": told}))
-        process.start()
-        return process
-
-    process = start()
+    process = started(processes, told)
     await_that(lambda: len(numbers(tmp_path)) >= 2, process.is_alive)
     workers = children(process.pid)
     process.kill()
@@ -208,13 +225,21 @@ def test_killed_it_goes_on(processes: ForkServerContext, measured: tuple[Path, d
     kept = {path.name: read_json(path)["runs"] for path in (tmp_path / "tiny" / "tiny").glob("*.json")}
     assert 2 <= len(numbers(tmp_path)) < 12
 
-    again = start()
+    again = started(processes, told)
     again.join(120)
     assert again.exitcode == 0
     for name, runs in kept.items():
         now = read_json(tmp_path / "tiny" / "tiny" / name)["runs"]
         assert [one for one in now if one in runs] == runs  # with its seconds: not measured again
     assert numbers(tmp_path) == numbers(measured[0])
+
+
+def started(processes: ForkServerContext, told: dict[str, Any]) -> Any:
+    """A bench in a process of its own."""
+    script = str(Path(__file__).with_name("bench_process.py"))
+    process = processes.Process(target=runpy.run_path, args=(script, {"JOB": told}))
+    process.start()
+    return process
 
 
 def await_that(condition: Any, still: Any = lambda: True, seconds: float = 60) -> None:
@@ -258,21 +283,6 @@ def test_what_is_asked_for_is_checked_first(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_protocols_are_consistent() -> None:
-    for (name, protocol), told in PROTOCOLS.items():
-        assert {arm.source for arm in told.arms.values()} - {None} <= set(told.sources), name
-        folders = {table.source_folder(told, source, "shapes:") for source in told.sources}
-        assert len(folders) == len(told.sources), name
-        for arm in told.arms.values():
-            table.switches_of(arm, told.layers)  # raises for an unknown method or switch
-        assert all((other, protocol) in PROTOCOLS for other in told.borrows)
-        learned = table.source_recipe(told, next(iter(told.sources)), "shapes:")
-        arm = Arm("random", lr=0.25)
-        assert table.finetune_recipe(told, arm, learned, "shapes:", 1).lr == 0.25
-        recipe = table.finetune_recipe(told, replace(arm, lr=None), learned, "shapes:", 1)
-        assert recipe.seed == 1 and recipe.data.label_seed == 0
-
-
 def test_sources_made_of_others_come_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversion, and a template that goes on from one: learned in order, found under stable names."""
     chain = {
@@ -286,7 +296,85 @@ def test_sources_made_of_others_come_after_them(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), told)
     summary = run("tiny", protocol="micro", out=tmp_path / "out", workers=1, device="cpu", quiet=True)
     assert summary["measured"] == 2 and not summary["failed"]
-    names = {source: table.source_folder(told, source, "shapes:n=64,size=16").name for source in chain}
+    names = {source: source_folder(told, source, "shapes:n=64,size=16").name for source in chain}
     assert "-converted-" in names["turned"] and len(set(names.values())) == 3
     facts = {path.stem: read_json(path)["training"] for path in (tmp_path / "out" / "tiny" / "sources").glob("*.json")}
     assert facts["on"]["images"] == 2 * facts["turned"]["images"] > 0  # what it is made from is counted
+
+
+# A start that trains, and other images than those of pre-training.
+DISTILLED = replace(
+    TINY,
+    name="distilled",
+    arms={"dmae": Arm("dmae", "dense", {"steps": 4, "batch": 16})},
+    trials=(Trial(), Trial(data="squares", finetune={"max_steps": 2, "data": {"labels": 20}})),
+    sizes=("L1H1",),
+    seeds=1,
+)
+
+
+def test_other_images_and_a_start_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made once for both columns, on the images of pre-training, and forgotten with the last result."""
+    monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), DISTILLED)
+    made: list[str] = []
+    whole = schedule.work
+
+    def note(jobs: list[schedule.Job], *rest: Any, **options: Any) -> schedule.Outcome:
+        made.extend(job.name.split()[0] for job in jobs if job.name.startswith("start"))
+        return whole(jobs, *rest, **options)
+
+    monkeypatch.setattr("sweet.bench.table.work", note)
+    told: dict[str, Any] = {"protocol": "micro", "out": tmp_path / "out", "workers": 1, "device": "cpu", "quiet": True}
+    squares = "squares=shapes:n=40,size=16,seed=9"
+    summary = run("tiny", transfer=[squares], archive=tmp_path / "all.tar", **told)
+    assert (summary["measured"], summary["failed"], made) == (2, [], ["start"])
+    folder = tmp_path / "out" / "distilled" / "tiny"
+    own, other = (read_json(folder / f"classify-dmae-L1H1{end}.json") for end in ("", "-squares"))
+    assert (own["n_train"], other["n_train"], other["set"], other["runs"][0]["steps"]) == (64, 20, "squares", 2)
+    assert own["runs"][0]["init_seconds"] == other["runs"][0]["init_seconds"] > 0
+    assert [one["runs"][0]["init_images"] for one in (own, other)] == [64, 64]
+    assert not list((cache_folder() / "starts").glob("*"))
+    assert "| start | L1H1 | squares L1H1 | average |" in (folder / "table.md").read_text()
+    with tarfile.open(tmp_path / "all.tar") as tar:
+        assert {"distilled/tiny/classify-dmae-L1H1-squares.json", "distilled/sources/dense.json"} <= set(tar.getnames())
+        assert all(name.endswith(".json") for name in tar.getnames())
+    with pytest.raises(UserError, match=r"--transfer circles=x: expected NAME=SRC with NAME one of squares"):
+        run("tiny", transfer=["circles=x"], **told)
+
+
+def test_killed_while_it_learns_a_source_it_goes_on(
+    processes: ForkServerContext, measured: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    told = {"protocol": TINY, "out": tmp_path / "out", "workers": 1, "cache": str(tmp_path / "cache")}
+    process = started(processes, told)
+    sources = tmp_path / "cache" / "sources"
+    await_that(lambda: any(sources.glob("*/checkpoints/step-*")), process.is_alive)
+    workers = children(process.pid)
+    process.kill()
+    process.join()
+    await_that(lambda: not any(map(alive, workers)))
+    again = started(processes, told)
+    again.join(240)
+    assert again.exitcode == 0
+    assert numbers(tmp_path / "out") == numbers(measured[0])
+
+
+def test_time_that_is_up_stops_a_training_at_a_checkpoint(
+    tmp_path: Path, tiny: Callable[..., PretrainRecipe], template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker does to a source when --max-minutes are over: the next call goes on from there."""
+    whole, until = pretrain.networks_at, time.time() + 3
+
+    def slow(recipe: PretrainRecipe, step: int, steps: int) -> Any:
+        while step == 3 and time.time() < until + 0.2:
+            time.sleep(0.02)
+        return whole(recipe, step, steps)
+
+    monkeypatch.setattr(pretrain, "networks_at", slow)
+    recipe = tiny("checkpoint_every=1000")
+    with pytest.raises(schedule.OutOfTime):
+        schedule.limited(until, pretrain.pretrain, recipe, tmp_path / "run")
+    assert steps_of(tmp_path / "run") == [4]  # the step that ran was finished
+    pretrain.pretrain(recipe, tmp_path / "run", resume=True, quiet=True)
+    learned = [folder / "template.safetensors" for folder in (tmp_path / "run", template)]
+    assert sha256(learned[0]) == sha256(learned[1])

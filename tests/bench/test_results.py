@@ -9,20 +9,25 @@ from typing import Any
 import pytest
 
 from sweet.bench.figures import picture
+from sweet.bench.protocols import Cell, Trial
 from sweet.bench.results import (
     add_run,
+    budgets,
     comparison,
     costs,
     markdown,
     mean_and_spread,
     means,
     paired,
+    read_sources,
     read_table,
     result_path,
     verdict,
+    write_source,
 )
 from sweet.errors import UserError
 from sweet.files import read_json, write_json
+from sweet.task_names import Metric
 
 HEAD: dict[str, Any] = {"recipe_hash": "a", "n_train": 10, "test_images": 5, "chance_top1": 10.0}
 
@@ -89,8 +94,45 @@ def test_comparison_needs_common_seeds() -> None:
     ]
 
 
+def test_lower_may_be_better() -> None:
+    cells = table(cell("sweet", "L1H1", 12.0, 15.0), cell("random", "L1H1", 10.0, 11.0))
+    [row] = comparison(cells, "sweet", "random", ["L1H1"], Metric("top1", "FID", higher_is_better=False))
+    assert (row["difference"], row["verdict"]) == (3.0, "worse")
+    assert verdict(-1.0, 0.4, higher_is_better=False) == "gain"
+    assert verdict(-1.0, 0.6, higher_is_better=False) == "no gain"
+
+
+def test_a_failed_cell_is_marked() -> None:
+    rows = means(table(cell("random", "L1H1", 10.0)), ["random"], ["L1H1", "L2H2", "L3H3"], failed={("random", "L2H2")})
+    assert rows == [{"start": "random", "L1H1": "10.00 (1)", "L2H2": "failed", "L3H3": "-", "average": "-"}]
+
+
+def test_a_set_is_a_column_of_its_own(tmp_path: Path) -> None:
+    trial = Trial(data="flowers")
+    path = result_path(tmp_path, "micro", "table3", Cell("sweet", trial, "L2H2", 0))
+    assert path.name == "classify-sweet-L2H2-flowers.json"
+    write_json(path, cell("sweet", "L2H2", 1.0) | {"set": "flowers"})
+    write_json(path.with_name("classify-sweet-L2H2.json"), cell("sweet", "L2H2", 2.0))
+    write_json(path.with_name("detect-sweet-L2H2.json"), cell("sweet", "L2H2", 3.0))
+    found = read_table(tmp_path, "micro", "table3")
+    assert {key: one["runs"][0]["top1"] for key, one in found.items()} == {
+        ("sweet", trial.column("L2H2")): 1.0,
+        ("sweet", "L2H2"): 2.0,
+    }
+
+
+def test_what_a_source_took_is_told_once(tmp_path: Path) -> None:
+    first, second = ({"source": f"a-{n}", "training": {"pflops": n, "images": 8, "seconds": 2.4}} for n in (1, 1.06))
+    for facts in (first, second, first):  # another budget later, under the same name in the table
+        write_source(tmp_path, "micro", "dense", facts)
+    assert {path.name for path in (tmp_path / "micro" / "sources").iterdir()} == {"dense.json", "dense-1.06.json"}
+    sources = read_sources(tmp_path, "micro")
+    used = table(*(cell("sweet", size, 1.0) | {"source": name} for size, name in (("L1H1", "a-1"), ("L2H2", "a-1.06"))))
+    assert [row["against the least"] for row in budgets(used, sources)] == ["1.000", "1.060"]
+
+
 def test_runs_of_one_cell_gather_in_one_file(tmp_path: Path) -> None:
-    path = result_path(tmp_path, "micro", "table1", "sweet", "L2H2")
+    path = result_path(tmp_path, "micro", "table1", Cell("sweet", Trial(), "L2H2", 0))
     assert path == tmp_path / "micro" / "table1" / "classify-sweet-L2H2.json"
     head = HEAD | {"arm": "sweet", "size": "L2H2", "source": "one"}
     for seed, top1 in ((1, 11.0), (0, 10.0), (1, 12.0)):

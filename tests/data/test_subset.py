@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sweet.data import balanced_subset, shuffled
+from sweet.data.subset import up_to
 from sweet.errors import UserError
 
 LABELS = np.random.default_rng(0).integers(0, 4, 400).tolist()
@@ -30,3 +31,11 @@ def test_too_many_or_uneven() -> None:
 def test_shuffled() -> None:
     assert sorted(shuffled(20, 0)) == list(range(20))
     assert shuffled(20, 0) == shuffled(20, 0) != shuffled(20, 1)
+
+
+def test_at_most_so_many_of_each_class() -> None:
+    labels = [0, 1, 0, 1, 1, 0, 2]
+    chosen = up_to(labels, 2, seed=3)
+    assert [labels[index] for index in chosen].count(2) == 1 and len(chosen) == 5
+    assert chosen == sorted(chosen) and chosen != up_to(labels, 2, seed=4)
+    assert set(up_to(labels, 1, seed=3)) == set(balanced_subset(labels, 3, seed=3)) < set(chosen)

@@ -23,6 +23,9 @@ from sweet.models.mae import as_tensors, sincos
 from sweet.models.store import StoredSource, source_tensors
 from sweet.models.vit import build_vit
 from sweet.template.sizes import Size
+from sweet.training import short_run
+from sweet.training.checkpoint import steps_of
+from sweet.training.log import RunLog
 
 Wide = Callable[..., StoredSource]
 
@@ -115,6 +118,27 @@ def test_it_learns_and_leaves_the_teacher_alone(wide: Wide, images: ImageSource,
     assert {name for name in weights if name.startswith("decoder.")} == {
         f"decoder.{name}" for name in source.source.decoder
     }
+
+
+def test_killed_it_goes_on_from_its_checkpoint(
+    wide: Wide, images: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bench gives a start a folder for that; the weights are those of an unbroken run."""
+    told: dict[str, Any] = {"data": images, "steps": 6, "batch": 16, "device": "cpu"}
+    whole = initialise("dmae", wide("eva"), Size(2, 3, 4), **told)
+    monkeypatch.setattr(short_run, "CHECKPOINT", 2)
+
+    def killed(self: Any, step: int, *_: Any) -> None:
+        if step == 4:
+            raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(RunLog, "step", killed)
+        initialise("dmae", wide("eva"), Size(2, 3, 4), run=tmp_path, **told)
+    assert steps_of(tmp_path) == [2, 4]
+    again = initialise("dmae", wide("eva"), Size(2, 3, 4), run=tmp_path, **told)
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [5, 6]
 
 
 def test_the_fair_share_is_a_fifth_of_the_sources_samples(

@@ -30,10 +30,10 @@ def counted(function: Callable[..., Any]) -> Callable[..., Any]:
 def half_written(save_file: Callable[..., None]) -> Callable[..., None]:
     """The power goes when half of the bytes are on the disk."""
 
-    def wrapper(tensors: Any, path: Any) -> None:
+    def wrapper(tensors: Any, path: Any, *more: Any) -> None:
         global left
         left -= 1
-        save_file(tensors, path)
+        save_file(tensors, path, *more)
         if left == 0:
             os.truncate(path, os.path.getsize(path) // 2)
             os.kill(os.getpid(), signal.SIGKILL)

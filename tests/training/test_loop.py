@@ -366,3 +366,20 @@ def test_a_background_job_ignores_ctrl_c(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert finished.steps == 8
+
+
+def test_a_compiled_model_is_the_same_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, in place: names, and so checkpoints, stay. (Here by the compiler that changes nothing.)"""
+    compiled: list[nn.Module] = []
+    whole = nn.Module.compile
+
+    def compile_eagerly(self: nn.Module) -> None:
+        compiled.append(self)
+        whole(self, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", compile_eagerly)
+    _, plain = fit()
+    assert compiled == []
+    _, weights = fit(optim=OptimKeys(compile=True))
+    assert [list(model.state_dict()) for model in compiled] == [["weight", "bias"]]
+    assert torch.equal(weights, plain)

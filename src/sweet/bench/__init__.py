@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .table import run
+from .check import check
+from .table import dry_run, run
 
-__all__ = ["run"]
+__all__ = ["check", "dry_run", "run"]

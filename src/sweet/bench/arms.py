@@ -37,16 +37,40 @@ class Rotated:
 
 Recipe = list[str] | Converted | Rotated
 
-# Overrides of a table's recipe (``init_from=@NAME`` goes on from another of these), or made of another without
-# images. Only sources of
-# arms that are asked for are learned.
+DENSE = "template.constraint=none"
+GELU = "model.family=vit"
+SCALED = "width.mode=independent"
+
+# Overrides of a table's recipe (``init_from=@NAME`` goes on from another of these), or made of another without images.
+# Only sources of arms that are asked for are learned.
 SOURCES: dict[str, Recipe] = {
     "template": [],
-    "dense": ["template.constraint=none"],
+    "dense": [DENSE],
     "linear": ["template.constraint=linear"],
     "kronecker": ["template.constraint=kronecker"],
     "converted": Converted("dense"),
+    # once more from another seed: how much of a difference is the source's luck
+    "template.seed1": ["seed=1"],
+    "dense.seed1": [DENSE, "seed=1"],
+    # the paper's Table 5
+    "dense.gelu": [DENSE, GELU],
+    "template.scaled": [SCALED],
+    "template.scaled-gelu": [SCALED, GELU],
 }
+
+
+def sources(*, template: float, scaled: float) -> dict[str, Recipe]:
+    """:data:`SOURCES` at equal budgets: epochs of a template, whose steps cost more than a dense source's, and of one
+    that scales its width, whose steps cost less. From :func:`sweet.plan.pretraining_cost`; tests compute them again.
+    """
+
+    def epochs(name: str) -> list[str]:
+        if "scaled" in name:
+            return [f"epochs={scaled:g}"]
+        return [f"epochs={template:g}"] if name.startswith("template") else []
+
+    return {name: [*told, *epochs(name)] if isinstance(told, list) else told for name, told in SOURCES.items()}
+
 
 ARMS = {
     "random": Arm("random"),
@@ -70,3 +94,33 @@ ARMS = {
 
 def arms(*names: str) -> dict[str, Arm]:
     return {name: ARMS[name] for name in names}
+
+
+def both_orders(rows: Mapping[str, str]) -> dict[str, Arm]:
+    """Rows by their sources, sliced as the paper does, and below each ``NAME_principal``, in principal order."""
+    result = {}
+    for name, source in rows.items():
+        dense = source.startswith("dense")
+        prefix = ("weight_selection", {"rule": "consecutive"}) if dense else ("sweet", {"order": "prefix"})
+        result[name] = Arm(prefix[0], source, prefix[1])
+        result[f"{name}_principal"] = Arm("sweet", source, {"order": "principal"})
+    return result
+
+
+# The paper's Table 4: one way to take a size, four ways to have learned the source.
+CONSTRAINTS = both_orders({"none": "dense", "linear": "linear", "kronecker": "kronecker", "tucker": "template"})
+# The paper's Table 5. WT-Select there starts from the MAE of everybody, GELU and LayerNorm.
+ABLATIONS = both_orders(
+    {
+        "no_scaling": "template",
+        "weight_selection": "dense.gelu",
+        "no_architecture": "template.scaled-gelu",
+        "sweet": "template.scaled",
+    }
+)
+# A mean over seeds of the fine-tuning says nothing of the source's own seed: rows of their own, never one mean.
+SECOND_SOURCE = {
+    f"{name}{seed}": Arm(arm.method, f"{arm.source}{seed}", arm.switches)
+    for seed in ("", ".seed1")
+    for name, arm in arms("weight_selection", "principal_slice", "sweet").items()
+}

@@ -1,34 +1,41 @@
-"""The work behind a table, one job at a time: learn a source, measure a cell. Runs in its own process."""
+"""The work behind a cell of a table: a start is made, fine-tuned and tested. Runs in a worker process."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import shutil
-import threading
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sweet.recipe import FinetuneRecipe, PretrainRecipe
+from sweet.template.sizes import Size
 
-from .arms import Arm
-from .protocols import Protocol
+from .protocols import Cell, Protocol
 from .sources import cache_folder, digest
+from .starts import start_of, switches_of
 
 CHECKED = 2000  # test images that a model is checked on before it is fine-tuned
+POINTS = 60  # of a loss curve
+# A recipe's key that is not one of these came after the first results; it counts only where it is not at its default.
+FIRST = {
+    "": "epochs max_steps batch_size lr data optim drop_path label_smoothing mixup cutmix ema probe",
+    "data": "source train_split val_split img_size mean std crop_scale hflip interpolation limit labels label_seed "
+    "augment",
+    "optim": "weight_decay betas warmup min_lr clip precision accumulate layer_decay",
+}
+HOW: Any = {"seed": True, "device": True, "workers": True, "checkpoint_every": True, "optim": {"compile"}}
 
 
-def finetune_recipe(protocol: Protocol, arm: Arm, recipe: PretrainRecipe, data: str, seed: int) -> FinetuneRecipe:
-    told = json.loads(json.dumps(protocol.finetune))
-    told["seed"] = seed
+def finetune_recipe(told: Protocol, cell: Cell, recipe: PretrainRecipe, data: str) -> FinetuneRecipe:
+    """How a cell is fine-tuned on ``data``: the protocol's budget, the trial's over it, and the source's own images."""
+    arm = told.arms[cell.arm]
+    given = over(told.finetune, cell.trial.finetune)
+    given |= {"seed": cell.seed, "device": recipe.device}
     if arm.lr is not None:
-        told["lr"] = arm.lr
+        given["lr"] = arm.lr
     if arm.layer_decay is not None:
-        told["optim"] = {"layer_decay": arm.layer_decay}
-    told["device"] = recipe.device
-    told["data"] |= {
+        given = over(given, {"optim": {"layer_decay": arm.layer_decay}})
+    given["data"] |= {
         "source": data,
         "img_size": recipe.data.img_size,
         "mean": recipe.data.mean,
@@ -36,14 +43,25 @@ def finetune_recipe(protocol: Protocol, arm: Arm, recipe: PretrainRecipe, data: 
         "interpolation": recipe.data.interpolation,
         "label_seed": 0,
     }
-    return FinetuneRecipe.model_validate(told)
+    return FinetuneRecipe.model_validate(given)
+
+
+def over(under: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """``upper`` laid over ``under``, group by group."""
+    result = json.loads(json.dumps(dict(under)))
+    for key, value in upper.items():
+        result[key] = over(result.get(key, {}), value) if isinstance(value, Mapping) else value
+    return result
 
 
 def told_of(recipe: FinetuneRecipe) -> dict[str, Any]:
     """A fine-tuning budget: what all seeds have in common, on any machine."""
-    told = recipe.model_dump(exclude={"seed", "device", "workers", "checkpoint_every"})
-    if not told["head"]:  # a key that came later leaves older cells comparable
-        del told["head"]
+    whole, changed = recipe.model_dump(exclude=HOW), recipe.model_dump(exclude=HOW, exclude_defaults=True)
+
+    def known(values: dict[str, Any], group: str) -> dict[str, Any]:
+        return {key: values[key] for key in FIRST[group].split()}
+
+    told = over(known(whole, "") | {g: known(whole[g], g) for g in ("data", "optim")}, changed)
     told["data"]["source"] = Path(told["data"]["source"]).name
     return told
 
@@ -53,108 +71,89 @@ def hash_of(recipe: FinetuneRecipe, layers: str) -> str:
     return digest([told_of(recipe), layers])
 
 
-def switches_of(arm: Arm, layers: str) -> dict[str, Any]:
-    """All switches of an arm: one rule for the layers of all methods of a table, unless an arm has its own."""
-    from sweet.initialise import switches
-
-    common = {"layers": layers} if "layers" in switches(arm.method) else {}
-    return switches(arm.method, common | dict(arm.switches))
-
-
-def start_worker(threads: int) -> None:
-    """Begin a worker: its share of the cores, and its end when the bench ends, even by SIGKILL."""
-    import torch
-
-    torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def run_folder(told: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path) -> Path:
+    """Where a cell's start and checkpoints lie in the cache until its result is written."""
+    about = digest([hash_of(recipe, told.layers), source.name])
+    column = cell.trial.column(cell.size).replace(" ", "-")
+    return cache_folder() / "cells" / f"{cell.arm}-{column}-{cell.seed}-{about}"
 
 
 def measure(
-    arm: Arm, arm_name: str, size: str, recipe: FinetuneRecipe, source: Path, layers: str
+    told: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path, data: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Initialise, fine-tune and test one cell: (what describes the cell, this seed's run).
+    """Start, fine-tune and test one cell: (what describes the cell, this seed's run). ``data`` are what a start sees.
 
-    Checkpoints lie in the cache until the result is returned, so that an interrupted cell goes on where it was.
+    Checkpoints lie in the cache, so that an interrupted cell goes on where it was; who keeps the result clears them.
     """
-    from sweet.data import open_images, without_path
-    from sweet.initialise import NAMES, images_used, initialise
+    from sweet.data import without_path
     from sweet.models.store import load_source
     from sweet.models.vit import build_vit
     from sweet.tasks import task_class
-    from sweet.template.sizes import Size
     from sweet.training.begin import environment
     from sweet.training.device import make_accelerator
     from sweet.training.finetune import finetune_model, open_splits
     from sweet.training.pretrain import data_info
 
+    arm, kind, keys = told.arms[cell.arm], task_class(cell.trial.task), recipe.data
     stored = load_source(source)
-    target = Size.parse(size, stored.config.head_dim)
-    config = stored.config.resized(target.depth, target.heads)
-    keys = recipe.data
-    given = switches_of(arm, layers)
-    unlabelled = open_images(keys.source or "", keys.train_split) if NAMES[arm.method].images != 0 else None
-    began = time.perf_counter()
-    weights = initialise(arm.method, stored, target, data=unlabelled, seed=recipe.seed, device=recipe.device, **given)
-    init_seconds = time.perf_counter() - began
-
+    weights, made = start_of(told, cell, stored, source, data, recipe.device)
     train_images, test_images = open_splits(recipe)
-    classes = task_class("classify").classes_of(train_images)
-    job, facts = task_class("classify")(classes, recipe), data_info(keys, classes)
-    vit = build_vit(config, weights, num_classes=len(classes), seed=recipe.seed, drop_path_rate=recipe.drop_path)
+    classes = kind.classes_of(train_images)
+    job, facts = kind(classes, recipe), data_info(keys, classes)
+    size = Size.parse(cell.size, stored.config.head_dim)
+    config = stored.config.resized(size.depth, size.heads)
+    options = dict(job.timm_options, drop_path_rate=recipe.drop_path)
+    vit = build_vit(config, weights, num_classes=job.outputs, seed=recipe.seed, **options)
+    network = job.network(vit)
 
-    recipe_hash = hash_of(recipe, layers)
-    run = cache_folder() / "cells" / f"{arm_name}-{size}-{recipe.seed}-{digest([recipe_hash, source.name])}"
+    run = run_folder(told, cell, recipe, source)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, run)
     train_data, test_data = job.held(train_images, facts), job.held(test_images, facts)
-    checked = check(vit, weights, stored, config, train_data, test_data, facts, accelerator)
+    checked: dict[str, float | None] = {}
+    if cell.trial.task == "classify":
+        checked = check(vit, weights, stored, config, train_data, test_data, facts, accelerator)
     finished, metrics = finetune_model(
-        vit,
-        job,
-        train_data,
-        test_data,
-        recipe,
-        accelerator=accelerator,
-        run=run,
-        resume=True,
+        network, job, train_data, test_data, recipe, accelerator=accelerator, run=run, resume=True
     )
+    metrics["test_loss"] = metrics.pop("loss", None)
     head = {
-        "arm": arm_name,
+        "arm": cell.arm,
         "method": arm.method,
-        "switches": given,
-        "size": size,
-        "task": "classify",
+        "switches": switches_of(arm, told.layers),
+        "size": cell.size,
+        "task": cell.trial.task,
+        **({"set": cell.trial.data} if cell.trial.data else {}),
         "source": source.name if arm.source else None,
         "data": without_path(keys.source or ""),
-        "recipe_hash": recipe_hash,
+        "recipe_hash": hash_of(recipe, told.layers),
         "recipe": told_of(recipe),
         "n_train": len(train_images),
-        "test_images": metrics["images"],
+        "test_set": len(test_images),
+        "test_images": metrics.pop("images"),
         "classes": len(classes),
-        "chance_top1": round(100 / len(classes), 3),
+        **({"chance_top1": round(100 / len(classes), 3)} if cell.trial.task == "classify" else {}),
     }
     result = {
         "seed": recipe.seed,
-        "top1": metrics["top1"],
-        "top5": metrics["top5"],
-        "test_loss": metrics["loss"],
+        **{name: value for name, value in metrics.items() if isinstance(value, int | float)},
         "train_loss": round(finished.loss, 5),
         "images_seen": finished.images,
         "steps": finished.steps,
         "seconds": round(finished.seconds, 1),
-        "init_seconds": round(init_seconds, 3),
-        "init_images": images_used(arm.method, None, unlabelled),
+        **made,
         **checked,
+        "curve": curve(run),
         "environment": environment(),
     }
-    shutil.rmtree(run, ignore_errors=True)
     return head, result
+
+
+def curve(run: Path) -> list[list[float]]:
+    """At most :data:`POINTS` evenly spaced [step, training loss] of a run, the last one always."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    points = [[told["step"], round(told["loss"], 5)] for told in map(json.loads, lines) if "loss" in told]
+    every = -(-len(points) // POINTS)
+    return points[::-1][::every][::-1]
 
 
 def check(
@@ -178,14 +177,3 @@ def check(
         loss = mae_loss(weights, config, source.mae, test, source.info["data"], device=device)
         near = knn(vit, *(images_of(part, facts, BATCH, device, 0) for part in (train, test)), device=device)
     return {"init_mae_loss": None if loss is None else round(loss, 5), "init_knn": round(near, 3)}
-
-
-def write_model(source: Path, size: str, out: Path) -> Path:
-    """A model folder of ``size`` made from a source, unless it is there."""
-    from sweet.initialise.make import initialise_to
-    from sweet.template.sizes import Size
-
-    if not (out / "config.json").is_file():
-        target = Size.parse(size)
-        initialise_to(str(source), out, depth=target.depth, heads=target.heads)
-    return out

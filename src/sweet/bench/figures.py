@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sweet.files import replacing
+from sweet.task_names import TASKS
 
 from .results import Table, mean_and_spread, seeds_of
 
@@ -36,10 +37,11 @@ def picture(
     path: Path,
     *,
     title: str,
-    metric: str = "top1",
+    task: str = "classify",
 ) -> None:
     """Mean of each cell as a bar, every seed as a dot, chance as a line; written as PNG."""
     shown = [size for size in sizes if any((arm, size) in cells for arm in arms)]
+    metric = TASKS[task]
     figure = Figure(figsize=(max(5.0, 1.1 + 0.32 * len(arms) * len(shown)), 3.8), layout="constrained")
     axes = figure.add_subplot()
     step = 0.8 / max(1, len(arms))
@@ -47,16 +49,16 @@ def picture(
         for j, size in enumerate(shown):
             if (arm, size) not in cells:
                 continue
-            values = list(seeds_of(cells[arm, size], metric).values())
+            values = list(seeds_of(cells[arm, size], metric.key).values())
             x = j - 0.4 + (i + 0.5) * step
-            colour = COLOURS.get(arm, "#555555")
+            colour = COLOURS.get(arm, f"C{i}")
             axes.bar(x, mean_and_spread(values)[0], 0.9 * step, color=colour, label=arm if j == 0 else None)
             axes.plot([x] * len(values), values, ".", color="black", markersize=4)
-    if cells:
-        chance = next(iter(cells.values()))["chance_top1"]
+    chance = next((cell["chance_top1"] for cell in cells.values() if "chance_top1" in cell), None)
+    if chance is not None:
         axes.axhline(chance, color="#b03030", linewidth=1, linestyle="--", label=f"chance {chance:g} %")
     axes.set_xticks(range(len(shown)), shown)
-    axes.set_ylabel("top-1 on held-out images, %")
+    axes.set_ylabel(f"{metric.label} on held-out images")
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=min(6, len(arms) + 1), fontsize=8, frameon=False)

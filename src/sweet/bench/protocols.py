@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
-from .arms import ARMS, SOURCES, Arm, Recipe, arms
+from sweet.initialise_names import NAMES
+from sweet.plan import tile_of
+from sweet.recipe import PretrainRecipe, load_recipe
+from sweet.template.sizes import Size
+
+from .arms import ABLATIONS, ARMS, CONSTRAINTS, DENSE, SECOND_SOURCE, SOURCES, Arm, Recipe, arms, sources
 from .studies import STUDY_ARMS, STUDY_SOURCES
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What every start is put to: a task, on images beside those of pre-training, and what differs in its budget.
+
+    ``data`` is the NAME of ``--transfer NAME=SRC``; None: the images of pre-training. ``finetune`` goes over
+    ``Protocol.finetune``, group by group.
+    """
+
+    task: str = "classify"
+    data: str | None = None
+    finetune: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def column(self, size: str) -> str:
+        """How a table heads its column."""
+        return f"{self.data} {size}" if self.data else size
+
+
+class Cell(NamedTuple):
+    """One fine-tuning and its test: a row, a column and a seed of a table."""
+
+    arm: str
+    trial: Trial
+    size: str
+    seed: int
+
+    def __str__(self) -> str:
+        task = "" if self.trial.task == "classify" else f"{self.trial.task} "
+        return f"{task}{self.arm} {self.trial.column(self.size)} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -24,15 +61,54 @@ class Protocol:
     seeds: int
     finetune: dict[str, Any]
     sources: dict[str, Recipe] = field(default_factory=lambda: SOURCES)
+    fewer: Mapping[str, int] = field(default_factory=dict)  # seeds of sizes that take longer
+    trials: tuple[Trial, ...] = (Trial(),)
     layers: str = "even"
     ours: str = "sweet"  # the arm that the others are compared with
     borrows: tuple[str, ...] = ()
     costs: bool = False  # the table also tells what initialising costs, and gives before any fine-tuning
     write_models: bool = False  # model folders of every size beside the results
+    images: int = 50_000  # of pre-training: for estimates only
+
+    def cells(self, arms: list[str], sizes: list[str], trials: list[Trial], seeds: int | None) -> list[Cell]:
+        """The cells of a part of the table, seed outermost; ``seeds`` of each size, default the table's own."""
+        told = {size: self.fewer.get(size, self.seeds) if seeds is None else seeds for size in sizes}
+        return [
+            Cell(arm, trial, size, seed)
+            for seed in range(max(told.values(), default=0))
+            for trial in trials
+            for size in sizes
+            for arm in arms
+            if seed < told[size] and self.can(arm, size)
+        ]
+
+    def can(self, arm: str, size: str) -> bool:
+        """Whether a method makes a size at all: some cannot grow, WAVE makes whole tiles. Others leave the cell out."""
+        told = self.sources[self.source_of(arm)]
+        recipe = _recipe(self.pretrain, tuple(overrides_of(told)) if isinstance(told, list) else ())
+        target, method = Size.parse(size, recipe.model.head_dim), self.arms[arm].method
+        larger = target.depth > recipe.model.depth or target.heads > recipe.model.heads
+        return (NAMES[method].grows or not larger) and (method != "wave" or target.width % tile_of(recipe) == 0)
+
+    def source_of(self, arm: str) -> str:
+        """The source of an arm; one without any takes its shape from the first."""
+        return self.arms[arm].source or next(iter(self.sources))
+
+
+@cache
+def _recipe(name: str, overrides: tuple[str, ...]) -> PretrainRecipe:
+    return load_recipe(PretrainRecipe, name, overrides)
+
+
+def overrides_of(told: list[str]) -> list[str]:
+    """Those that a recipe knows: ``init_from=@NAME`` names another source of the table."""
+    return [value for value in told if not value.startswith("init_from=@")]
 
 
 TABLE1 = ("L6H6", "L12H3", "L3H12", "L12H6", "L6H12")
-TABLE1_ARMS = arms("random", "weight_selection", "principal_slice", "sweet_prefix", "sweet")
+BEYOND = "L16H14"  # deeper and wider than the source
+FEWER = {"L3H12": 2, "L6H12": 2, BEYOND: 2}
+TABLE1_ARMS = {name: arm for name, arm in ARMS.items() if name not in ("tleg_trained", "sweet_converted")}
 MICRO_FINETUNE: dict[str, Any] = {
     "epochs": 5,
     "batch_size": 64,
@@ -42,26 +118,92 @@ MICRO_FINETUNE: dict[str, Any] = {
     "workers": 0,
     "data": {"labels": 5000, "augment": "crop", "val_split": "test"},
 }
+SMALL_FINETUNE: dict[str, Any] = {
+    "epochs": 30,
+    "batch_size": 256,
+    "lr": 1e-3,
+    "checkpoint_every": 500,
+    "data": {"augment": "rrc", "val_split": "val"},
+}
+# methods 1.2
+PAPER_FINETUNE: dict[str, Any] = {
+    "epochs": 30,
+    "batch_size": 1024,
+    "lr": 2e-3,
+    "checkpoint_every": 1251,
+    "workers": 12,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "optim": {"warmup": 1 / 6, "layer_decay": 0.75, "clip": None},
+    "data": {"augment": "rrc", "val_split": "val"},
+}
+MICRO_SOURCES = sources(template=7.36, scaled=10.0)
+SMALL_SOURCES = sources(template=96.7, scaled=128.0)
+# the paper's template scales its width in training; a rival's source does not, and gets as many FLOPs
+UNSCALED = "width.mode=none"
+PAPER_SOURCES: dict[str, Recipe] = {
+    "template": [],
+    "dense": [DENSE, UNSCALED, "epochs=386"],
+    "kronecker": ["template.constraint=kronecker", UNSCALED, "epochs=386"],
+}
+
+
+def transfer(name: str, *, epochs: float, **keys: Any) -> Trial:
+    """A data set of Table 3; ``keys`` of its data, beside the table's."""
+    return Trial(data=name, finetune={"epochs": epochs, "data": {"val_split": "test"} | keys})
+
+
+# 1,020 and 5,000 labels; the budgets of the seven are methods 11
+MICRO_TRANSFER = (
+    transfer("flowers102", epochs=25, labels=None),
+    transfer("tiny-imagenet-100", epochs=5, labels=5000, val_split="val"),
+)
+SMALL_TRANSFER = (transfer("flowers102", epochs=100), transfer("cifar10", epochs=10))
+PAPER_TRANSFER = tuple(
+    Trial(
+        data=name,
+        finetune={"epochs": epochs, "batch_size": batch, "lr": 5e-4 * batch / 512, "data": {"val_split": split}},
+    )
+    for name, epochs, batch, split in (
+        ("flowers102", 300, 128, "test"),
+        ("cub200", 300, 128, "test"),
+        ("cars", 300, 128, "test"),
+        ("cifar10", 100, 512, "test"),
+        ("cifar100", 100, 512, "test"),
+        ("food101", 50, 512, "val"),
+        ("inat2019", 50, 512, "val"),
+    )
+)
+
+
+def _tables(
+    name: str, finetune: dict[str, Any], told: dict[str, Recipe], transfers: tuple[Trial, ...], fewer: dict[str, int]
+) -> dict[tuple[str, str], Protocol]:
+    """The tables that are the same in two protocols but for recipe and budgets."""
+
+    def table(sizes: tuple[str, ...], rows: dict[str, Arm], **more: Any) -> Protocol:
+        return Protocol(name, name, sizes, rows, 3, finetune, told, fewer, **more)
+
+    return {
+        ("table1", name): table((*TABLE1, BEYOND), TABLE1_ARMS),
+        ("table3", name): table(("L6H6",), TABLE1_ARMS, trials=transfers),
+        ("table4", name): table(("L3H5", "L4H4", "L5H3"), CONSTRAINTS, ours="tucker_principal"),
+        ("table5", name): table(("L3H3", "L3H4", "L3H5"), ABLATIONS, ours="sweet_principal"),
+        ("sources", name): table(("L6H6", "L12H3"), SECOND_SOURCE, borrows=("table1",)),
+        ("init", name): table(("L6H6", "L12H3", "L3H12"), ARMS, borrows=("table1",), costs=True),
+    }
+
+
+def _paper(sizes: tuple[str, ...], **more: Any) -> Protocol:
+    name, images = "vit_b16_in1k", 1_281_167
+    return Protocol("paper", name, sizes, TABLE1_ARMS, 1, PAPER_FINETUNE, PAPER_SOURCES, images=images, **more)
+
 
 PROTOCOLS = {
-    ("table1", "micro"): Protocol(
-        name="micro",
-        pretrain="micro",
-        sizes=TABLE1,
-        arms=TABLE1_ARMS,
-        seeds=2,
-        finetune=MICRO_FINETUNE,
-    ),
-    ("init", "micro"): Protocol(
-        name="micro",
-        pretrain="micro",
-        sizes=("L6H6", "L12H3", "L3H12"),
-        arms=ARMS,
-        seeds=2,
-        finetune=MICRO_FINETUNE,
-        borrows=("table1",),
-        costs=True,
-    ),
+    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, FEWER),
+    **_tables("small", SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, {}),
+    ("table1", "paper"): _paper((*TABLE1, BEYOND)),
+    ("table3", "paper"): _paper(("L6H6",), trials=PAPER_TRANSFER),
     ("study", "nano"): Protocol(
         name="nano",
         pretrain="nano",
@@ -71,20 +213,6 @@ PROTOCOLS = {
         finetune=MICRO_FINETUNE,
         sources=STUDY_SOURCES,
         ours="tucker2.principal@2",
-    ),
-    ("table1", "small"): Protocol(
-        name="small",
-        pretrain="small",
-        sizes=TABLE1,
-        arms=TABLE1_ARMS,
-        seeds=3,
-        finetune={
-            "epochs": 30,
-            "batch_size": 256,
-            "lr": 1e-3,
-            "checkpoint_every": 500,
-            "data": {"augment": "rrc", "val_split": "val"},
-        },
     ),
     ("quickstart", "micro"): Protocol(
         name="quickstart",
@@ -103,5 +231,6 @@ PROTOCOLS = {
         },
         sources={"template": []},
         write_models=True,
+        images=6_000,
     ),
 }

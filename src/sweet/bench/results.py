@@ -1,24 +1,36 @@
 """Results as JSON files and the tables made from them: no number is typed by hand.
 
-``<out>/<protocol>/<table>/classify-<arm>-<size>.json`` holds every seed's run of one cell of a table.
+``<out>/<protocol>/<table>/<task>-<arm>-<size>.json`` holds every seed's run of one cell of a table; on other images
+than those of pre-training the name goes on ``-<set>``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sweet.errors import UserError
 from sweet.files import read_json, write_json
+from sweet.task_names import TASKS, Metric
 
-Table = dict[tuple[str, str], dict[str, Any]]  # (arm, size) -> a cell with its runs
+from .protocols import Cell, Trial
+
+Table = dict[tuple[str, str], dict[str, Any]]  # (arm, column) -> a cell with its runs
+# What a table shows beside a task's main metric.
+BESIDE = {"classify": (Metric("top5", "top-5, %"),)}
 OF_A_RUN = ("commit", "environment")  # once stood in the cell
 
 
-def result_path(out: Path, protocol: str, table: str, arm: str, size: str, task: str = "classify") -> Path:
-    return out / protocol / table / f"{task}-{arm}-{size}.json"
+def metrics_of(task: str) -> tuple[Metric, ...]:
+    """What is shown of a task, the main one first."""
+    return TASKS[task], *BESIDE.get(task, ())
+
+
+def result_path(out: Path, protocol: str, table: str, cell: Cell) -> Path:
+    place = f"-{cell.trial.data}" if cell.trial.data else ""
+    return out / protocol / table / f"{cell.trial.task}-{cell.arm}-{cell.size}{place}.json"
 
 
 def add_run(path: Path, head: dict[str, Any], run: dict[str, Any]) -> None:
@@ -59,7 +71,7 @@ def paired(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float, flo
     return mean, spread / math.sqrt(len(seeds)), len(seeds)
 
 
-def verdict(difference: float, error: float) -> str:
+def verdict(difference: float, error: float, *, higher_is_better: bool = True) -> str:
     """``gain`` and ``worse`` only beyond two standard errors of the paired difference, else ``no gain``.
 
     A single seed (its error is nan) shows nothing.
@@ -68,27 +80,36 @@ def verdict(difference: float, error: float) -> str:
         return "one seed"
     if difference == 0 or abs(difference) < 2 * error:
         return "no gain"
-    return "gain" if difference > 0 else "worse"
+    return "gain" if (difference > 0) == higher_is_better else "worse"
 
 
-def read_table(out: Path, protocol: str, table: str) -> Table:
-    """{(arm, size): cell} of everything measured so far."""
-    cells = [read_cell(path) for path in sorted((out / protocol / table).glob("classify-*.json"))]
-    return {(cell["arm"], cell["size"]): cell for cell in cells}
+def read_table(out: Path, protocol: str, table: str, task: str = "classify") -> Table:
+    """{(arm, column): cell} of everything measured so far of a task; a column is a size, on a set where one is told."""
+    cells = [read_cell(path) for path in sorted((out / protocol / table).glob(f"{task}-*.json"))]
+    return {(cell["arm"], Trial(task, cell.get("set")).column(cell["size"])): cell for cell in cells}
 
 
 def seeds_of(cell: dict[str, Any], metric: str = "top1") -> dict[int, float]:
     return {run["seed"]: run[metric] for run in cell["runs"]}
 
 
-def means(cells: Table, arms: Sequence[str], sizes: Sequence[str], metric: str = "top1") -> list[dict[str, str]]:
-    """Mean ± spread (seeds) of each cell, a row for each arm; ``average`` only where every size was measured."""
+def means(
+    cells: Table,
+    arms: Sequence[str],
+    sizes: Sequence[str],
+    metric: str = "top1",
+    failed: Collection[tuple[str, str]] = (),
+) -> list[dict[str, str]]:
+    """Mean ± spread (seeds) of each cell, a row for each arm; ``average`` only where every size was measured.
+
+    Cells without a result say so where they ``failed``.
+    """
     rows = []
     for arm in arms:
         row, found = {"start": arm}, []
         for size in sizes:
             if (arm, size) not in cells:
-                row[size] = "-"
+                row[size] = "failed" if (arm, size) in failed else "-"
                 continue
             values = list(seeds_of(cells[arm, size], metric).values())
             found.append(mean_and_spread(values)[0])
@@ -102,6 +123,31 @@ def spread_text(values: Sequence[float]) -> str:
     """``mean ± spread (seeds)``."""
     mean, spread = mean_and_spread(values)
     return f"{mean:.2f}" + (f" ± {spread:.2f}" if len(values) > 1 else "") + f" ({len(values)})"
+
+
+def write_source(out: Path, protocol: str, name: str, facts: Mapping[str, Any]) -> None:
+    """Tell a source's facts once; another source that bore the same ``name`` in a table keeps its own file."""
+    folder = out / protocol / "sources"
+    if facts["source"] in read_sources(out, protocol):
+        return
+    taken = (folder / f"{name}.json").exists()
+    write_json(folder / (f"{name}-{facts['source'].rpartition('-')[2]}.json" if taken else f"{name}.json"), facts)
+
+
+def budgets(cells: Table, sources: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What learning each source of a table took, side by side; None where nothing is told."""
+    used = sorted({cell["source"] for cell in cells.values() if cell.get("source")})
+    least = min((sources[name]["pflops"] for name in used if name in sources), default=0.0)
+    return [
+        {
+            "source": name,
+            "images": sources.get(name, {}).get("images"),
+            "seconds": _fixed(sources.get(name, {}).get("seconds"), 0),
+            "PFLOPs": _fixed(sources.get(name, {}).get("pflops"), 4),
+            "against the least": _fixed(sources[name]["pflops"] / least, 3) if least and name in sources else None,
+        }
+        for name in used
+    ]
 
 
 def read_sources(out: Path, protocol: str) -> dict[str, dict[str, Any]]:
@@ -127,7 +173,7 @@ def costs(
                 "size": size,
                 "MAE loss": _fixed(_mean(cell, "init_mae_loss"), 4),
                 "k-NN, %": _fixed(_mean(cell, "init_knn"), 2),
-                "top-1, %": spread_text(list(seeds_of(cell).values())),
+                TASKS["classify"].label: spread_text(list(seeds_of(cell).values())),
                 "init, s": _fixed(_mean(cell, "init_seconds"), 2),
                 "unlabelled images": _fixed(_mean(cell, "init_images"), 0),
                 "pre-training, s": _fixed(learned.get("seconds"), 0),
@@ -163,12 +209,12 @@ def comparison(
     ours: str,
     theirs: str,
     sizes: Sequence[str],
-    metric: str = "top1",
+    metric: Metric = TASKS["classify"],
 ) -> list[dict[str, Any]]:
     """Paired difference ``ours - theirs`` at each size where both have a seed in common, with its verdict."""
     rows = []
     for size in sizes:
-        a, b = (seeds_of(cells[arm, size], metric) if (arm, size) in cells else {} for arm in (ours, theirs))
+        a, b = (seeds_of(cells[arm, size], metric.key) if (arm, size) in cells else {} for arm in (ours, theirs))
         if not a.keys() & b.keys():
             continue
         difference, error, n = paired(a, b)
@@ -178,7 +224,7 @@ def comparison(
                 "difference": round(difference, 3),
                 "standard_error": None if math.isnan(error) else round(error, 3),
                 "seeds": n,
-                "verdict": verdict(difference, error),
+                "verdict": verdict(difference, error, higher_is_better=metric.higher_is_better),
             }
         )
     return rows

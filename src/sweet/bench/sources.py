@@ -13,7 +13,9 @@ from sweet.files import TENSORS, read_json, write_folder
 from sweet.recipe import PretrainRecipe, load_recipe
 
 from .arms import Converted, Rotated
-from .protocols import Protocol
+from .protocols import Protocol, overrides_of
+
+HOW: Any = {"device": True, "workers": True, "checkpoint_every": True, "optim": {"compile"}}  # how a run is run
 
 
 def cache_folder() -> Path:
@@ -38,7 +40,7 @@ def source_recipe(protocol: Protocol, source: str, data: str) -> PretrainRecipe:
     told = protocol.sources[source]
     if isinstance(told, Converted | Rotated):
         return source_recipe(protocol, told.of, data)
-    overrides = [value for value in told if not value.startswith("init_from=@")]
+    overrides = overrides_of(told)
     parent = before(protocol, source)
     if parent is not None:
         overrides.append(f"init_from={source_folder(protocol, parent, data)}")
@@ -55,11 +57,22 @@ def source_folder(protocol: Protocol, source: str, data: str) -> Path:
     if isinstance(told, Converted | Rotated):
         of = source_folder(protocol, told.of, data).name
         return folder / f"{recipe.name}-{type(told).__name__.lower()}-{digest([of, *astuple(told)[1:]])}"
-    values = recipe.model_dump(exclude={"device", "workers", "checkpoint_every"}, exclude_defaults=True)
+    values = recipe.model_dump(exclude=HOW, exclude_defaults=True)
     values["data"]["source"] = Path(values["data"]["source"]).name
     if recipe.init_from is not None:
         values["init_from"] = Path(recipe.init_from).name
     return folder / f"{recipe.name}-{recipe.template.constraint}-{digest(values)}"
+
+
+def chain(protocol: Protocol, source: str) -> list[str]:
+    """The sources that one is made from, the first first, and itself."""
+    parent = before(protocol, source)
+    return [*(chain(protocol, parent) if parent else []), source]
+
+
+def learned(protocol: Protocol, source: str, data: str) -> bool:
+    """Whether a source lies in the cache, complete."""
+    return (source_folder(protocol, source, data) / "config.json").is_file()
 
 
 def learn_source(protocol: Protocol, source: str, data: str, device: str) -> Path:
@@ -68,7 +81,7 @@ def learn_source(protocol: Protocol, source: str, data: str, device: str) -> Pat
     from sweet.training.pretrain import pretrain
 
     folder, told = source_folder(protocol, source, data), protocol.sources[source]
-    if (folder / "config.json").is_file():
+    if learned(protocol, source, data):
         return folder
     if isinstance(told, Converted):
         parent = str(source_folder(protocol, told.of, data))

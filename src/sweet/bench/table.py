@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from sweet.errors import UserError
-from sweet.files import read_json, write_json, write_text
+from sweet.files import read_json, replacing, write_json
 from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
+from sweet.task_names import TASKS
 
 from .arms import Arm
-from .cells import (
-    CHECKED,
-    finetune_recipe,
-    hash_of,
-    measure,
-    start_worker,
-    switches_of,
-    write_model,
-)
-from .protocols import PROTOCOLS, Protocol
-from .results import (
-    add_run,
-    check_same,
-    comparison,
-    costs,
-    markdown,
-    means,
-    read_cell,
-    read_sources,
-    read_table,
-    result_path,
-)
-from .sources import before, learn_source, source_facts, source_folder, source_recipe
-
-Cell = tuple[str, str, int]  # arm, size, seed
-COSTS = f"""
-What initialising gives and takes: MAE loss and k-NN on up to {CHECKED:,} test images before any fine-tuning, top-1
-after it; seconds and unlabelled images of one initialisation; seconds and PFLOPs of its source's pre-training
-
-"""
-PAIRED = """
-Top-1, paired over seeds; a gain is a difference of at least two standard errors
-
-"""
+from .cells import finetune_recipe, hash_of, measure, run_folder
+from .estimates import cell_flops, plan, source_flops, start_flops
+from .protocols import PROTOCOLS, Cell, Protocol, Trial
+from .results import add_run, check_same, read_cell, result_path, write_source
+from .schedule import Job, cores, work
+from .sources import cache_folder, chain, learn_source, learned, source_facts, source_folder, source_recipe
+from .starts import make_start, start_folder, switches_of
+from .summary import summary
 
 
 def run(
@@ -59,179 +33,242 @@ def run(
     protocol: str,
     out: Path,
     data: str | None = None,
+    transfer: list[str] | None = None,
     methods: list[str] | None = None,
     sizes: list[str] | None = None,
     seeds: int | None = None,
     workers: int | None = None,
     max_minutes: float | None = None,
     device: str = "auto",
+    archive: Path | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Measure what is missing of table ``name`` and return it; killed and started again, it goes on.
 
-    Raises UserError for an unknown table, method or size and for missing data, before anything is written.
+    ``transfer`` are NAME=SRC, where the images of the table's other sets lie; only sets that are told are measured.
+    After ``max_minutes`` everything stops at a checkpoint. ``archive`` is a tar file of all JSON below ``out``, written
+    anew after each result. Raises UserError for an unknown table, method or size and for missing data, before anything
+    is written.
     """
     from sweet.data.sources import source_splits
     from sweet.training.device import resolve_device
 
-    told = _protocol(name, protocol)
-    arms, chosen = _known("--methods", methods, told.arms), _known("--sizes", sizes, told.sizes)
-    source_data = data or _own_data(told)
-    recipes, folders = {}, {}
-    for source in {_source(told, arm) for arm in arms}:
-        recipes[source] = source_recipe(told, source, source_data).model_copy(update={"device": device})
-        folders[source] = source_folder(told, source, source_data)
-    source_splits(source_data)  # a UserError now, not one from each worker
+    until = None if max_minutes is None else time.time() + 60 * max_minutes
+    table = _Table(name, protocol, out, data, transfer, device)
+    cells = table.choose(methods, sizes, seeds)
+    for spec in {table.data, *(table.images(cell.trial) for cell in cells)}:
+        source_splits(spec)  # a UserError now, not one from each worker
     kind = resolve_device(device).type
-    workers = workers or (min(2, _cores()) if kind == "cpu" else 1)
-    seeds = told.seeds if seeds is None else seeds
-    cells = [(arm, size, seed) for seed in range(seeds) for size in chosen for arm in arms]
+    workers = workers or (min(2, cores()) if kind == "cpu" else 1)
     for cell in cells:
-        source = _source(told, cell[0])
-        tuned = finetune_recipe(told, told.arms[cell[0]], recipes[source], source_data, cell[2])
-        head = _head(told, cell[0], tuned, folders[source])
-        path = result_path(out, told.name, name, cell[0], cell[1])
-        if path.is_file():
-            check_same(path, _today(read_cell(path), told), head, list(head))
-        _borrow(out, name, told, cell, head)
-    open_cells = [cell for cell in cells if not _done(out, told.name, name, cell)]
+        table.settle(cell)
+    open_cells = [cell for cell in cells if not table.done(cell)]
+    jobs = table.jobs(open_cells)
     commit = _commit()
 
     def note(text: str) -> None:
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
-    note(f"{name} ({told.name}): {len(open_cells)} of {len(cells)} cells open, {workers} workers")
+    note(f"{name} ({protocol}): {len(open_cells)} of {len(cells)} cells open, {workers} workers")
     # which folder this is, for --overwrite; what was measured where stands in each result
-    write_json(out / "env.json", {"bench": name, "protocol": told.name, "workers": workers})
-    needed = sorted({_source(told, arm) for arm, _, _ in open_cells})
-    _learn_sources(told, needed, source_data, device, workers, note)
-    for source in needed:
-        write_json(out / told.name / "sources" / f"{source}.json", source_facts(told, source, source_data))
-    if told.write_models:
-        for size in chosen:
-            note(f"made {write_model(folders[_source(told, 'sweet')], size, out / 'models' / size)}")
+    write_json(out / "env.json", {"bench": name, "protocol": table.told.name, "workers": workers})
+    table.tell_sources()
 
-    def submit(pool: ProcessPoolExecutor, cell: Cell) -> Future[Any]:
-        arm, size, seed = cell
-        source = _source(told, arm)
-        tuned = finetune_recipe(told, told.arms[arm], recipes[source], source_data, seed)
-        return pool.submit(measure, told.arms[arm], arm, size, tuned, folders[source], told.layers)
+    def keep(job: Job, result: Any) -> str:
+        cell = table.of_job.get(job.name)
+        if cell is None:
+            table.tell_sources()
+            return job.name
+        head, one = result
+        add_run(table.path(cell), {"protocol": table.told.name, "table": name, **head}, {**one, "commit": commit})
+        table.clear(cell)
+        if archive is not None:
+            write_archive(out, archive)
+        metric = TASKS[cell.trial.task]
+        return f"{cell}: {metric.label} {one[metric.key]:.2f}  {one['seconds']:.0f} s"
 
-    def keep(cell: Cell, head: dict[str, Any], result: dict[str, Any]) -> None:
-        path = result_path(out, told.name, name, cell[0], cell[1])
-        add_run(path, {"protocol": told.name, "table": name, **head}, {**result, "commit": commit})
-
-    left, failed = _work(open_cells, submit, keep, workers, max_minutes, note)
-    return _summary(out, name, told) | {"open": left, "failed": failed}
-
-
-def _work(
-    cells: list[Cell],
-    submit: Callable[[ProcessPoolExecutor, Cell], Future[Any]],
-    keep: Callable[[Cell, dict[str, Any], dict[str, Any]], None],
-    workers: int,
-    max_minutes: float | None,
-    note: Callable[[str], None],
-) -> tuple[int, list[str]]:
-    """Measure cells, ``workers`` at a time; (how many were not started, which failed)."""
-    began, finished, failed = time.monotonic(), 0, []
-    waiting, running = list(cells), dict[Future[Any], Cell]()
-    with _pool(workers) as pool:
-        while waiting or running:
-            late = max_minutes is not None and time.monotonic() - began > 60 * max_minutes
-            while waiting and len(running) < workers and not late:
-                cell = waiting.pop(0)
-                running[submit(pool, cell)] = cell
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                cell = running.pop(future)
-                told = f"{cell[0]} {cell[1]} seed {cell[2]}"
-                try:
-                    head, result = future.result()
-                except Exception as problem:  # a failed cell is marked, the table goes on
-                    failed.append(f"{told}: {type(problem).__name__}: {problem}")
-                    note(f"FAILED {failed[-1]}")
-                    continue
-                keep(cell, head, result)
-                finished += 1
-                eta = (time.monotonic() - began) / finished * (len(waiting) + len(running)) / 60
-                note(
-                    f"[{finished}/{len(cells)}] {told}: top-1 {result['top1']:.2f} %"
-                    f"  {result['seconds']:.0f} s  ETA {eta:.0f} min"
-                )
-    return len(waiting), failed
+    outcome = work(jobs, keep, workers=workers, until=until, note=note)
+    if table.told.write_models:
+        table.write_models(sizes, note)
+    left = [cell for cell in open_cells if not table.done(cell) and str(cell) not in outcome.failed]
+    failed = [table.of_job[job] for job in outcome.failed if job in table.of_job]
+    found = summary(out, name, table.told, failed)
+    if archive is not None:
+        write_archive(out, archive)
+    return found | {"open": len(left), "failed": [f"{job}: {why}" for job, why in outcome.failed.items()]}
 
 
-def _learn_sources(
-    told: Protocol, needed: list[str], data: str, device: str, workers: int, note: Callable[[str], None]
-) -> None:
-    """Make the sources that the cache lacks, and first what they are made from: side by side where they can be."""
-    waiting = list(needed)
-    for source in waiting:  # grows while it is read
-        parent = before(told, source)
-        if parent is not None and parent not in waiting:
-            waiting.append(parent)
-    waiting = [s for s in waiting if not (source_folder(told, s, data) / "config.json").is_file()]
-    while waiting:
-        ready = [source for source in waiting if before(told, source) not in waiting]
-        waiting = [source for source in waiting if source not in ready]
-        with _pool(min(workers, len(ready))) as pool:
-            for future in [pool.submit(learn_source, told, source, data, device) for source in ready]:
-                note(f"learned {future.result().name}")
+def dry_run(
+    name: str,
+    *,
+    protocol: str,
+    methods: list[str] | None = None,
+    sizes: list[str] | None = None,
+    seeds: int | None = None,
+) -> dict[str, Any]:
+    """What :func:`run` would do, checked as far as it can be without images; nothing is read or written."""
+    told = find(name, protocol)
+    everything = [f"{trial.data}=shapes:" for trial in told.trials if trial.data]
+    table = _Table(name, protocol, Path(), "shapes:", everything, "cpu")
+    cells = table.choose(methods, sizes, seeds)
+    return plan(told, name, cells, {cell: table.recipe(cell) for cell in cells})
 
 
-def _summary(out: Path, name: str, told: Protocol) -> dict[str, Any]:
-    """Table and picture of everything measured so far, also written beside the results."""
-    from .figures import picture
+class _Table:
+    """One table of a protocol, its images, and where its results go."""
 
-    cells = read_table(out, told.name, name)
-    arms = [arm for arm in told.arms if any(key[0] == arm for key in cells)]
-    folder = out / told.name / name
-    ours = told.ours
-    rivals = [arm for arm in arms if not arm.startswith("sweet")] if ours in arms else []
-    against = [
-        {f"{ours} against": rival, **row}
-        for rival in rivals
-        for row in comparison(cells, ours, rival, told.sizes)
-        if rival != ours
-    ]
-    chance = next((cell["chance_top1"] for cell in cells.values()), None)
-    top1 = means(cells, arms, told.sizes)
-    costing = costs(cells, arms, told.sizes, read_sources(out, told.name)) if told.costs else []
-    if cells:
-        text = f"""Protocol {told.name}, held-out images, mean ± spread (seeds). Chance is {chance:g} % top-1.
+    def __init__(
+        self, name: str, protocol: str, out: Path, data: str | None, transfer: list[str] | None, device: str
+    ) -> None:
+        self.told, self.name, self.out, self.device = find(name, protocol), name, out, device
+        self.sets = _sets(self.told, name, transfer)
+        self.data = data or _own_data(self.told)
+        self.of_job: dict[str, Cell] = {}
+        self.recipes: dict[str, PretrainRecipe] = {}
+        self.folders: dict[str, Path] = {}
 
-Top-1, %
+    def choose(self, methods: list[str] | None, sizes: list[str] | None, seeds: int | None) -> list[Cell]:
+        """The cells that are asked for. Raises UserError for what this table does not have."""
+        arms, chosen = _known("--methods", methods, self.told.arms), _known("--sizes", sizes, self.told.sizes)
+        for source in {self.told.source_of(arm) for arm in arms}:
+            recipe = source_recipe(self.told, source, self.data)
+            self.recipes[source] = recipe.model_copy(update={"device": self.device})
+            self.folders[source] = source_folder(self.told, source, self.data)
+        trials = [trial for trial in self.told.trials if trial.data is None or trial.data in self.sets]
+        return self.told.cells(arms, chosen, trials, seeds)
 
-{markdown(top1)}
-Top-5, %
+    def images(self, trial: Trial) -> str:
+        return self.data if trial.data is None else self.sets[trial.data]
 
-{markdown(means(cells, arms, told.sizes, "top5"))}"""
-        if against:
-            text += PAIRED + markdown(against)
-        if costing:
-            text += COSTS + markdown(costing)
-        write_text(folder / "table.md", text)
-        picture(cells, arms, told.sizes, folder / "table.png", title=f"{name}, protocol {told.name}")
-    return {
-        "table": name,
-        "protocol": told.name,
-        "measured": sum(len(cell["runs"]) for cell in cells.values()),
-        "chance_top1": chance,
-        "top1": top1,
-        "comparison": against,
-        **({"costs": costing} if costing else {}),
-        "written": str(folder),
-    }
+    def source(self, cell: Cell) -> Path:
+        return self.folders[self.told.source_of(cell.arm)]
+
+    def recipe(self, cell: Cell) -> FinetuneRecipe:
+        return finetune_recipe(self.told, cell, self.recipes[self.told.source_of(cell.arm)], self.images(cell.trial))
+
+    def path(self, cell: Cell) -> Path:
+        return result_path(self.out, self.told.name, self.name, cell)
+
+    def done(self, cell: Cell) -> bool:
+        path = self.path(cell)
+        return path.is_file() and any(run["seed"] == cell.seed for run in read_json(path)["runs"])
+
+    def settle(self, cell: Cell) -> None:
+        """See that a run would fit to what is there, and take it over where another table has it.
+
+        Raises UserError where the file of the cell is of another budget, source or start.
+        """
+        path, arm = self.path(cell), self.told.arms[cell.arm]
+        head = {
+            "recipe_hash": hash_of(self.recipe(cell), self.told.layers),
+            "source": self.source(cell).name if arm.source else None,
+            "switches": switches_of(arm, self.told.layers),
+        }
+        if path.is_file():
+            check_same(path, self._today(read_cell(path)), head, list(head))
+        if self.done(cell):
+            return
+        for other in self.told.borrows:
+            there = result_path(self.out, self.told.name, other, cell)
+            found = self._today(read_cell(there)) if there.is_file() else {"runs": []}
+            for one in found.pop("runs"):
+                if one["seed"] == cell.seed and "init_knn" in one and all(found.get(k) == head[k] for k in head):
+                    add_run(path, found | {"table": self.name}, one)
+                    return
+
+    def _today(self, cell: dict[str, Any]) -> dict[str, Any]:
+        """A cell with all switches that its method has now: one that came later stood at its default then.
+
+        The oldest cells tell no switches; nothing can be compared with them.
+        """
+        if "switches" not in cell:
+            return cell
+        return cell | {"switches": switches_of(Arm(cell["method"], switches=cell["switches"]), self.told.layers)}
+
+    def jobs(self, cells: list[Cell]) -> list[Job]:
+        """Cells in order, each after the sources and the start that it needs and that the cache lacks."""
+        jobs: dict[str, Job] = {}
+        told, data = self.told, self.data
+
+        def add(name: str, call: Callable[..., Any], args: tuple[Any, ...], flops: float, *needs: str, at: Path) -> str:
+            jobs.setdefault(name, Job(name, call, args, cache_folder() / "locks" / at.name, flops, needs))
+            return name
+
+        for cell in cells:
+            needs: list[str] = []
+            for source in chain(told, told.source_of(cell.arm)):
+                if not learned(told, source, data):
+                    args, at = (told, source, data, self.device), source_folder(told, source, data)
+                    needs = [add(f"source {source}", learn_source, args, source_flops(told, source), *needs, at=at)]
+            recipe, source_at = self.recipe(cell), self.source(cell)
+            start = start_folder(told, cell, source_at, data)
+            if start is not None and not (start / "start.json").is_file():
+                making = (told, cell, source_at, data, self.device)
+                needs = [add(f"start {start.name}", make_start, making, start_flops(told, cell), *needs, at=start)]
+            work_on, at = (told, cell, recipe, source_at, data), run_folder(told, cell, recipe, source_at)
+            self.of_job[add(str(cell), measure, work_on, cell_flops(told, cell, recipe), *needs, at=at)] = cell
+        return list(jobs.values())
+
+    def tell_sources(self) -> None:
+        """Write down what the sources that are there have cost."""
+        for source in self.folders:
+            if learned(self.told, source, self.data):
+                write_source(self.out, self.told.name, source, source_facts(self.told, source, self.data))
+
+    def clear(self, cell: Cell) -> None:
+        """Forget the checkpoints of a cell whose result is written, and its start once no open cell needs it."""
+        recipe, source = self.recipe(cell), self.source(cell)
+        shutil.rmtree(run_folder(self.told, cell, recipe, source), ignore_errors=True)
+        start = start_folder(self.told, cell, source, self.data)
+        others = [other for other in self.of_job.values() if other != cell and not self.done(other)]
+        if start and all(start_folder(self.told, o, self.source(o), self.data) != start for o in others):
+            shutil.rmtree(start, ignore_errors=True)
+
+    def write_models(self, sizes: list[str] | None, note: Any) -> None:
+        """A model folder of every size, once the source is there."""
+        from sweet.initialise.make import initialise_to
+        from sweet.template.sizes import Size
+
+        source = self.told.arms["sweet"].source or ""
+        for size in sizes or self.told.sizes if learned(self.told, source, self.data) else ():
+            folder, target = self.out / "models" / size, Size.parse(size)
+            if not (folder / "config.json").is_file():
+                made_from = str(source_folder(self.told, source, self.data))
+                initialise_to(made_from, folder, depth=target.depth, heads=target.heads)
+            note(f"made {folder}")
 
 
-def _protocol(name: str, protocol: str) -> Protocol:
+def write_archive(out: Path, archive: Path) -> None:
+    """All JSON files below ``out`` in one tar file, which unpacked over another ``out`` adds to it."""
+    with replacing(archive) as temporary, tarfile.open(temporary, "w") as tar:
+        for path in sorted(out.rglob("*.json")):
+            tar.add(path, path.relative_to(out))
+
+
+def find(name: str, protocol: str) -> Protocol:
+    """A protocol by the names of the command line. Raises UserError with those that there are."""
     if (name, protocol) not in PROTOCOLS:
         known = ", ".join(f"{n} --protocol {p}" for n, p in PROTOCOLS)
         raise UserError(f"bench {name} --protocol {protocol}: unknown, there are: {known}")
     return PROTOCOLS[name, protocol]
+
+
+def _sets(told: Protocol, name: str, transfer: list[str] | None) -> dict[str, str]:
+    """{NAME: SRC} of --transfer. Raises UserError for a set that the table does not have, and where it has no other."""
+    known = list(dict.fromkeys(trial.data for trial in told.trials if trial.data))
+    sets = {}
+    for word in transfer or ():
+        key, equals, spec = word.partition("=")
+        if not equals or key not in known:
+            wanted = f"NAME=SRC with NAME one of {', '.join(known)}" if known else "none, this table has no other sets"
+            raise UserError(f"--transfer {word}: expected {wanted}")
+        sets[key] = spec
+    if not sets and all(trial.data for trial in told.trials):
+        raise UserError(
+            f"--transfer: {name} compares on {', '.join(known)}; tell where one or more of them lie, NAME=SRC"
+        )
+    return sets
 
 
 def _known(option: str, asked: list[str] | None, there: Iterable[str]) -> list[str]:
@@ -239,60 +276,6 @@ def _known(option: str, asked: list[str] | None, there: Iterable[str]) -> list[s
         if word not in there:
             raise UserError(f"{option} {word}: not in this table, expected some of {', '.join(there)}")
     return asked or list(there)
-
-
-def _source(told: Protocol, arm: str) -> str:
-    """The source of an arm; one without any takes its shape from the first."""
-    return told.arms[arm].source or next(iter(told.sources))
-
-
-def _cores() -> int:
-    """Cores that this process may use, by ``taskset`` or a container fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    threads = max(1, _cores() // workers)
-    return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=start_worker, initargs=(threads,)
-    )
-
-
-def _done(out: Path, protocol: str, table: str, cell: Cell) -> bool:
-    path = result_path(out, protocol, table, cell[0], cell[1])
-    return path.is_file() and any(run["seed"] == cell[2] for run in read_json(path)["runs"])
-
-
-def _head(told: Protocol, arm: str, recipe: FinetuneRecipe, source: Path) -> dict[str, Any]:
-    """What has to be the same for two runs to be seeds of one cell."""
-    return {
-        "recipe_hash": hash_of(recipe, told.layers),
-        "source": source.name if told.arms[arm].source else None,
-        "switches": switches_of(told.arms[arm], told.layers),
-    }
-
-
-def _today(cell: dict[str, Any], told: Protocol) -> dict[str, Any]:
-    """A cell with all switches that its method has now: one that came later stood at its default then.
-
-    The oldest cells tell no switches; nothing can be compared with them.
-    """
-    if "switches" not in cell:
-        return cell
-    return cell | {"switches": switches_of(Arm(cell["method"], switches=cell["switches"]), told.layers)}
-
-
-def _borrow(out: Path, name: str, told: Protocol, cell: Cell, same: dict[str, Any]) -> None:
-    """Take over the run of an open cell from another table, where the same was measured there, checks included."""
-    arm, size, seed = cell
-    if _done(out, told.name, name, cell):
-        return
-    for path in (result_path(out, told.name, other, arm, size) for other in told.borrows):
-        head = _today(read_cell(path), told) if path.is_file() else {"runs": []}
-        for run in head.pop("runs"):
-            if run["seed"] == seed and "init_knn" in run and all(head.get(key) == same[key] for key in same):
-                add_run(result_path(out, told.name, name, arm, size), head | {"table": name}, run)
-                return
 
 
 def _own_data(protocol: Protocol) -> str:

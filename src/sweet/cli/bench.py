@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sweet.console import show
+from sweet.errors import UserError
 from sweet.outputs import output_folder
 
 from .app import app
-from .options import NUMBER, DataOrRecipe, Device, Json, Out, Overwrite, Resume
+from .options import NUMBER, DataOrRecipe, Device, Json, Overwrite, Resume
 from .words import listed
+
+CHECK = "check"
 
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="Which table; a wrong name lists them.")],
-    out: Out,
+    name: Annotated[
+        str, typer.Argument(help=f"Which table; a wrong name lists them. `{CHECK}`: whether --out compares fairly.")
+    ],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write.")] = None,
     protocol: Annotated[Literal["nano", "micro", "small", "paper"], typer.Option(help="How much work.")] = "micro",
     methods: Annotated[str | None, typer.Option(help="Initialisers, with commas; default: all.")] = None,
     sizes: Annotated[str | None, typer.Option(help="Sizes as L6H6, with commas; default: the table's.")] = None,
@@ -26,13 +32,38 @@ def bench(
         int | None, typer.Option(**NUMBER, help="Processes side by side; default: up to 2 on a CPU, 1 on a GPU.")
     ] = None,
     device: Device = "auto",
-    max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop starting cells after this.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop at a checkpoint after this.")] = None,
     data: DataOrRecipe = None,
+    transfer: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=SRC", help="Where another set of the table lies; repeat it.")
+    ] = None,
+    archive: Annotated[
+        Path | None, typer.Option(metavar="FILE.tar", help="Also put all JSON of --out into one file.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the protocol and count its cost; run nothing.")
+    ] = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Compare initialisers: a table and a picture."""
+    part: dict[str, Any] = {"methods": listed(methods), "sizes": listed(sizes), "seeds": seeds}
+    if dry_run:
+        from sweet.bench import dry_run as plan
+
+        show(lambda: plan(name, protocol=protocol, **part), as_json=as_json)
+        return
+    if out is None:
+        raise UserError("--out is missing: the folder of the results")
+    if name == CHECK:
+        from sweet.bench import check
+
+        found = check(out)
+        show(lambda: found, as_json=as_json)
+        if found["violations"]:
+            raise typer.Exit(2)
+        return
     with output_folder(out, resume=resume, overwrite=overwrite):
         from sweet.bench import run
 
@@ -40,14 +71,14 @@ def bench(
             lambda: run(
                 name,
                 protocol=protocol,
-                methods=listed(methods),
-                sizes=listed(sizes),
-                seeds=seeds,
                 workers=workers,
                 max_minutes=max_minutes,
                 device=device,
                 out=out,
                 data=data,
+                transfer=transfer,
+                archive=archive,
+                **part,
             ),
             as_json=as_json,
         )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sweet.console import show
-from sweet.outputs import output_folder
+from sweet.outputs import check_output_file, output_folder
 
 from .app import data_app
-from .options import NUMBER, Json, Out, Overwrite, Source
+from .options import NUMBER, Json, Overwrite, Source
+from .words import counts
 
 
 @data_app.command("check")
@@ -25,12 +28,20 @@ def data_check(source: Source, as_json: Json = False) -> None:
 def data_pack(
     source: Source,
     img_size: Annotated[int, typer.Option(**NUMBER, help="Pixels of the short side; then a centre crop.")],
-    out: Out,
+    out: Annotated[Path, typer.Option(metavar="DIR|FILE", help="A folder, or a file .safetensors.")],
+    per_class: Annotated[
+        str | None, typer.Option(metavar="SPLIT=N,...", help="At most N images of each class, of these splits only.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the images of --per-class.")] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write the images, resized, as parquet files that `parquet:DIR` reads."""
-    with output_folder(out, overwrite=overwrite):
+    """Write the images, resized: parquet files that `parquet:DIR` reads, or one file that `packed:FILE` reads."""
+    chosen = None if per_class is None else counts("--per-class", per_class)
+    single = out.suffix == ".safetensors"
+    if single:
+        check_output_file(out, overwrite=overwrite)
+    with nullcontext() if single else output_folder(out, overwrite=overwrite):
         from sweet.data.check import pack_to
 
-        show(lambda: pack_to(source, out, img_size), as_json=as_json)
+        show(lambda: pack_to(source, out, img_size, per_class=chosen, seed=seed), as_json=as_json)

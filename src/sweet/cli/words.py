@@ -37,3 +37,11 @@ def check_folder(word: str, path: Path) -> None:
 
 def listed(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+
+
+def counts(option: str, text: str) -> dict[str, int]:
+    """``train=400,val=50`` as a mapping."""
+    pairs = [word.partition("=")[::2] for word in listed(text) or ()]
+    if not pairs or not all(name and number.isdecimal() and int(number) for name, number in pairs):
+        raise UserError(f"{option} {text}: expected SPLIT=N, or several with commas, as in train=400,val=50")
+    return {name: int(number) for name, number in pairs}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .augment import normalise, random_crop_flip, random_resized_crop
+from .augment import normalise, onto, random_crop_flip, random_resized_crop
 from .batches import Batches, eval_batches, step_generator
 from .images import ImageSource
 from .packed import Packed, pack, packed, should_pack
@@ -19,6 +19,7 @@ __all__ = [
     "eval_batches",
     "in_order",
     "normalise",
+    "onto",
     "open_images",
     "pack",
     "packed",

@@ -39,10 +39,14 @@ class ArrowImages(ImageSource):
         self._bytes = _encoded(table[image])
 
     def open(self, index: int) -> Image.Image:
-        data = self._bytes[index].as_py()
+        data = self.stored(index)
         if data is None:
             raise UserError(f"{self.where(index)}: the image has no bytes")
         return Image.open(io.BytesIO(data))
+
+    def stored(self, index: int) -> bytes | None:
+        data: bytes | None = self._bytes[index].as_py()
+        return data
 
     def where(self, index: int) -> str:
         first, file = self._files[bisect_right(self._files, index, key=lambda entry: entry[0]) - 1]

@@ -32,8 +32,8 @@ def random_resized_crop(
     Resampling is separable: each crop is two small matrix products, rows times image times columns.
     """
     count, channels, height, width = images.shape
-    boxes = random_boxes([(height, width)] * count, scale, ratio, generator).to(images.device)
-    flip = random_flips(count, hflip, generator).to(images.device)
+    boxes = onto(random_boxes([(height, width)] * count, scale, ratio, generator), images.device)
+    flip = onto(random_flips(count, hflip, generator), images.device)
     top, left, rows, columns = boxes.unbind(1)
     across = resampling(left, columns, width, out_size, interpolation)
     across = torch.where(flip[:, None, None], across.flip(1), across)
@@ -105,10 +105,8 @@ def _cubic(x: Tensor) -> Tensor:
 def random_crop_flip(images: Tensor, padding: int = 4, *, generator: torch.Generator, hflip: float = 0.5) -> Tensor:
     """Reflect-pad by ``padding``, crop back to (H, W), flip: (B,C,H,W) -> the same shape and type."""
     count, channels, height, width = images.shape
-    shift = torch.randint(-padding, padding + 1, (2, count, 1), generator=generator, device=generator.device).to(
-        images.device
-    )
-    flip = random_flips(count, hflip, generator).to(images.device)
+    shift = torch.randint(-padding, padding + 1, (2, count, 1), generator=generator, device=generator.device)
+    shift, flip = onto(shift, images.device), onto(random_flips(count, hflip, generator), images.device)
     rows = _reflect(torch.arange(height, device=images.device) + shift[0], height)
     columns = _reflect(torch.arange(width, device=images.device) + shift[1], width)
     columns = torch.where(flip[:, None], columns.flip(1), columns)
@@ -128,8 +126,15 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     if not images.is_floating_point():
         images = images.to(torch.float32).div_(255)
     if len(mean) == 1 and images.shape[1] == 3:
-        luma = torch.tensor(LUMA, dtype=images.dtype, device=images.device)
+        luma = onto(torch.tensor(LUMA, dtype=images.dtype), images.device)
         images = (images * luma[:, None, None]).sum(1, keepdim=True)
-    centre = torch.tensor(mean, dtype=images.dtype, device=images.device)[:, None, None]
-    spread = torch.tensor(std, dtype=images.dtype, device=images.device)[:, None, None]
+    centre = onto(torch.tensor(mean, dtype=images.dtype), images.device)[:, None, None]
+    spread = onto(torch.tensor(std, dtype=images.dtype), images.device)[:, None, None]
     return (images - centre).div_(spread)
+
+
+def onto(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A CPU tensor on ``device``; a GPU goes on meanwhile, for it is copied from pinned memory."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

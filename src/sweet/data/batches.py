@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sweet.errors import UserError
 
-from .augment import normalise, random_boxes, random_crop_flip, random_flips, random_resized_crop
+from .augment import normalise, onto, random_boxes, random_crop_flip, random_flips, random_resized_crop
 from .images import ImageSource
 from .packed import Packed, centre_square, to_tensor
 
@@ -112,7 +112,7 @@ class Batches:
         indices = self.indices(step)
         if self._images is None:
             return torch.stack([self._decode(step, place, index) for place, index in enumerate(indices.tolist())])
-        images = self._images[indices.to(self.device)]
+        images = self._images[onto(indices, self.device)]
         generator = step_generator(self.seed, step, self.rank, "augment")
         if self.augment == "rrc":
             return random_resized_crop(
@@ -146,8 +146,8 @@ class Batches:
         return random_crop_flip(images, self.img_size // 8, generator=generator, hflip=self.hflip)
 
     def _finish(self, step: int, pixels: Tensor) -> Batch:
-        images = normalise(pixels.to(self.device), self.mean, self.std)
-        labels = None if self._labels is None else self._labels[self.indices(step)].to(self.device)
+        images = normalise(onto(pixels, self.device), self.mean, self.std)
+        labels = None if self._labels is None else onto(self._labels[self.indices(step)], self.device)
         return images, labels
 
 
@@ -173,8 +173,8 @@ def eval_batches(
     labels = _label_tensor(data)
     starts = range(0, len(data), batch_size)
     for start, part in zip(starts, ahead(pixels, starts, 0 if isinstance(data, Packed) else workers), strict=True):
-        images = normalise(part.to(device), mean, std)
-        yield images, None if labels is None else labels[start : start + batch_size].to(device)
+        images = normalise(onto(part, device), mean, std)
+        yield images, None if labels is None else onto(labels[start : start + batch_size], device)
 
 
 class _Calls(Dataset[Any]):

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from sweet.files import replacing, write_text
 
 from .images import ImageSource
 from .packed import resize_square
+from .packed_file import write_packed
 from .sources import source_splits
+from .subset import up_to
 
 STATISTICS_IMAGES = 2000
 SHARD_IMAGES = 50_000
@@ -39,15 +42,27 @@ def check(spec: str) -> dict[str, Any]:
     return {"source": spec, "splits": splits, "duplicates_across_splits": shared}
 
 
-def pack_to(spec: str, out: Path, img_size: int) -> dict[str, Any]:
-    """Write every split as parquet files of PNG images (short side ``img_size``, then a centre crop).
+def pack_to(
+    spec: str, out: Path, img_size: int, *, per_class: Mapping[str, int] | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Write every split at another size: short side ``img_size``, then a centre crop.
 
-    The files are in the Hugging Face layout and are read by ``parquet:OUT``. Raises UserError naming the file
-    of a corrupt image; files appear only once complete.
+    ``out`` is a folder of parquet files in the Hugging Face layout, read by ``parquet:OUT``, of PNG images, or of the
+    bytes as they are where nothing changes; or a file ``.safetensors`` of plain pixels, read by ``packed:OUT``.
+    ``per_class`` takes at most so many images of each class of a split, drawn by ``seed``; splits that it does not name
+    are left out. Raises UserError naming the file of a corrupt image; files appear only once complete.
     """
     report: dict[str, Any] = {"source": spec, "out": str(out), "img_size": img_size, "images": {}}
-    for split, opened in source_splits(spec).items():
-        images = opened()
+    splits = source_splits(spec)
+    for split in per_class or ():
+        if split not in splits:
+            raise UserError(f"--per-class {split}=N: {spec} has no such split, it has {', '.join(splits)}")
+    chosen = {split: _part(splits[split](), per_class, seed) for split in per_class or splits}
+    if out.suffix == ".safetensors":
+        write_packed(out, chosen, img_size)
+        report["images"] = {split: len(images) for split, images in chosen.items()}
+        return report | {"bytes": out.stat().st_size}
+    for split, images in chosen.items():
         out.mkdir(parents=True, exist_ok=True)
         shards = -(-len(images) // SHARD_IMAGES)
         for shard in range(shards):
@@ -56,7 +71,15 @@ def pack_to(spec: str, out: Path, img_size: int) -> dict[str, Any]:
         report["images"][split] = len(images)
         if images.classes:
             write_text(out / "classes.txt", "".join(f"{name}\n" for name in images.classes))
-    return report
+    return report | {"bytes": sum(file.stat().st_size for file in out.glob("*.parquet"))}
+
+
+def _part(images: ImageSource, per_class: Mapping[str, int] | None, seed: int) -> ImageSource:
+    if per_class is None:
+        return images
+    if images.labels is None:
+        raise UserError(f"--per-class: {images.name} has no class labels")
+    return images.select(up_to(images.labels, per_class[images.split], seed))
 
 
 def _check_split(split: str, images: ImageSource, seen: dict[bytes, list[tuple[str, str]]]) -> dict[str, Any]:
@@ -134,8 +157,8 @@ def _write_shard(file: Path, images: ImageSource, rows: range, img_size: int) ->
         features["label"] = {"names": images.classes, "_type": "ClassLabel"}
         fields.append(pa.field("label", pa.int64()))
     schema = pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
-    # No compression: PNG is compressed already.
-    with replacing(file) as temporary, pq.ParquetWriter(temporary, schema, compression="none") as writer:
+    # Images are compressed already, but small JPEG files are a third tables, and those are alike.
+    with replacing(file) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for first in range(rows.start, rows.stop, ROW_GROUP_IMAGES):
             group = range(first, min(first + ROW_GROUP_IMAGES, rows.stop))
             columns: dict[str, list[Any]] = {"image": [_encoded(images, index, img_size) for index in group]}
@@ -146,6 +169,9 @@ def _write_shard(file: Path, images: ImageSource, rows: range, img_size: int) ->
 
 
 def _encoded(images: ImageSource, index: int, img_size: int) -> dict[str, Any]:
+    image, kept = images.decode(index), images.stored(index)
+    if kept is not None and image.size == (img_size, img_size):
+        return {"bytes": kept, "path": f"{images.split}-{index:07d}"}
     buffer = io.BytesIO()
-    resize_square(images.decode(index), img_size).save(buffer, format="PNG")
+    resize_square(image, img_size).save(buffer, format="PNG")
     return {"bytes": buffer.getvalue(), "path": f"{images.split}-{index:07d}.png"}

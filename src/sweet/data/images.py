@@ -33,6 +33,10 @@ class ImageSource(ABC):
     def open(self, index: int) -> Image.Image:
         """The image as stored, in any mode; may raise anything if the file is damaged."""
 
+    def stored(self, index: int) -> bytes | None:
+        """The encoded image as it lies in the set, where it is at hand."""
+        return None
+
     @abstractmethod
     def where(self, index: int) -> str:
         """The file (and row) of an image, for messages."""
@@ -77,6 +81,9 @@ class Selected(ImageSource):
 
     def open(self, index: int) -> Image.Image:
         return self.parent.open(self.indices[index])
+
+    def stored(self, index: int) -> bytes | None:
+        return self.parent.stored(self.indices[index])
 
     def where(self, index: int) -> str:
         return self.parent.where(self.indices[index])

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .augment import onto
 from .batches import EpochOrder, ahead, step_generator
 
 Collate = Callable[[list[Any]], tuple[Any, Any]]
@@ -78,7 +79,7 @@ def in_order(
 def to_device(value: Any, device: torch.device | str) -> Any:
     """Tensors inside lists, tuples and dicts, moved."""
     if isinstance(value, Tensor):
-        return value.to(device)
+        return onto(value, device)
     if isinstance(value, dict):
         return {key: to_device(inner, device) for key, inner in value.items()}
     if isinstance(value, list | tuple):

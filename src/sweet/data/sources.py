@@ -10,12 +10,14 @@ from sweet.errors import UserError
 from .arrow import hub_splits, parquet_splits
 from .folder import folder_splits
 from .images import ImageSource
+from .packed_file import packed_splits
 from .shapes import shapes_splits
 from .subset import shuffled
 
 KINDS: dict[str, Callable[[str, str], dict[str, Callable[[], ImageSource]]]] = {
     "folder": lambda spec, rest: folder_splits(spec, Path(rest).expanduser()),
     "parquet": lambda spec, rest: parquet_splits(spec, Path(rest).expanduser()),
+    "packed": lambda spec, rest: packed_splits(spec, Path(rest).expanduser()),
     "hub": hub_splits,
     "shapes": shapes_splits,
 }

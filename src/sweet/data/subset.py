@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sweet.errors import UserError
 
@@ -23,6 +24,12 @@ def shuffled(count: int, seed: int) -> list[int]:
     return np.random.default_rng([seed, count]).permutation(count).tolist()
 
 
+def up_to(labels: Sequence[int], each: int, seed: int) -> list[int]:
+    """Indices of at most ``each`` images of every class, ascending: those that :func:`balanced_subset` begins with."""
+    values = np.asarray(labels)
+    return np.sort(np.concatenate([_members(values, label, seed)[:each] for label in np.unique(values)])).tolist()
+
+
 def balanced_subset(labels: Sequence[int], n: int, seed: int) -> list[int]:
     """Indices of ``n`` images, the same number of each class, ascending.
 
@@ -36,8 +43,13 @@ def balanced_subset(labels: Sequence[int], n: int, seed: int) -> list[int]:
         raise UserError(f"data.labels={n}: not a multiple of the {len(classes)} classes")
     chosen = []
     for label in classes:
-        members = np.flatnonzero(values == label)
+        members = _members(values, label, seed)
         if len(members) < each:
             raise UserError(f"data.labels={n}: class {label} has {len(members)} images, {each} are needed")
-        chosen.append(np.random.default_rng([seed, int(label)]).permutation(members)[:each])
+        chosen.append(members[:each])
     return np.sort(np.concatenate(chosen)).tolist()
+
+
+def _members(values: NDArray[np.int64], label: int, seed: int) -> NDArray[np.int64]:
+    """Images of a class, in an order drawn by the seed."""
+    return np.random.default_rng([seed, int(label)]).permutation(np.flatnonzero(values == label))

@@ -14,6 +14,7 @@ of every slice contain whole hidden units. With GELU, slices 0-3 and 4-7 hold th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -93,12 +94,17 @@ def select_inner(stacked: Mapping[str, Tensor], source: int, target: int, mlp: s
     """
     result = {}
     for name, value in stacked.items():
-        index = inner_index(source, target, mlp, name).to(value.device)
+        index = _index_on(value.device, source, target, mlp, name)
         result[name] = value.index_select(2 if name in WRITERS else 1, index)
         if name in WRITERS and target > source:
             new = is_new_unit(source, target, mlp, name).to(value.device)
             result[name] = result[name].masked_fill(new, 0.0)
     return result
+
+
+@lru_cache(maxsize=256)
+def _index_on(device: torch.device, source: int, target: int, mlp: str, name: str) -> Tensor:
+    return inner_index(source, target, mlp, name).to(device)  # kept there: a copy at every step would stall a GPU
 
 
 def stack_blocks(state: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:

@@ -79,19 +79,21 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     ema: Any = None,
-    checkpoints: bool = True,
 ) -> Finished:
     """Train ``model`` in place; bit-exact on a CPU when interrupted and resumed.
 
     ``groups`` are AdamW's parameter groups, each with an optional ``lr_scale``. ``loss_of(model, images, labels,
-    micro_step)`` gives the loss of one part. ``ema`` is timm's averaged copy. ``run=None`` writes nothing, and
-    ``checkpoints=False`` no more than the log. Ctrl-C finishes the step and saves a checkpoint before it is passed on.
+    micro_step)`` gives the loss of one part. ``ema`` is timm's averaged copy. ``run=None`` writes nothing. Ctrl-C
+    finishes the step and saves a checkpoint before it is passed on. ``optim.compile`` compiles the model once, under
+    the same names.
     """
     accumulate = optim.accumulate
     steps = total_steps(keys, max(1, batches.steps_per_epoch // accumulate))
     fused = accelerator.device.type in ("cpu", "cuda")
     optimizer = torch.optim.AdamW(groups, lr=keys.lr, betas=optim.betas, fused=fused)
     plain = model
+    if optim.compile:
+        model.compile()
     model, optimizer = accelerator.prepare(model, optimizer)
 
     start, spent, last = 0, 0.0, torch.zeros(())
@@ -107,7 +109,7 @@ def train(
         start, spent, last = state["step"], state["seconds"], torch.tensor(state["loss"])
 
     def checkpoint(done: int) -> None:
-        if run is not None and checkpoints and accelerator.is_main_process:
+        if run is not None and accelerator.is_main_process:
             tensors = dict(plain.state_dict())
             if ema is not None:
                 tensors |= {f"ema|{name}": value for name, value in ema.module.state_dict().items()}
@@ -150,7 +152,7 @@ def train(
             if done % keys.checkpoint_every == 0 and done < steps:
                 checkpoint(done)
     except KeyboardInterrupt:
-        if checkpoints:
+        if run is not None:
             log.note(f"interrupted: saving a checkpoint at step {done}")
             checkpoint(done)
         raise

@@ -17,6 +17,7 @@ from sweet.data import (
     ImageSource,
     Packed,
     eval_batches,
+    onto,
     open_images,
     packed,
     shuffled,
@@ -104,7 +105,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
             config.patches,
             generator=step_generator(recipe.seed, micro, accelerator.process_index, "mask"),
         )
-        loss = model(images, noise.to(images.device), networks)
+        loss = model(images, onto(noise, images.device), networks)
         return loss
 
     if accelerator.is_main_process:

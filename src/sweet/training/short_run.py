@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sweet.data import Batches, ImageSource, packed, some, step_generator
+from sweet.data import Batches, ImageSource, onto, packed, some, step_generator
 from sweet.errors import UserError
 from sweet.models.store import StoredSource
 from sweet.recipe import OptimKeys, TrainKeys
@@ -17,13 +17,16 @@ from sweet.recipe import OptimKeys, TrainKeys
 from .device import make_accelerator
 from .loop import train
 
+CHECKPOINT = 100  # steps
+
 
 @dataclass(frozen=True)
 class ShortRun:
     """How long and how fast: ``lr`` is the peak, ``warmup`` a share of the steps; then half a cosine to zero.
 
-    ``run`` is a folder for ``metrics.jsonl``, the loss curve; None writes nothing and shows no progress. No step at all
-    is a run, too. Raises UserError for a number out of range.
+    ``run`` is a folder for ``metrics.jsonl``, the loss curve, and for checkpoints, from which an interrupted run goes
+    on; None writes nothing and shows no progress. No step at all is a run, too. Raises UserError for a number out of
+    range.
     """
 
     steps: int
@@ -59,7 +62,7 @@ def train_on(
         return
     facts, config, steps = source.info["data"], source.config, told.steps
     keys = TrainKeys(
-        seed=seed, epochs=steps, max_steps=steps, batch_size=told.batch_size, lr=told.lr, checkpoint_every=steps
+        seed=seed, epochs=steps, max_steps=steps, batch_size=told.batch_size, lr=told.lr, checkpoint_every=CHECKPOINT
     )
     optim = OptimKeys(warmup=told.warmup)
     accelerator = make_accelerator(told.device, optim.precision, 1, None)
@@ -77,7 +80,7 @@ def train_on(
 
     def loss_of(model: nn.Module, images: Tensor, _: Any, step: int) -> Tensor:
         noise = torch.rand(len(images), config.patches, generator=step_generator(seed, step, 0, "mask"))
-        loss: Tensor = model(images, noise.to(images.device))
+        loss: Tensor = model(images, onto(noise, images.device))
         return loss
 
     learning = [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": 0.0}]
@@ -91,8 +94,8 @@ def train_on(
             optim=optim,
             accelerator=accelerator,
             run=told.run,
+            resume=told.run is not None,
             quiet=told.run is None,
-            checkpoints=False,
         )
     except FloatingPointError:
         raise UserError(f"lr={told.lr:g}: the loss diverged; try a lower one") from None

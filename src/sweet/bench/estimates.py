@@ -1,0 +1,100 @@
+"""What a table will take, by closed formulas: for the time that is left, and for a plan. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sweet.initialise_names import NAMES
+from sweet.models.config import MaeConfig
+from sweet.models.costs import mae_image_flops, pretraining_flops
+from sweet.plan import pretraining_cost, vit_config
+from sweet.recipe import FinetuneRecipe
+from sweet.template.sizes import Size, cost
+
+from .arms import Converted, Rotated
+from .protocols import Cell, Protocol
+from .sources import before, chain, source_recipe
+
+HEALED = 128  # images of a step of healing
+STUDENTS = 5  # of DMAE share the images of one pre-training
+
+
+def source_flops(told: Protocol, source: str) -> float:
+    """Of what is learned for this source alone, not for the one that it is made from."""
+    made = told.sources[source]
+    recipe = source_recipe(told, source, "shapes:")
+    if isinstance(made, Rotated):
+        return 0.0
+    if isinstance(made, Converted):
+        config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
+        return pretraining_flops(mae_image_flops(config, mae), images=made.heal * HEALED, steps=0, rebuild=0)
+    return pretraining_cost(recipe, told.images)
+
+
+def budget_of(told: Protocol, source: str) -> float:
+    """Of a source and all that it is made from."""
+    return sum(source_flops(told, name) for name in chain(told, source))
+
+
+def cell_flops(told: Protocol, cell: Cell, recipe: FinetuneRecipe) -> float:
+    """Of fine-tuning a start; labels that are not counted in the recipe are taken for all images."""
+    learned = source_recipe(told, told.source_of(cell.arm), "shapes:")
+    config = vit_config(learned.model, learned.data.img_size)
+    size = Size.parse(cell.size, config.head_dim)
+    image = cost(
+        size, mlp=config.mlp, norm=config.norm, img_size=config.img_size, patch_size=config.patch_size, num_classes=0
+    ).flops(attention=True)
+    images = recipe.epochs * (recipe.data.labels or told.images)
+    return 3 * images * image
+
+
+def start_flops(told: Protocol, cell: Cell) -> float:
+    """Of making a start that trains."""
+    method = NAMES[told.arms[cell.arm].method]
+    if not method.trains:
+        return 0.0
+    learned = source_recipe(told, told.source_of(cell.arm), "shapes:")
+    config, mae = vit_config(learned.model, learned.data.img_size), MaeConfig(**learned.mae.model_dump())
+    size = Size.parse(cell.size, config.head_dim)
+    seen = learned.epochs * told.images / STUDENTS if method.images is None else method.images
+    return 3 * seen * mae_image_flops(config, mae, size.depth, size.heads, size.heads)
+
+
+def plan(told: Protocol, table: str, cells: Iterable[Cell], recipes: dict[Cell, FinetuneRecipe]) -> dict[str, Any]:
+    """Everything about a table that can be known without running it."""
+    cells = list(cells)
+    needed = list(dict.fromkeys(told.source_of(cell.arm) for cell in cells))
+    own = dict.fromkeys(name for source in needed for name in chain(told, source))
+    budgets = {source: budget_of(told, source) for source in needed}
+    arms = list(dict.fromkeys(cell.arm for cell in cells))
+    columns = list(dict.fromkeys((cell.trial, cell.size) for cell in cells))
+    out_of = {(arm, size) for arm in arms for _, size in columns if not told.can(arm, size)}
+    fine = sum(cell_flops(told, cell, recipes[cell]) + start_flops(told, cell) for cell in cells)
+    learning = sum(source_flops(told, name) for name in own)
+    return {
+        "table": table,
+        "protocol": told.name,
+        "recipe": told.pretrain,
+        "cells": len(cells),
+        "starts": arms,
+        "columns": [trial.column(size) for trial, size in columns],
+        "left_out": [f"{arm} {size}" for arm, size in sorted(out_of)],
+        "sources": [
+            {
+                "source": name,
+                "made": _made(told, name),
+                "pflops": round(budgets[name] / 1e15, 4),
+                "against_the_least": round(budgets[name] / min(budgets.values()), 3),
+            }
+            for name in needed
+        ],
+        "pflops": round((fine + learning) / 1e15, 3),
+    }
+
+
+def _made(told: Protocol, source: str) -> str:
+    made = told.sources[source]
+    if isinstance(made, list):
+        return " ".join(made) or "the recipe as it is"
+    return f"{type(made).__name__.lower()} from {before(told, source)}"

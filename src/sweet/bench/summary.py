@@ -1,0 +1,88 @@
+"""Table and picture of everything that was measured of a table so far, beside its results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sweet.files import write_text
+from sweet.task_names import TASKS
+
+from .cells import CHECKED
+from .protocols import Cell, Protocol
+from .results import Table, budgets, comparison, costs, markdown, means, metrics_of, read_sources, read_table
+
+COSTS = f"""
+What initialising gives and takes: MAE loss and k-NN on up to {CHECKED:,} test images before any fine-tuning, top-1
+after it; seconds and unlabelled images of one initialisation; seconds and PFLOPs of its source's pre-training
+
+"""
+BUDGETS = """
+What learning the sources took
+
+"""
+
+
+def summary(out: Path, name: str, told: Protocol, failed: Sequence[Cell] = ()) -> dict[str, Any]:
+    """What was measured, a block for each task; ``table.md`` and pictures are written beside the results."""
+    from .figures import picture
+
+    tasks = list(dict.fromkeys(trial.task for trial in told.trials))
+    folder, text = out / told.name / name, ""
+    result: dict[str, Any] = {"table": name, "protocol": told.name, "measured": 0}
+    shown: Table = {}
+    for task in tasks:
+        cells, columns, arms = read(out, name, told, task)
+        shown |= {(f"{task} {arm}", column): cell for (arm, column), cell in cells.items()}
+        wrong = {(cell.arm, cell.trial.column(cell.size)) for cell in failed if cell.trial.task == task}
+        blocks = [means(cells, arms, columns, metric.key, wrong) for metric in metrics_of(task)]
+        against = rivals(cells, arms, columns, told, task)
+        costing = costs(cells, arms, columns, read_sources(out, told.name)) if told.costs else []
+        chance = next((cell["chance_top1"] for cell in cells.values() if "chance_top1" in cell), None)
+        at = "" if len(tasks) == 1 else f"{task}_"
+        result["measured"] += sum(len(cell["runs"]) for cell in cells.values())
+        result |= {f"{at}chance_top1": chance, f"{at}{TASKS[task].key}": blocks[0], f"{at}comparison": against}
+        result |= {f"{at}costs": costing} if costing else {}
+        if not cells:
+            continue
+        text += f"Protocol {told.name}, {task}, held-out images, mean ± spread (seeds)."
+        text += "\n" if chance is None else f" Chance is {chance:g} % top-1.\n"
+        for metric, rows in zip(metrics_of(task), blocks, strict=True):
+            text += f"\n{_heading(metric.label)}\n\n{markdown(rows)}"
+        if against:
+            better = "higher" if TASKS[task].higher_is_better else "lower"
+            text += (
+                f"\n{_heading(TASKS[task].label)}, {better} is better, paired over seeds; a gain is a difference of "
+            )
+            text += f"at least two standard errors\n\n{markdown(against)}"
+        text += COSTS + markdown(costing) if costing else ""
+        picture(
+            cells, arms, columns, folder / f"{at}table.png".replace("_", "-"), title=f"{name}, {told.name}", task=task
+        )
+    if text:
+        learned = budgets(shown, read_sources(out, told.name))
+        write_text(folder / "table.md", text + (BUDGETS + markdown(learned) if learned else ""))
+    return result | {"written": str(folder)}
+
+
+def read(out: Path, name: str, told: Protocol, task: str) -> tuple[Table, list[str], list[str]]:
+    """Cells of a task, the columns of its table, and the arms that have any."""
+    cells = read_table(out, told.name, name, task)
+    columns = [trial.column(size) for trial in told.trials if trial.task == task for size in told.sizes]
+    return cells, columns, [arm for arm in told.arms if any(key[0] == arm for key in cells)]
+
+
+def rivals(cells: Table, arms: list[str], columns: list[str], told: Protocol, task: str) -> list[dict[str, Any]]:
+    """Ours against every arm that is not ours, column by column."""
+    others = [arm for arm in arms if not arm.startswith("sweet") or not told.ours.startswith("sweet")]
+    return [
+        {f"{told.ours} against": rival, **row}
+        for rival in (others if told.ours in arms else [])
+        for row in comparison(cells, told.ours, rival, columns, TASKS[task])
+        if rival != told.ours
+    ]
+
+
+def _heading(label: str) -> str:
+    return label[:1].upper() + label[1:]

@@ -1,0 +1,88 @@
+"""A set of small images as one safetensors file, ``packed:PATH``: what a machine without a network is handed.
+
+``<split>.images`` (N, 3, S, S) uint8, ``<split>.labels`` (N,) int64 unless unlabelled, class names in the metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sweet.errors import UserError
+from sweet.files import read_tensors, write_tensors
+
+from .images import ImageSource, digest
+from .packed import centre_square
+
+IMAGES, LABELS, CLASSES = ".images", ".labels", "classes"
+
+
+class PackedImages(ImageSource):
+    """One split of a packed file."""
+
+    def __init__(self, spec: str, split: str, path: Path) -> None:
+        tensors = read_tensors(path)
+        self.images, labels = tensors[split + IMAGES], tensors.get(split + LABELS)
+        self.path = path
+        stamp = path.stat()
+        self._fingerprint = digest(spec, split, stamp.st_size, stamp.st_mtime_ns)
+        classes = None if labels is None else _classes(path)
+        super().__init__(spec, split, len(self.images), None if labels is None else labels.tolist(), classes)
+
+    def open(self, index: int) -> Image.Image:
+        return Image.fromarray(self.images[index].permute(1, 2, 0).contiguous().numpy())
+
+    def where(self, index: int) -> str:
+        return f"{self.path} {self.split} image {index}"
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+
+def packed_splits(spec: str, path: Path) -> dict[str, Callable[[], ImageSource]]:
+    """{split: opens it} of a packed file. Raises UserError for any other file."""
+    if not path.is_file():
+        raise UserError(f"--data {spec}: no such file")
+    try:
+        tensors = read_tensors(path)
+    except UserError as problem:
+        raise UserError(f"--data {spec}: {problem}") from None
+    splits: dict[str, Callable[[], ImageSource]] = {}
+    for name, value in tensors.items():
+        if name.endswith(IMAGES):
+            if value.dtype != torch.uint8 or value.dim() != 4 or value.shape[1] != 3:
+                raise UserError(
+                    f"--data {spec}: {name} is {value.dtype} {tuple(value.shape)}, expected uint8 N, 3, S, S"
+                )
+            split = name.removesuffix(IMAGES)
+            splits[split] = partial(PackedImages, spec, split, path)
+    if not splits:
+        raise UserError(f"--data {spec}: holds no images; make one with sweet data pack --out FILE.safetensors")
+    return splits
+
+
+def write_packed(path: Path, splits: Mapping[str, ImageSource], img_size: int) -> None:
+    """Every image with its short side ``img_size``, then a centre crop. Raises UserError naming a corrupt one."""
+    tensors: dict[str, Tensor] = {}
+    classes: list[str] | None = None
+    for split, images in splits.items():
+        pixels = (centre_square(images.decode(index), img_size) for index in range(len(images)))
+        tensors[split + IMAGES] = torch.stack(list(pixels))
+        if images.labels is not None:
+            tensors[split + LABELS] = torch.tensor(images.labels, dtype=torch.int64)
+            classes = images.classes
+    write_tensors(path, tensors, {CLASSES: json.dumps(classes)})
+
+
+def _classes(path: Path) -> list[str] | None:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        found: list[str] | None = json.loads((file.metadata() or {}).get(CLASSES, "null"))
+    return found
