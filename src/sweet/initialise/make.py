@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweet.budget import Budget, choose
-from sweet.cards import model_card
+from sweet.cards import model_card, origin
 from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.files import TENSORS, sha256, write_folder
@@ -95,6 +95,7 @@ def initialise_to(
             "source_kind": stored.info["kind"],
             "source_size": str(stored.config.size),
             "source_sha256": sha256(parent),
+            "source_data": origin(stored.info),
             "parameters": sum(p.numel() for p in vit.parameters()),
         },
     }
