@@ -78,7 +78,7 @@ def test_one_line_for_what_is_wrong(classifier: Path, model: Path, tmp_path: Pat
 
     with pytest.raises(UserError, match="records no metrics"):
         verify(model, data=SHAPES)
-    with pytest.raises(UserError, match="val has 3 images, the metrics are of 6"):
+    with pytest.raises(UserError, match="val has 10 images, the metrics are of 12"):
         verify(classifier, data="shapes:n=32,size=16", device="cpu")
 
 
