@@ -12,6 +12,7 @@ import huggingface_hub
 import pytest
 import torch
 import yaml
+from huggingface_hub import constants
 from timm.models.eva import Eva
 from typer.testing import CliRunner
 
@@ -57,7 +58,7 @@ class FakeHub:
 def fake_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     fake = FakeHub(tmp_path / "cache")
     monkeypatch.setattr(huggingface_hub, "HfApi", fake.api)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(fake.cache))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(fake.cache))
     monkeypatch.chdir(tmp_path)
     return fake
 

@@ -6,8 +6,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -59,7 +59,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         monkeypatch.setattr(socket.socket, name, refuse)
     for name in ("create_connection", "getaddrinfo", "gethostbyname"):
         monkeypatch.setattr(socket, name, refuse)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # or its library would not even try
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # or its library would not even try
     return asked
 
 

@@ -75,7 +75,7 @@ def test_what_the_runtime_computes_otherwise_is_not_written(
     made = write_model(tmp_path / "made", "vit", 1, 1)
     with pytest.raises(UserError, match="computes another function at batch 1"):
         export(made, "onnx", tmp_path / "out")
-    assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxscript", "onnxruntime"])

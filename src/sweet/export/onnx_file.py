@@ -59,17 +59,18 @@ def write_onnx(model: nn.Module, config: ViTConfig, info: dict[str, Any], path: 
     data = info["data"]
     facts = {key: data.get(key) for key in ("classes", "mean", "std", "img_size", "crop")}
     program.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
+    graph = program.model_proto.SerializeToString()
+    difference = compare(model, config, graph)
     with replacing(path) as temporary:
-        program.save(temporary, external_data=False)
-        difference = compare(model, config, temporary)
+        temporary.write_bytes(graph)
         temporary.chmod(0o644)
     return difference
 
 
 @torch.no_grad()
-def compare(model: nn.Module, config: ViTConfig, path: Path) -> float:
-    """The largest difference between the model and the file, relative to the largest output. Raises UserError."""
-    session = open_session(path)
+def compare(model: nn.Module, config: ViTConfig, graph: bytes) -> float:
+    """The largest difference between the model and the graph, relative to the largest output. Raises UserError."""
+    session = open_session(graph)
     worst = 0.0
     for batch in BATCHES:
         images = random_images(config, batch)
@@ -84,12 +85,13 @@ def compare(model: nn.Module, config: ViTConfig, path: Path) -> float:
     return worst
 
 
-def open_session(path: Path) -> Any:
-    """An ONNX Runtime session on the CPU. Raises UserError naming the file."""
+def open_session(graph: bytes | Path) -> Any:
+    """An ONNX Runtime session on the CPU, of a file or of its bytes. Raises UserError naming the file."""
     need_onnx()
     import onnxruntime
 
     try:
-        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     except Exception as problem:  # the runtime has its own tree of errors, and not all of them are public
-        raise UserError(f"{path}: ONNX Runtime cannot read it ({str(problem).splitlines()[0]})") from None
+        where = graph if isinstance(graph, Path) else "--to onnx"
+        raise UserError(f"{where}: ONNX Runtime cannot read it ({str(problem).splitlines()[0]})") from None
