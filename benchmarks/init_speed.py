@@ -17,7 +17,7 @@ import timm
 import torch
 from report import report
 
-from sweet.api import SourceModel
+from sweet.api import Template
 from sweet.models.config import MaeConfig
 from sweet.models.mae import init_source
 from sweet.models.store import StoredSource
@@ -40,7 +40,7 @@ def main() -> None:
     source.decoder = {}
     rotation = torch.linalg.qr(torch.randn(config.width, config.width, generator=generator)).Q
     source.order = Order(rotation, torch.ones(2 * config.depth + 1, config.width))
-    model = SourceModel(StoredSource(absorb(source), config, MaeConfig()))  # as pre-training stores it
+    model = Template(StoredSource(absorb(source), config, MaeConfig()))  # as pre-training stores it
     contestants = {
         "timm": lambda: timm.create_model("vit_base_patch16_224"),
         "principal": lambda: model.build(12, 12, num_classes=1000, order="principal"),

@@ -17,7 +17,7 @@ IMAGES = torch.linspace(-1, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)
 
 def build(folder: Path, depth: int, heads: int, **options: object) -> nn.Module:
     source = sweet.load(folder)
-    assert isinstance(source, sweet.SourceModel)
+    assert isinstance(source, sweet.Template)
     return source.build(depth, heads, **options)  # type: ignore[arg-type]
 
 
@@ -69,7 +69,7 @@ def test_options(template: Path) -> None:
 
 def test_info_is_the_config_file(template: Path) -> None:
     source = sweet.load(template)
-    assert isinstance(source, sweet.SourceModel)
+    assert isinstance(source, sweet.Template)
     assert source.info == read_json(template / "config.json")
     assert source.info["kind"] == "template"
 
@@ -100,7 +100,7 @@ def test_impossible_sizes_and_foreign_folders(template: Path, tmp_path: Path) ->
 
 
 def test_names() -> None:
-    assert set(sweet.__all__) <= set(dir(sweet)) | {"SourceModel", "load"}
+    assert set(sweet.__all__) <= set(dir(sweet)) | {"Template", "load"}
     for name in sweet.__all__:
         assert getattr(sweet, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

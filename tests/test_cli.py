@@ -75,7 +75,9 @@ def test_help_takes_less_than_0_4_seconds() -> None:
 
 def test_help_of_every_verb() -> None:
     verbs = re.findall(r"^  ([a-z]+) +[A-Z]", run("--help").stdout.partition("Commands:")[2], re.M)
-    assert verbs == "pretrain finetune plan init convert evaluate predict embed inspect bench data".split()
+    assert verbs == (
+        "pretrain finetune plan init convert evaluate predict embed inspect export verify bench data".split()
+    )
     for verb in [*([v] for v in verbs), ["data", "check"], ["data", "pack"]]:
         assert run(*verb, "--help").exit_code == 0
     assert run().stdout == run("--help").stdout
@@ -109,6 +111,11 @@ def test_help_of_every_verb() -> None:
         ("predict . nothing.png", "IMAGES nothing.png: no such file"),
         ("embed . --data shapes: --out .", "--out .: is a folder, not a file"),
         ("inspect nowhere", "SOURCE nowhere: no such folder"),
+        ("export nowhere --to timm --out OUT", "MODEL nowhere: no such folder"),
+        ("export . --out OUT", "Missing option '--to'"),
+        ("export . --to tensorflow --out OUT", "Invalid value for '--to': 'tensorflow' is not one of"),
+        ("export . --to timm --out .", "--out .: is MODEL itself"),
+        ("verify nowhere", "DIR nowhere: no such folder"),
     ],
 )
 def test_a_mistake_gives_one_line_and_exit_code_2(

@@ -4,7 +4,8 @@
     vit = source.build(depth=6, heads=6, num_classes=100)     # a plain timm model
     vit(images)
 
-``sweet.load`` of a model folder gives the timm model itself. Importing this package imports no torch.
+``sweet.load`` also takes a name of the Hugging Face hub, and of a model it gives the timm model itself.
+Importing this package imports no torch.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from sweet.errors import UserError
 from sweet.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from sweet.api import SourceModel, load
+    from sweet.api import Template, load
 
-__all__ = ["SourceModel", "UserError", "__version__", "load"]
+__all__ = ["Template", "UserError", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("SourceModel", "load"):
+    if name in ("Template", "load"):
         from sweet import api
 
         return getattr(api, name)

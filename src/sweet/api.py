@@ -1,15 +1,19 @@
-"""The Python interface: load a folder, build a model."""
+"""The Python interface: load a folder or a repository of the hub, build a model, hand a template on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from sweet import hub
+from sweet.cards import front_matter, shareable
 from sweet.data import ImageSource, open_images
-from sweet.files import TENSORS
+from sweet.errors import UserError
+from sweet.files import TENSORS, write_folder
 from sweet.initialise import initialise, switches
 from sweet.models.store import StoredSource, load_model, load_source, read_config, source_tensors
 from sweet.models.vit import build_vit
@@ -17,10 +21,49 @@ from sweet.template.sizes import Size
 
 
 @dataclass
-class SourceModel:
-    """A template or dense source in memory, ready to build models of any size."""
+class Template:
+    """A template (or a dense source) in memory, ready to build models of any size.
+
+    ``texts`` are the files beside its weights that people read: ``README.md``, ``recipe.yaml``.
+    """
 
     stored: StoredSource
+    texts: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> Template:
+        """A folder, or ``user/name`` of the hub, as :func:`load` finds it. Raises UserError for what is no source."""
+        folder = hub.local_folder(name, revision=revision, token=token, cache_dir=cache_dir)
+        stored = load_source(folder)
+        paths = [folder / name for name in ("README.md", "recipe.yaml")]
+        return cls(stored, {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()})
+
+    def save_pretrained(self, folder: str | Path, *, licence: str | None = None) -> None:
+        """Write the folder from which :meth:`from_pretrained` reads the same template.
+
+        A ``licence``, as the hub names it, puts the block before the card by which the hub finds things.
+        """
+        recipe, card = shareable(self.texts.get("recipe.yaml", "")), self.texts.get("README.md", "")
+        if licence is not None and not card.startswith("---\n"):
+            card = front_matter(self.info, licence=licence, library="sweet") + card
+        tensors = (TENSORS[self.info["kind"]], source_tensors(self.stored.source))
+        write_folder(Path(folder), tensors, self.info, recipe, card)
+
+    def push_to_hub(
+        self, repo: str, *, private: bool | None = None, token: str | None = None, licence: str = "other"
+    ) -> str:
+        """Upload it as ``user/name`` and return the address. Raises UserError naming the repository."""
+        hub.check_repo(repo)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, licence=licence)
+            return hub.upload(Path(folder), repo, private=private, token=token, message="Upload template by sweet")
 
     def build(
         self,
@@ -75,9 +118,24 @@ class SourceModel:
         return self.stored.info
 
 
-def load(folder: str | Path, **timm_options: Any) -> SourceModel | nn.Module:
-    """A source folder as :class:`SourceModel`, a model folder as a timm model. Raises UserError for anything else."""
-    path = Path(folder)
-    if read_config(path, tuple(TENSORS))["kind"] == "model":
-        return load_model(path, **timm_options)[0]
-    return SourceModel(load_source(path))
+def load(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+    **timm_options: Any,
+) -> Template | nn.Module:
+    """A source as :class:`Template`, a model as a timm model: of a folder, or of the hub's repository ``user/name``.
+
+    A folder of that name wins. ``revision`` is a branch, tag or commit (also ``user/name@revision``); ``token``,
+    ``cache_dir`` and the environment (HF_HUB_OFFLINE, HF_HOME, ...) mean what they mean everywhere on the hub, and
+    only weights, config and card are downloaded. ``timm_options`` (``num_classes``, ``drop_path_rate``, ...) are for
+    models. Raises UserError for anything else.
+    """
+    folder = hub.local_folder(name, revision=revision, token=token, cache_dir=cache_dir)
+    if read_config(folder, tuple(TENSORS))["kind"] == "model":
+        return load_model(folder, **timm_options)[0]
+    if timm_options:
+        raise UserError(f"{name}: is a source; {', '.join(timm_options)}: options of a model, give them to build()")
+    return Template.from_pretrained(folder)

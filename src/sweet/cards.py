@@ -1,10 +1,63 @@
-"""README.md of a folder: what it is, from what, at what cost, how to use it. Written from its config."""
+"""README.md of a folder, from its config and recipe: what it is, from what, at what cost, how good, how to use it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
+import yaml
+
+from sweet.data.sources import without_path
 from sweet.recipe import PretrainRecipe
+
+PAPER = "SWEET: Self-Supervised Weight Templates for Scalable Vision Model Initialization (arXiv 2601.19694)"
+CHECK = "every file's SHA256 stands in `SHA256SUMS`: `sweet verify .` or `sha256sum -c SHA256SUMS`"
+USE_SOURCE = """```
+sweet init this-folder --depth 6 --heads 6 --out my-vit
+```
+```python
+import sweet
+
+source = sweet.load("this-folder")  # or the hub's user/name
+vit = source.build(depth=6, heads=6, num_classes=100)  # a plain timm model
+```
+"""
+# How to use what `sweet export --to` wrote; FOLDER stands for the folder or the hub's name.
+USE = {
+    "model": """```python
+import sweet
+
+vit = sweet.load("this-folder")  # a plain timm model
+```
+`sweet export this-folder --to timm --out DIR` writes a folder that timm loads without sweet.
+""",
+    "timm": """```python
+import timm
+
+vit = timm.create_model("local-dir:this-folder", pretrained=True)  # or hf-hub:user/name; sweet is not needed
+maps = timm.create_model("local-dir:this-folder", pretrained=True, features_only=True)
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(vit))
+```
+""",
+    "onnx": """```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("this-folder/model.onnx")
+output = session.run(None, {"images": images})[0]  # float32 (N, channels, height, width), normalised; any N
+session.get_modelmeta().custom_metadata_map  # classes, mean, std, img_size as JSON
+```
+""",
+    "transformers": """```python
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification
+
+processor = AutoImageProcessor.from_pretrained("this-folder")
+encoder = AutoModel.from_pretrained("this-folder")  # last_hidden_state: class token, then patches
+classifier = AutoModelForImageClassification.from_pretrained("this-folder")  # where the model has a head
+```
+""",
+}
 
 
 def source_card(info: dict[str, Any], recipe: PretrainRecipe) -> str:
@@ -24,16 +77,16 @@ def source_card(info: dict[str, Any], recipe: PretrainRecipe) -> str:
         "compute": f"{training['pflops']} PFLOP",
         "time": f"{training['seconds']:.0f} s on {training['device']} in {training['precision']}",
         "loss at the end": training["loss"],
+        "seed": recipe.seed,
+        "method": PAPER,
+        "checksums": CHECK,
     }
     return f"""# {what} `{recipe.name}`
 
 The weights of a Vision Transformer of any depth and width come out of this folder (sweet {info["sweet"]}).
 
 {_table(rows)}
-```
-sweet init this-folder --depth 6 --heads 6 --out my-vit
-```
-"""
+{USE_SOURCE}"""
 
 
 def converted_card(info: dict[str, Any]) -> str:
@@ -50,31 +103,120 @@ def converted_card(info: dict[str, Any]) -> str:
     if healing := converted["healing"]:
         rows["healed"] = f"{healing['steps']} steps on {healing['data']}, whose terms apply as well"
         rows["error of the features since then"] = healing["feature_error"]
+    rows["checksums"] = CHECK
     return f"""# Template from `{converted["source"]}`
 
 The weights of a Vision Transformer of any depth and width come out of this folder (sweet {info["sweet"]}).
 
 {_table({key: value for key, value in rows.items() if value is not None})}
-```
-sweet init this-folder --depth 6 --heads 6 --out my-vit
-```
-"""
+{USE_SOURCE}"""
 
 
-def model_card(info: dict[str, Any]) -> str:
-    vit = info["vit"]
-    metrics = {key: value for key, value in info.get("metrics", {}).items() if not isinstance(value, list | dict)}
+def model_card(
+    info: dict[str, Any],
+    recipe: Mapping[str, Any] | None = None,
+    *,
+    use: str = "model",
+    licence: str | None = None,
+    seeds: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The card of a model.
+
+    ``recipe`` is the one of fine-tuning, ``use`` a key of :data:`USE`, ``seeds`` metrics of its runs by other seeds.
+    """
+    vit, made = info["vit"], info["made"]
+    rows = {"shape": _shape(vit), **made, **_training_rows(info, recipe or {}), "method of the source": PAPER}
     return f"""# L{vit["depth"]}H{vit["heads"]} Vision Transformer
 
-Made by sweet {info["sweet"]}.
+Made by sweet {info["sweet"]}. It pools the mean of the patch tokens after the final norm.
 
-{_table({"shape": _shape(vit), **info["made"], **metrics})}
-```python
-import sweet
+{_table(rows | {"checksums": CHECK})}
+{_results(info, seeds)}## Use
 
-vit = sweet.load("this-folder")  # a plain timm model
-```
+{USE[use]}
+## Licence
+
+{_terms(info, recipe or {}, licence)}
 """
+
+
+def front_matter(info: dict[str, Any], *, licence: str, library: str) -> str:
+    """The YAML block by which the hub finds a repository."""
+    from huggingface_hub import ModelCardData
+
+    classes = info["kind"] == "model" and info["data"].get("classes")
+    data = ModelCardData(
+        license=licence,
+        license_name="terms-of-the-images" if licence == "other" else None,
+        library_name=library,
+        pipeline_tag="image-classification" if classes else "image-feature-extraction",
+        tags=["vision-transformer", "sweet", *(["timm"] if library == "timm" else []), info["kind"]],
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def origin(info: dict[str, Any]) -> str | None:
+    """The images or the checkpoint from which a source was learned: their terms go with it."""
+    converted = info.get("converted")
+    return converted["source"] if converted else info.get("training", {}).get("data")
+
+
+def shareable(recipe: str) -> str:
+    """A recipe's text without paths of this machine."""
+    keys = yaml.safe_load(recipe)
+    if not isinstance(keys, dict):
+        return recipe
+    data = keys.get("data")
+    if isinstance(data, dict) and isinstance(data.get("source"), str):
+        data["source"] = without_path(data["source"])
+    if isinstance(keys.get("init_from"), str):
+        keys["init_from"] = Path(keys["init_from"]).name
+    return yaml.safe_dump(keys, sort_keys=False, width=110)
+
+
+def _training_rows(info: dict[str, Any], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    training = info.get("training")
+    if training is None:
+        return {}
+    rows = {"task": info.get("task"), "fine-tuned on": _tuned_on(recipe)}
+    if "lr" in recipe:
+        rows["recipe"] = f"lr {recipe['lr']:g}, batch {recipe['batch_size']}, seed {recipe['seed']}; see recipe.yaml"
+    rows["steps"] = f"{training['steps']:,} ({training['images']:,} images seen)"
+    rows["time"] = f"{training['seconds']:.0f} s on {training['device']} in {training['precision']}"
+    return {key: value for key, value in rows.items() if value is not None}
+
+
+def _tuned_on(recipe: Mapping[str, Any]) -> str | None:
+    data = recipe.get("data") or {}
+    source = data.get("source")
+    if source is None:
+        return None
+    labels = f", {data['labels']:,} labels" if data.get("labels") else ""
+    return without_path(source) + labels
+
+
+def _results(info: dict[str, Any], seeds: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each number; with the mean and the standard deviation where other seeds are known."""
+    metrics = {key: value for key, value in info.get("metrics", {}).items() if isinstance(value, int | float)}
+    if not metrics:
+        return ""
+    if not seeds:
+        return f"## Results\n\nOne seed, on the validation split.\n\n{_table(metrics)}\n"
+    head = f"| | this model | mean of {len(seeds) + 1} seeds | standard deviation |\n|---|---|---|---|\n"
+    rows = []
+    for key, value in metrics.items():
+        values = [value, *(float(other[key]) for other in seeds if key in other)]
+        if len(values) > 1:
+            rows.append(f"| {key} | {value} | {mean(values):.5g} | {stdev(values):.3g} |\n")
+    return f"## Results\n\nOn the validation split.\n\n{head}{''.join(rows)}\n"
+
+
+def _terms(info: dict[str, Any], recipe: Mapping[str, Any], licence: str | None) -> str:
+    sources = [text for text in (info["made"].get("source_data"), _tuned_on(recipe)) if text]
+    said = f"Licence: {licence}. " if licence else ""
+    if not sources:
+        return f"{said}The terms of the images from which it was learned apply to it."
+    return f"{said}The terms of what it was learned from apply to it: {', '.join(f'`{text}`' for text in sources)}."
 
 
 def _shape(vit: dict[str, Any]) -> str:

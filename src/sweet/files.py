@@ -117,15 +117,24 @@ def check_sums(folder: Path) -> dict[str, bool]:
 
 
 def write_folder(
-    out: Path, tensors: tuple[str, Mapping[str, Tensor]], config: Mapping[str, Any], recipe: str, card: str
+    out: Path,
+    tensors: tuple[str, Mapping[str, Tensor]],
+    config: Mapping[str, Any],
+    recipe: str,
+    card: str,
+    more: Mapping[str, str] | None = None,
 ) -> None:
-    """A template or model folder (design section 5); ``config.json`` comes last, for it says "complete"."""
-    out.mkdir(parents=True, exist_ok=True)
+    """A template or model folder (design section 5); ``more`` are further text files, name -> text."""
     name, values = tensors
     write_tensors(out / name, values)
-    write_text(out / "recipe.yaml", recipe)
-    write_text(out / "README.md", card)
+    complete_folder(out, [name], config, {"recipe.yaml": recipe, "README.md": card, **(more or {})})
+
+
+def complete_folder(out: Path, written: list[str], config: Mapping[str, Any], texts: Mapping[str, str]) -> None:
+    """The texts, the sums of them and of what is ``written`` already, and at last ``config.json``: "complete"."""
+    for name, text in texts.items():
+        write_text(out / name, text)
     with replacing(out / "config.json") as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         temporary.chmod(0o644)
-        write_sums(out, {file: out / file for file in (name, "recipe.yaml", "README.md")} | {"config.json": temporary})
+        write_sums(out, {name: out / name for name in (*written, *texts)} | {"config.json": temporary})

@@ -11,7 +11,7 @@ import torch
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
-from sweet.api import SourceModel
+from sweet.api import Template
 from sweet.models import forward
 from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, patchify
@@ -31,8 +31,8 @@ def images(size: int = 16, channels: int = 3, count: int = 2) -> Tensor:
 
 
 @pytest.fixture(scope="module", params=["eva", "vit"])
-def source(request: pytest.FixtureRequest, make_source: MakeSource) -> SourceModel:
-    return SourceModel(make_source(request.param, ordered=True))
+def source(request: pytest.FixtureRequest, make_source: MakeSource) -> Template:
+    return Template(make_source(request.param, ordered=True))
 
 
 # -- the same numbers as timm -------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def test_no_parameter_is_random(
     make_source: MakeSource, family: str, constraint: str, order: str, depth: int, heads: int
 ) -> None:
     stored = make_source(family, constraint, ordered=True)
-    model = SourceModel(poisoned(stored)).build(depth, heads, order=order)
+    model = Template(poisoned(stored)).build(depth, heads, order=order)
     clean = {name for name, value in model.named_parameters() if not value.isnan().all()}
     # a LayerNorm's bias is folded into its readers: zero by rule
     zero = {f"blocks.{i}.norm{j}.bias" for i in range(depth) for j in (1, 2)} | {"norm.bias"}
@@ -127,7 +127,7 @@ def test_no_parameter_is_random(
 
 
 @pytest.mark.parametrize(("depth", "heads"), [(3, 3), (2, 1), (4, 5)])
-def test_the_global_seed_has_no_say(source: SourceModel, depth: int, heads: int) -> None:
+def test_the_global_seed_has_no_say(source: Template, depth: int, heads: int) -> None:
     builds = []
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -135,7 +135,7 @@ def test_the_global_seed_has_no_say(source: SourceModel, depth: int, heads: int)
     assert all(torch.equal(value, builds[1][name]) for name, value in builds[0].items())
 
 
-def test_nothing_is_left_without_memory(source: SourceModel) -> None:
+def test_nothing_is_left_without_memory(source: Template) -> None:
     model = source.build(2, 2, num_classes=3)
     held = [*model.parameters(), *model.buffers()]
     held += [v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor)]
@@ -146,7 +146,7 @@ def test_nothing_is_left_without_memory(source: SourceModel) -> None:
 
 @pytest.mark.parametrize("order", ["prefix", "principal"])
 @pytest.mark.parametrize("heads", [2, 3])
-def test_training_a_model_leaves_the_source_alone(source: SourceModel, order: str, heads: int) -> None:
+def test_training_a_model_leaves_the_source_alone(source: Template, order: str, heads: int) -> None:
     before = {name: value.clone() for name, value in source.build(3, heads, order=order).state_dict().items()}
     model = source.build(3, heads, order=order)
     assert all(parameter.is_contiguous() for parameter in model.parameters())
@@ -160,7 +160,7 @@ def test_training_a_model_leaves_the_source_alone(source: SourceModel, order: st
 # -- timm's abilities ---------------------------------------------------------------------------------------------
 
 
-def test_forward_intermediates(source: SourceModel) -> None:
+def test_forward_intermediates(source: Template) -> None:
     model = source.build(3, 2)
     x = images()
     final, maps = model.forward_intermediates(x, indices=[0, 2])
@@ -170,7 +170,7 @@ def test_forward_intermediates(source: SourceModel) -> None:
     torch.testing.assert_close(tokens, final[:, 1:])
 
 
-def test_features_only(source: SourceModel) -> None:
+def test_features_only(source: Template) -> None:
     x = images()
     expected = source.build(3, 2).forward_intermediates(x, indices=[0, 1], intermediates_only=True)
     net = FeatureGetterNet(source.build(3, 2), out_indices=[0, 1])
@@ -181,7 +181,7 @@ def test_features_only(source: SourceModel) -> None:
         torch.testing.assert_close(value, wanted)
 
 
-def test_set_input_size_is_the_same_as_building_for_it(source: SourceModel) -> None:
+def test_set_input_size_is_the_same_as_building_for_it(source: Template) -> None:
     model = source.build(2, 2)
     model.set_input_size(img_size=24)
     x = images(24)
@@ -192,19 +192,19 @@ def test_set_input_size_is_the_same_as_building_for_it(source: SourceModel) -> N
 
 def test_rotary_positions_are_scaled_to_the_grid_of_pre_training(make_source: MakeSource) -> None:
     """Every other patch of a grid twice as fine lies where a patch of the source's grid lay."""
-    source = SourceModel(make_source("eva", ordered=True))
+    source = Template(make_source("eva", ordered=True))
     same, twice = (source.build(1, 1, img_size=size).rope.get_embed() for size in (16, 32))
     torch.testing.assert_close(twice.view(8, 8, -1)[::2, ::2], same.view(4, 4, -1))
 
 
-def test_another_patch_size(source: SourceModel) -> None:
+def test_another_patch_size(source: Template) -> None:
     model = source.build(2, 2, num_classes=5, img_size=32, patch_size=8)
     assert model.patch_embed.proj.weight.shape == (16, 3, 8, 8)
     assert model.patch_embed.grid_size == (4, 4)
     assert model(images(32)).shape == (2, 5)
 
 
-def test_one_channel_sees_grey_images_as_three_do(source: SourceModel) -> None:
+def test_one_channel_sees_grey_images_as_three_do(source: Template) -> None:
     grey = images(channels=1)
     model = source.build(2, 2, in_chans=1)
     assert model.in_chans == 1
@@ -212,28 +212,28 @@ def test_one_channel_sees_grey_images_as_three_do(source: SourceModel) -> None:
 
 
 @pytest.mark.parametrize("channels", [2, 4, 6])
-def test_other_channels(source: SourceModel, channels: int) -> None:
+def test_other_channels(source: Template, channels: int) -> None:
     assert source.build(2, 2, num_classes=4, in_chans=channels)(images(channels=channels)).shape == (2, 4)
 
 
 @both_families
 @pytest.mark.parametrize("channels", [3, 4])
 def test_channels_from_a_source_of_one(make_source: MakeSource, family: str, channels: int) -> None:
-    grey = SourceModel(make_source(family, in_chans=1, ordered=True))
+    grey = Template(make_source(family, in_chans=1, ordered=True))
     model = grey.build(2, 2, in_chans=channels)
     x = images(channels=1)
     # the same mean response: a grey image shown in every channel looks as it did in one
     torch.testing.assert_close(model(x.expand(-1, channels, -1, -1)), grey.build(2, 2)(x), rtol=1e-4, atol=1e-5)
 
 
-def test_dynamic_image_size(source: SourceModel) -> None:
+def test_dynamic_image_size(source: Template) -> None:
     model = source.build(2, 2, dynamic_img_size=True)
     for size in (16, 24):
         torch.testing.assert_close(model(images(size)), source.build(2, 2, img_size=size)(images(size)))
     assert model(torch.randn(1, 3, 16, 24)).shape == (1, 16)
 
 
-def test_a_new_head_is_small_and_drawn_by_its_seed(source: SourceModel) -> None:
+def test_a_new_head_is_small_and_drawn_by_its_seed(source: Template) -> None:
     first, again, other = (source.build(2, 3, num_classes=500, seed=seed).head for seed in (1, 1, 2))
     assert isinstance(first, nn.Linear) and first.weight.shape == (500, 24)
     assert first.weight.std().item() == pytest.approx(2e-5, rel=0.05)
@@ -243,12 +243,12 @@ def test_a_new_head_is_small_and_drawn_by_its_seed(source: SourceModel) -> None:
     assert source.build(2, 3)(images()).shape == (2, 24)
 
 
-def test_options_of_timm_pass_through(source: SourceModel) -> None:
+def test_options_of_timm_pass_through(source: Template) -> None:
     model = source.build(3, 2, num_classes=2, drop_path_rate=0.3)
     assert model.blocks[2].drop_path1.drop_prob == pytest.approx(0.3)
 
 
-def test_gradients_reach_every_parameter(source: SourceModel) -> None:
+def test_gradients_reach_every_parameter(source: Template) -> None:
     model = source.build(2, 2, num_classes=3).train()
     model(images()).square().mean().backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
@@ -271,7 +271,7 @@ def test_wrong_weights_are_named() -> None:
 
 
 @pytest.mark.parametrize("change", [{"depth": 0}, {"heads": 0}])
-def test_impossible_sizes(source: SourceModel, change: dict[str, int]) -> None:
+def test_impossible_sizes(source: Template, change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
         source.build(**{"depth": 1, "heads": 1} | change)
 

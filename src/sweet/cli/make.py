@@ -21,7 +21,10 @@ from .words import split_words
 def init(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE|KEY=VALUE", help="A folder made by pretrain, and switches of the method."),
+        typer.Argument(
+            metavar="SOURCE|KEY=VALUE",
+            help="A folder made by pretrain, or the hub's USER/NAME; switches of the method.",
+        ),
     ],
     out: Out,
     depth: Annotated[int | None, typer.Option(**NUMBER, help="Blocks.")] = None,

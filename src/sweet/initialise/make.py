@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sweet import hub
 from sweet.budget import Budget, choose
-from sweet.cards import model_card
+from sweet.cards import model_card, origin
 from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.files import TENSORS, sha256, write_folder
@@ -47,7 +48,8 @@ def initialise_to(
     chosen_switches = switches(method, given)
     if fit is not None and NAMES[method].images == 0:
         raise UserError(f"--fit {fit}: --method {method} looks at no images")
-    stored = load_source(Path(source))
+    folder = hub.local_folder(source)
+    stored = load_source(folder)
     pixels, patch = img_size or stored.config.img_size, patch_size or stored.config.patch_size
     if pixels % patch:
         raise UserError(f"--img-size {pixels} is not a multiple of --patch-size {patch}")
@@ -76,7 +78,7 @@ def initialise_to(
         built("random")  # what cannot be built is refused before an hour of training
     vit = built(method, data=images, budget=fit_images, device=device, run=run, **chosen_switches)
     seconds = time.perf_counter() - began
-    parent = Path(source) / TENSORS[stored.info["kind"]]
+    parent = folder / TENSORS[stored.info["kind"]]
     data = dict(stored.info["data"], img_size=made.img_size)
     if made.in_chans != config.in_chans:
         mean, std = sum(data["mean"]) / len(data["mean"]), sum(data["std"]) / len(data["std"])
@@ -95,6 +97,7 @@ def initialise_to(
             "source_kind": stored.info["kind"],
             "source_size": str(stored.config.size),
             "source_sha256": sha256(parent),
+            "source_data": origin(stored.info),
             "parameters": sum(p.numel() for p in vit.parameters()),
         },
     }

@@ -81,6 +81,8 @@ def read_config(folder: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
         why = "an unfinished run (finish it with --resume)" if unfinished else "not a sweet folder (no config.json)"
         raise UserError(f"{folder}: {why}")
     info = read_json(path)
+    if isinstance(info, dict) and "architecture" in info and isinstance(info.get("sweet"), dict):
+        info = info["sweet"]  # exported for timm
     if not isinstance(info, dict) or info.get("kind") not in TENSORS or "vit" not in info:
         raise UserError(f"{path}: not written by sweet")
     if info.get("format") != FORMAT:
@@ -112,12 +114,14 @@ def backbone_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any) -> tuple[nn.Module, dict[str, Any]]:
-    """The timm model of a model folder, without what a task put around it, and its ``config.json``.
+    """The timm model of a model folder, or of its export for timm, and its ``config.json``.
+
+    What a task put around it is left out.
 
     ``num_classes`` other than the stored head's gives a new head. Raises UserError naming folder and parameter.
     """
     info = read_config(folder, ("model",))
-    tensors = backbone_tensors(folder)
+    tensors = without_layer_scale(backbone_tensors(folder))
     stored = tensors["head.weight"].shape[0] if "head.weight" in tensors else 0
     wanted = stored if num_classes is None else num_classes
     if wanted != stored:
@@ -127,3 +131,15 @@ def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any
         return build_vit(config, tensors, num_classes=wanted, **timm_options), info
     except ValueError as problem:
         raise UserError(f"{folder / TENSORS['model']}: {problem}") from None
+
+
+def without_layer_scale(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same function without the layer scales of an export: folded into what writes to the residual stream."""
+    kept = dict(tensors)
+    for name, gamma in tensors.items():
+        if name.endswith(".gamma_1"):
+            writer = name.replace("gamma_1", "attn.proj")
+            kept[f"{writer}.weight"] = kept[f"{writer}.weight"] * gamma[:, None]
+            kept[f"{writer}.bias"] = kept[f"{writer}.bias"] * gamma
+            del kept[name]
+    return kept

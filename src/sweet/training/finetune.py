@@ -82,7 +82,8 @@ def finetune(
     if accelerator.is_main_process:
         job.pictures(network, val_data, facts, metrics, out / "pictures", accelerator.device)
         state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-        write_folder(out, (TENSORS["model"], state), written, dump_recipe(recipe), model_card(written))
+        card = model_card(written, recipe.model_dump())
+        write_folder(out, (TENSORS["model"], state), written, dump_recipe(recipe), card)
     accelerator.end_training()
     return dict(metrics, **summary, out=str(out))
 

@@ -1,0 +1,74 @@
+"""Verbs by which a model leaves, and is checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sweet.console import show
+from sweet.errors import UserError
+from sweet.outputs import output_folder
+
+from .app import app
+from .options import BatchSize, Device, Json, Out, Overwrite, Split
+from .words import check_folder
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder; a source for hub and safetensors.")],
+    to: Annotated[
+        Literal["timm", "onnx", "hub", "safetensors", "transformers"], typer.Option(help="What it is written for.")
+    ],
+    out: Out,
+    head: Annotated[bool, typer.Option("--head/--no-head", help="With or without its classifier.")] = True,
+    seeds: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="A run of the same recipe by another seed, for the card; repeatable."),
+    ] = None,
+    licence: Annotated[str, typer.Option("--license", metavar="NAME", help="As the hub names it, as mit.")] = "other",
+    repo: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Upload what --to hub wrote.")] = None,
+    private: Annotated[bool | None, typer.Option("--private/--public", help="Of a new repository.")] = None,
+    token: Annotated[str | None, typer.Option(help="Of the hub; default: the one you logged in with.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model for timm, transformers, ONNX or the hub."""
+    check_folder("MODEL", model)
+    if out.resolve() == model.resolve():
+        raise UserError(f"--out {out}: is MODEL itself")
+    with output_folder(out, overwrite=overwrite):
+        from sweet.export import export as run
+
+        show(
+            lambda: run(
+                model,
+                to,
+                out,
+                head=head,
+                seeds=seeds or (),
+                licence=licence,
+                repo=repo,
+                private=private,
+                token=token,
+            ),
+            as_json=as_json,
+        )
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that sweet wrote.")],
+    data: Annotated[str | None, typer.Option(metavar="SRC", help="Measure its metrics again on these images.")] = None,
+    split: Split = "val",
+    batch_size: BatchSize = 256,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Check a folder's sums, that it loads, and its metrics."""
+    check_folder("DIR", path)
+    from sweet.export import verify as run
+
+    show(lambda: run(path, data=data, split=split, batch_size=batch_size, device=device), as_json=as_json)

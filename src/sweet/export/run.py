@@ -1,0 +1,128 @@
+"""``sweet export``: which layout, from which folder, and the files around the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sweet import hub
+from sweet.api import Template
+from sweet.api import load as load_any
+from sweet.cards import front_matter, model_card, shareable
+from sweet.errors import UserError
+from sweet.files import TENSORS, complete_folder, write_folder
+from sweet.models.config import ViTConfig
+from sweet.models.store import load_model, read_config
+
+from .onnx_file import FILE, need_onnx, write_onnx
+from .timm_folder import timm_folder
+from .transformers_folder import transformers_folder
+
+LAYOUTS = ("timm", "onnx", "hub", "safetensors", "transformers")
+
+
+def export(
+    model: Path,
+    to: str,
+    out: Path,
+    *,
+    head: bool = True,
+    seeds: Sequence[Path] = (),
+    licence: str = "other",
+    repo: str | None = None,
+    private: bool | None = None,
+    token: str | None = None,
+) -> dict[str, Any]:
+    """Write a model folder in another layout (a source folder: ``hub`` and ``safetensors`` only) and tell what it is.
+
+    ``head=False`` leaves the classifier out. ``seeds`` are runs of the same recipe by other seeds, for the card.
+    With ``repo`` the written folder is uploaded. Raises UserError for a task or a shape that the layout cannot
+    express, and when the written model would not compute the same.
+    """
+    if to not in LAYOUTS:
+        raise UserError(f"--to {to}: unknown, expected one of {', '.join(LAYOUTS)}")
+    if repo is None and (private is not None or token is not None):
+        raise UserError("--private and --token: go with --repo")
+    if repo is not None and to != "hub":
+        raise UserError(f"--repo {repo}: goes with --to hub")
+    if repo is not None:
+        hub.check_repo(repo)
+    info = read_config(model, tuple(TENSORS))
+    if info["kind"] == "model":
+        told = _export_model(model, info, to, out, head=head, seeds=seeds, licence=licence)
+    elif to in ("hub", "safetensors"):
+        told = _export_source(model, to, out, licence)
+    else:
+        raise UserError(f"{model}: is a {info['kind']}, and --to {to} takes a model: sweet init {model} makes one")
+    if repo is not None:
+        told["repo"] = hub.upload(out, repo, private=private, token=token, message="Upload by sweet")
+    return told | {"out": str(out)}
+
+
+def _export_model(
+    folder: Path, info: dict[str, Any], to: str, out: Path, *, head: bool, seeds: Sequence[Path], licence: str
+) -> dict[str, Any]:
+    task = info.get("task", "classify")
+    if task != "classify":
+        raise UserError(f"{folder}: its task is {task}, and sweet exports classifiers and models without a head")
+    if to == "onnx":
+        need_onnx()  # before the work
+    model, info = load_model(folder, **({} if head else {"num_classes": 0}))
+    if not head:
+        info = {key: value for key, value in info.items() if key != "metrics"}
+        info["data"] = info["data"] | {"classes": None}
+    config = ViTConfig.from_dict(info["vit"])
+    recipe_text = _recipe(folder)
+    recipe = yaml.safe_load(recipe_text) or {}
+    others = [_same_run(folder, recipe, other) for other in seeds]
+    use = {"hub": "timm", "safetensors": "model"}.get(to, to)
+    card = model_card(info, recipe, use=use, licence=licence, seeds=others)
+    told: dict[str, Any] = {"to": to, "size": str(config.size), "classes": len(info["data"].get("classes") or ())}
+    if to == "safetensors":
+        write_folder(out, (TENSORS["model"], dict(model.state_dict())), info, recipe_text, card)
+    elif to == "transformers":
+        tensors, described, processor = transformers_folder(model, config, info)
+        more = {"preprocessor_config.json": json.dumps(processor, indent=2) + "\n"}
+        write_folder(out, (TENSORS["model"], tensors), described, recipe_text, card, more)
+        told["class"] = described["architectures"][0]
+    elif to == "onnx":
+        told["difference"] = write_onnx(model, config, info, out / FILE)
+        texts = {"recipe.yaml": recipe_text, "README.md": card}
+        complete_folder(out, [FILE], {"onnx": FILE, "sweet": info}, texts)
+    else:
+        tensors, described = timm_folder(model, config, info, licence)
+        if to == "hub":
+            card = front_matter(info, licence=licence, library="timm") + card
+        write_folder(out, (TENSORS["model"], tensors), described, recipe_text, card)
+        told["architecture"] = described["architecture"]
+    return told
+
+
+def _export_source(folder: Path, to: str, out: Path, licence: str) -> dict[str, Any]:
+    source = load_any(folder)
+    assert isinstance(source, Template)
+    source.save_pretrained(out, licence=licence if to == "hub" else None)
+    return {"to": to, "kind": source.info["kind"]}
+
+
+def _recipe(folder: Path) -> str:
+    path = folder / "recipe.yaml"
+    return shareable(path.read_text(encoding="utf-8")) if path.is_file() else ""
+
+
+def _same_run(folder: Path, recipe: dict[str, Any], other: Path) -> dict[str, Any]:
+    """The metrics of the same recipe by another seed. Raises UserError for anything else."""
+    info = read_config(other, ("model",))
+    theirs = yaml.safe_load(_recipe(other)) or {}
+    if "metrics" not in info:
+        raise UserError(f"--seeds {other}: has no metrics")
+    if theirs.get("seed") == recipe.get("seed"):
+        raise UserError(f"--seeds {other}: has the seed {recipe.get('seed')} of {folder}, and is no other run")
+    for key in recipe.keys() | theirs.keys():
+        if key != "seed" and recipe.get(key) != theirs.get(key):
+            raise UserError(f"--seeds {other}: {key} differs from {folder}, so it is no run of the same recipe")
+    return info["metrics"]

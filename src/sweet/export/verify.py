@@ -1,0 +1,132 @@
+"""``sweet verify``: a folder is what it says: its bytes, that it loads, and its metrics on the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sweet.api import Template
+from sweet.api import load as load_any
+from sweet.data import eval_batches, open_images
+from sweet.errors import UserError
+from sweet.files import SUMS, check_sums, read_json, read_tensors
+from sweet.models.config import ViTConfig
+from sweet.models.store import read_config
+from sweet.tasks import TASKS
+from sweet.training.evaluate import evaluate
+
+from .onnx_file import open_session
+from .timm_folder import random_images
+
+# bf16 training, another device and another runtime move a few images across the boundary, not one in a hundred
+RELATIVE = 0.01
+
+
+def verify(
+    folder: Path, *, data: str | None = None, split: str = "val", batch_size: int = 256, device: str = "auto"
+) -> dict[str, Any]:
+    """Check sums, load, and, given ``data``, measure again; tells what was checked.
+
+    Raises UserError in one line for the first file, tensor or metric that is not as recorded.
+    """
+    sums = check_sums(folder)
+    if not folder.is_dir() or not sums:
+        raise UserError(f"{folder}: no {SUMS}" if folder.is_dir() else f"{folder}: no such folder")
+    wrong = [name for name, good in sums.items() if not good]
+    if wrong:
+        missing = not (folder / wrong[0]).is_file()
+        raise UserError(f"{folder / wrong[0]}: {'is missing' if missing else f'its SHA256 is not the one in {SUMS}'}")
+    if "config.json" not in sums:
+        raise UserError(f"{folder / SUMS}: does not name config.json")
+    told: dict[str, Any] = {"files": len(sums), "checksums": "ok"}
+    described = read_json(folder / "config.json")
+    if "onnx" in described:
+        model: nn.Module | None = _Onnx(folder / described["onnx"])
+        info, told["layout"] = described["sweet"], "onnx"
+    elif "architectures" in described and "sweet" in described:
+        info, model, told["layout"] = described["sweet"], None, "transformers"
+        read_tensors(folder / "model.safetensors")
+    elif "architecture" in described:
+        read_config(folder, ("model",))  # one that sweet wrote
+        model, info, told["layout"] = _timm(folder), described["sweet"], "timm"
+    else:
+        info, told["layout"] = described, "sweet"
+        loaded = load_any(folder)
+        model = loaded.build(1, 1) if isinstance(loaded, Template) else loaded
+    if model is not None:
+        _runs(folder, model, ViTConfig.from_dict(info["vit"]))
+        told["loads"] = True
+    if data is not None:
+        told |= _measure(folder, info, model, told["layout"], data, split, batch_size, device)
+    return told
+
+
+def _timm(folder: Path) -> nn.Module:
+    import timm
+
+    try:
+        return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    except Exception as problem:
+        raise UserError(f"{folder}: timm cannot load it ({str(problem).splitlines()[0]})") from None
+
+
+@torch.no_grad()
+def _runs(folder: Path, model: nn.Module, config: ViTConfig) -> None:
+    if not bool(model(random_images(config, 2)).isfinite().all()):
+        raise UserError(f"{folder}: its outputs are not finite")
+
+
+def _measure(
+    folder: Path,
+    info: dict[str, Any],
+    model: nn.Module | None,
+    layout: str,
+    data: str,
+    split: str,
+    batch_size: int,
+    device: str,
+) -> dict[str, Any]:
+    recorded = {k: v for k, v in info.get("metrics", {}).items() if isinstance(v, int | float)}
+    if not recorded:
+        raise UserError(f"--data {data}: {folder} records no metrics to compare with")
+    if layout == "transformers":
+        raise UserError(f"--data {data}: a transformers folder is not measured; its own tools do that")
+    if layout == "onnx" and model is not None:
+        measured = _measure_onnx(model, info, data, split, batch_size)
+    else:
+        task = info.get("task", "classify")
+        measured = evaluate(folder, task, data, split=split, batch_size=batch_size, device=device, limit=None)
+    count = measured.get("images", recorded.get("images"))
+    if count != recorded.get("images"):
+        raise UserError(f"--data {data}: {split} has {count} images, the metrics are of {recorded.get('images')}")
+    for name, value in recorded.items():
+        slack = max(RELATIVE * abs(value), 100 / count if count else 0.0)
+        if name in measured and not abs(measured[name] - value) <= slack:
+            raise UserError(f"{folder}: {name} is {measured[name]} on {data}, recorded is {value}")
+    return {"recorded": recorded, "measured": {name: measured[name] for name in recorded if name in measured}}
+
+
+def _measure_onnx(model: nn.Module, info: dict[str, Any], data: str, split: str, batch_size: int) -> dict[str, Any]:
+    images, facts = open_images(data, split), info["data"]
+    classes = TASKS["classify"].classes_of(images)
+    if classes != facts["classes"]:
+        raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(facts['classes'])} of the model")
+    batches: Any = eval_batches(
+        images, batch_size=batch_size, img_size=facts["img_size"], mean=facts["mean"], std=facts["std"]
+    )
+    return TASKS["classify"](classes).evaluate(model, batches)
+
+
+class _Onnx(nn.Module):
+    """A session that can be evaluated like any classifier."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.session = open_session(path)
+        self.place = nn.Parameter(torch.zeros(()))  # who evaluates asks the parameters for their device
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self.session.run(None, {"images": images.numpy()})[0])

@@ -1,0 +1,96 @@
+"""The Hugging Face hub: a repository as a folder on this machine, and a folder as a repository.
+
+Its settings are the library's own: HF_TOKEN, HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE. It is imported only where a name of
+the hub is meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from sweet.errors import UserError
+
+NEEDED = ("config.json", "*.safetensors", "recipe.yaml", "README.md", "SHA256SUMS")
+PREFIX = "hub:"
+_NAME = re.compile(r"(hub:)?[\w.-]+/[\w.-]+(@[^@]+)?")
+T = TypeVar("T")
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether ``user/name``, ``hub:user/name`` or ``user/name@revision`` is meant, and no path.
+
+    What exists wins, and where the first word is a folder, the second one is a mistyped path, not a repository.
+    """
+    if not _NAME.fullmatch(text):
+        return False
+    return text.startswith(PREFIX) or not (Path(text).exists() or Path(text.split("/")[0]).exists())
+
+
+def local_folder(
+    name: str | Path, *, revision: str | None = None, token: str | None = None, cache_dir: str | Path | None = None
+) -> Path:
+    """The folder that ``name`` is, or the cached snapshot of the hub's repository of that name.
+
+    ``revision`` is a branch, tag or commit. Raises UserError for what is neither, naming it and the hub's reason.
+    """
+    text = str(name)
+    if not is_hub_name(text):
+        return Path(name)
+    repo, _, tagged = text.removeprefix(PREFIX).partition("@")
+    from huggingface_hub import snapshot_download
+
+    found = _asked(
+        f"{text}: no such folder, and the hub does not give it",
+        lambda: snapshot_download(
+            repo,
+            revision=revision or tagged or None,
+            token=token,
+            cache_dir=cache_dir,
+            allow_patterns=list(NEEDED),
+        ),
+    )
+    return Path(found)
+
+
+def check_repo(repo: str) -> None:
+    """Raises UserError unless ``repo`` can be the name of a repository."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as problem:
+        raise UserError(f"--repo {repo}: {_reason(problem)}") from None
+
+
+def upload(folder: Path, repo: str, *, private: bool | None = None, token: str | None = None, message: str) -> str:
+    """Put the files of ``folder`` into the repository, made if it is not there; returns its address.
+
+    ``private`` None is the account's own default. Raises UserError naming the repository and the hub's reason.
+    """
+    from huggingface_hub import HfApi
+
+    check_repo(repo)
+    api = HfApi(token=token, library_name="sweet")
+
+    def send() -> str:
+        made = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message)
+        return str(made)
+
+    return _asked(f"--repo {repo}: the hub does not take it", send)
+
+
+def _asked(trouble: str, ask: Callable[[], T]) -> T:
+    """What the hub answers. Its library has a dozen kinds of errors, all of them the caller's or the network's."""
+    try:
+        return ask()
+    except Exception as problem:
+        raise UserError(f"{trouble} ({_reason(problem)})") from None
+
+
+def _reason(problem: Exception) -> str:
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return (lines[0] if lines else type(problem).__name__).rstrip(".")

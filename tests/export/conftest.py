@@ -1,0 +1,50 @@
+"""Model folders of any shape in which nothing is neutral: no bias is zero and no gain is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from sweet.files import write_folder
+from sweet.models.config import ViTConfig
+from sweet.models.store import FORMAT
+from sweet.models.vit import skeleton
+
+WriteModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def write_model() -> WriteModel:
+    """write_model(out, family, depth, heads, classes=0, **shape): a model folder of random weights."""
+
+    def write(out: Path, family: str, depth: int, heads: int, classes: int = 0, **shape: int) -> Path:
+        config = ViTConfig(
+            depth=depth, heads=heads, family=family, **{"head_dim": 8, "img_size": 16, "patch_size": 4} | shape
+        )
+        generator = torch.Generator().manual_seed(depth + 10 * heads)
+        weights = {}
+        for name, parameter in skeleton(config, classes).named_parameters():
+            gain = "norm" in name and name.endswith("weight")
+            weights[name] = torch.randn(parameter.shape, generator=generator) * 0.2 + gain
+        info = {
+            "format": FORMAT,
+            "sweet": "0",
+            "kind": "model",
+            "vit": config.to_dict(),
+            "data": {
+                "img_size": config.img_size,
+                "mean": [0.1 * i for i in range(config.in_chans)],
+                "std": [0.3] * config.in_chans,
+                "interpolation": "bilinear",
+                "crop": "short side resized, centre cropped",
+                "classes": [f"kind {i}" for i in range(classes)] or None,
+            },
+            "made": {"method": "random", "source_data": "shapes:"},
+        }
+        write_folder(out, ("model.safetensors", weights), info, "method: random\n", "card\n")
+        return out
+
+    return write

@@ -1,0 +1,94 @@
+"""One ONNX file for any batch size, the same numbers in another runtime, or no file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import sweet
+from sweet.errors import UserError
+from sweet.export import export, onnx_file, verify
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def exported(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("onnx") / "out"
+    told = export(classifier, "onnx", out)
+    assert 0 <= told["difference"] <= onnx_file.TOLERANCE
+    return out
+
+
+def graph(folder: Path) -> Any:
+    return onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_parity_at_any_batch_size(classifier: Path, exported: Path) -> None:
+    vit, session = sweet.load(classifier), graph(exported)
+    for batch in (1, 2, 5, 7):
+        images = torch.randn(batch, 3, 16, 16, generator=torch.Generator().manual_seed(batch))
+        (found,) = session.run(None, {"images": images.numpy()})
+        expected = vit(images)  # type: ignore[operator]
+        assert found.shape == (batch, 10)
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_other_family_without_a_head(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    made = write_model(tmp_path / "made", "vit", 1, 3, 4, in_chans=2)
+    export(made, "onnx", tmp_path / "out", head=False)
+    images = torch.randn(3, 2, 16, 16, generator=torch.Generator().manual_seed(3))
+    (found,) = graph(tmp_path / "out").run(None, {"images": images.numpy()})
+    expected = sweet.load(made, num_classes=0)(images)  # type: ignore[operator]
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_what_travels(classifier: Path, exported: Path) -> None:
+    facts = graph(exported).get_modelmeta().custom_metadata_map
+    data = json.loads((classifier / "config.json").read_text())["data"]
+    for key in ("classes", "mean", "std", "img_size"):
+        assert json.loads(facts[key]) == data[key] is not None
+    assert {path.name for path in exported.iterdir()} == {
+        "model.onnx", "config.json", "recipe.yaml", "README.md", "SHA256SUMS"
+    }  # fmt: skip
+    told = verify(exported, data="shapes:n=64,size=16")
+    assert told["layout"] == "onnx" and told["measured"]["images"] == told["recorded"]["images"]
+    with pytest.raises(UserError, match="images, the metrics are of"):
+        verify(exported, data="shapes:n=32,size=16")
+
+
+@pytest.mark.slow
+def test_what_the_runtime_computes_otherwise_is_not_written(
+    write_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "TOLERANCE", -1.0)  # as if every difference were too large
+    made = write_model(tmp_path / "made", "vit", 1, 1)
+    with pytest.raises(UserError, match="computes another function at batch 1"):
+        export(made, "onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_package_is_named(
+    write_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    made = write_model(tmp_path / "made", "vit", 1, 1)
+
+    def absent(wanted: str) -> None:
+        if wanted == name:
+            raise ModuleNotFoundError(wanted)
+
+    monkeypatch.setattr(onnx_file, "import_module", absent)
+    with pytest.raises(UserError, match=rf"the package {name} is missing: pip install sweet-vit\[onnx\]"):
+        export(made, "onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
