@@ -82,8 +82,8 @@ def _fields(source: str) -> str:
 def examples() -> str:
     """Every file of ``examples/``: its own words, and its code."""
     text = (
-        "# Examples\n\nOne file for each thing that sweet can do. Each runs in seconds on one core and downloads nothing:"
-        " `python examples/NAME.py`. The tests run them all.\n"
+        "# Examples\n\nOne file for each thing that sweet can do. Each runs in seconds on one core and downloads "
+        "nothing: `python examples/NAME.py`. The tests run them all.\n"
     )
     for path in sorted((ROOT / "examples").glob("*.py"), key=lambda path: (path.stem != "toy", path.stem)):
         code = path.read_text(encoding="utf-8")
