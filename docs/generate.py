@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,11 @@ def on_files(files: Any, config: Any) -> Any:
     for name, text in pages().items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Called with every page: docstrings name other things as sphinx does, which markdown does not know."""
+    return re.sub(r":(class|func|data|mod):(<code>)[.~]*", r"\2", html)
 
 
 def pages() -> dict[str, str]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from toy import FINETUNE, SCENES, make_source, playground
 
 import sweet
-from sweet.data import eval_batches, open_images
+from sweet.data import eval_batches, open_images, packed
 from sweet.initialise.make import initialise_to
 from sweet.recipe import FinetuneRecipe, load_recipe
 from sweet.training.checks import knn
 from sweet.training.finetune import finetune
 
-METHODS = ("random", "mimetic", "weight_selection", "isomorphic", "principal_slice")
+METHODS = ("random", "weight_selection", "isomorphic", "principal_slice")
 
 with playground() as place:
     source = make_source(place / "dense", "template.constraint=none")
@@ -24,9 +24,8 @@ with playground() as place:
     recipe = load_recipe(FinetuneRecipe, None, FINETUNE)
 
     def batches(split: str):
-        return eval_batches(
-            open_images(SCENES, split), batch_size=256, img_size=16, mean=facts["mean"], std=facts["std"]
-        )
+        images = packed(open_images(SCENES, split), 16)
+        return eval_batches(images, batch_size=256, img_size=16, mean=facts["mean"], std=facts["std"])
 
     print(f"{'L3H2':18} k-NN, %  top-1 after {recipe.max_steps} steps, %")
     for method in METHODS:

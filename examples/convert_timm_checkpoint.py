@@ -25,12 +25,13 @@ with playground() as place:
     told = convert(str(place / "checkpoint"), place / "template", device="cpu", images=64)
     print(f"{told['size']} at full ranks {told['ranks']}: relative error of the weights {told['error']}")
 
-    # At full ranks and full size nothing is lost: the features are the checkpoint's.
+    # At full ranks and full size nothing is lost: the features are the checkpoint's (in principal order turned, in
+    # prefix order number by number).
     images = torch.randn(8, 3, 32, 32)
     source = sweet.load(place / "template")
     with torch.no_grad():
         wanted = theirs.forward_features(images)
-        ours = source.build(depth=4, heads=4).forward_features(images)
+        ours = source.build(depth=4, heads=4, order="prefix").forward_features(images)
         off = (ours - wanted).norm() / wanted.norm()
     print(f"relative difference of the features: {off:.1e}")
     assert off < 1e-4

@@ -16,7 +16,7 @@ from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
 from sweet.training.finetune import finetune
 from sweet.training.pretrain import pretrain
 
-SCENES = "shapes:n=1000,size=16"  # synthetic scenes of ten classes: nothing is downloaded
+SCENES = "shapes:n=600,size=16"  # synthetic scenes of ten classes: nothing is downloaded
 
 PRETRAIN = f"""
 data.source={SCENES} data.img_size=16 model.depth=4 model.heads=4 model.head_dim=8 mae.decoder_width=32

@@ -19,8 +19,12 @@ def test_example(
     path = FOLDER / f"{name}.py"
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 120
     monkeypatch.syspath_prepend(FOLDER)  # as `python examples/NAME.py` does
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+    here, temporary = tmp_path / "here", tmp_path / "temporary"
+    here.mkdir()
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.chdir(here)
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out.strip()
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
+    assert list(temporary.glob("tmp*")) == []

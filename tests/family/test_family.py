@@ -25,7 +25,7 @@ from sweet.recipe import FinetuneRecipe
 from sweet.tasks import TASKS
 from sweet.template.sizes import Size
 
-SIZES = ["2k", "L2H2", "L1H2"]
+SIZES = ["1200", "L2H2", "L1H2"]
 WORDS = (
     "--data shapes:n=64,size=16 device=cpu workers=0 optim.precision=fp32 max_steps=6 batch_size=16 checkpoint_every=2"
 )
@@ -43,7 +43,7 @@ def test_every_size_is_a_model_of_its_own(made: tuple[Path, dict[str, Any]], tem
     out, told = made
     facts = read_json(out / "family.json")
     assert [row["size"] for row in facts["members"]] == ["L1H1", "L1H2", "L2H2"]  # from small to large
-    assert [row["asked"] for row in facts["members"]] == ["2k", "L1H2", "L2H2"]
+    assert [row["asked"] for row in facts["members"]] == ["1200", "L1H2", "L2H2"]
     assert facts["source_sha256"] == sha256(template / "template.safetensors")
     for row, shown in zip(facts["members"], told["members"], strict=True):
         config = read_json(out / row["size"] / "config.json")
@@ -136,8 +136,8 @@ def test_another_family_is_not_resumed(
 
 def test_sizes_by_budget() -> None:
     config = ViTConfig(12, 12, 64, img_size=224, patch_size=16)
-    found = members(["3M", "L6H6", "12M"], config)
-    assert list(found.values()) == ["3M", "L6H6", "12M"]
+    found = members(["3M", "L3H12", "12M"], config)
+    assert list(found.values()) == ["3M", "L3H12", "12M"]
     for size, limit in zip(found, (3e6, None, 12e6), strict=True):
         assert limit is None or 0.9 * limit < costs(config, size)["params"] <= limit
 
@@ -152,7 +152,7 @@ def test_sizes_by_budget() -> None:
         ("SOURCE --sizes 2k,much --data shapes:", "--sizes much: expected a number of parameters such as 12M"),
         ("SOURCE --sizes L0H1 --data shapes:", "--sizes L0H1: expected"),
         ("SOURCE --sizes 10 --data shapes:", "--sizes 10: the smallest size, L1H1, takes"),
-        ("SOURCE --sizes L1H1,2k --data shapes:", "--sizes 2k: gives L1H1, and so does L1H1"),
+        ("SOURCE --sizes L1H1,1200 --data shapes:", "--sizes 1200: gives L1H1, and so does L1H1"),
         ("SOURCE --sizes , --data shapes:", "--sizes: names no size"),
         ("SOURCE --sizes 2k --data shapes: --method magic", "--method magic: unknown"),
         ("SOURCE --sizes 2k --data shapes: --method weight_selection", "--method weight_selection: the source's"),

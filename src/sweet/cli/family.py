@@ -19,14 +19,14 @@ from .words import check_folder, listed, need_source, saved_recipe, split_words
 
 @app.command()
 def family(
-    words: Annotated[
-        list[str],
-        typer.Argument(metavar="SOURCE|KEY=VALUE", help="A template or dense source, and overrides of finetune."),
-    ],
     sizes: Annotated[
         str, typer.Option(metavar="LIST", help="Parameters or sizes, with commas: 3M,6M,12M or L3H6,L6H6.")
     ],
     out: Out,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SOURCE|KEY=VALUE", help="A template or dense source, and overrides of finetune."),
+    ] = None,
     task: Task = "classify",
     data: DataOrRecipe = None,
     method: Annotated[str, typer.Option(help=f"Initialiser: {', '.join(NAMES)}.")] = "sweet",

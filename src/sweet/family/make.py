@@ -64,7 +64,7 @@ def family(
     chosen = members(sizes, config)
     place = None if latency is None else resolve_device(latency)
     switches(method)
-    _check_data(stored, recipe, source, task, config)
+    recipe = _checked(stored, recipe, source, task, config)
     about = {
         "source": source.name,
         "source_sha256": sha256(source / TENSORS[stored.info["kind"]]),
@@ -125,11 +125,14 @@ def _members_config(stored: StoredSource, img_size: int | None) -> ViTConfig:
     return config if img_size is None else replace(config, img_size=img_size)
 
 
-def _check_data(stored: StoredSource, recipe: FinetuneRecipe, source: Path, task: str, config: ViTConfig) -> None:
-    """UserError now for what the first fine-tuning would say after the models are written."""
-    with_model_data(recipe, stored.info["data"] | {"img_size": config.img_size}, source)
+def _checked(
+    stored: StoredSource, recipe: FinetuneRecipe, source: Path, task: str, config: ViTConfig
+) -> FinetuneRecipe:
+    """The recipe that all members share; UserError now for what the first fine-tuning would say later."""
+    recipe = with_model_data(recipe, stored.info["data"] | {"img_size": config.img_size}, source)
     for images in open_splits(recipe):
         TASKS[task].classes_of(images)
+    return recipe
 
 
 def _earlier(out: Path, about: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
