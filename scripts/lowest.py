@@ -1,4 +1,7 @@
-"""Print a pip constraints file that pins every dependency of pyproject.toml to its lowest allowed version."""
+"""Print a pip constraints file that pins what sweet runs on to the lowest versions that pyproject.toml allows.
+
+Tools and oracles of the extras ``dev`` and ``docs`` stay free: users do not have them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ def lowest(requirements: list[str]) -> list[str]:
 
 def main() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    extras = project["optional-dependencies"]
+    groups = [project["dependencies"], *(extras[name] for name in extras if name not in ("dev", "docs"))]
     print("\n".join(lowest([requirement for group in groups for requirement in group])))
 
 

@@ -86,7 +86,8 @@ def read_config(folder: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
     if info.get("format") != FORMAT:
         raise UserError(f"{path}: format {info.get('format')!r}, this version reads {FORMAT}")
     if info["kind"] not in kinds:
-        raise UserError(f"{folder}: is a {info['kind']}, expected a {' or a '.join(kinds)}")
+        hint = "; sweet init makes one of it" if kinds == ("model",) else ""
+        raise UserError(f"{folder}: is a {info['kind']}, expected a {' or a '.join(kinds)}{hint}")
     return info
 
 
