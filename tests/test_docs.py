@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -144,6 +147,27 @@ def test_pictures_are_drawn_the_same_each_time(tmp_path: Path) -> None:
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
         assert ElementTree.parse(DOCS / "pictures" / path.name).getroot().tag.endswith("svg")
+
+
+@pytest.mark.slow
+def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
+    """Strict: a link or an anchor that leads nowhere, or a page that is not in the menu, ends the build."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    told = os.environ | {
+        "NO_MKDOCS_2_WARNING": "1",
+        "http_proxy": "http://0.0.0.0:9",
+        "https_proxy": "http://0.0.0.0:9",
+    }
+    done = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 15
+    for page in pages:
+        html = page.read_text(encoding="utf-8")
+        assert not re.findall(
+            r"<(?:script|img|iframe)[^>]*src=\"(?:https?:)?//[^\"]*|<link[^>]*href=\"(?:https?:)?//[^\"]*", html
+        )
+    assert "sweet.api.load" in (tmp_path / "site" / "reference" / "python" / "index.html").read_text(encoding="utf-8")
 
 
 def test_generated_pages() -> None:

@@ -18,7 +18,12 @@ from sweet.training.checkpoint import steps_of
 
 
 def run_two(
-    processes: ForkServerContext, verb: str, arguments: tuple[Any, ...], *, resume: bool = False, stop: int | None = None
+    processes: ForkServerContext,
+    verb: str,
+    arguments: tuple[Any, ...],
+    *,
+    resume: bool = False,
+    stop: int | None = None,
 ) -> list[int | None]:
     """Exit codes of both processes."""
     with socket.socket() as free:
