@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import socket
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
@@ -15,6 +16,7 @@ import pytest
 from sweet.files import check_sums, read_json, sha256
 from sweet.recipe import FinetuneRecipe, PretrainRecipe
 from sweet.training.checkpoint import steps_of
+from sweet.training.pretrain import pretrain
 
 
 def run_two(
@@ -61,6 +63,10 @@ def test_pretraining_by_two_is_one_run_that_resumes(
 
     assert run_two(processes, "pretrain", (recipe, broken), stop=3) == [9, 9]
     assert steps_of(broken) == [2]
+    alone = tmp_path / "alone"
+    shutil.copytree(broken, alone)
+    assert pretrain(recipe, alone, resume=True, quiet=True)["steps"] == 6  # one process takes over from two
+    assert losses(alone) == pytest.approx(losses(whole), rel=0.2)
     assert run_two(processes, "pretrain", (recipe, broken), resume=True) == [0, 0]
     assert sha256(broken / "template.safetensors") == sha256(whole / "template.safetensors")
 
