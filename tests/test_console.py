@@ -23,7 +23,13 @@ def test_json_is_all_there_is_on_stdout(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_people_get_aligned_rows(capsys: pytest.CaptureFixture[str]) -> None:
     show(
-        lambda: {"loss": 0.123456, "model": {"depth": 3, "parameters": 1234567}, "ranks": (1, 2), "x": None},
+        lambda: {
+            "loss": 0.123456,
+            "model": {"depth": 3, "parameters": 1234567},
+            "ranks": (1, 2),
+            "corrupt": [],
+            "x": None,
+        },
         as_json=False,
     )
     rows = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
@@ -32,6 +38,7 @@ def test_people_get_aligned_rows(capsys: pytest.CaptureFixture[str]) -> None:
         ["model.depth", "3"],
         ["model.parameters", "1,234,567"],
         ["ranks", "1, 2"],
+        ["corrupt", "none"],
         ["x", "-"],
     ]
 

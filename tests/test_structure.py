@@ -26,7 +26,7 @@ ROWS = [
     {"plan", "inspect", "budget"},
     {"tasks", "training"},
     {"convert", "heal", "initialise", "api"},
-    {"bench", "report", "export"},
+    {"bench", "report", "export", "family"},
     {"cli"},
     {"__main__"},
 ]

@@ -69,7 +69,7 @@ def _text(value: Any) -> Any:
     elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 100_000:
         value = f"{value:,}"
     elif isinstance(value, list | tuple):
-        value = ", ".join(str(_text(item)) for item in value)
+        value = ", ".join(str(_text(item)) for item in value) or "none"
     elif value is None:
         value = "-"
     return Text(str(value))  # a Text, because square brackets in a plain string would be read as markup

@@ -88,7 +88,8 @@ def read_config(folder: Path, kinds: tuple[str, ...]) -> dict[str, Any]:
     if info.get("format") != FORMAT:
         raise UserError(f"{path}: format {info.get('format')!r}, this version reads {FORMAT}")
     if info["kind"] not in kinds:
-        raise UserError(f"{folder}: is a {info['kind']}, expected a {' or a '.join(kinds)}")
+        hint = "; sweet init makes one of it" if kinds == ("model",) else ""
+        raise UserError(f"{folder}: is a {info['kind']}, expected a {' or a '.join(kinds)}{hint}")
     return info
 
 
@@ -116,9 +117,8 @@ def backbone_tensors(folder: Path) -> dict[str, Tensor]:
 def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any) -> tuple[nn.Module, dict[str, Any]]:
     """The timm model of a model folder, or of its export for timm, and its ``config.json``.
 
-    What a task put around it is left out.
-
-    ``num_classes`` other than the stored head's gives a new head. Raises UserError naming folder and parameter.
+    What a task put around it is left out. ``num_classes`` other than the stored head's gives a new head. Raises
+    UserError naming folder and parameter.
     """
     info = read_config(folder, ("model",))
     tensors = without_layer_scale(backbone_tensors(folder))

@@ -1,0 +1,98 @@
+"""Hook of mkdocs: the pages that are written by the program itself, so that they cannot be out of date.
+
+``reference/cli.md`` is every ``--help``, ``reference/recipes.md`` every key with its default, ``reference/examples.md``
+the files of ``examples/``.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+WIDTH = 100
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Called by mkdocs before it looks for pages."""
+    from mkdocs.structure.files import File
+
+    for name, text in pages().items():
+        files.append(File.generated(config, f"reference/{name}.md", content=text))
+    return files
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Called with every page: docstrings name other things as sphinx does, which markdown does not know."""
+    return re.sub(r":(class|func|data|mod):(<code>)[.~]*", r"\2", html)
+
+
+def pages() -> dict[str, str]:
+    return {"cli": command_line(), "recipes": recipe_keys(), "examples": examples()}
+
+
+def command_line() -> str:
+    """Help of the program and of every verb, as a terminal shows it."""
+    import typer.main
+
+    from sweet.cli import app
+
+    parts = ["# Command line\n\nThe text of `--help`, verb by verb.\n"]
+    for words, text in _helps(typer.main.get_command(app), "sweet"):
+        parts.append(f"## {words}\n\n```text\n{text.strip()}\n```\n")
+    return "\n".join(parts)
+
+
+def _helps(command: Any, words: str, parent: Any = None) -> Iterator[tuple[str, str]]:
+    context = command.context_class(command, info_name=words.rpartition(" ")[2], parent=parent, terminal_width=WIDTH)
+    yield words, command.get_help(context)
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _helps(child, f"{words} {name}", context)
+
+
+def recipe_keys() -> str:
+    """A whole recipe of either kind, and the classes that check it."""
+    from sweet import recipe
+    from sweet.recipe import FinetuneRecipe, PretrainRecipe, dump_recipe, load_recipe
+
+    text = "# Keys of recipes\n\nNested keys are dotted on the command line: `optim.weight_decay=0.1`.\n"
+    for title, told in (
+        ("`sweet pretrain`: recipe `small`", load_recipe(PretrainRecipe, "small")),
+        ("`sweet finetune`: the defaults", load_recipe(FinetuneRecipe, None)),
+    ):
+        text += f"\n## {title}\n\n```yaml\n{dump_recipe(told)}```\n"
+    text += "\n## Types and ranges\n\nWhat stands after `=` is the default; a key without one has to be given.\n"
+    for name in recipe.__all__:
+        cls = getattr(recipe, name)
+        if inspect.isclass(cls):
+            text += f"\n### {name}\n\n```python\n{_fields(inspect.getsource(cls))}\n```\n"
+    return text
+
+
+def _fields(source: str) -> str:
+    """A class without its methods: they check, which the messages of errors tell better."""
+    lines = source.splitlines()
+    methods = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.FunctionDef)]  # type: ignore[attr-defined]
+    for node in reversed(methods):
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        del lines[first - 1 : node.end_lineno]
+    return "\n".join(lines).rstrip()
+
+
+def examples() -> str:
+    """Every file of ``examples/``: its own words, and its code."""
+    text = (
+        "# Examples\n\nOne file for each thing that sweet can do. Each runs in seconds on one core and downloads "
+        "nothing: `python examples/NAME.py`. The tests run them all.\n"
+    )
+    for path in sorted((ROOT / "examples").glob("*.py"), key=lambda path: (path.stem != "toy", path.stem)):
+        code = path.read_text(encoding="utf-8")
+        words = (ast.get_docstring(ast.parse(code)) or "").partition("\n")[0]
+        text += f"\n## {path.name}\n\n{words}\n\n```python\n{code}```\n"
+    return text

@@ -1,0 +1,20 @@
+"""Fine-tune several sizes of one template and see what each is worth.
+
+Toy template, toy data, sixty steps. On the command line:
+
+    sweet family runs/template --sizes 3M,6M,12M,25M --data folder:PATH --out runs/family
+"""
+
+from __future__ import annotations
+
+from toy import FINETUNE, make_source, playground
+
+from sweet.family import family
+from sweet.recipe import FinetuneRecipe, load_recipe
+
+with playground() as place:
+    source = make_source(place / "template")
+    recipe = load_recipe(FinetuneRecipe, None, FINETUNE)
+    family(source, ["2k", "8k", "L3H3"], recipe, place / "family", quiet=True)
+    print((place / "family" / "table.md").read_text())
+    print("written:", *sorted(path.name for path in (place / "family").iterdir()))

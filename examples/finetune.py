@@ -1,0 +1,25 @@
+"""Fine-tune a model of your size on labelled images.
+
+Toy template, toy data, sixty steps. On the command line:
+
+    sweet finetune runs/vit --data folder:PATH --out runs/classifier epochs=30 lr=1e-3
+"""
+
+from __future__ import annotations
+
+from toy import FINETUNE, make_source, playground
+
+from sweet.initialise.make import initialise_to
+from sweet.recipe import FinetuneRecipe, load_recipe
+from sweet.training.finetune import finetune
+
+with playground() as place:
+    source = make_source(place / "template")
+    made = initialise_to(str(source), place / "vit", depth=3, heads=3)
+    print(f"made {made['size']}, {made['parameters']:,} parameters, in {made['seconds']} s")
+
+    recipe = load_recipe(FinetuneRecipe, None, [*FINETUNE, "label_smoothing=0"])
+    result = finetune(place / "vit", recipe, place / "classifier", quiet=True)
+    print(f"{result['steps']} steps, {result['images']:,} images, training loss {result['loss']:.3f}")
+    print(f"held-out top-1 {result['top1']:.1f} %, top-5 {result['top5']:.1f} % (chance: 10 and 50 %)")
+    print("written:", *sorted(path.name for path in (place / "classifier").iterdir()))

@@ -1,0 +1,28 @@
+"""Fit the scalers of a target on unlabelled images (Eq. 9) instead of slicing them.
+
+Core and scalers are toys and the fit takes few steps. On the command line:
+
+    sweet init runs/template --depth 3 --heads 2 --method sweet_fitted --fit folder:PATH --out runs/vit
+"""
+
+from __future__ import annotations
+
+from toy import SCENES, make_source, playground
+
+import sweet
+from sweet.data import open_images
+from sweet.initialise import initialise
+from sweet.template.sizes import Size
+from sweet.training.checks import mae_loss
+
+with playground() as place:
+    stored = sweet.load(make_source(place / "template")).stored
+    size = Size(depth=3, heads=2, head_dim=stored.config.head_dim)
+    train, held_out = open_images(SCENES, "train"), open_images(SCENES, "val")
+
+    direct = initialise("sweet", stored, size)
+    fitted = initialise("sweet_fitted", stored, size, data=train, steps=60, batch=64, lr=1e-2, device="cpu")
+    for name, weights in (("direct", direct), ("fitted", fitted)):
+        config = stored.config.resized(size.depth, size.heads)
+        loss = mae_loss(weights, config, stored.mae, held_out, stored.info["data"])
+        print(f"{name}: reconstruction loss on held-out images {loss:.4f}")

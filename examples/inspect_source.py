@@ -1,0 +1,24 @@
+"""See what a folder holds: size, ranks, how much of the signal each width keeps, checksums.
+
+The template is a toy that was trained for a moment. On the command line:
+
+    sweet inspect runs/template
+"""
+
+from __future__ import annotations
+
+from toy import make_source, playground
+
+from sweet.inspect import inspect
+
+with playground() as place:
+    template = make_source(place / "template")
+    facts = inspect(template)
+    print(f"{facts['kind']} {facts['size']}, width {facts['width']}, checksums {facts['checksums']}")
+    print(f"ranks {facts['ranks']}, {facts['share_of_slices']:.0%} of the parameters that its slices have")
+    for row in facts["kept_energy"]:
+        print(f"    the first {row['channels']:2} channels keep {row['share']:6.1%} of the energy")
+
+    with (template / "recipe.yaml").open("a") as file:
+        file.write("# somebody was here\n")
+    print("after a change: checksums", inspect(template)["checksums"])

@@ -1,0 +1,41 @@
+"""Use a template from Python: what comes out is a plain timm model.
+
+The template is a toy that was trained for a moment. This page is the whole public interface, see ``sweet.__all__``.
+"""
+
+from __future__ import annotations
+
+import timm
+import torch
+from toy import make_source, playground
+
+import sweet
+
+with playground() as place:
+    source = sweet.load(make_source(place / "template"))  # sweet.SourceModel
+    vit = source.build(depth=3, heads=2, num_classes=5)
+    assert isinstance(vit, timm.models.eva.Eva)
+
+    images = torch.randn(4, 3, 16, 16)
+    print("logits", tuple(vit(images).shape))
+    tokens = vit.forward_features(images)
+    print("tokens", tuple(tokens.shape), "of them the class token first")
+    print("pooled", tuple(vit.forward_head(tokens, pre_logits=True).shape))
+    maps = vit.forward_intermediates(images, indices=[0, 2], intermediates_only=True)
+    print("maps after blocks 0 and 2", [tuple(m.shape) for m in maps])
+
+    # Weights are the model's own: an ordinary training loop.
+    optimizer = torch.optim.AdamW(vit.parameters(), lr=1e-3)
+    labels = torch.tensor([0, 1, 2, 3])
+    for step in range(20):
+        loss = torch.nn.functional.cross_entropy(vit.train()(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step in (0, 19):
+            print(f"step {step}: loss {loss.item():.3f}")
+
+    try:
+        sweet.load(place / "nowhere")
+    except sweet.UserError as problem:
+        print("what you can mend is a sweet.UserError:", str(problem).replace(str(place), "..."))

@@ -1,0 +1,68 @@
+"""One verb for several sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweet.console import show
+from sweet.errors import UserError
+from sweet.initialise_names import NAMES
+from sweet.outputs import output_folder
+
+from .app import app
+from .options import NUMBER, DataOrRecipe, Json, Out, Overwrite, Quiet, Resume, Task
+from .words import check_folder, listed, need_source, saved_recipe, split_words
+
+
+@app.command()
+def family(
+    sizes: Annotated[
+        str, typer.Option(metavar="LIST", help="Parameters or sizes, with commas: 3M,6M,12M or L3H6,L6H6.")
+    ],
+    out: Out,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SOURCE|KEY=VALUE", help="A template or dense source, and overrides of finetune."),
+    ] = None,
+    task: Task = "classify",
+    data: DataOrRecipe = None,
+    method: Annotated[str, typer.Option(help=f"Initialiser: {', '.join(NAMES)}.")] = "sweet",
+    img_size: Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as the source.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="Also time one image there: cpu, cuda, cuda:N or mps.")
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune several sizes and chart what each is worth."""
+    from sweet.recipe import FinetuneRecipe, load_recipe
+
+    source, overrides = split_words(words, data)
+    if source is None:
+        raise UserError("SOURCE is missing: sweet family SOURCE --sizes 3M,6M --data SRC --out DIR [key=value ...]")
+    check_folder("SOURCE", Path(source))
+    recipe = load_recipe(FinetuneRecipe, saved_recipe(out, resume), overrides)
+    need_source(recipe.data.source)
+    with output_folder(out, resume=resume, overwrite=overwrite):
+        from sweet.family import family as run
+
+        show(
+            lambda: run(
+                Path(source),
+                listed(sizes) or [],
+                recipe,
+                out,
+                task=task,
+                method=method,
+                img_size=img_size,
+                latency=latency,
+                resume=resume,
+                quiet=quiet,
+            ),
+            as_json=as_json,
+        )

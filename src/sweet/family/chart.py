@@ -1,0 +1,70 @@
+"""A family as a table and as a chart: quality against parameters, with the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweet.bench.results import markdown
+from sweet.files import replacing, write_text
+from sweet.task_names import Metric
+
+Member = Mapping[str, Any]
+
+
+def on_front(rows: Sequence[Member], metric: Metric) -> list[bool]:
+    """Which members no other one beats: with at most its parameters and at least its quality, one of them strictly."""
+    sign = 1 if metric.higher_is_better else -1
+    points = [(row["params"], -sign * row["metrics"][metric.key]) for row in rows]
+    return [not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
+            for point in points]  # fmt: skip
+
+
+def write_table(rows: Sequence[Member], metric: Metric, path: Path, *, about: str) -> None:
+    """``rows`` as markdown under a line ``about`` them."""
+    timed = any(row["latency"] for row in rows)
+    told = [
+        {
+            "size": row["size"],
+            "asked for": row["asked"],
+            "parameters, M": f"{row['params'] / 1e6:.3f}",
+            "GFLOPs": f"{row['flops'] / 1e9:.3f}",
+            **({"ms": f"{row['latency']['ms']:.3g}" if row["latency"] else None} if timed else {}),
+            metric.label: f"{row['metrics'][metric.key]:.2f}",
+            "Pareto": "yes" if front else "no",
+        }
+        for row, front in zip(rows, on_front(rows, metric), strict=True)
+    ]
+    note = "Parameters and FLOPs (all matrix products, one image) are the encoder's, without a head. One run each."
+    write_text(path, f"{about}\n\n{markdown(told)}\n{note}\n")
+
+
+def write_chart(rows: Sequence[Member], metric: Metric, folder: Path, *, title: str) -> None:
+    """``pareto.png`` and ``pareto.svg``: every member a point, those that no other beats joined by a line."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "sweet"}):  # the same family gives the same file
+        figure = Figure(figsize=(6.0, 3.8), layout="constrained")
+        axes = figure.add_subplot()
+        quality = [row["metrics"][metric.key] for row in rows]
+        size = [row["params"] / 1e6 for row in rows]
+        front = sorted((x, y) for x, y, best in zip(size, quality, on_front(rows, metric), strict=True) if best)
+        axes.plot(size, quality, "o", color="#8fb2dd")
+        axes.plot(*zip(*front, strict=True), "o-", color="#1f5fa8", label="Pareto front")
+        for row, x, y in zip(rows, size, quality, strict=True):
+            axes.annotate(row["size"], (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+        axes.set_xscale("log")
+        axes.set_xticks(size, [f"{x:.3g}" for x in size])
+        axes.minorticks_off()
+        axes.margins(0.12)
+        axes.set_xlabel("parameters without a head, M")
+        axes.set_ylabel(metric.label)
+        axes.set_title(title, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+        for kind in ("png", "svg"):
+            with replacing(folder / f"pareto.{kind}") as temporary:
+                figure.savefig(temporary, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+                temporary.chmod(0o644)

@@ -1,0 +1,41 @@
+"""The members of a family: which sizes were asked for. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sweet.budget import choose, read_budget
+from sweet.errors import UserError
+from sweet.models.config import ViTConfig
+from sweet.template.sizes import Size
+
+
+def members(asked: Sequence[str], config: ViTConfig) -> dict[Size, str]:
+    """{size: the words that asked for it}, in the order of asking; ``12M`` are parameters, ``L6H6`` is itself.
+
+    ``config`` is the source's shape with the image size of the members. Raises UserError naming the word that is
+    neither, or that leads to a size for the second time.
+    """
+    found: dict[Size, str] = {}
+    for text in asked:
+        size = _size(text, config)
+        if size in found:
+            raise UserError(f"--sizes {text}: gives {size}, and so does {found[size]}")
+        found[size] = text
+    if not found:
+        raise UserError("--sizes: names no size; expected some as 3M,6M,12M or L3H6,L6H6")
+    return found
+
+
+def _size(text: str, config: ViTConfig) -> Size:
+    try:
+        if text.startswith("L"):
+            return Size.parse(text, config.head_dim)
+        budget = read_budget(text, None, None)
+    except (ValueError, UserError):
+        raise UserError(
+            f"--sizes {text}: expected a number of parameters such as 12M, or a size such as L6H6"
+        ) from None
+    assert budget is not None
+    return choose(config, replace(budget, asked=f"--sizes {text}")).size

@@ -1,0 +1,194 @@
+"""A family from a source to a chart: every size once, also when it is stopped on the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from sweet.budget import costs
+from sweet.cli import app
+from sweet.errors import UserError
+from sweet.family import family, make
+from sweet.family.chart import on_front
+from sweet.family.sizes import members
+from sweet.files import check_sums, read_json, sha256
+from sweet.models.config import ViTConfig
+from sweet.recipe import FinetuneRecipe
+from sweet.task_names import TASKS, Metric
+from sweet.template.sizes import Size
+
+SIZES = ["1200", "L2H2", "L1H2"]
+WORDS = (
+    "--data shapes:n=64,size=16 device=cpu workers=0 optim.precision=fp32 max_steps=6 batch_size=16 checkpoint_every=2"
+)
+
+
+@pytest.fixture(scope="module")
+def made(
+    template: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("family") / "family"
+    return out, family(template, SIZES, tiny_finetune(), out, latency="cpu", quiet=True)
+
+
+def test_every_size_is_a_model_of_its_own(made: tuple[Path, dict[str, Any]], template: Path) -> None:
+    out, told = made
+    facts = read_json(out / "family.json")
+    assert [row["size"] for row in facts["members"]] == ["L1H1", "L1H2", "L2H2"]  # from small to large
+    assert [row["asked"] for row in facts["members"]] == ["1200", "L1H2", "L2H2"]
+    assert facts["source_sha256"] == sha256(template / "template.safetensors")
+    for row, shown in zip(facts["members"], told["members"], strict=True):
+        config = read_json(out / row["size"] / "config.json")
+        assert row["metrics"] == config["metrics"]
+        assert shown["top1"] == config["metrics"]["top1"]
+        assert row["params"] == config["made"]["parameters"]
+        assert row["flops"] == costs(ViTConfig.from_dict(config["vit"]), Size.parse(row["size"], 8))["flops"]
+        assert row["latency"]["ms"] > 0 and row["latency"]["protocol"]["batch"] == 1
+        assert check_sums(out / row["size"]) and all(check_sums(out / row["size"]).values())
+    assert not (out / ".starts").exists()
+
+
+def test_table_and_chart(made: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = made
+    rows = read_json(out / "family.json")["members"]
+    lines = (out / "table.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| L")]
+    assert [cell[0] for cell in cells] == [row["size"] for row in rows]
+    assert [cell[5] for cell in cells] == [f"{row['metrics']['top1']:.2f}" for row in rows]
+    assert [cell[6] == "yes" for cell in cells] == [row["pareto"] for row in rows]
+    with Image.open(out / "pareto.png") as picture:
+        assert picture.size[0] > 400
+    assert ElementTree.parse(out / "pareto.svg").getroot().tag.endswith("svg")
+
+
+def test_the_front() -> None:
+    points = [(1, 50.0), (2, 40.0), (3, 60.0), (4, 60.0), (5, 70.0)]
+    rows = [{"params": params, "metrics": {"x": value}} for params, value in points]
+    assert on_front(rows, Metric("x", "x")) == [True, False, True, False, True]
+    assert on_front(rows, Metric("x", "x", higher_is_better=False)) == [True, True, False, False, False]
+
+
+def test_every_task_has_a_main_metric(made: tuple[Path, dict[str, Any]]) -> None:
+    assert TASKS["classify"].key in read_json(made[0] / "family.json")["members"][0]["metrics"]
+
+
+def test_stopped_and_resumed_it_is_the_same(
+    made: tuple[Path, dict[str, Any]],
+    template: Path,
+    tiny_finetune: Callable[..., FinetuneRecipe],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, calls = tmp_path / "family", []
+
+    def stop_at_the_second(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments[2].name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return finetune(*arguments, **options)
+
+    finetune = make.finetune
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(make, "finetune", stop_at_the_second)
+        family(template, SIZES, tiny_finetune(), out, quiet=True)
+    assert [row["size"] for row in read_json(out / "family.json")["members"]] == ["L1H1"]
+    first = (out / "L1H1" / "model.safetensors").stat().st_mtime_ns
+    told = family(template, SIZES, tiny_finetune(), out, resume=True, quiet=True)
+    assert (out / "L1H1" / "model.safetensors").stat().st_mtime_ns == first
+    for size in ("L1H1", "L1H2", "L2H2"):
+        assert sha256(out / size / "model.safetensors") == sha256(made[0] / size / "model.safetensors")
+    assert [row["top1"] for row in told["members"]] == [row["top1"] for row in made[1]["members"]]
+
+    more = family(template, ["L3H2"], tiny_finetune(), out, resume=True, quiet=True)
+    assert [row["size"] for row in more["members"]] == ["L1H1", "L1H2", "L2H2", "L3H2"]
+
+
+def test_another_family_is_not_resumed(
+    made: tuple[Path, dict[str, Any]],
+    template: Path,
+    dense: Path,
+    tiny_finetune: Callable[..., FinetuneRecipe],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "family"
+    shutil.copytree(made[0], out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    for asked, message in (
+        ({"source": dense}, "was begun with source_sha256"),
+        ({"method": "random"}, "was begun with method sweet, now it is random"),
+        ({"img_size": 32}, "was begun with img_size 16, now it is 32"),
+        ({"recipe": tiny_finetune("lr=1e-3")}, "lr=0.001"),
+    ):
+        told: dict[str, Any] = {"source": template, "recipe": tiny_finetune()} | asked
+        with pytest.raises(UserError, match=message):
+            family(told.pop("source"), SIZES, told.pop("recipe"), out, resume=True, quiet=True, **told)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_sizes_by_budget() -> None:
+    config = ViTConfig(12, 12, 64, img_size=224, patch_size=16)
+    found = members(["3M", "L3H12", "12M"], config)
+    assert list(found.values()) == ["3M", "L3H12", "12M"]
+    for size, limit in zip(found, (3e6, None, 12e6), strict=True):
+        assert limit is None or 0.9 * limit < costs(config, size)["params"] <= limit
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--sizes 2k --data shapes:", "SOURCE is missing"),
+        ("nowhere --sizes 2k --data shapes:", "SOURCE nowhere: no such folder"),
+        ("SOURCE --data shapes:", "Missing option '--sizes'"),
+        ("SOURCE --sizes 2k", "--data is missing"),
+        ("SOURCE --sizes 2k,much --data shapes:", "--sizes much: expected a number of parameters such as 12M"),
+        ("SOURCE --sizes L0H1 --data shapes:", "--sizes L0H1: expected"),
+        ("SOURCE --sizes 10 --data shapes:", "--sizes 10: the smallest size, L1H1, takes"),
+        ("SOURCE --sizes L1H1,1200 --data shapes:", "--sizes 1200: gives L1H1, and so does L1H1"),
+        ("SOURCE --sizes , --data shapes:", "--sizes: names no size"),
+        ("SOURCE --sizes 2k --data shapes: --method magic", "--method magic: unknown"),
+        ("SOURCE --sizes 2k --data shapes: --method weight_selection", "--method weight_selection: the source's"),
+        ("SOURCE --sizes 2k --data shapes: --img-size 18", "--img-size 18 is not a multiple"),
+        ("SOURCE --sizes 2k --data shapes: --latency tpu", "device=tpu"),
+        ("SOURCE --sizes 2k --data shapes: epoch=3", "epoch=3: epoch: unknown key; did you mean epochs?"),
+        ("SOURCE --sizes 2k --data shapes: data.img_size=64", "data.img_size=64"),
+        ("SOURCE --sizes 2k --data folder:nowhere", "--data folder:nowhere: no such folder"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_writes_nothing(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = [str(template) if word == "SOURCE" else word for word in words.split()]
+    result = CliRunner().invoke(app, ["family", *said, "--out", "OUT"], prog_name="sweet")
+    assert (result.exit_code, result.stdout) == (2, ""), result.exception
+    assert result.stderr.startswith(f"error: {message}") and result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_largest_size_is_tried_first(dense: Path, tmp_path: Path) -> None:
+    """So that nothing is written when a method cannot make it."""
+    words = ["family", str(dense), "--sizes", "L1H1,L3H2", "--method", "weight_selection", *WORDS.split()]
+    result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")], prog_name="sweet")
+    assert result.exit_code == 2 and "L3H2 is larger than the source L2H2" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_verb(dense: Path, tmp_path: Path) -> None:
+    out = tmp_path / "family"
+    words = ["family", str(dense), "--sizes", "L1H1", "--method", "isomorphic", *WORDS.split(), "--out", str(out)]
+    result = CliRunner().invoke(app, [*words, "--json", "-q"], prog_name="sweet")
+    assert result.exit_code == 0, result.output
+    assert [row["size"] for row in json.loads(result.stdout)["members"]] == ["L1H1"]
+    assert read_json(out / "L1H1" / "config.json")["made"]["images"] == 64  # it was shown the training images
+    again = CliRunner().invoke(app, [*words, "--resume", "--json", "-q"], prog_name="sweet")
+    assert json.loads(again.stdout) == json.loads(result.stdout)
+    anew = CliRunner().invoke(app, [*words, "--overwrite", "--json", "-q"], prog_name="sweet")
+    assert json.loads(anew.stdout)["members"][0]["top1"] == json.loads(result.stdout)["members"][0]["top1"]

@@ -1,0 +1,181 @@
+"""What the README and the site tell people to type is understood, and works from the first line to the last."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import typer.main
+from PIL import Image
+from typer.testing import CliRunner
+
+from sweet.cli import app
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+TOLD = ("log.md", "decisions.md")  # history, not instructions
+COMING = ("export", "verify")  # verbs of other branches
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Every ``sweet ...`` of a page's code blocks as words, also behind ``torchrun ... -m``."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    text = "".join(code for language, code in blocks if language in ("", "bash"))
+    found = (re.search(r"(?:^|-m )sweet (.*)", line) for line in text.replace("\\\n", " ").splitlines())
+    return [shlex.split(match[1], comments=True) for match in found if match]
+
+
+ALL = [(page.name, words) for page in PAGES if page.name not in TOLD for words in commands(page)]
+
+
+def test_the_pages_have_commands() -> None:
+    assert len(ALL) > 50
+    assert {"pretrain", "init", "convert", "finetune", "family", "bench"} <= {words[0] for _, words in ALL}
+
+
+@pytest.mark.parametrize(("page", "words"), ALL, ids=[f"{page} {' '.join(words)}"[:90] for page, words in ALL])
+def test_a_command_is_understood(page: str, words: list[str]) -> None:
+    program = typer.main.get_command(app)
+    if words[0] in COMING and words[0] not in program.commands:  # type: ignore[attr-defined]
+        pytest.skip(f"{words[0]} comes with another branch")
+    context = program.context_class(program, info_name="sweet")
+    while words and hasattr(program, "commands"):
+        if words == ["--version"]:
+            return
+        assert words[0] in program.commands, f"{page}: no such verb: {words[0]}"
+        program, words = program.commands[words[0]], words[1:]
+    program.make_context(program.name, list(words), parent=context)  # raises for what it does not know
+
+
+# A walk takes the words of a page and makes them small: they stand first, so that what is said later wins.
+SMALL = {
+    "pretrain": "device=cpu workers=0 max_steps=4 batch_size=8 model.depth=2 model.heads=2 model.head_dim=8 "
+    "data.img_size=16 model.patch_size=4 mae.decoder_width=16 mae.decoder_depth=1 mae.decoder_head_dim=8 "
+    "template.order_images=16 -q",
+    "finetune": "device=cpu workers=0 max_steps=3 batch_size=8 -q",
+    "family": "device=cpu workers=0 max_steps=3 batch_size=8 -q",
+    "convert": "--images 16 --device cpu",
+    "init": "--device cpu",
+    "evaluate": "--device cpu",
+    "predict": "--device cpu",
+}
+# What a small template or a missing network makes impossible, and what stands for it.
+INSTEAD = {
+    "timm:vit_base_patch16_224.mae": "checkpoint",
+    "3M,6M,12M,25M": "3k,L1H2,L2H2",
+    "3M,6M,12M,25M,50M": "3k,L1H2,L2H2,L3H2",
+    "48,448,448": "12,12,12",
+    "--heal=2000": "--heal=2",
+    "2000": "2",
+    "96": "32",
+    "folder:PATH": "folder:photos",
+    "PATH": "photos",
+}
+WALKS = ("README.md", "tutorial-own-images.md", "tutorial-timm.md", "sizes.md", "resume.md", "data.md", "recipes.md")
+NOT_HERE = ("bench", "export", "verify", "plan", "--version")  # tested elsewhere; minutes, or another branch's
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of somebody who has photographs of two kinds of flowers, and a checkpoint of timm."""
+    import timm
+    from timm.models import save_for_hf
+
+    random = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4)):
+        for name in ("daisy", "rose"):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 255, (24, 20 + number, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "photos" / split / name / f"{number}.jpg")
+    shutil.copy(tmp_path / "photos" / "val" / "rose" / "0.jpg", tmp_path / "photo.jpg")
+    theirs = timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=0
+    )
+    save_for_hf(theirs, tmp_path / "checkpoint", safe_serialization=True)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WALKS)
+def test_walk(page: str, desk: Path, template: Path) -> None:
+    """Every command of a page, one after the other, on tiny settings."""
+    place = next(path for path in PAGES if path.name == page)
+    if "recipes" in page:
+        yaml = re.search(r"```yaml\n(.*?)```", place.read_text(), re.S)
+        assert yaml
+        (desk / "flowers.yaml").write_text(yaml[1])
+    if page in ("sizes.md", "resume.md"):  # these go on from a tutorial
+        shutil.copytree(template, desk / "runs" / "template")
+        run("init", "runs/template", "--depth", "2", "--heads", "2", "--out", "runs/vit")
+        run(*f"finetune runs/vit --data folder:photos --out runs/classifier {SMALL['finetune']}".split())
+    for told in commands(place):
+        if told[0] in NOT_HERE:
+            continue
+        words = [INSTEAD.get(word, word.replace("folder:PATH", "folder:photos")) for word in told]
+        small = [] if "--resume" in words and words[0] == "pretrain" else SMALL.get(words[0], "").split()
+        if page == "sizes.md" and words[0] == "init":  # a size for the small template
+            words = [{"12M": "5k", "2G": "200k", "4ms@cpu": "1s@cpu"}.get(word, word) for word in words]
+            words += ["--overwrite"]
+        run(words[0], *small, *words[1:]) if words[0] in ("pretrain", "finetune", "family") else run(*words, *small)
+
+
+def run(*words: str) -> None:
+    result = CliRunner().invoke(app, list(words), prog_name="sweet")
+    assert result.exit_code == 0, (" ".join(words), result.output, result.exception)
+
+
+def test_pictures_are_drawn_the_same_each_time(tmp_path: Path) -> None:
+    draw = runpy.run_path(str(DOCS / "draw.py"))["draw"]
+    for folder in ("one", "two"):
+        draw(tmp_path / folder)
+    shown = set(re.findall(r"pictures/(\w+\.svg)", (DOCS / "method.md").read_text()))
+    assert {path.name for path in (tmp_path / "one").iterdir()} == shown
+    assert {path.name for path in (DOCS / "pictures").iterdir()} == shown
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+        assert ElementTree.parse(DOCS / "pictures" / path.name).getroot().tag.endswith("svg")
+
+
+@pytest.mark.slow
+def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
+    """Strict: a link or an anchor that leads nowhere, or a page that is not in the menu, ends the build."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    told = os.environ | {
+        "NO_MKDOCS_2_WARNING": "1",
+        "http_proxy": "http://0.0.0.0:9",
+        "https_proxy": "http://0.0.0.0:9",
+    }
+    done = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 15
+    for page in pages:
+        html = page.read_text(encoding="utf-8")
+        assert not re.findall(
+            r"<(?:script|img|iframe)[^>]*src=\"(?:https?:)?//[^\"]*|<link[^>]*href=\"(?:https?:)?//[^\"]*", html
+        )
+    assert "sweet.api.load" in (tmp_path / "site" / "reference" / "python" / "index.html").read_text(encoding="utf-8")
+
+
+def test_generated_pages() -> None:
+    pages = runpy.run_path(str(DOCS / "generate.py"))["pages"]()
+    program = typer.main.get_command(app)
+    for verb in program.commands:  # type: ignore[attr-defined]
+        assert f"\n## sweet {verb}\n" in pages["cli"]
+    assert "principal|prefix" in pages["cli"]
+    assert "weight_decay: 0.05" in pages["recipes"] and "class WidthKeys" in pages["recipes"]
+    for path in (ROOT / "examples").glob("*.py"):
+        assert f"\n## {path.name}\n" in pages["examples"]
