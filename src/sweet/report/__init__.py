@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweet.errors import UserError
 from sweet.files import write_text
 
 from .read import read
@@ -28,6 +29,8 @@ def report(
     from .markdown import results_page, summary
 
     tables, runs = read(paths)
+    if markdown is not None and not tables:
+        raise UserError(f"--markdown {markdown}: needs results of sweet bench; {paths[0]} holds none")
     written = {}
     if out is not None:
         written[out] = page(tables, runs, data=data, note=note)

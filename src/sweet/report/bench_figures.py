@@ -184,7 +184,7 @@ def before_tuning(table: BenchTable, name: str) -> list[Picture]:
 def curves(table: BenchTable, name: str) -> list[Picture]:
     """Training loss of fine-tuning, mean over seeds, a picture for each size; where runs kept a ``curve``."""
     result = []
-    for size in table.sizes:
+    for i, size in enumerate(table.sizes):
         ax = axes()
         for arm in shown_arms(table, table.metrics[0]):
             points = mean_curve(table.cells.get((arm, size), {}).get("runs", ()))
@@ -194,7 +194,7 @@ def curves(table: BenchTable, name: str) -> list[Picture]:
             ax.set_xlabel("step of fine-tuning")
             ax.set_ylabel("training loss")
             legend(ax)
-            result.append((svg(ax, f"{name}{size}"), f"Convergence at {size}, mean over seeds."))
+            result.append((svg(ax, f"{name}c{i}"), f"Convergence at {size}, mean over seeds."))
     return result
 
 
@@ -213,7 +213,8 @@ def _line(ax: Axes, arm: str, points: Sequence[tuple[float, float]], *, marks: b
 
 def _chance(ax: Axes, table: BenchTable, metric: str) -> None:
     chance = table.first.get("chance_top1")
-    if metric == "top1" and chance is not None:
+    low, high = ax.get_ylim()
+    if metric == "top1" and chance is not None and chance > low - (high - low) / 3:  # else it would squeeze the rest
         ax.axhline(chance, color=INK, linewidth=0.9, linestyle=":", label=f"chance, {chance:g} %")
 
 

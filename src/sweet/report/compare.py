@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
 
 from sweet.bench.results import mean_and_spread, paired, verdict
 
@@ -70,29 +71,30 @@ class Comparison:
 
     @cached_property
     def strongest(self) -> str | None:
-        """The rival that ours gains least on, of those measured with several seeds at the most sizes."""
-        if not self.rivals:
-            return None
-        most = max(map(self._measured, self.rivals))
-        return min((arm for arm in self.rivals if self._measured(arm) == most), key=self.gain_on)
+        """The rival that ours gains least on, of those measured at half as many sizes as any or more.
+
+        Sizes count only with several seeds, where any rival has such.
+        """
+        several = {arm: sum(one.seeds > 1 for one in self._by_size(arm).values()) for arm in self.rivals}
+        counted = several if any(several.values()) else {arm: len(self._by_size(arm)) for arm in self.rivals}
+        enough = [arm for arm in self.rivals if 2 * counted[arm] >= max(counted.values())]
+        return min(enough, key=self.gain_on, default=None)
 
     def gain_on(self, arm: str) -> float:
         """Mean difference over the sizes that both have."""
-        values = [one.value for size, one in self.against[arm].items() if size != AVERAGE]
-        return sum(values) / len(values)
+        return mean_and_spread([one.value for one in self._by_size(arm).values()])[0]
 
     def counts(self, arms: Sequence[str]) -> Counter[str]:
         """How often each verdict falls, over arms and sizes."""
-        return Counter(one.verdict for arm in arms for size, one in self.against[arm].items() if size != AVERAGE)
+        return Counter(one.verdict for arm in arms for one in self._by_size(arm).values())
 
     def sizes_of(self, arm: str, verdict: str) -> list[str]:
         """Sizes at which a verdict falls, the largest difference first."""
-        found = [(size, one) for size, one in self.against[arm].items() if size != AVERAGE and one.verdict == verdict]
-        return [size for size, _ in sorted(found, key=lambda item: -abs(item[1].value))]
+        found = {size: one for size, one in self._by_size(arm).items() if one.verdict == verdict}
+        return sorted(found, key=lambda size: -abs(found[size].value))
 
-    def _measured(self, arm: str) -> tuple[int, int]:
-        found = [one for size, one in self.against[arm].items() if size != AVERAGE]
-        return sum(one.seeds > 1 for one in found), len(found)
+    def _by_size(self, arm: str) -> dict[str, Difference]:
+        return {size: one for size, one in self.against[arm].items() if size != AVERAGE}
 
 
 def compare(table: BenchTable, metric: str | None = None) -> Comparison | None:
@@ -161,6 +163,14 @@ def headline(comparison: Comparison) -> str:
     return text + "."
 
 
+def sentences(comparison: Comparison | None) -> list[str]:
+    """What a table shows, in at most three sentences."""
+    if comparison is None:
+        return ["Nothing to compare yet."]
+    counted = [tally(comparison)] if comparison.rivals else []
+    return [headline(comparison), *counted, noise(comparison)]
+
+
 def tally(comparison: Comparison) -> str:
     """One sentence: wins, ties and losses over all rivals and sizes, and how many of them a t test sees."""
     counts = comparison.counts(comparison.rivals)
@@ -180,6 +190,19 @@ def tally(comparison: Comparison) -> str:
     if seen:
         text += f"; a paired t test at 95 % sees {sum(one.sure for one in seen)} of the {len(seen)}"
     return text + "."
+
+
+def noise(comparison: Comparison) -> str:
+    """One sentence: how far runs of one cell lie apart, against which differences are to be seen."""
+    table, metric = comparison.table, METRICS[comparison.metric]
+    found = [list(table.values(arm, size, comparison.metric).values()) for arm, size in table.cells]
+    spreads = [mean_and_spread(values)[1] for values in found if len(values) > 1]
+    if not spreads:
+        return "Every cell has one seed: nothing is known of the spread."
+    middle = f"{median(spreads):.{metric.digits}f} {metric.short}"
+    return (
+        f"Runs that differ by their seed alone spread by {middle} (median standard deviation of {len(spreads)} cells)."
+    )
 
 
 def _difference(table: BenchTable, arm: str, sizes: Sequence[str], metric: str) -> Difference | None:

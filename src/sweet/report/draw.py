@@ -20,15 +20,15 @@ WIDTH, HEIGHT = 4.6, 3.0  # inches: near the width of a phone, so that its text 
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
     "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelsize": 9,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.15,
     "grid.linewidth": 0.6,
-    "legend.fontsize": 8,
+    "legend.fontsize": 9,
     "legend.frameon": False,
     "lines.linewidth": 1.4,
     "lines.markersize": 5,
@@ -58,12 +58,12 @@ def legend(ax: Axes, columns: int = 2) -> None:
     assert figure is not None
     columns = min(columns, len(handles))
     width, height = figure.get_size_inches()
-    figure.set_size_inches(width, height + 0.19 * -(-len(handles) // columns))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+    figure.set_size_inches(width, height + 0.2 * -(-len(handles) // columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def svg(ax: Axes, name: str) -> str:
-    """The figure of ``ax`` as an ``<svg>`` element whose ids begin with ``name``; the same figure gives the same text."""
+    """The figure of ``ax`` as an ``<svg>`` element, the same text each time; its ids begin with ``name``."""
     figure = ax.get_figure(root=True)
     assert figure is not None
     written = io.StringIO()

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from sweet.files import SUMS, check_sums, sha256
 from sweet.models.store import load_source
 from sweet.version import VERSION
 
 from .bench_figures import pictures
-from .compare import AVERAGE, Comparison, compare, headline, tally
+from .compare import AVERAGE, Comparison, compare, sentences
 from .draw import png, style
-from .metrics import METRICS
+from .metrics import METRICS, number
 from .paper import paper, paper_table
 from .read import BenchTable, Run
 from .run_figures import log_pictures, source_pictures, spectrum_picture
@@ -42,6 +43,7 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = breakable
     with style():
         sections = []
         for i, table in enumerate(tables):
@@ -59,14 +61,18 @@ def page(
     )
 
 
+def breakable(name: str) -> Markup:
+    """A name that a narrow column may break after an underscore, a dot or an @."""
+    return Markup("").join(escape(part) + Markup("<wbr>") for part in re.split(r"(?<=[_.@])", name))
+
+
 def _table(table: BenchTable, name: str) -> dict[str, Any]:
     comparison, told = compare(table), paper_table(table.name, table.task)
-    said = [] if comparison is None else [headline(comparison), *([tally(comparison)] if comparison.rivals else [])]
     parts: list[dict[str, Any]] = []
     if comparison is not None:
         parts.append({"title": f"Where {comparison.ours} wins", "heat": heat_map(comparison)})
         if comparison.rivals:
-            parts.append({"title": "Wins, ties and losses", "rows": record_rows(comparison)})
+            parts.append({"title": "Wins, ties and losses", "rows": record_rows(comparison), "look": "words"})
     for metric in table.metrics:
         # the first is what the reader came for, the others wait to be opened
         rows = score_rows(table, metric)
@@ -77,8 +83,8 @@ def _table(table: BenchTable, name: str) -> dict[str, Any]:
     if comparison is not None and (gains := gain_rows(table, comparison)):
         parts.append({"title": "Gain over the best rival", "rows": gains})
     drawn = pictures(table, name)
-    for number, (source, values) in enumerate(_spectra(table).items()):
-        svg, caption = spectrum_picture(values, f"{name}s{number}")
+    for i, (source, values) in enumerate(_spectra(table).items()):
+        svg, caption = spectrum_picture(values, f"{name}s{i}")
         drawn.append((svg, f"{source}: {caption}"))
     parts.append({"title": "Pictures", "pictures": _marked(drawn)})
     if sizes := size_rows(table):
@@ -88,7 +94,7 @@ def _table(table: BenchTable, name: str) -> dict[str, Any]:
     parts.append({"title": "Recipes of the sources", "text": _yaml({n: _short(f) for n, f in table.sources.items()})})
     parts.append({"title": "Environment", "rows": environments(table), "folded": True})
     parts.append({"title": "Checksums of the results", "rows": [_sum(path) for path in table.files], "folded": True})
-    return {"id": name, "title": table.title, "said": said, "facts": facts(table), "parts": parts}
+    return {"id": name, "title": table.title, "said": sentences(comparison), "facts": facts(table), "parts": parts}
 
 
 def heat_map(comparison: Comparison) -> dict[str, Any]:
@@ -151,19 +157,19 @@ def _run(run: Run, name: str, data: str | None) -> dict[str, Any]:
                 {"class": str(k), METRICS["top1"].label if key == "per_class" else key: _text(v)}
                 for k, v in value.items()
             ]
-            parts.append({"title": "Per class" if key == "per_class" else key, "rows": rows, "narrow": True})
+            parts.append({"title": "Per class" if key == "per_class" else key, "rows": rows, "look": "narrow"})
     if run.kind in ("template", "dense"):
         parts += _source(run, name, data)
     if training:
-        parts.append({"title": "Cost", "rows": _pairs(training), "narrow": True})
+        parts.append({"title": "Cost", "rows": _pairs(training), "look": "narrow"})
     for key, title in (("made", "Made by"), ("converted", "Converted from")):
         if key in info:
-            parts.append({"title": title, "rows": _pairs(info[key]), "narrow": True})
+            parts.append({"title": title, "rows": _pairs(info[key]), "look": "narrow"})
     if run.recipe:
         parts.append({"title": "Recipe", "text": run.recipe})
     environment = run.environment or info.get("environment", {})
     if environment:
-        parts.append({"title": "Environment", "rows": _pairs(environment), "narrow": True})
+        parts.append({"title": "Environment", "rows": _pairs(environment), "look": "narrow"})
     parts.append(
         {"title": "Checksums", "rows": _sums(run.folder), "note": "" if _sums(run.folder) else f"There is no {SUMS}."}
     )
@@ -187,13 +193,13 @@ def _source(run: Run, name: str, data: str | None) -> list[dict[str, Any]]:
     if made is None:
         return [*parts, {"title": "Reconstructions", "note": "This source has no decoder."}]
     share = f"{stored.mae.mask_ratio:.0%}"
-    note = f"{share} of the patches are hidden, the same for all sizes; rows: {', '.join(made.rows)}. "
+    note = f"{share} of the patches are hidden, the same for all sizes. "
     if stored.mae.norm_pix:
         note += "The network predicts patches normalised; their mean and spread are taken from the image. "
     note += f"Losses are means over {made.images} held-out images."
-    losses = [{"size": size, "MAE loss": f"{loss:.4f}"} for size, loss in made.losses.items()]
-    return [*parts, {"title": "Reconstructions", "image": png(made.picture), "alt": ", ".join(made.rows), "note": note,
-                     "rows": losses, "narrow": True}]  # fmt: skip
+    losses = {size: f"{size}, loss {loss:.3f}" for size, loss in made.losses.items()}
+    drawn = {"image": png(made.picture), "rows": [losses.get(row, row) for row in made.rows]}
+    return [*parts, {"title": "Reconstructions", "note": note, "sheet": drawn}]
 
 
 def _what(run: Run) -> str:
@@ -207,7 +213,10 @@ def _what(run: Run) -> str:
         images = f"{training['images']:,} images in " if "images" in training else ""
         text += f", trained on {images}{training.get('seconds', 0):,.0f} s; loss at the end {training.get('loss', '-')}"
     first = next((key for key in METRICS if key in metrics), None)
-    return text + (f"; {METRICS[first].label} {_text(metrics[first])} on held-out images." if first else ".")
+    if first is None:
+        return f"{text}."
+    label, percent, _ = METRICS[first].label.partition(", %")
+    return f"{text}; {label} {number(metrics[first], first)}{' %' if percent else ''} on held-out images."
 
 
 def _spectra(table: BenchTable) -> dict[str, list[float]]:

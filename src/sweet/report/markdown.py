@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sweet.bench.results import markdown
 
-from .compare import compare, headline, tally
+from .compare import compare, sentences
 from .metrics import METRICS
 from .paper import paper, paper_table
 from .read import BenchTable
@@ -30,22 +30,23 @@ numbers.
 def results_page(tables: Sequence[BenchTable], page: Path, command: str) -> str:
     """The whole page; links are relative to where ``page`` lies."""
     text = HEAD.format(command=command, label=paper()["label"], paper=paper()["paper"])
-    text += "\n## In short\n\n" + "".join(f"- **{table.title}**: {summary(table)}\n" for table in tables)
+    text += "\n## In short\n\n" + "".join(f"- **{table.title}**: {_short(table)}\n" for table in tables)
     return text + "".join(_section(table, page) for table in tables)
 
 
 def summary(table: BenchTable) -> str:
-    """One or two sentences: who wins where."""
-    comparison = compare(table)
-    if comparison is None:
-        return "nothing to compare yet."
-    return f"{headline(comparison)} {tally(comparison)}" if comparison.rivals else headline(comparison)
+    """Who wins where, how often, and how far runs spread."""
+    return " ".join(sentences(compare(table)))
+
+
+def _short(table: BenchTable) -> str:
+    return sentences(compare(table))[0]
 
 
 def _section(table: BenchTable, page: Path) -> str:
     comparison = compare(table)
     told = paper_table(table.name, table.task)
-    parts = [f"\n## {table.title}\n", summary(table).capitalize() if comparison is None else summary(table)]
+    parts = [f"\n## {table.title}\n", summary(table)]
     parts.append(", ".join(f"{key} {value}" for key, value in facts(table).items()) + ". " + budget_note(table))
     parts.append(_links(table, page))
     for metric in table.metrics:

@@ -14,8 +14,9 @@ from sweet.bench.results import read_cell
 from sweet.errors import UserError
 from sweet.files import read_json
 from sweet.models.config import ViTConfig
+from sweet.template.sizes import Size
 
-from .metrics import metrics_of
+from .metrics import METRICS, metrics_of
 
 RUN_FILES = ("config.json", "metrics.jsonl", "recipe.yaml")
 CELL_KEYS = ("arm", "size", "runs")
@@ -91,7 +92,7 @@ class BenchTable:
     @cached_property
     def config(self) -> ViTConfig | None:
         """The shape that all sources share."""
-        return next((ViTConfig.from_dict(facts["vit"]) for facts in self.sources.values() if "vit" in facts), None)
+        return next((ViTConfig.from_dict(facts["vit"]) for facts in self.sources.values()), None)
 
 
 @dataclass
@@ -172,11 +173,17 @@ def _checked(path: Path) -> dict[str, Any]:
         for key in CELL_KEYS:
             if key not in cell:
                 raise UserError(f"{path}: {key} is missing")
+        Size.parse(cell["size"])
         for run in cell["runs"]:
             if "seed" not in run:
                 raise UserError(f"{path}: a run without a seed")
+            for metric in METRICS:
+                if not (run.get(metric) is None or _is_number(run[metric])):
+                    raise UserError(f"{path}: {metric} is {run[metric]!r}, expected a number")
     except (AttributeError, TypeError):
         raise UserError(f"{path}: not a result of sweet bench") from None
+    except ValueError as problem:
+        raise UserError(f"{path}: {problem}") from None
     if not cell["runs"]:
         raise UserError(f"{path}: has no run")
     return cell
@@ -186,8 +193,11 @@ def _read_sources(folder: Path) -> dict[str, dict[str, Any]]:
     """{name with hash: facts} of the sources beside a table."""
     told = [(path, read_json(path)) for path in sorted(folder.glob("*.json"))]
     for path, facts in told:
-        if not isinstance(facts, dict) or "source" not in facts:
-            raise UserError(f"{path}: not a source of sweet bench")
+        try:
+            ViTConfig.from_dict(facts["vit"])
+            facts["source"], facts["training"]
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{path}: not a source of sweet bench") from None
     return {facts["source"]: facts for _, facts in told}
 
 

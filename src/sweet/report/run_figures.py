@@ -74,8 +74,7 @@ def source_pictures(stored: StoredSource, name: str) -> list[Picture]:
             shares = (values / values[0]).tolist()
             ax.plot([(i + 1) / len(shares) for i in range(len(shares))], shares, color=colour(arm),
                     label=f"{word}, rank {len(shares)}")  # fmt: skip
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.set_ylim(0, 1.04)
         ax.set_xlabel("index, as a share of the rank")
         ax.set_ylabel("singular value / largest")
         legend(ax, columns=1)

@@ -134,13 +134,12 @@ def facts(table: BenchTable) -> dict[str, str]:
     first = table.first
     seeds = sorted({len(cell["runs"]) for cell in table.cells.values()})
     told = {
-        "protocol": table.protocol,
         "data": first.get("data"),
         "labelled images": _count(first.get("n_train")),
         "test images": _count(first.get("test_images")),
         "classes": first.get("classes"),
         "chance": f"{first['chance_top1']:g} %" if "chance_top1" in first else None,
-        "epochs of fine-tuning": first.get("recipe", {}).get("epochs"),
+        "epochs of fine-tuning": _plain(first.get("recipe", {}).get("epochs")),
         "sources": f"L{table.config.depth}H{table.config.heads}" if table.config else None,
         "seeds": " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
         "runs": str(sum(len(cell["runs"]) for cell in table.cells.values())),
@@ -172,6 +171,10 @@ def _average(values: Sequence[float | None], metric: str) -> dict[str, str]:
 
 def _count(value: float | None) -> str:
     return NONE if value is None else f"{value:,.0f}"
+
+
+def _plain(value: float | None) -> str:
+    return NONE if value is None else f"{value:g}"
 
 
 def _mean(table: BenchTable, arm: str, key: str, digits: int) -> str:
