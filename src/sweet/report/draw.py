@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 INK = "#010203"  # stands for the page's own colour of text, on white and on black
 WIDTH, HEIGHT = 4.6, 3.0  # inches: near the width of a phone, so that its text is readable there
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # matplotlib types each key
     "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
     "font.family": "sans-serif",
     "font.size": 10,
