@@ -133,7 +133,9 @@ def environments(table: BenchTable) -> list[dict[str, str]]:
         for run in cell["runs"]:
             told = {"commit": run.get("commit"), **run.get("environment", {})}
             counted[json.dumps(told)] = counted.get(json.dumps(told), 0) + 1
-    return [{"runs": str(n)} | {k: _text(v) for k, v in json.loads(told).items()} for told, n in counted.items()]
+    rows = [(n, json.loads(told)) for told, n in counted.items()]
+    keys = dict.fromkeys(key for _, told in rows for key in told)  # older runs tell less
+    return [{"runs": str(n)} | {key: _text(told.get(key)) for key in keys} for n, told in rows]
 
 
 def _run(run: Run, name: str, data: str | None) -> dict[str, Any]:
