@@ -85,11 +85,20 @@ def by_cost(table: BenchTable, name: str) -> list[Picture]:
         for arm in shown_arms(table, metric):
             points = sorted((known[size][key] / unit, value) for size, value in means[arm].items())
             _line(ax, arm, points)
+        for size, value in means.get(table.ours or "", {}).items():
+            ax.annotate(
+                size, (known[size][key] / unit, value), (0, 6), textcoords="offset points", ha="center", fontsize=7
+            )
         ax.set_xlabel(label)
         ax.set_ylabel(_label(metric))
         legend(ax)
         what = "parameters" if key == "params" else "forward FLOPs of one image, all matrix products"
-        result.append((svg(ax, f"{name}{key}"), f"Against exact {what}, without a head; means over seeds."))
+        result.append(
+            (
+                svg(ax, f"{name}{key}"),
+                f"Against exact {what}, without a head; means over seeds. Sizes are written at ours.",
+            )
+        )
     return result
 
 

@@ -100,7 +100,7 @@ def _table(table: BenchTable, name: str) -> dict[str, Any]:
 def heat_map(comparison: Comparison) -> dict[str, Any]:
     """Rows of cells: text, mark, class, and how strong its colour is (0 to 1)."""
     table, metric = comparison.table, METRICS[comparison.metric]
-    columns = [*table.sizes, AVERAGE] if len(table.sizes) > 1 else list(table.sizes)
+    columns = [c for c in (*table.sizes, AVERAGE) if any(c in row for row in comparison.against.values())]
     largest = max((abs(one.value) for row in comparison.against.values() for one in row.values()), default=0) or 1
     groups = []
     for word, arms in (("rivals", comparison.rivals), ("other ways of ours", comparison.variants)):
