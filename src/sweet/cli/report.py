@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +41,4 @@ def report(
         check_folder("RUN_DIR", path)
     from sweet.report import report as run
 
-    def note(text: str) -> None:
-        print(text, file=sys.stderr)
-
-    show(lambda: run(paths, out, markdown=markdown, data=data, note=note), as_json=as_json)
+    show(lambda: run(paths, out, markdown=markdown, data=data), as_json=as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ def report(
     *,
     markdown: Path | None = None,
     data: str | None = None,
-    note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Write what ``paths`` hold (run folders, results of a bench) to ``out`` as HTML, to ``markdown`` as a page.
 
@@ -33,7 +32,7 @@ def report(
         raise UserError(f"--markdown {markdown}: needs results of sweet bench; {paths[0]} holds none")
     written = {}
     if out is not None:
-        written[out] = page(tables, runs, data=data, note=note)
+        written[out] = page(tables, runs, data=data)
     if markdown is not None:
         written[markdown] = results_page(tables, markdown, command(paths, markdown))
     for path, text in written.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ def page(
     runs: Sequence[Run],
     *,
     data: str | None = None,
-    note: Callable[[str], None] = lambda text: None,
 ) -> str:
     """The report as HTML text. ``data`` are images for the reconstructions of sources among ``runs``."""
     environment = Environment(
@@ -45,13 +44,8 @@ def page(
     )
     environment.filters["breakable"] = breakable
     with style():
-        sections = []
-        for i, table in enumerate(tables):
-            note(f"drawing {table.title}")
-            sections.append(_table(table, f"t{i}"))
-        for i, run in enumerate(runs):
-            note(f"drawing {run.title}")
-            sections.append(_run(run, f"r{i}", data))
+        sections = [_table(table, f"t{i}") for i, table in enumerate(tables)]
+        sections += [_run(run, f"r{i}", data) for i, run in enumerate(runs)]
     names = [table.title for table in tables] + [run.title for run in runs]
     return environment.get_template("page.html").render(
         title=", ".join(names) if len(names) < 4 else f"{len(names)} tables and runs",
