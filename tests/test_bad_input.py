@@ -199,6 +199,16 @@ CASES = {
     f"finetune model --data {SHAPES} --out good.png": ["--out good.png", "not a folder"],
     "data pack folder:flat --img-size 8 --out full": ["--out full", "not empty"],
     "bench table1 --out full": ["--out full", "not empty"],
+    "report template --out full": ["--out full", "is a folder"],
+    "report template --out good.png": ["--out good.png", "exists"],
+    # reports
+    "report template": ["--out is missing"],
+    "report nowhere --out OUT": ["RUN_DIR nowhere", "no such folder"],
+    "report flat --out OUT": ["flat", "neither a run nor results"],
+    "report garbage --out OUT": ["garbage/config.json", "not valid JSON"],
+    "report template --data folder:nowhere --out OUT": ["--data folder:nowhere"],
+    "report template --markdown OUT": ["--markdown OUT", "needs results"],
+    "report truncated-template --out OUT": ["truncated-template/template.safetensors"],
     # benches
     "bench table9 --out OUT": ["table9", "table1 --protocol micro"],
     "bench table1 --out OUT": ["--data", "parquet:"],

@@ -75,7 +75,9 @@ def test_help_takes_less_than_0_4_seconds() -> None:
 
 def test_help_of_every_verb() -> None:
     verbs = re.findall(r"^  ([a-z]+) +[A-Z]", run("--help").stdout.partition("Commands:")[2], re.M)
-    verbs_here = "pretrain finetune plan init convert evaluate predict embed inspect family export verify bench data"
+    verbs_here = (
+        "pretrain finetune plan init convert evaluate predict embed inspect family export verify bench report data"
+    )
     assert verbs == verbs_here.split()
     for verb in [*([v] for v in verbs), ["data", "check"], ["data", "pack"]]:
         assert run(*verb, "--help").exit_code == 0

@@ -61,14 +61,14 @@ def loss_curve(out: Path) -> Iterator[Path]:
             shutil.copyfile(curve, out / curve.name)
 
 
-def check_output_file(out: Path, *, overwrite: bool) -> None:
+def check_output_file(out: Path, *, overwrite: bool, option: str = "--out") -> None:
     """UserError when a file to be written exists, or its folder does not."""
     if out.is_dir():
-        raise UserError(f"--out {out}: is a folder, not a file")
+        raise UserError(f"{option} {out}: is a folder, not a file")
     if out.exists() and not overwrite:
-        raise UserError(f"--out {out}: the file exists (--overwrite replaces it)")
+        raise UserError(f"{option} {out}: the file exists (--overwrite replaces it)")
     if not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: no such folder {out.parent}")
+        raise UserError(f"{option} {out}: no such folder {out.parent}")
 
 
 def _check_replaceable(out: Path) -> None:

@@ -10,24 +10,8 @@ from matplotlib.figure import Figure
 from sweet.files import replacing
 from sweet.task_names import TASKS
 
+from .colours import colour
 from .results import Table, mean_and_spread, seeds_of
-
-COLOURS = {
-    "random": "#8a8a8a",
-    "mimetic": "#b9b09a",
-    "weight_selection": "#c58b2a",
-    "weight_selection_uniform": "#e0b96a",
-    "weight_selection_heads": "#94641a",
-    "isomorphic": "#b0505f",
-    "tleg": "#8867a8",
-    "tleg_trained": "#b39ac9",
-    "wave": "#5a4a8a",
-    "dmae": "#c9808b",
-    "principal_slice": "#3f8f5f",
-    "sweet_prefix": "#8fb2dd",
-    "sweet": "#1f5fa8",
-    "sweet_fitted": "#123a66",
-}
 
 
 def picture(
@@ -51,8 +35,7 @@ def picture(
                 continue
             values = list(seeds_of(cells[arm, size], metric.key).values())
             x = j - 0.4 + (i + 0.5) * step
-            colour = COLOURS.get(arm, f"C{i}")
-            axes.bar(x, mean_and_spread(values)[0], 0.9 * step, color=colour, label=arm if j == 0 else None)
+            axes.bar(x, mean_and_spread(values)[0], 0.9 * step, color=colour(arm), label=arm if j == 0 else None)
             axes.plot([x] * len(values), values, ".", color="black", markersize=4)
     chance = next((cell["chance_top1"] for cell in cells.values() if "chance_top1" in cell), None)
     if chance is not None:

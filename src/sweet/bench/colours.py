@@ -1,0 +1,38 @@
+"""One colour and one mark for each arm, the same in every picture; told apart without colour, on paper and on black."""
+
+from __future__ import annotations
+
+import zlib
+
+# ours are blue; the rivals' colours are those of Okabe and Ito (2008), which colour-blind readers tell apart
+MARKS = {
+    "random": ("#8c8c8c", "X"),
+    "random_rms": ("#6f7f7a", "P"),
+    "mimetic": ("#a99a6b", "*"),
+    "weight_selection": ("#e69f00", "s"),
+    "weight_selection_uniform": ("#c7a44e", "d"),
+    "weight_selection_heads": ("#a9720d", "h"),
+    "isomorphic": ("#d55e00", "D"),
+    "tleg": ("#9a6bc4", "<"),
+    "tleg_trained": ("#b996d6", ">"),
+    "wave": ("#7d55c7", "v"),
+    "dmae": ("#cc79a7", "p"),
+    "principal_slice": ("#009e73", "^"),
+    "sweet_converted": ("#5b8def", "h"),
+    "sweet_prefix": ("#56b4e9", "v"),
+    "sweet": ("#1a73c8", "o"),
+    "sweet_fitted": ("#2f9fb5", "P"),
+}
+OTHERS = ("#1a73c8", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#9a6bc4", "#a99a6b", "#8c8c8c", "#2f9fb5")
+
+
+def mark(arm: str) -> tuple[str, str]:
+    """(colour, matplotlib marker) of an arm; of one that is not named here by its name alone."""
+    if arm in MARKS:
+        return MARKS[arm]
+    number = zlib.crc32(arm.encode())
+    return OTHERS[number % len(OTHERS)], "os^DvPX<>p"[number // len(OTHERS) % 10]
+
+
+def colour(arm: str) -> str:
+    return mark(arm)[0]

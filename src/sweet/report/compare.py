@@ -1,0 +1,244 @@
+"""Who wins where, by how much, and how sure that is: ours against every other arm, paired over seeds.
+
+A difference is a gain, or worse, from two standard errors on; a single seed shows nothing. Few seeds make a standard
+error itself uncertain, so each difference also says whether a paired t test at 95 % sees it (``sure``): with two seeds
+that asks for 12.7 standard errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import median
+
+from sweet.bench.results import mean_and_spread, paired, verdict
+
+from .metrics import METRICS
+from .read import BenchTable
+
+# 97.5 % quantiles of Student's t for 2, 3, ... seeds; more seeds are held to the last, which is a little strict
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+VERDICTS = {"gain": "wins", "no gain": "is level", "worse": "loses", "one seed": "has one seed"}
+AVERAGE = "average"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Ours minus theirs, turned so that above zero ours is better; ``error`` is nan for a single seed."""
+
+    value: float
+    error: float
+    seeds: int
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.value, self.error)
+
+    @property
+    def sure(self) -> bool:
+        """Whether a paired t test at 95 % sees it."""
+        if math.isnan(self.error):
+            return False
+        return abs(self.value) > T95[min(self.seeds - 2, len(T95) - 1)] * self.error
+
+    def text(self, digits: int = 2) -> str:
+        spread = "" if math.isnan(self.error) else f" ± {self.error:.{digits}f}"
+        return f"{self.value:+.{digits}f}{spread}".replace("-", "\N{MINUS SIGN}")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours against all other arms in one metric: {arm: {size or "average": difference}}, whatever could be paired.
+
+    "average" is there where both were measured at every size of the table, on a common seed.
+    """
+
+    table: BenchTable
+    ours: str
+    metric: str
+    against: Mapping[str, Mapping[str, Difference]]
+
+    @cached_property
+    def rivals(self) -> list[str]:
+        return [arm for arm in self.table.rivals if arm in self.against]
+
+    @cached_property
+    def variants(self) -> list[str]:
+        return [arm for arm in self.against if arm not in self.rivals]
+
+    @cached_property
+    def strongest(self) -> str | None:
+        """The rival that ours gains least on, of those measured at half as many sizes as any or more.
+
+        Sizes count only with several seeds, where any rival has such.
+        """
+        several = {arm: sum(one.seeds > 1 for one in self._by_size(arm).values()) for arm in self.rivals}
+        counted = several if any(several.values()) else {arm: len(self._by_size(arm)) for arm in self.rivals}
+        enough = [arm for arm in self.rivals if 2 * counted[arm] >= max(counted.values())]
+        return min(enough, key=self.gain_on, default=None)
+
+    def gain_on(self, arm: str) -> float:
+        """Mean difference over the sizes that both have."""
+        return mean_and_spread([one.value for one in self._by_size(arm).values()])[0]
+
+    def counts(self, arms: Sequence[str]) -> Counter[str]:
+        """How often each verdict falls, over arms and sizes."""
+        return Counter(one.verdict for arm in arms for one in self._by_size(arm).values())
+
+    def sizes_of(self, arm: str, verdict: str) -> list[str]:
+        """Sizes at which a verdict falls, the largest difference first."""
+        found = {size: one for size, one in self._by_size(arm).items() if one.verdict == verdict}
+        return sorted(found, key=lambda size: -abs(found[size].value))
+
+    def _by_size(self, arm: str) -> dict[str, Difference]:
+        return {size: one for size, one in self.against[arm].items() if size != AVERAGE}
+
+
+def compare(table: BenchTable, metric: str | None = None) -> Comparison | None:
+    """Ours against every arm that shares a seed and a size with it; None where there is nothing to compare."""
+    metric = metric or table.metrics[0]
+    if table.ours is None:
+        return None
+    against = {}
+    for arm in table.arms:
+        found = {size: one for size in table.sizes if (one := _difference(table, arm, [size], metric))}
+        if arm == table.ours or not found:
+            continue
+        average = _difference(table, arm, table.sizes, metric) if len(table.sizes) > 1 else None
+        against[arm] = found | ({AVERAGE: average} if average else {})
+    return Comparison(table, table.ours, metric, against) if against else None
+
+
+def averaged(table: BenchTable, arm: str, sizes: Sequence[str], metric: str) -> dict[int, float]:
+    """{seed: mean over ``sizes``} of the seeds that were measured at all of them."""
+    found = [table.values(arm, size, metric) for size in sizes]
+    seeds = set.intersection(*(set(values) for values in found)) if found else set()
+    return {seed: sum(values[seed] for values in found) / len(found) for seed in sorted(seeds)}
+
+
+def gains_over_best(means: Mapping[str, Mapping[str, float]], ours: str, sizes: Sequence[str], *, higher: bool = True,
+                    rivals: Sequence[str]) -> dict[str, float]:  # fmt: skip
+    """Ours minus the best rival at each size, and two averages of it (methods 0, check 5).
+
+    ``means[arm][size]``. "mean gain" is the mean over sizes of the gains on each size's best rival; "gain in average",
+    the paper's, is ours on average minus the rival that is best on average. Both only where every arm has every size.
+    """
+    sign = 1 if higher else -1
+    gains = {
+        size: sign * means[ours][size] - max(sign * means[arm][size] for arm in rivals if size in means[arm])
+        for size in sizes
+        if size in means[ours] and any(size in means[arm] for arm in rivals)
+    }
+    if gains and all(size in means[arm] for arm in [ours, *rivals] for size in sizes):
+        average = {arm: sign * sum(means[arm][size] for size in sizes) / len(sizes) for arm in [ours, *rivals]}
+        gains["mean gain"] = sum(gains[size] for size in sizes) / len(sizes)
+        gains["gain in average"] = average[ours] - max(average[arm] for arm in rivals)
+    return gains
+
+
+def cell_means(table: BenchTable, metric: str) -> dict[str, dict[str, float]]:
+    """{arm: {size: mean over seeds}} of what was measured."""
+    found = {
+        arm: {size: table.values(arm, size, metric) for size in table.sizes if table.values(arm, size, metric)}
+        for arm in table.arms
+    }
+    return {arm: {size: mean_and_spread([*v.values()])[0] for size, v in row.items()} for arm, row in found.items()}
+
+
+def headline(comparison: Comparison) -> str:
+    """One sentence: ours against the strongest rival, on average and at which sizes."""
+    rival = comparison.strongest
+    table, ours = comparison.table, comparison.ours
+    if rival is None:
+        return f"{ours} was measured beside its own variants only; there is no rival to compare with."
+    among = f"the strongest of {len(comparison.rivals)} rivals" if len(comparison.rivals) > 1 else "its only rival"
+    rows = comparison.against[rival]
+    parts = [_clause(comparison, rival, verdict) for verdict in VERDICTS]
+    text = f"Against {rival}, {among} here, {ours} {_listed([part for part in parts if part])}"
+    if AVERAGE in rows:
+        text += f"; on average over {len(table.sizes)} sizes {_average(rows[AVERAGE], comparison.metric)}"
+    return text + "."
+
+
+def sentences(comparison: Comparison | None) -> list[str]:
+    """What a table shows, in at most three sentences."""
+    if comparison is None:
+        return ["Nothing to compare yet."]
+    counted = [tally(comparison)] if comparison.rivals else []
+    return [headline(comparison), *counted, noise(comparison)]
+
+
+def tally(comparison: Comparison) -> str:
+    """One sentence: wins, ties and losses over all rivals and sizes, and how many of them a t test sees."""
+    counts = comparison.counts(comparison.rivals)
+    seen = [
+        one
+        for arm in comparison.rivals
+        for size, one in comparison.against[arm].items()
+        if size != AVERAGE and one.verdict in ("gain", "worse")
+    ]
+    total = sum(counts.values())
+    said = [
+        f"{counts[key]} {_plural(word, counts[key])}"
+        for key, word in (("gain", "win"), ("no gain", "tie"), ("worse", "loss"), ("one seed", "single seed"))
+        if counts[key] or key in ("gain", "worse")
+    ]
+    text = f"All rivals and sizes: {_listed(said)} of {total} (a win or loss is two standard errors or more)"
+    if seen:
+        text += f"; a paired t test at 95 % sees {sum(one.sure for one in seen)} of the {len(seen)}"
+    return text + "."
+
+
+def noise(comparison: Comparison) -> str:
+    """One sentence: how far runs of one cell lie apart, against which differences are to be seen."""
+    table, metric = comparison.table, METRICS[comparison.metric]
+    found = [list(table.values(arm, size, comparison.metric).values()) for arm, size in table.cells]
+    spreads = [mean_and_spread(values)[1] for values in found if len(values) > 1]
+    if not spreads:
+        return "Every cell has one seed: nothing is known of the spread."
+    middle = f"{median(spreads):.{metric.digits}f} {metric.short}"
+    return (
+        f"Runs that differ by their seed alone spread by {middle} (median standard deviation of {len(spreads)} cells)."
+    )
+
+
+def _difference(table: BenchTable, arm: str, sizes: Sequence[str], metric: str) -> Difference | None:
+    """Over the mean of ``sizes``, paired by seed; None without a common seed."""
+    assert table.ours is not None
+    ours, theirs = (averaged(table, one, sizes, metric) for one in (table.ours, arm))
+    if not ours.keys() & theirs.keys():
+        return None
+    value, error, seeds = paired(ours, theirs)
+    return Difference(value if METRICS[metric].higher else -value, error, seeds)
+
+
+def _clause(comparison: Comparison, rival: str, verdict: str) -> str:
+    """``wins at L6H6 and L12H3 (by up to 4.8 points)``; nothing where the verdict does not fall."""
+    sizes = comparison.sizes_of(rival, verdict)
+    if not sizes:
+        return ""
+    metric = METRICS[comparison.metric]
+    largest = abs(comparison.against[rival][sizes[0]].value)
+    clause = f"{VERDICTS[verdict]} at {_listed(sizes)}"
+    if verdict in ("gain", "worse"):
+        clause += f" (by {'up to ' if len(sizes) > 1 else ''}{largest:.{metric.digits}f} {metric.short})"
+    return clause
+
+
+def _average(one: Difference, metric: str) -> str:
+    word = {"gain": "ahead", "worse": "behind"}.get(one.verdict)
+    amount = f"{one.text(METRICS[metric].digits)} {METRICS[metric].short}"
+    if word:
+        return f"it is {word} ({amount})"
+    return f"one seed shows {amount}" if one.verdict == "one seed" else f"the two are level ({amount})"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def _plural(word: str, number: int) -> str:
+    return word if number == 1 else word + ("es" if word.endswith("s") else "s")

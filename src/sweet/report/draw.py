@@ -1,0 +1,87 @@
+"""Pictures for a page: matplotlib figures as inline SVG that takes the page's colour of text, pixels as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from PIL.Image import Image
+
+INK = "#010203"  # stands for the page's own colour of text, on white and on black
+WIDTH, HEIGHT = 4.6, 3.0  # inches: near the width of a phone, so that its text is readable there
+STYLE: Any = {  # matplotlib types each key
+    "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.15,
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 5,
+    "text.parse_math": False,  # a dollar in a name is a dollar
+} | {
+    key: INK
+    for key in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
+}  # fmt: skip
+
+
+def style() -> AbstractContextManager[None]:
+    """All drawing for a page happens inside: matplotlib asks for fonts and colours as each part is made."""
+    return rc_context(STYLE)
+
+
+def axes(height: float = HEIGHT) -> Axes:
+    """Empty axes of a figure."""
+    return Figure(figsize=(WIDTH, height), layout="constrained").add_subplot()
+
+
+def legend(ax: Axes, columns: int = 2) -> None:
+    """Below the plot, which keeps its height: the figure grows."""
+    handles, labels = ax.get_legend_handles_labels()
+    if not handles:
+        return
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    columns = min(columns, len(handles))
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.2 * -(-len(handles) // columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def svg(ax: Axes, name: str) -> str:
+    """The figure of ``ax`` as an ``<svg>`` element, the same text each time; its ids begin with ``name``."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    written = io.StringIO()
+    with rc_context({"svg.hashsalt": name}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(written, format="svg", transparent=True, metadata=nothing)
+    text = written.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)  # inside HTML the parser knows
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
+    return text.replace(INK, "currentColor").strip()
+
+
+def png(image: Image) -> str:
+    """An image as a data URI."""
+    written = io.BytesIO()
+    image.save(written, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()

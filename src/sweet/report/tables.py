@@ -1,0 +1,182 @@
+"""The tables of a report as rows of text, for the page and for Markdown alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sweet.bench.results import mean_and_spread
+
+from .compare import AVERAGE, Comparison, cell_means, gains_over_best
+from .costs import pretraining_of, targets
+from .metrics import METRICS, number
+from .paper import paper, paper_table
+from .read import BenchTable
+
+Rows = list[dict[str, str]]
+NONE = "-"
+EQUAL = 0.05  # pre-training FLOPs that differ by less count as equal (design section 7)
+
+
+def score_rows(table: BenchTable, metric: str) -> Rows:
+    """Mean ± standard deviation (seeds) of each cell; then the paper's rows of the same columns, where it has any."""
+    means = cell_means(table, metric)
+    rows = []
+    for arm in table.arms:
+        if not means[arm]:
+            continue
+        row = {"start": arm}
+        for size in table.sizes:
+            row[size] = spread(list(table.values(arm, size, metric).values()), metric)
+        rows.append(row | _average([means[arm].get(size) for size in table.sizes], metric))
+    told = paper_table(table.name, table.task)
+    for name, values in (told["rows"] if told else {}).items():
+        found = dict(zip(told["columns"], values.get(metric, ()), strict=False)) if told else {}
+        if any(size in found for size in table.sizes):
+            row = {"start": f"{name} ({paper()['label']})"}
+            row |= {size: number(found[size], metric) if size in found else NONE for size in table.sizes}
+            rows.append(row | _average([found.get(size) for size in table.sizes], metric))
+    return rows
+
+
+def gain_rows(table: BenchTable, comparison: Comparison) -> Rows:
+    """Ours minus the best rival, here and in the paper; both averages of it (methods 0, check 5)."""
+    metric, rivals = comparison.metric, comparison.rivals
+    higher = METRICS[metric].higher
+    rows = []
+    if rivals:
+        gains = gains_over_best(cell_means(table, metric), comparison.ours, table.sizes, rivals=rivals, higher=higher)
+        rows.append({"gain over the best rival": "here"} | _gains(gains, table.sizes, metric))
+    told = paper_table(table.name, table.task)
+    if told and all(metric in row for row in told["rows"].values()) and set(told["columns"]) & set(table.sizes):
+        means = {name: dict(zip(told["columns"], row[metric], strict=True)) for name, row in told["rows"].items()}
+        ours = paper()["ours"]
+        others = [name for name in means if name != ours]
+        gains = gains_over_best(means, ours, told["columns"], rivals=others, higher=higher)
+        rows.append({"gain over the best rival": paper()["label"]} | _gains(gains, table.sizes, metric))
+    return rows
+
+
+def record_rows(comparison: Comparison) -> Rows:
+    """Where ours wins, ties and loses against each arm, and on average."""
+    rows = []
+    for arm in [*comparison.rivals, *comparison.variants]:
+        row = {f"{comparison.ours} against": arm}
+        for key, word in (
+            ("gain", "wins at"),
+            ("no gain", "level at"),
+            ("worse", "loses at"),
+            ("one seed", "one seed"),
+        ):
+            row[word] = ", ".join(comparison.sizes_of(arm, key)) or NONE
+        average = comparison.against[arm].get(AVERAGE)
+        digits = METRICS[comparison.metric].digits
+        rows.append(row | {"on average": f"{average.text(digits)}, {average.verdict}" if average else NONE})
+    return rows
+
+
+def paired_rows(comparison: Comparison) -> Rows:
+    """Every paired difference; ``*``: a t test at 95 % sees it too."""
+    rows = []
+    digits = METRICS[comparison.metric].digits
+    columns = [*comparison.table.sizes, AVERAGE]
+    for arm in [*comparison.rivals, *comparison.variants]:
+        found = comparison.against[arm]
+        row = {f"{comparison.ours} minus": arm}
+        for size in columns:
+            one = found.get(size)
+            row[size] = f"{one.text(digits)} {one.verdict}{'*' if one.sure else ''}" if one else NONE
+        rows.append(row)
+    return rows
+
+
+def size_rows(table: BenchTable) -> Rows:
+    """Parameters and FLOPs of the targets."""
+    return [
+        {"size": size, "parameters": f"{one['params']:,}", "FLOPs of one image": f"{one['flops']:,}"}
+        for size, one in targets(table).items()
+    ]
+
+
+def cost_rows(table: BenchTable) -> Rows:
+    """What each arm took: its source's pre-training, an initialisation, a fine-tuning; means over sizes and seeds."""
+    rows = []
+    for arm in table.arms:
+        training = (table.source(arm) or {}).get("training", {})
+        spent = pretraining_of(table, arm)
+        rows.append(
+            {
+                "start": arm,
+                "source": next((c.get("source") or NONE for (name, _), c in table.cells.items() if name == arm), NONE),
+                "pre-training images": _count(training.get("images")),
+                "seconds": _count(training.get("seconds")),
+                "PFLOPs": NONE if spent is None else f"{spent:.4f}",
+                "init, s": _mean(table, arm, "init_seconds", 3),
+                "unlabelled images": _mean(table, arm, "init_images", 0),
+                "fine-tuning, s": _mean(table, arm, "seconds", 0),
+            }
+        )
+    return rows
+
+
+def budget_note(table: BenchTable) -> str:
+    """Whether the sources had equal pre-training FLOPs; empty with fewer than two."""
+    used = {arm: pretraining_of(table, arm) for arm in table.arms}
+    spent = [value for value in used.values() if value]
+    if len(spent) < 2:
+        return ""
+    apart = max(spent) / min(spent) - 1
+    verdict = "which counts as equal" if apart <= EQUAL else "more than the 5 % that count as equal"
+    return f"The sources' pre-training FLOPs differ by up to {100 * apart:.1f} %, {verdict}."
+
+
+def facts(table: BenchTable) -> dict[str, str]:
+    """What a reader has to know before the numbers."""
+    first = table.first
+    seeds = sorted({len(cell["runs"]) for cell in table.cells.values()})
+    told = {
+        "data": first.get("data"),
+        "labelled images": _count(first.get("n_train")),
+        "test images": _count(first.get("test_images")),
+        "classes": first.get("classes"),
+        "chance": f"{first['chance_top1']:g} %" if "chance_top1" in first else None,
+        "epochs of fine-tuning": _plain(first.get("recipe", {}).get("epochs")),
+        "sources": f"L{table.config.depth}H{table.config.heads}" if table.config else None,
+        "seeds": " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
+        "runs": str(sum(len(cell["runs"]) for cell in table.cells.values())),
+    }
+    return {key: str(value) for key, value in told.items() if value not in (None, NONE)}
+
+
+def spread(values: Sequence[float], metric: str) -> str:
+    """``mean ± standard deviation (seeds)``."""
+    if not values:
+        return NONE
+    mean, deviation = mean_and_spread(values)
+    return number(mean, metric) + (f" ± {number(deviation, metric)}" if len(values) > 1 else "") + f" ({len(values)})"
+
+
+def _gains(gains: dict[str, float], sizes: Sequence[str], metric: str) -> dict[str, str]:
+    columns = [*sizes, "mean gain", "gain in average"]
+    digits = METRICS[metric].digits
+    return {
+        key: f"{gains[key]:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if key in gains else NONE for key in columns
+    }
+
+
+def _average(values: Sequence[float | None], metric: str) -> dict[str, str]:
+    """Of all sizes, or none."""
+    found = [value for value in values if value is not None]
+    return {"average": number(sum(found) / len(found), metric) if found and len(found) == len(values) else NONE}
+
+
+def _count(value: float | None) -> str:
+    return NONE if value is None else f"{value:,.0f}"
+
+
+def _plain(value: float | None) -> str:
+    return NONE if value is None else f"{value:g}"
+
+
+def _mean(table: BenchTable, arm: str, key: str, digits: int) -> str:
+    values = [value for size in table.sizes for value in table.values(arm, size, key).values()]
+    return f"{mean_and_spread(values)[0]:,.{digits}f}" if values else NONE

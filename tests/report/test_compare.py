@@ -1,0 +1,122 @@
+"""Who wins: orientation, few seeds, the strongest rival, averages, and the paper's own sums as an oracle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scipy.stats import t, ttest_1samp
+
+from sweet.report.compare import T95, Comparison, Difference, compare, gains_over_best, sentences
+from sweet.report.metrics import METRICS
+from sweet.report.paper import paper
+from sweet.report.read import read
+
+Make = Callable[..., Path]
+
+
+def compared(folder: Path) -> Comparison:
+    comparison = compare(read([folder])[0][0])
+    assert comparison is not None
+    return comparison
+
+
+def test_quantiles_of_t() -> None:
+    assert pytest.approx([t.ppf(0.975, seeds - 1) for seeds in range(2, 11)], abs=5e-4) == list(T95)
+
+
+@pytest.mark.parametrize("values", [(4.7, 5.1), (4.0, 5.4), (1.0, 1.2, 0.9), (0.1, -0.2, 0.3, 0.0)])
+def test_sure_is_a_paired_t_test(values: tuple[float, ...]) -> None:
+    mean = sum(values) / len(values)
+    error = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))
+    assert Difference(mean, error, len(values)).sure == (ttest_1samp(values, 0).pvalue < 0.05)
+
+
+def test_one_seed_shows_nothing() -> None:
+    one = Difference(50.0, math.nan, 1)
+    assert (one.verdict, one.sure, one.text()) == ("one seed", False, "+50.00")
+    assert Difference(-1.0, 0.25, 2).text() == "\N{MINUS SIGN}1.00 ± 0.25"
+
+
+def test_wins_ties_and_losses(results: Make) -> None:
+    found = compared(
+        results(
+            {
+                ("sweet", "L6H6"): [50.0, 52.0],
+                ("sweet", "L3H12"): [40.0, 41.0],
+                ("sweet", "L12H3"): [30.0],
+                ("random", "L6H6"): [40.0, 41.0],
+                ("random", "L3H12"): [40.5, 40.0],
+                ("random", "L12H3"): [10.0],
+                ("dmae", "L6H6"): [51.0, 53.0],
+                ("dmae", "L3H12"): [41.0, 42.5],
+                ("sweet_prefix", "L6H6"): [50.0, 50.0],
+            }
+        )
+    )
+    assert (found.ours, found.rivals, found.variants) == ("sweet", ["random", "dmae"], ["sweet_prefix"])
+    verdicts = {arm: {size: one.verdict for size, one in row.items()} for arm, row in found.against.items()}
+    assert verdicts == {
+        "random": {"L6H6": "gain", "L12H3": "one seed", "L3H12": "no gain", "average": "one seed"},
+        "dmae": {"L6H6": "worse", "L3H12": "worse"},
+        "sweet_prefix": {"L6H6": "no gain"},
+    }
+    assert found.strongest == "dmae"
+    assert found.against["random"]["average"].value == pytest.approx((10 + 20 - 0.5) / 3)
+    assert dict(found.counts(found.rivals)) == {"gain": 1, "no gain": 1, "one seed": 1, "worse": 2}
+    first, second, third = sentences(found)
+    assert first == (
+        "Against dmae, the strongest of 2 rivals here, sweet loses at L3H12 and L6H6 (by up to 1.25 points)."
+    )
+    assert second == (
+        "All rivals and sizes: 1 win, 1 tie, 2 losses and 1 single seed of 5 (a win or loss is two standard errors or "
+        "more); a paired t test at 95 % sees 2 of the 3."
+    )
+    assert third.startswith("Runs that differ by their seed alone spread by 0.71 points (median")
+
+
+def test_where_less_is_better_a_smaller_value_wins(results: Make) -> None:
+    cells = {("sweet", "L6H6"): [20.0, 21.0], ("dmae", "L6H6"): [25.0, 26.5]}
+    found = compared(results(cells, metric="fid", task="generate", table="table2"))
+    one = found.against["dmae"]["L6H6"]
+    assert (found.metric, one.value, one.verdict) == ("fid", 5.25, "gain")
+
+
+def test_nothing_of_ours_nothing_to_compare(results: Make) -> None:
+    [table] = read([results({("random", "L6H6"): [1.0]})])[0]
+    assert compare(table) is None
+    assert sentences(None) == ["Nothing to compare yet."]
+
+
+# What the paper prints behind its arrows, column "Average".
+PRINTED = {
+    ("classify", "top1"): 1.60,
+    ("classify", "top5"): 0.87,
+    ("detect", "ap_box"): 2.04,
+    ("detect", "ap_mask"): 1.59,
+    ("segment", "miou"): 2.76,
+    ("segment", "macc"): 3.43,
+    ("generate", "fid"): 2.19,
+    ("generate", "is"): 1.76,
+}
+
+
+@pytest.mark.parametrize(("task", "metric"), PRINTED)
+def test_the_papers_gain_in_average_comes_out_of_its_rows(task: str, metric: str) -> None:
+    told = next(one for one in paper()["tables"] if one["task"] == task and one["table"] in ("table1", "table2"))
+    means = {name: dict(zip(told["columns"], row[metric], strict=True)) for name, row in told["rows"].items()}
+    rivals = [name for name in means if name != "SWEET"]
+    gains = gains_over_best(means, "SWEET", told["columns"], rivals=rivals, higher=METRICS[metric].higher)
+    assert gains["gain in average"] == pytest.approx(PRINTED[task, metric], abs=0.0101)
+    assert gains["mean gain"] == pytest.approx(sum(gains[size] for size in told["columns"]) / 5)
+    assert gains["mean gain"] <= gains["gain in average"] + 1e-9  # each size has its own best rival
+
+
+def test_every_row_of_the_paper_has_its_columns() -> None:
+    for one in paper()["tables"]:
+        for row in one["rows"].values():
+            assert {len(values) for values in row.values()} == {len(one["columns"])}
+            assert set(row) <= set(METRICS)
+        assert "SWEET" in one["rows"]
