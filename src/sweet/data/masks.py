@@ -60,7 +60,9 @@ class MaskImages(FolderImages):
         known = (values < len(self.names)) | (values == IGNORE)
         if not known.all():
             last = len(self.names) - 1
-            raise UserError(f"{file}: value {values[~known][0]} is no line of classes.txt (0 to {last}, or 255: no class)")
+            raise UserError(
+                f"{file}: value {values[~known][0]} is no line of classes.txt (0 to {last}, or 255: no class)"
+            )
         return self.class_of[values]
 
     def _shape(self, index: int) -> tuple[int, int]:

@@ -131,6 +131,7 @@ class Segmenter(nn.Module):
         """In float32, without the pixels that timm adds at the right and the bottom to fill its last patches."""
         height, width = images.shape[-2:]
         rows, columns = (
-            -(-side // patch) * patch for side, patch in zip((height, width), self.vit.patch_embed.patch_size, strict=True)
+            -(-side // patch) * patch
+            for side, patch in zip((height, width), self.vit.patch_embed.patch_size, strict=True)
         )
         return resize(logits.float(), (rows, columns))[..., :height, :width]

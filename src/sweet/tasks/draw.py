@@ -45,7 +45,9 @@ def save_grid(
     lines = -(-len(legend) // 6)
     size = (4 * len(titles), 4 * len(rows) * height / width + 0.3 + 0.25 * lines)
     figure = Figure(figsize=size, layout="constrained")
-    for place, axes in zip(np.ndindex(len(rows), len(titles)), figure.subplots(len(rows), len(titles), squeeze=False).flat, strict=True):
+    for place, axes in zip(
+        np.ndindex(len(rows), len(titles)), figure.subplots(len(rows), len(titles), squeeze=False).flat, strict=True
+    ):
         axes.imshow(rows[place[0]][place[1]])
         axes.set_axis_off()
         if place[0] == 0:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from sweet.data import ImageSource, Packed, Samples, in_order, normalise
@@ -44,6 +45,14 @@ class SegmentOptions(task.Options):
     window: Size = 0  # pixels of the windows to test in, where an image is larger; 0: as the crop
     stride: Size = 0  # pixels from one window to the next; 0: two thirds of the window
     balance: bool = False  # weigh rare classes more in the loss (median frequency, arXiv 1411.4734)
+
+    @field_validator("stride")
+    @classmethod
+    def _leaves_no_gap(cls, stride: int, info: ValidationInfo) -> int:
+        window = info.data.get("window") or info.data.get("crop")
+        if window and stride > window:
+            raise PydanticCustomError("stride", "more than the window of {window} pixels", {"window": window})
+        return stride
 
 
 class Segment(Task):
@@ -130,7 +139,9 @@ class Segment(Task):
         targets, smoothing = targets.long(), self.recipe.label_smoothing if self.recipe else 0.0
 
         def entropy(logits: Tensor) -> Tensor:
-            total = F.cross_entropy(logits, targets, self.weights, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing)
+            total = F.cross_entropy(
+                logits, targets, self.weights, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing
+            )
             return total / count.clamp(min=1)
 
         known = targets[targets != IGNORE]
@@ -176,9 +187,7 @@ class Segment(Task):
             image = image.resize(size, KERNELS[facts["interpolation"]])
         return normalise(to_tensor(image), facts["mean"], facts["std"])
 
-    def _logits(
-        self, model: nn.Module, pixels: Tensor, size: tuple[int, ...], facts: Facts, at_a_time: int
-    ) -> Tensor:
+    def _logits(self, model: nn.Module, pixels: Tensor, size: tuple[int, ...], facts: Facts, at_a_time: int) -> Tensor:
         """(K, *size) of one image (C, H, W): whole where it fits into a window, else the mean over windows."""
         window = self.head.window or self.head.crop or facts["img_size"]
         stride = self.head.stride or max(1, window * 2 // 3)
@@ -187,14 +196,19 @@ class Segment(Task):
         total = pixels.new_zeros(len(self.classes), height, width)
         hits = pixels.new_zeros(height, width)
         for first in range(0, len(places), at_a_time):
-            part = [(..., slice(top, top + window), slice(left, left + window)) for top, left in places[first : first + at_a_time]]
+            part = [
+                (..., slice(top, top + window), slice(left, left + window))
+                for top, left in places[first : first + at_a_time]
+            ]
             for place, logits in zip(part, model(torch.stack([pixels[place] for place in part])), strict=True):
                 total[place] += logits
                 hits[place] += 1
         return resize((total / hits)[None], size)[0]
 
     @torch.no_grad()
-    def _classes_in(self, model: nn.Module, image: Image.Image, facts: Facts, device: torch.device) -> NDArray[np.uint8]:
+    def _classes_in(
+        self, model: nn.Module, image: Image.Image, facts: Facts, device: torch.device
+    ) -> NDArray[np.uint8]:
         """(H, W) uint8: the most likely class of each pixel."""
         pixels = self._whole(image, facts).to(device)
         logits = self._logits(model.eval(), pixels, (image.height, image.width), facts, 64)
