@@ -67,8 +67,9 @@ class Segment(Task):
     ) -> None:
         super().__init__(classes, recipe, head)
         self.weights: Tensor | None = None
-        if recipe and (recipe.mixup or recipe.cutmix):
-            raise UserError(f"mixup={recipe.mixup:g}, cutmix={recipe.cutmix:g}: not for segmentation")
+        for key in ("mixup", "cutmix"):
+            if recipe and (value := getattr(recipe, key)):
+                raise UserError(f"{key}={value:g}: is for classification only")
 
     @staticmethod
     def classes_of(images: ImageSource) -> list[str]:
