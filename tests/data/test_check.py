@@ -36,6 +36,19 @@ def test_check(tmp_path: Path, make_image: Callable[..., Image.Image]) -> None:
     assert np.allclose(found["mean"], 0.5, atol=0.05) and np.allclose(found["std"], 0.29, atol=0.05)
 
 
+def test_masks_are_checked_too(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for number, value in enumerate((0, 1, 255, 7)):
+            Image.new("L", (4, 4), value).save(tmp_path / kind / f"{number}.png")
+    (tmp_path / "classes.txt").write_text("ground\ntree\nnever\n")
+    found = check(f"masks:{tmp_path}")["splits"]["train"]
+    assert found["mask_classes"] == {"ground": 33.333, "tree": 33.333, "never": 0, "no class": 33.333}
+    (corrupt,) = found["corrupt"]
+    assert "masks/3.png: value 7 is no line of classes.txt" in corrupt
+    assert found["count"] == 4 and found["classes"] is None
+
+
 def test_nothing_readable(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(b"")
     found = check(f"folder:{tmp_path}")["splits"]["train"]

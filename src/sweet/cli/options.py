@@ -18,7 +18,7 @@ def count(text: str | int) -> int:
 
 
 NUMBER: Any = {"parser": count, "metavar": "N"}
-SOURCES = "folder:PATH, parquet:PATH, packed:FILE, hub:NAME or shapes:"
+SOURCES = "folder:PATH, parquet:PATH, masks:PATH, packed:FILE, hub:NAME or shapes:"
 
 RecipeWords = Annotated[
     list[str] | None,

@@ -18,7 +18,7 @@ from PIL import Image
 from sweet.errors import UserError
 from sweet.files import replacing, write_text
 
-from .images import ImageSource
+from .images import IGNORE, ImageSource
 from .packed import resize_square
 from .packed_file import write_packed
 from .sources import source_splits
@@ -32,9 +32,10 @@ ROW_GROUP_IMAGES = 1000
 def check(spec: str) -> dict[str, Any]:
     """Decode every image of every split of a source.
 
-    Per split: count, images per class, (width, height) as min, median and max, colour modes, corrupt files,
-    groups of pixel-identical images, and mean and std per channel of at most 2000 images, in 0..1. Over all:
-    images of one split that are also in another. Raises UserError when the source cannot be read at all.
+    Per split: count, images per class, percent of pixels per class where there are masks, (width, height) as min,
+    median and max, colour modes, corrupt files, groups of pixel-identical images, and mean and std per channel of at
+    most 2000 images, in 0..1. Over all: images of one split that are also in another. Raises UserError when the source
+    cannot be read at all.
     """
     seen: dict[bytes, list[tuple[str, str]]] = {}  # pixels' hash: (split, file) of every image with them
     splits = {split: _check_split(split, opened(), seen) for split, opened in source_splits(spec).items()}
@@ -84,6 +85,7 @@ def _part(images: ImageSource, per_class: Mapping[str, int] | None, seed: int) -
 
 def _check_split(split: str, images: ImageSource, seen: dict[bytes, list[tuple[str, str]]]) -> dict[str, Any]:
     sizes, modes, corrupt = [], Counter[str](), []
+    pixels = np.zeros(256, dtype=np.int64)  # of each value of the masks
     groups: dict[bytes, list[str]] = {}
     measured = set(np.linspace(0, len(images) - 1, min(len(images), STATISTICS_IMAGES)).astype(int).tolist())
     statistics = []
@@ -101,9 +103,15 @@ def _check_split(split: str, images: ImageSource, seen: dict[bytes, list[tuple[s
         seen.setdefault(key, []).append((split, where))
         if index in measured:
             statistics.append(_moments(image))
+        if images.mask_classes is not None:
+            try:
+                pixels += np.bincount(images.mask(index).ravel(), minlength=256)
+            except UserError as problem:
+                corrupt.append(str(problem))
     return {
         "count": len(images),
         "classes": _per_class(images),
+        "mask_classes": _shares(images, pixels),
         "sizes": _size_range(sizes),
         "modes": dict(modes),
         "corrupt": corrupt,
@@ -122,6 +130,14 @@ def _per_class(images: ImageSource) -> dict[str, int] | None:
         return None
     counts = Counter(images.labels)
     return {name: counts[label] for label, name in enumerate(images.classes)}
+
+
+def _shares(images: ImageSource, pixels: np.ndarray) -> dict[str, float] | None:
+    if images.mask_classes is None:
+        return None
+    shares = 100 * pixels / max(1, pixels.sum())
+    named = {name: round(float(shares[label]), 3) for label, name in enumerate(images.mask_classes)}
+    return named | {"no class": round(float(shares[IGNORE]), 3)}
 
 
 def _size_range(sizes: list[tuple[int, int]]) -> dict[str, list[int]] | None:

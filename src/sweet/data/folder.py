@@ -39,23 +39,36 @@ class FolderImages(ImageSource):
 
 def folder_splits(spec: str, path: Path) -> dict[str, Callable[[], ImageSource]]:
     """{split: opens it} of ``<split>/<class>/*``, ``<class>/*`` (train) or ``*`` (train, no labels)."""
-    if not path.is_dir():
-        raise UserError(f"--data {spec}: {'not a folder' if path.exists() else 'no such folder'}")
-    names = _subfolders(path)
-    splits = [name for name in names if name in SPLITS]
-    # A class may be called "test"; a folder of splits has a train folder or nothing but splits.
-    if not splits or ("train" not in splits and len(splits) < len(names)):
-        return {"train": partial(_open, spec, "train", path, names)}
+    check_folder(spec, path)
+    splits = split_folders(path)
+    if not splits:
+        return {"train": partial(_open, spec, "train", path, _subfolders(path))}
     # All splits share one list of classes, so that a class missing from one does not shift the labels.
     classes = sorted({name for split in splits for name in _subfolders(path / split)})
     return {split: partial(_open, spec, split, path / split, classes) for split in splits}
 
 
+def check_folder(spec: str, path: Path) -> None:
+    """Raises UserError when ``path`` is no folder."""
+    if not path.is_dir():
+        raise UserError(f"--data {spec}: {'not a folder' if path.exists() else 'no such folder'}")
+
+
+def split_folders(path: Path) -> list[str]:
+    """The subfolders of a folder if they are splits.
+
+    A class may be called "test"; a folder of splits has a train folder or nothing but splits.
+    """
+    names = _subfolders(path)
+    splits = [name for name in names if name in SPLITS]
+    return splits if "train" in splits or len(splits) == len(names) else []
+
+
 def _open(spec: str, split: str, path: Path, classes: list[str]) -> ImageSource:
-    labelled = [(file, label) for label, name in enumerate(classes) for file in _images(path / name)]
+    labelled = [(file, label) for label, name in enumerate(classes) for file in image_files(path / name)]
     if labelled:
         return FolderImages(spec, split, [file for file, _ in labelled], [label for _, label in labelled], classes)
-    files = list(_images(path))
+    files = list(image_files(path))
     if not files:
         raise UserError(f"--data {spec}: no images in {path}")
     return FolderImages(spec, split, files, None, None)
@@ -65,7 +78,7 @@ def _subfolders(path: Path) -> list[str]:
     return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _images(path: Path) -> Iterator[str]:
+def image_files(path: Path) -> Iterator[str]:
     """Image files under a folder, at any depth, in a fixed order."""
     for folder, below, names in os.walk(path, followlinks=True):
         below.sort()

@@ -6,18 +6,24 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from sweet.errors import UserError
 
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
+IGNORE = 255  # in a mask: this pixel has no class
 
 
 class ImageSource(ABC):
     """Images that are decoded when asked for; the whole set is never in memory.
 
-    ``labels`` (one class index per image) and ``classes`` (their names) are None for unlabelled images.
+    ``labels`` (one class index per image) and ``classes`` (their names) are None for unlabelled images;
+    ``mask_classes`` names the classes of the pixels, None where there are no masks.
     """
+
+    mask_classes: list[str] | None = None
 
     def __init__(self, name: str, split: str, count: int, labels: list[int] | None, classes: list[str] | None) -> None:
         self.name = name
@@ -65,6 +71,13 @@ class ImageSource(ABC):
         except Exception as problem:
             raise UserError(f"{self.where(index)}: not a readable image ({problem})") from problem
 
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        """(H, W): for each pixel of the upright image its index in ``mask_classes``, or ``IGNORE``.
+
+        Raises UserError naming the file when there is no mask or a wrong one.
+        """
+        raise UserError(f"{self.where(index)}: has no mask")
+
     def select(self, indices: Sequence[int]) -> ImageSource:
         """The images at ``indices``, in that order."""
         return Selected(self, indices)
@@ -78,6 +91,7 @@ class Selected(ImageSource):
         self.indices = [int(index) for index in indices]
         labels = None if parent.labels is None else [parent.labels[index] for index in self.indices]
         super().__init__(parent.name, parent.split, len(self.indices), labels, parent.classes)
+        self.mask_classes = parent.mask_classes
 
     def open(self, index: int) -> Image.Image:
         return self.parent.open(self.indices[index])
@@ -87,6 +101,9 @@ class Selected(ImageSource):
 
     def where(self, index: int) -> str:
         return self.parent.where(self.indices[index])
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        return self.parent.mask(self.indices[index])
 
     def fingerprint(self) -> str:
         return digest(self.parent.fingerprint(), *self.indices)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +144,9 @@ def _boxes(masks: Mask) -> Grid:
 
 
 class ShapeImages(ImageSource):
-    """``count`` scenes, the classes in turn."""
+    """``count`` scenes, the classes in turn; in their masks 0 is the background."""
+
+    mask_classes: ClassVar[list[str]] = ["background", *CLASSES]
 
     def __init__(self, name: str, split: str, count: int, size: int, seed: int) -> None:
         super().__init__(name, split, count, [index % len(CLASSES) for index in range(count)], CLASSES)
@@ -161,6 +163,13 @@ class ShapeImages(ImageSource):
 
     def size(self, index: int) -> tuple[int, int]:
         return self.pixels, self.pixels
+
+    def mask(self, index: int) -> NDArray[np.uint8]:
+        scene = self.scene(index)
+        classes = np.zeros(scene.image.shape[:2], dtype=np.uint8)
+        for label, seen in zip(scene.object_labels, scene.masks, strict=True):
+            classes[seen] = label + 1
+        return classes
 
     def where(self, index: int) -> str:
         return f"{self.name} {self.split} image {index}"

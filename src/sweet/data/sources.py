@@ -10,6 +10,7 @@ from sweet.errors import UserError
 from .arrow import hub_splits, parquet_splits
 from .folder import folder_splits
 from .images import ImageSource
+from .masks import mask_splits
 from .packed_file import packed_splits
 from .shapes import shapes_splits
 from .subset import shuffled
@@ -19,6 +20,7 @@ KINDS: dict[str, Callable[[str, str], dict[str, Callable[[], ImageSource]]]] = {
     "parquet": lambda spec, rest: parquet_splits(spec, Path(rest).expanduser()),
     "packed": lambda spec, rest: packed_splits(spec, Path(rest).expanduser()),
     "hub": hub_splits,
+    "masks": lambda spec, rest: mask_splits(spec, Path(rest).expanduser()),
     "shapes": shapes_splits,
 }
 ALSO_CALLED = {

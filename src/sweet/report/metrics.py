@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sweet.task_names import TASKS
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -32,7 +34,7 @@ METRICS = {
     "test_loss": Metric("held-out loss", higher=False, digits=4, short="nats"),
 }
 # What each task is decided by. The others of a cell's metrics are columns of their own.
-PRIMARY = {"classify": "top1", "detect": "ap_box", "segment": "miou", "generate": "fid"}
+PRIMARY = {name: metric.key for name, metric in TASKS.items()}
 
 
 def metrics_of(task: str, found: Iterable[str]) -> list[str]:

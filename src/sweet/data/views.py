@@ -1,0 +1,103 @@
+"""Random views of an image and its mask: scale, crop, flip, colours, as mmsegmentation's recipe for ADE20K does them.
+
+Randomness comes only from the generator that is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from .augment import normalise
+from .batches import Augment
+from .images import IGNORE
+from .packed import to_tensor
+
+SCALE = (0.5, 2.0)
+LARGEST_SHARE, ATTEMPTS = 0.75, 10  # of one class in a crop; crops to draw before one with more is taken
+BRIGHTNESS, CONTRAST, SATURATION, HUE = 32 / 255, 0.5, 0.5, 18 / 360  # each in half of the views, as SSD does
+KERNELS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+Draw = Callable[[float, float], float]  # a number between two
+
+
+def random_view(
+    image: Image.Image,
+    mask: NDArray[np.uint8],
+    crop: int,
+    *,
+    short_side: int,
+    augment: Augment,
+    hflip: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Normalised pixels (C, crop, crop) and classes (crop, crop) uint8 of an image scaled to ``short_side`` (0: as is).
+
+    augment: ``rrc`` scale by 0.5 to 2, crop, flip, colours; ``crop`` crop and flip; ``none`` the centre. What lies
+    beyond the image is zero, and ``IGNORE``.
+    """
+
+    def draw(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    full = augment == "rrc"
+    scale = draw(*SCALE) if full else 1.0
+    width, height = scaled(image.size, short_side, scale)
+    size = columns, rows = min(crop, width), min(crop, height)
+    answers = Image.fromarray(mask)
+    for _ in range(ATTEMPTS):
+        across, down = (0.5, 0.5) if augment == "none" else (draw(0, 1), draw(0, 1))
+        left, top = round(across * (width - columns)), round(down * (height - rows))
+        # In pixels of the stored image, so that only what is kept is resampled.
+        x, y = image.width / width, image.height / height
+        box = (left * x, top * y, min((left + columns) * x, image.width), min((top + rows) * y, image.height))
+        classes = np.array(answers.resize(size, Image.Resampling.NEAREST, box))
+        if not full or _is_mixed(classes):
+            break
+    view = image.resize(size, KERNELS[interpolation], box)
+    pixels = normalise(to_tensor(_recoloured(view, draw) if full else view), mean, std)
+    targets = torch.from_numpy(classes)
+    if augment != "none" and draw(0, 1) < hflip:
+        pixels, targets = pixels.flip(2), targets.flip(1)
+    beyond = (0, crop - columns, 0, crop - rows)
+    return F.pad(pixels, beyond), F.pad(targets, beyond, value=IGNORE)
+
+
+def scaled(size: tuple[int, int], short_side: int, factor: float = 1.0) -> tuple[int, int]:
+    """(width, height) with the short side of ``short_side`` pixels (0: as it is), times ``factor``."""
+    if short_side:
+        factor *= short_side / min(size)
+    width, height = size
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def _is_mixed(classes: NDArray[np.uint8]) -> bool:
+    counts = np.bincount(classes.ravel(), minlength=IGNORE + 1)[:IGNORE]
+    return bool(counts.max() < LARGEST_SHARE * counts.sum())
+
+
+def _recoloured(image: Image.Image, draw: Draw) -> Image.Image:
+    def maybe(change: Callable[[Image.Image, float], Image.Image], low: float, high: float) -> None:
+        nonlocal image
+        if draw(0, 1) < 0.5:
+            image = change(image, draw(low, high))
+
+    contrast_first = draw(0, 1) < 0.5
+    maybe(tv.adjust_brightness, 1 - BRIGHTNESS, 1 + BRIGHTNESS)
+    if contrast_first:
+        maybe(tv.adjust_contrast, 1 - CONTRAST, 1 + CONTRAST)
+    maybe(tv.adjust_saturation, 1 - SATURATION, 1 + SATURATION)
+    maybe(tv.adjust_hue, -HUE, HUE)
+    if not contrast_first:
+        maybe(tv.adjust_contrast, 1 - CONTRAST, 1 + CONTRAST)
+    return image
