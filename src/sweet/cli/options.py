@@ -17,6 +17,14 @@ def count(text: str | int) -> int:
     return int(text)
 
 
+def task_name(text: str) -> str:
+    """Option parser for the name of a task."""
+    if text not in TASKS:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(TASKS)}")
+    return text
+
+
+ONE_OF_TASKS: Any = {"parser": task_name, "metavar": "|".join(TASKS)}
 NUMBER: Any = {"parser": count, "metavar": "N"}
 SOURCES = "folder:PATH, parquet:PATH, masks:PATH, packed:FILE, hub:NAME or shapes:"
 
@@ -39,4 +47,4 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 BatchSize = Annotated[int, typer.Option(**NUMBER, help="Images at a time.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Task = Annotated[str, typer.Option(metavar="|".join(TASKS), help="What the model learns.")]
+Task = Annotated[str, typer.Option(**ONE_OF_TASKS, help="What the model learns.")]

@@ -13,7 +13,7 @@ from sweet.errors import UserError
 from sweet.outputs import check_output_file, output_folder
 
 from .app import app
-from .options import NUMBER, BatchSize, Data, Device, Json, Model, Overwrite, Split
+from .options import NUMBER, ONE_OF_TASKS, BatchSize, Data, Device, Json, Model, Overwrite, Split
 from .words import check_folder
 
 
@@ -21,7 +21,7 @@ from .words import check_folder
 def evaluate(
     model: Model,
     data: Data,
-    task: Annotated[str | None, typer.Option(help="What the model was trained for; told to be checked.")] = None,
+    task: Annotated[str | None, typer.Option(**ONE_OF_TASKS, help="What it was trained for, to be checked.")] = None,
     split: Split = "val",
     batch_size: BatchSize = 256,
     device: Device = "auto",

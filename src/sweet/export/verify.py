@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from sweet.api import Template
 from sweet.api import load as load_any
-from sweet.data import eval_batches, open_images
+from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.files import SUMS, check_sums, read_json, read_tensors
 from sweet.models.config import ViTConfig
 from sweet.models.store import read_config
-from sweet.tasks import TASKS
+from sweet.tasks import task_class
 from sweet.training.evaluate import evaluate
 
 from .onnx_file import open_session
@@ -111,13 +111,10 @@ def _measure(
 
 def _measure_onnx(model: nn.Module, info: dict[str, Any], data: str, split: str, batch_size: int) -> dict[str, Any]:
     images, facts = open_images(data, split), info["data"]
-    classes = TASKS["classify"].classes_of(images)
+    classes = task_class("classify").classes_of(images)
     if classes != facts["classes"]:
         raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(facts['classes'])} of the model")
-    batches: Any = eval_batches(
-        images, batch_size=batch_size, img_size=facts["img_size"], mean=facts["mean"], std=facts["std"]
-    )
-    return TASKS["classify"](classes).evaluate(model, batches)
+    return task_class("classify")(classes).evaluate(model, images, facts, batch_size=batch_size)
 
 
 class _Onnx(nn.Module):

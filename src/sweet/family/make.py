@@ -21,6 +21,7 @@ from sweet.models.device import resolve_device
 from sweet.models.store import StoredSource, load_source, read_config
 from sweet.recipe import FinetuneRecipe
 from sweet.task_names import TASKS, Metric
+from sweet.tasks import task_class
 from sweet.template.sizes import Size
 from sweet.training.begin import begin
 from sweet.training.finetune import finetune, open_splits, with_model_data
@@ -54,8 +55,7 @@ def family(
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("sweet family: runs in one process; fine-tune the sizes one by one with torchrun instead")
-    if task not in TASKS:
-        raise UserError(f"--task {task}: unknown, expected one of {', '.join(TASKS)}")
+    task_class(task)
     metric = TASKS[task]
     stored = load_source(source)
     config = _members_config(stored, img_size)
@@ -129,7 +129,7 @@ def _checked(
     """The recipe that all members share; UserError now for what the first fine-tuning would say later."""
     recipe = with_model_data(recipe, stored.info["data"] | {"img_size": config.img_size}, source)
     for images in open_splits(recipe):
-        TASKS[task].classes_of(images)
+        task_class(task).classes_of(images)
     return recipe
 
 

@@ -125,7 +125,7 @@ class Segment(Task):
         return Samples(
             len(data),
             load,
-            lambda samples: tuple(map(torch.stack, zip(*samples, strict=True))),
+            together,
             batch_size=batch_size,
             seed=recipe.seed,
             rank=rank,
@@ -253,6 +253,12 @@ class Segment(Task):
             rows.append([np.asarray(image), *(overlay(image, classes, colours, 0.8) for classes in maps)])
         legend = list(zip(self.classes, colours, strict=True))
         save_grid(out / "segments.png", rows, ["image", "truth", f"seen (mIoU {metrics['miou']:.1f} %)"], legend)
+
+
+def together(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, S, S) and masks (B, S, S)."""
+    images, masks = zip(*samples, strict=True)
+    return torch.stack(images), torch.stack(masks)
 
 
 def starts(length: int, window: int, stride: int) -> list[int]:
