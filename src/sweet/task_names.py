@@ -20,4 +20,5 @@ class Metric:
 
 TASKS: dict[str, Metric] = {
     "classify": Metric("top1", "top-1, %"),
+    "detect": Metric("ap_box", "AP box, %"),
 }

@@ -18,7 +18,7 @@ def count(text: str | int) -> int:
 
 
 NUMBER: Any = {"parser": count, "metavar": "N"}
-SOURCES = "folder:PATH, parquet:PATH, hub:NAME or shapes:"
+SOURCES = "folder:PATH, parquet:PATH, hub:NAME, coco:PATH or shapes:"
 
 RecipeWords = Annotated[
     list[str] | None,

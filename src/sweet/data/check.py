@@ -61,6 +61,7 @@ def pack_to(spec: str, out: Path, img_size: int) -> dict[str, Any]:
 
 def _check_split(split: str, images: ImageSource, seen: dict[bytes, list[tuple[str, str]]]) -> dict[str, Any]:
     sizes, modes, corrupt = [], Counter[str](), []
+    objects = Counter[int]()
     groups: dict[bytes, list[str]] = {}
     measured = set(np.linspace(0, len(images) - 1, min(len(images), STATISTICS_IMAGES)).astype(int).tolist())
     statistics = []
@@ -68,6 +69,8 @@ def _check_split(split: str, images: ImageSource, seen: dict[bytes, list[tuple[s
         where = images.where(index)
         try:
             image = images.decode(index)
+            if images.has_boxes:
+                objects.update(images.objects(index).labels.tolist())
         except UserError as problem:
             corrupt.append(str(problem))
             continue
@@ -81,6 +84,7 @@ def _check_split(split: str, images: ImageSource, seen: dict[bytes, list[tuple[s
     return {
         "count": len(images),
         "classes": _per_class(images),
+        **_objects(images, objects),
         "sizes": _size_range(sizes),
         "modes": dict(modes),
         "corrupt": corrupt,
@@ -99,6 +103,13 @@ def _per_class(images: ImageSource) -> dict[str, int] | None:
         return None
     counts = Counter(images.labels)
     return {name: counts[label] for label, name in enumerate(images.classes)}
+
+
+def _objects(images: ImageSource, counts: Counter[int]) -> dict[str, Any]:
+    if not images.has_boxes or images.classes is None:
+        return {}
+    per_class = {name: counts[label] for label, name in enumerate(images.classes)}
+    return {"objects": {"per_class": per_class, "masks": images.has_masks, "left_out": images.left_out}}
 
 
 def _size_range(sizes: list[tuple[int, int]]) -> dict[str, list[int]] | None:

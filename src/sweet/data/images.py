@@ -10,14 +10,21 @@ from PIL import Image, ImageOps
 
 from sweet.errors import UserError
 
+from .objects import Objects
+
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 
 
 class ImageSource(ABC):
     """Images that are decoded when asked for; the whole set is never in memory.
 
-    ``labels`` (one class index per image) and ``classes`` (their names) are None for unlabelled images.
+    ``labels`` (one class index per image) and ``classes`` (their names) are None for unlabelled images. Where the
+    images have boxes, ``classes`` are those of the objects, and some ``objects`` were ``left_out``.
     """
+
+    has_boxes = False
+    has_masks = False  # a mask for every object
+    left_out = 0
 
     def __init__(self, name: str, split: str, count: int, labels: list[int] | None, classes: list[str] | None) -> None:
         self.name = name
@@ -61,6 +68,10 @@ class ImageSource(ABC):
         except Exception as problem:
             raise UserError(f"{self.where(index)}: not a readable image ({problem})") from problem
 
+    def objects(self, index: int) -> Objects:
+        """Boxes, labels and masks in the upright image. Raises UserError for a set that has none."""
+        raise UserError(f"--data {self.name}: has no boxes")
+
     def select(self, indices: Sequence[int]) -> ImageSource:
         """The images at ``indices``, in that order."""
         return Selected(self, indices)
@@ -74,12 +85,19 @@ class Selected(ImageSource):
         self.indices = [int(index) for index in indices]
         labels = None if parent.labels is None else [parent.labels[index] for index in self.indices]
         super().__init__(parent.name, parent.split, len(self.indices), labels, parent.classes)
+        self.has_boxes, self.has_masks = parent.has_boxes, parent.has_masks
 
     def open(self, index: int) -> Image.Image:
         return self.parent.open(self.indices[index])
 
+    def decode(self, index: int) -> Image.Image:
+        return self.parent.decode(self.indices[index])
+
     def where(self, index: int) -> str:
         return self.parent.where(self.indices[index])
+
+    def objects(self, index: int) -> Objects:
+        return self.parent.objects(self.indices[index])
 
     def fingerprint(self) -> str:
         return digest(self.parent.fingerprint(), *self.indices)

@@ -8,6 +8,7 @@ from pathlib import Path
 from sweet.errors import UserError
 
 from .arrow import hub_splits, parquet_splits
+from .coco import coco_splits
 from .folder import folder_splits
 from .images import ImageSource
 from .shapes import shapes_splits
@@ -17,6 +18,7 @@ KINDS: dict[str, Callable[[str, str], dict[str, Callable[[], ImageSource]]]] = {
     "folder": lambda spec, rest: folder_splits(spec, Path(rest).expanduser()),
     "parquet": lambda spec, rest: parquet_splits(spec, Path(rest).expanduser()),
     "hub": hub_splits,
+    "coco": lambda spec, rest: coco_splits(spec, Path(rest).expanduser()),
     "shapes": shapes_splits,
 }
 ALSO_CALLED = {
