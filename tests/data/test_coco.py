@@ -71,6 +71,7 @@ def test_what_is_read(write: Write) -> None:
     assert chosen.has_masks and chosen.objects(0).labels.tolist() == [2, 0]
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 def test_masks_agree_with_pycocotools(write: Write) -> None:
     from pycocotools import mask as oracle
     from pycocotools.coco import COCO

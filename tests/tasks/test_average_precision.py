@@ -37,7 +37,8 @@ def draw(seed: int) -> list[tuple[Objects, dict[str, torch.Tensor]]]:
     for number in range(8):
         truth = boxes(0 if number == 0 else random.integers(1, 7))
         labels, shapes = random.integers(0, 3, len(truth)), masks(truth)
-        near = (truth + random.normal(0, 4, truth.shape)).clip(0, (200, 150, 200, 150))
+        near = (truth + random.normal(0, 2, truth.shape)).clip(0, (200, 150, 200, 150))
+        near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
         found = np.concatenate([near, boxes(4)])
         guesses = np.where(random.random(len(found)) < 0.8, np.concatenate([labels, [0, 1, 2, 0]]), 1)
         seen = {
@@ -51,7 +52,9 @@ def draw(seed: int) -> list[tuple[Objects, dict[str, torch.Tensor]]]:
     return images
 
 
-def oracle(images: list[tuple[Objects, dict[str, torch.Tensor]]], kind: str) -> tuple[list[float | None], dict[str, float]]:
+def oracle(
+    images: list[tuple[Objects, dict[str, torch.Tensor]]], kind: str
+) -> tuple[list[float | None], dict[str, float]]:
     def entries(number: int, boxes: Any, labels: Any, masks: Any) -> list[dict[str, Any]]:
         return [
             {
@@ -90,6 +93,7 @@ def oracle(images: list[tuple[Objects, dict[str, torch.Tensor]]], kind: str) -> 
     return [None if value < 0 else 100 * float(value) for value in work.stats[:6]], classes
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_it_agrees_with_pycocotools(seed: int) -> None:
     images = draw(seed)
@@ -103,7 +107,7 @@ def test_it_agrees_with_pycocotools(seed: int) -> None:
         for name, value in zip(names, expected, strict=True):
             assert metrics[name] == (value if value is None else pytest.approx(value, abs=1e-3)), name
         assert metrics[f"per_class_{key}"] == pytest.approx(classes, abs=1e-3)
-        assert 5 < metrics[f"ap_{key}"] < 95
+        assert 3 < metrics[f"ap_{key}"] < 95
         assert "never" not in classes
     boxes_alone = AveragePrecision(CLASSES, masks=False)
     for objects, seen in images:

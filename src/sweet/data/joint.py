@@ -56,7 +56,7 @@ def jittered(
         parts[name] = (F.horizontal_flip(part) if flip else part).as_subclass(Tensor)
     pixels, boxes, labels = parts["image"], parts["boxes"], torch.from_numpy(objects.labels)[alone]
     if masks:
-        seen = parts["masks"].flatten(1).any(1)
+        seen = parts["masks"].flatten(1).bool().any(1)
         boxes = torch.zeros_like(boxes)
         boxes[seen] = masks_to_boxes(parts["masks"][seen]).to(boxes.dtype)
         boxes[seen, 2:] += 1  # from the last pixel to its far edge

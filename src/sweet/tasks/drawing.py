@@ -43,11 +43,11 @@ def colour(label: int) -> Colour:
 
 
 def sheet(pairs: Sequence[tuple[Image.Image, Image.Image]], captions: tuple[str, str], side: int) -> Image.Image:
-    """Pairs of images side by side, two pairs a row, each image in a square of ``side`` pixels under its caption."""
-    tiles = []
+    """Pairs of images side by side, two pairs a row, each image ``side`` pixels wide under its caption."""
+    tiles, height = [], max(image.height for pair in pairs for image in pair)
     for pair in pairs:
         for image, caption in zip(pair, captions, strict=True):
-            tile = Image.new("RGB", (side, side + 14), "white")
+            tile = Image.new("RGB", (side, height + 14), "white")
             tile.paste(image, (0, 14))
             ImageDraw.Draw(tile).text((2, 1), caption, fill="black")
             tiles.append(pil_to_tensor(tile))
