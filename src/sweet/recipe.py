@@ -99,6 +99,14 @@ class DataKeys(_Keys):
 
 class FinetuneDataKeys(DataKeys):
     augment: Literal["rrc", "crop", "none"] = "rrc"  # random resized crop, or shift by a few pixels and flip
+    scale_jitter: tuple[Positive, Positive] = (0.5, 2.0)  # long side of a resized scene, as a multiple of img_size
+
+    @model_validator(mode="after")
+    def _check_jitter(self) -> Self:
+        low, high = self.scale_jitter
+        if low > high:
+            _refuse(f"should rise, got [{low:g}, {high:g}]", "data.scale_jitter")
+        return self
 
 
 class ModelKeys(_Keys):
@@ -157,11 +165,12 @@ class MaeKeys(_Keys):
 
 
 class OptimKeys(_Keys):
-    """AdamW, linear warm-up, half a cosine down to ``min_lr``."""
+    """AdamW, linear warm-up, then half a cosine down to ``min_lr`` or steps down at ``milestones``."""
 
     weight_decay: NonNegative = 0.05
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.95)
     warmup: ShareBelowOne = 0.1  # share of the steps
+    milestones: tuple[OpenShare, ...] | None = None  # shares of the steps where lr falls tenfold, not by a cosine
     min_lr: NonNegative = 0.0
     clip: Positive | None = 1.0  # gradient norm
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

@@ -20,5 +20,6 @@ class Metric:
 
 TASKS: dict[str, Metric] = {
     "classify": Metric("top1", "top-1, %"),
+    "detect": Metric("ap_box", "box AP, %"),
     "segment": Metric("miou", "mIoU, %"),
 }

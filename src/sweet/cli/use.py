@@ -42,7 +42,7 @@ def evaluate(
 def predict(
     model: Model,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    top: Annotated[int, typer.Option(**NUMBER, help="Answers per image.")] = 5,
+    top: Annotated[int | None, typer.Option(**NUMBER, help="Answers per image; of classes 5 if not told.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for pictures of what is seen.")] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",

@@ -86,6 +86,7 @@ def _part(images: ImageSource, per_class: Mapping[str, int] | None, seed: int) -
 def _check_split(split: str, images: ImageSource, seen: dict[bytes, list[tuple[str, str]]]) -> dict[str, Any]:
     sizes, modes, corrupt = [], Counter[str](), []
     pixels = np.zeros(256, dtype=np.int64)  # of each value of the masks
+    objects = Counter[int]()
     groups: dict[bytes, list[str]] = {}
     measured = set(np.linspace(0, len(images) - 1, min(len(images), STATISTICS_IMAGES)).astype(int).tolist())
     statistics = []
@@ -93,6 +94,8 @@ def _check_split(split: str, images: ImageSource, seen: dict[bytes, list[tuple[s
         where = images.where(index)
         try:
             image = images.decode(index)
+            if images.has_boxes:
+                objects.update(images.objects(index).labels.tolist())
         except UserError as problem:
             corrupt.append(str(problem))
             continue
@@ -112,6 +115,7 @@ def _check_split(split: str, images: ImageSource, seen: dict[bytes, list[tuple[s
         "count": len(images),
         "classes": _per_class(images),
         "mask_classes": _shares(images, pixels),
+        **_objects(images, objects),
         "sizes": _size_range(sizes),
         "modes": dict(modes),
         "corrupt": corrupt,
@@ -138,6 +142,13 @@ def _shares(images: ImageSource, pixels: np.ndarray) -> dict[str, float] | None:
     shares = 100 * pixels / max(1, pixels.sum())
     named = {name: round(float(shares[label]), 3) for label, name in enumerate(images.mask_classes)}
     return named | {"no class": round(float(shares[IGNORE]), 3)}
+
+
+def _objects(images: ImageSource, counts: Counter[int]) -> dict[str, Any]:
+    if not images.has_boxes or images.classes is None:
+        return {}
+    per_class = {name: counts[label] for label, name in enumerate(images.classes)}
+    return {"objects": {"per_class": per_class, "masks": images.has_masks, "left_out": images.left_out}}
 
 
 def _size_range(sizes: list[tuple[int, int]]) -> dict[str, list[int]] | None:

@@ -12,6 +12,8 @@ from PIL import Image, ImageOps
 
 from sweet.errors import UserError
 
+from .objects import Objects
+
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 IGNORE = 255  # in a mask: this pixel has no class
 
@@ -19,10 +21,14 @@ IGNORE = 255  # in a mask: this pixel has no class
 class ImageSource(ABC):
     """Images that are decoded when asked for; the whole set is never in memory.
 
-    ``labels`` (one class index per image) and ``classes`` (their names) are None for unlabelled images;
-    ``mask_classes`` names the classes of the pixels, None where there are no masks.
+    ``labels`` (one class index per image) and ``classes`` (their names) are None for unlabelled images. Where the
+    images have boxes, ``classes`` are those of the objects, and some ``objects`` were ``left_out``. ``mask_classes``
+    names the classes of the pixels, None where there are no masks.
     """
 
+    has_boxes = False
+    has_masks = False  # a mask for every object
+    left_out = 0
     mask_classes: list[str] | None = None
 
     def __init__(self, name: str, split: str, count: int, labels: list[int] | None, classes: list[str] | None) -> None:
@@ -71,6 +77,10 @@ class ImageSource(ABC):
         except Exception as problem:
             raise UserError(f"{self.where(index)}: not a readable image ({problem})") from problem
 
+    def objects(self, index: int) -> Objects:
+        """Boxes, labels and masks in the upright image. Raises UserError for a set that has none."""
+        raise UserError(f"--data {self.name}: has no boxes")
+
     def mask(self, index: int) -> NDArray[np.uint8]:
         """(H, W): for each pixel of the upright image its index in ``mask_classes``, or ``IGNORE``.
 
@@ -91,6 +101,7 @@ class Selected(ImageSource):
         self.indices = [int(index) for index in indices]
         labels = None if parent.labels is None else [parent.labels[index] for index in self.indices]
         super().__init__(parent.name, parent.split, len(self.indices), labels, parent.classes)
+        self.has_boxes, self.has_masks = parent.has_boxes, parent.has_masks
         self.mask_classes = parent.mask_classes
 
     def open(self, index: int) -> Image.Image:
@@ -99,8 +110,14 @@ class Selected(ImageSource):
     def stored(self, index: int) -> bytes | None:
         return self.parent.stored(self.indices[index])
 
+    def decode(self, index: int) -> Image.Image:
+        return self.parent.decode(self.indices[index])
+
     def where(self, index: int) -> str:
         return self.parent.where(self.indices[index])
+
+    def objects(self, index: int) -> Objects:
+        return self.parent.objects(self.indices[index])
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         return self.parent.mask(self.indices[index])

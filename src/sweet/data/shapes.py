@@ -18,6 +18,7 @@ from PIL import Image
 from sweet.errors import UserError
 
 from .images import ImageSource, digest
+from .objects import Objects
 
 Grid = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
@@ -146,6 +147,8 @@ def _boxes(masks: Mask) -> Grid:
 class ShapeImages(ImageSource):
     """``count`` scenes, the classes in turn; in their masks 0 is the background."""
 
+    has_boxes = has_masks = True
+
     def __init__(self, name: str, split: str, count: int, size: int, seed: int) -> None:
         super().__init__(name, split, count, [index % len(CLASSES) for index in range(count)], CLASSES)
         self.mask_classes = ["background", *CLASSES]
@@ -159,6 +162,11 @@ class ShapeImages(ImageSource):
 
     def open(self, index: int) -> Image.Image:
         return Image.fromarray(self.scene(index).image)
+
+    def objects(self, index: int) -> Objects:
+        scene = self.scene(index)
+        nobody = [False] * len(scene.boxes)
+        return Objects.of(scene.boxes, scene.object_labels, nobody, scene.masks.sum((1, 2)), scene.masks)
 
     def size(self, index: int) -> tuple[int, int]:
         return self.pixels, self.pixels

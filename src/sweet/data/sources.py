@@ -8,6 +8,7 @@ from pathlib import Path
 from sweet.errors import UserError
 
 from .arrow import hub_splits, parquet_splits
+from .coco import coco_splits
 from .folder import folder_splits
 from .images import ImageSource
 from .masks import mask_splits
@@ -20,6 +21,7 @@ KINDS: dict[str, Callable[[str, str], dict[str, Callable[[], ImageSource]]]] = {
     "parquet": lambda spec, rest: parquet_splits(spec, Path(rest).expanduser()),
     "packed": lambda spec, rest: packed_splits(spec, Path(rest).expanduser()),
     "hub": hub_splits,
+    "coco": lambda spec, rest: coco_splits(spec, Path(rest).expanduser()),
     "masks": lambda spec, rest: mask_splits(spec, Path(rest).expanduser()),
     "shapes": shapes_splits,
 }

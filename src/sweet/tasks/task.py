@@ -42,6 +42,8 @@ class Task(ABC):
 
     Options: ClassVar[type[Options]] = Options
     timm_options: ClassVar[Mapping[str, Any]] = {}  # how the ViT has to be built
+    crop: ClassVar[str] = "short side resized, centre cropped"  # what of an image is looked at
+    top: ClassVar[int] = 5  # answers per image, when no other number is asked for
 
     def __init__(
         self, classes: list[str], recipe: FinetuneRecipe | None = None, head: Mapping[str, Any] | None = None
@@ -59,6 +61,10 @@ class Task(ABC):
     @abstractmethod
     def classes_of(images: ImageSource) -> list[str]:
         """Class names of a set. Raises UserError when it lacks what the task learns from."""
+
+    def adapt(self, train: ImageSource, val: ImageSource) -> None:
+        """Settle what the images decide about the head; called before there is a network. Raises UserError."""
+        return None
 
     @property
     def outputs(self) -> int:

@@ -35,12 +35,15 @@ def evaluate(
     return ready.job.evaluate(ready.model, images, ready.facts, batch_size=batch_size, device=ready.device)
 
 
-def predict(model: Path, images: list[Path], top: int, device: str, out: Path | None = None) -> list[dict[str, Any]]:
+def predict(
+    model: Path, images: list[Path], top: int | None, device: str, out: Path | None = None
+) -> list[dict[str, Any]]:
     """What a model sees in image files, with pictures of it in the folder ``out``; UserError for an unreadable one."""
     from sweet.data.folder import FolderImages
 
     ready = Ready(model, device)
     source = FolderImages("IMAGES", "predict", [str(path) for path in images], None, None)
+    top = ready.job.top if top is None else top
     return ready.job.predict(ready.model, source, ready.facts, top=top, device=ready.device, out=out)
 
 

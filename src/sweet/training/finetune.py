@@ -53,7 +53,8 @@ def finetune(
     if kind.classes_of(val_images) != classes:
         raise UserError(f"--data {recipe.data.source}: {val_images.split} has other classes than {train_images.split}")
     job = kind(classes, recipe)
-    facts = data_info(recipe.data, classes)
+    job.adapt(train_images, val_images)
+    facts = dict(data_info(recipe.data, classes), crop=job.crop)
     network = start_network(model, job, task, seed=recipe.seed, drop_path=recipe.drop_path)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
     train_data, val_data = job.held(train_images, facts), job.held(val_images, facts)

@@ -58,10 +58,12 @@ def part_size(keys: TrainKeys, accumulate: int, world: int) -> int:
 
 
 def learning_rate(step: int, steps: int, peak: float, optim: OptimKeys) -> float:
-    """Linear warm-up over a share of the steps, then half a cosine down to ``min_lr``."""
+    """Linear warm-up over a share of the steps, then half a cosine down to ``min_lr``, or a tenth at each milestone."""
     warmup = int(optim.warmup * steps)
     if step < warmup:
         return peak * (step + 1) / warmup
+    if optim.milestones is not None:
+        return peak * 0.1 ** sum(step >= int(share * steps) for share in optim.milestones)
     progress = (step - warmup) / max(1, steps - warmup)
     return optim.min_lr + (peak - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 

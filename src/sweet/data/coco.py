@@ -1,0 +1,184 @@
+"""Images with boxes and masks as COCO's JSON files list them (cocodataset.org, "data format").
+
+Boxes are clipped to their image. An object of which nothing is left (a box outside, or without width or height) is left
+out and counted; an image without objects is an image of nothing, and teaches that. Masks are polygons or run lengths.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sweet.errors import UserError
+from sweet.files import read_json
+
+from .images import ImageSource, digest
+from .objects import Objects
+
+PREFIX = "instances_"
+
+
+class CocoImages(ImageSource):
+    """The images of one annotation file. Raises UserError naming the file and the entry that is wrong in it."""
+
+    def __init__(self, name: str, split: str, file: Path, folders: list[Path]) -> None:
+        self.file = file
+        content = read_json(file)
+        entries, annotations, categories = (self._list(content, key) for key in ("images", "annotations", "categories"))
+        numbers = {self._value(c, "category", "id", int): self._value(c, "category", "name", str) for c in categories}
+        if len(numbers) < len(categories) or len(set(numbers.values())) < len(categories):
+            raise UserError(f"{file}: two categories have one id or one name")
+        super().__init__(name, split, len(entries), None, [numbers[number] for number in sorted(numbers)])
+        self.ids = [self._value(entry, "image", "id", int) for entry in entries]
+        if len(set(self.ids)) < len(self.ids):
+            raise UserError(f"{file}: two images have one id")
+        self.sizes = [(self._pixels(entry, "width"), self._pixels(entry, "height")) for entry in entries]
+        self.files = self._find([self._value(entry, "image", "file_name", str) for entry in entries], folders)
+        self.left_out = 0
+        self._annotations: list[list[dict[str, Any]]] = [[] for _ in entries]
+        self._sort_in(annotations, {number: label for label, number in enumerate(sorted(numbers))})
+        self.has_boxes = True
+        held = [one for several in self._annotations for one in several]
+        self.has_masks = bool(held) and all(one["segmentation"] for one in held)
+
+    def open(self, index: int) -> Image.Image:
+        return Image.open(self.files[index])
+
+    def where(self, index: int) -> str:
+        return self.files[index]
+
+    def fingerprint(self) -> str:
+        stats = ((file, os.stat(file)) for file in [*self.files, self.file])
+        return digest(*((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
+
+    def decode(self, index: int) -> Image.Image:
+        """Upright RGB. Raises UserError when it has not the size that its boxes were drawn in."""
+        image = super().decode(index)
+        if image.size != self.sizes[index]:
+            found, told = ("x".join(map(str, size)) for size in (image.size, self.sizes[index]))
+            raise UserError(f"{self.where(index)}: has {found} pixels, but {told} in {self.file}")
+        return image
+
+    def objects(self, index: int) -> Objects:
+        """Raises UserError naming the annotation whose mask cannot be read."""
+        several = self._annotations[index]
+        masks = None
+        if self.has_masks:
+            width, height = self.sizes[index]
+            masks = np.zeros((len(several), height, width), np.bool_)
+            for place, one in enumerate(several):
+                masks[place] = self._mask(one, height, width)
+        boxes, labels, crowd, area = ([one[key] for one in several] for key in ("box", "label", "crowd", "area"))
+        for place, (x0, y0, x1, y1) in enumerate(boxes):
+            if area[place] is None:
+                area[place] = (x1 - x0) * (y1 - y0) if masks is None else masks[place].sum()
+        return Objects.of(boxes, labels, crowd, area, masks)
+
+    def _mask(self, one: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
+        from faster_coco_eval.core import mask as rle
+
+        shape = one["segmentation"]
+        try:
+            if isinstance(shape, list):
+                shape = rle.merge(rle.frPyObjects(shape, height, width))
+            elif isinstance(shape["counts"], list):
+                shape = rle.frPyObjects(shape, height, width)
+            if list(shape["size"]) != [height, width]:
+                raise ValueError(f"its size is {shape['size']}, the image's [{height}, {width}]")
+            return rle.decode(shape).astype(np.bool_)
+        except (ValueError, RuntimeError, TypeError, KeyError, IndexError) as problem:
+            raise UserError(f"{self.file}: annotation {one['id']}: not a mask ({problem})") from None
+
+    def _sort_in(self, annotations: list[Any], labels: dict[int, int]) -> None:
+        """Check every annotation and give it to its image, as a dict of what is needed of it."""
+        places = {number: place for place, number in enumerate(self.ids)}
+        for one in annotations:
+            number = one.get("id") if isinstance(one, dict) else one
+            image, category = (self._value(one, "annotation", key, int) for key in ("image_id", "category_id"))
+            if image not in places:
+                raise UserError(f"{self.file}: annotation {number}: there is no image {image}")
+            if category not in labels:
+                raise UserError(f"{self.file}: annotation {number}: there is no category {category}")
+            box = one.get("bbox")
+            if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+                raise UserError(f"{self.file}: annotation {number}: bbox {box} is not [x, y, width, height]")
+            width, height = self.sizes[places[image]]
+            x0, y0 = max(0.0, box[0]), max(0.0, box[1])
+            x1, y1 = min(float(width), box[0] + box[2]), min(float(height), box[1] + box[3])
+            if x1 <= x0 or y1 <= y0:
+                self.left_out += 1
+                continue
+            kept = {
+                "id": number,
+                "box": (x0, y0, x1, y1),
+                "label": labels[category],
+                "crowd": bool(one.get("iscrowd", 0)),
+                "area": one["area"] if _is_number(one.get("area")) else None,
+                "segmentation": one.get("segmentation"),
+            }
+            self._annotations[places[image]].append(kept)
+
+    def _find(self, names: list[str], folders: list[Path]) -> list[str]:
+        """Where the image files lie: in the first of the folders that has the first of them."""
+        if not names:
+            raise UserError(f"{self.file}: lists no images")
+        folder = next((folder for folder in folders if (folder / names[0]).is_file()), folders[0])
+        for name in names:
+            if not (folder / name).is_file():
+                raise UserError(f"{self.file}: no such image file {folder / name}")
+        return [str(folder / name) for name in names]
+
+    def _list(self, content: Any, key: str) -> list[Any]:
+        found = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(found, list):
+            raise UserError(f"{self.file}: not a COCO file, it has no list {key!r}")
+        return found
+
+    def _value(self, entry: Any, what: str, key: str, kind: type) -> Any:
+        found = entry.get(key) if isinstance(entry, dict) else None
+        if not isinstance(found, kind) or isinstance(found, bool):
+            number = entry.get("id") if isinstance(entry, dict) else entry
+            raise UserError(f"{self.file}: {what} {number}: {key} is {found!r}, not {kind.__name__}")
+        return found
+
+    def _pixels(self, entry: Any, key: str) -> int:
+        found: int = self._value(entry, "image", key, int)
+        if found < 1:
+            raise UserError(f"{self.file}: image {entry['id']}: {key} is {found}")
+        return found
+
+
+def coco_splits(spec: str, path: Path) -> dict[str, Callable[[], ImageSource]]:
+    """{split: opens it} of a folder with ``annotations/instances_<split>.json``, or of one such file.
+
+    Images lie in ``images/``, in ``images/<split>/``, in ``<split>/`` (as COCO itself comes) or beside the file. The
+    year in ``train2017`` does not count; a file of another name is ``train``. Raises UserError.
+    """
+    if path.is_file():
+        return dict([_split(spec, path, [path.parent, path.parent.parent])])
+    if not path.is_dir():
+        raise UserError(f"--data {spec}: no such file or folder")
+    files = sorted((path / "annotations").glob(f"{PREFIX}*.json"))
+    if not files:
+        raise UserError(f"--data {spec}: no {path / 'annotations' / PREFIX}*.json")
+    return dict(_split(spec, file, [path]) for file in files)
+
+
+def _split(spec: str, file: Path, roots: list[Path]) -> tuple[str, Callable[[], ImageSource]]:
+    full = file.stem.removeprefix(PREFIX) if file.stem.startswith(PREFIX) else "train"
+    split = re.sub(r"^(train|val|test)\d{4}$", r"\1", full)
+    folders = [root / place for root in roots for place in ("images", f"images/{full}", full, "")]
+    return split, partial(CocoImages, spec, split, file, folders)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

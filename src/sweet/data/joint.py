@@ -1,0 +1,64 @@
+"""Large-scale jitter (Ghiasi et al. 2021, arXiv 2012.07177): an image resized, cropped, flipped with its objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.ops import masks_to_boxes
+from torchvision.transforms.v2 import functional as F
+
+from .augment import random_flips
+from .objects import Objects
+from .packed import to_tensor
+
+MIN_SIDE = 1.0  # pixels; of what is cut off smaller than that, nothing can be learnt
+
+
+def jittered(
+    image: Image.Image,
+    objects: Objects,
+    size: int,
+    *,
+    scale: tuple[float, float],
+    hflip: float,
+    masks: bool,
+    generator: torch.Generator,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Pixels (3, h, w) uint8, h and w at most ``size``, and what is seen of the objects in them.
+
+    The image is resized (bilinear, antialiased) so that its long side is ``size`` times a factor drawn from ``scale``,
+    and a window of at most ``size`` x ``size`` is cut out of it. The second value holds ``boxes`` (n, 4) float32,
+    ``labels`` (n,) and with ``masks`` those, (n, h, w) uint8; boxes then follow what is left of the masks. Crowds are
+    left out.
+    """
+    draws = torch.rand(3, generator=generator).tolist()
+    factor = (scale[0] + (scale[1] - scale[0]) * draws[0]) * size / max(image.size)
+    spans = [min(side, max(1, round(size / factor))) for side in image.size]  # of the image, before it is resized
+    out = [min(size, max(1, round(span * factor))) for span in spans]
+    left, top = (int(draw * (side - span + 1)) for draw, side, span in zip(draws[1:], image.size, spans, strict=True))
+    flip = bool(random_flips(1, hflip, generator))
+
+    alone = torch.from_numpy(~objects.crowd)
+    whole = (image.height, image.width)
+    parts: dict[str, Any] = {
+        "image": tv_tensors.Image(to_tensor(image)),
+        "boxes": tv_tensors.BoundingBoxes(torch.from_numpy(objects.boxes)[alone], format="XYXY", canvas_size=whole),
+    }
+    if masks:
+        assert objects.masks is not None
+        parts["masks"] = tv_tensors.Mask(torch.from_numpy(objects.masks)[alone].to(torch.uint8))
+    for name, part in parts.items():
+        part = F.resized_crop(part, top, left, spans[1], spans[0], [out[1], out[0]])
+        parts[name] = (F.horizontal_flip(part) if flip else part).as_subclass(Tensor)
+    pixels, boxes, labels = parts["image"], parts["boxes"], torch.from_numpy(objects.labels)[alone]
+    if masks:
+        seen = parts["masks"].flatten(1).bool().any(1)
+        boxes = torch.zeros_like(boxes)
+        boxes[seen] = masks_to_boxes(parts["masks"][seen]).to(boxes.dtype)
+        boxes[seen, 2:] += 1  # from the last pixel to its far edge
+    kept = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= MIN_SIDE
+    return pixels, {"labels": labels[kept], "boxes": boxes[kept]} | ({"masks": parts["masks"][kept]} if masks else {})

@@ -1,0 +1,86 @@
+"""Feature maps of a timm ViT at chosen blocks, for images of any size, with window attention for large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor
+
+
+def global_blocks(depth: int) -> list[int]:
+    """Blocks that see the whole image among those that see windows: every third, the last one always (ViTDet)."""
+    return [index for index in range(depth) if (depth - 1 - index) % 3 == 0]
+
+
+def feature_maps(vit: Any, images: Tensor, indices: Sequence[int], *, window: int = 0) -> list[Tensor]:
+    """Images (B, C, H, W), sides multiples of the patch size -> a map (B, D, H/p, W/p) after each block of ``indices``.
+
+    The last block's is taken after the final norm. ``vit`` was built with ``dynamic_img_size``; without windows the
+    maps are those of its ``forward_intermediates``. With ``window`` > 0 blocks other than :func:`global_blocks` attend
+    within windows of so many patches a side, wherever the map is at least two windows wide or high (Li et al. 2022,
+    ViTDet, arXiv 2203.16527). Rotary positions in a window are those in the image. Each window has a copy of the class
+    token, and the mean of what comes out of the copies goes on.
+    """
+    x = vit.patch_embed(images)
+    _, height, width, channels = x.shape
+    x = torch.cat([vit.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], 1)
+    if vit.pos_embed is not None:
+        x = x + resample_abs_pos_embed(vit.pos_embed, new_size=(height, width), old_size=vit.patch_embed.grid_size)
+    rope = getattr(vit, "rope", None)
+    positions = None if rope is None else rope.get_embed(shape=(height, width))
+    windows = Windows(height, width, window) if window and max(height, width) >= 2 * window else None
+    seeing_all, maps = global_blocks(len(vit.blocks)), []
+    for index, block in enumerate(vit.blocks):
+        if windows is not None and index not in seeing_all:
+            x = windows.through(block, x, positions)
+        else:
+            x = block(x) if positions is None else block(x, rope=positions)
+        if index in indices:
+            last = vit.norm(x) if index == len(vit.blocks) - 1 else x
+            maps.append(last[:, 1:].transpose(1, 2).reshape(-1, channels, height, width))
+    return maps
+
+
+class Windows:
+    """How a map of ``height`` x ``width`` patches is cut into squares of ``side``; incomplete ones are filled up."""
+
+    def __init__(self, height: int, width: int, side: int) -> None:
+        self.height, self.width, self.side = height, width, side
+        self.rows, self.columns = -(-height // side), -(-width // side)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """(B, H W, D) -> (B n, side^2, D), zeros where a window reaches beyond the map."""
+        side, rows, columns = self.side, self.rows, self.columns
+        x = x.unflatten(1, (self.height, self.width))
+        x = F.pad(x, (0, 0, 0, columns * side - self.width, 0, rows * side - self.height))
+        x = x.unflatten(1, (rows, side)).unflatten(3, (columns, side))
+        return x.transpose(2, 3).reshape(-1, side * side, x.shape[-1])
+
+    def join(self, x: Tensor) -> Tensor:
+        """(B n, side^2, D) -> (B, H W, D)."""
+        side = self.side
+        x = x.reshape(-1, self.rows, self.columns, side, side, x.shape[-1]).transpose(2, 3)
+        x = x.flatten(3, 4).flatten(1, 2)
+        return x[:, : self.height, : self.width].flatten(1, 2)
+
+    def through(self, block: Any, x: Tensor, positions: Tensor | None) -> Tensor:
+        """timm's pre-norm block on (B, 1 + H W, D), in which patches attend within their window only."""
+        batch, count = len(x), self.rows * self.columns
+        inner = block.norm1(x)
+        copies = inner[:, :1].repeat_interleave(count, 0)
+        inner = torch.cat([copies, self.cut(inner[:, 1:])], 1)
+        told: dict[str, Tensor] = {}
+        if positions is not None:  # (B n, 1, side^2, 2 d): one table for each window, the same for all heads
+            told["rope"] = self.cut(positions[None]).repeat(batch, 1, 1)[:, None]
+        if self.rows * self.columns * self.side**2 > self.height * self.width:
+            real = self.cut(x.new_ones(1, self.height * self.width, 1))[..., 0] > 0
+            real = F.pad(real, (1, 0), value=True)
+            told["attn_mask"] = real.repeat(batch, 1)[:, None, None]
+        inner = block.attn(inner, **told)
+        own = inner[:, :1].unflatten(0, (batch, count)).mean(1)
+        x = x + block.drop_path1(torch.cat([own, self.join(inner[:, 1:])], 1))
+        return x + block.drop_path2(block.mlp(block.norm2(x)))
