@@ -98,7 +98,7 @@ class DataKeys(_Keys):
 class FinetuneDataKeys(DataKeys):
     labels: Count | None = None  # labelled training images, the same number of each class
     label_seed: Annotated[int, Field(ge=0)] = 0
-    augment: Literal["rrc", "crop", "none"] = "rrc"  # random resized crop, or shift by a few pixels and flip
+    augment: Literal["rrc", "crop", "flip", "none"] = "rrc"  # random resized crop, or shift a little and flip, or flip
 
 
 class ModelKeys(_Keys):

@@ -20,4 +20,5 @@ class Metric:
 
 TASKS: dict[str, Metric] = {
     "classify": Metric("top1", "top-1, %"),
+    "generate": Metric("fid", "FID", higher_is_better=False),
 }
