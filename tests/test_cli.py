@@ -74,7 +74,7 @@ def test_help_takes_less_than_0_4_seconds() -> None:
 
 def test_help_of_every_verb() -> None:
     verbs = re.findall(r"^  ([a-z]+) +[A-Z]", run("--help").stdout.partition("Commands:")[2], re.M)
-    assert verbs == "pretrain finetune plan init convert evaluate predict embed inspect bench data".split()
+    assert verbs == "pretrain finetune plan init convert evaluate predict generate embed inspect reconstruct bench data".split()
     for verb in [*([v] for v in verbs), ["data", "check"], ["data", "pack"]]:
         assert run(*verb, "--help").exit_code == 0
     assert run().stdout == run("--help").stdout
@@ -105,6 +105,8 @@ def test_help_of_every_verb() -> None:
         ("finetune . --out OUT", "--data is missing"),
         ("finetune . --out OUT --task dance", "Invalid value for '--task': 'dance' is not one of 'classify'"),
         ("evaluate nowhere --data shapes:", "MODEL nowhere: no such folder"),
+        ("generate nowhere --out OUT", "MODEL nowhere: no such folder"),
+        ("reconstruct . --sizes L1H1 --data shapes: --out .", "--out .: is a folder, not a file"),
         ("predict . nothing.png", "IMAGES nothing.png: no such file"),
         ("embed . --data shapes: --out .", "--out .: is a folder, not a file"),
         ("inspect nowhere", "SOURCE nowhere: no such folder"),

@@ -1,8 +1,9 @@
 """What looks at images for FID and the Inception score, and the two numbers (torchmetrics).
 
-Three kinds: ``shapes32``, a small classifier that comes with sweet (``scripts/extractor`` trains it on synthetic scenes);
-the folder of any classifier that sweet fine-tuned; ``inception``, the network of the published figures, where its weights
-are at hand. Figures of different extractors cannot be compared, so each goes with the extractor's name and checksum.
+Three kinds: ``shapes32``, a small classifier that comes with sweet (``scripts/extractor`` trains it on synthetic
+scenes); the folder of any classifier that sweet fine-tuned; ``inception``, the network of the published figures, where
+its weights are at hand. Figures of different extractors cannot be compared, so each goes with the extractor's name and
+checksum.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sweet.data import normalise
 from sweet.errors import UserError
 from sweet.files import TENSORS, sha256
 
+from .config import ViTConfig
 from .store import load_model
 
 BUNDLED, INCEPTION = "shapes32", "inception"
@@ -49,7 +51,7 @@ class Classifier(Extractor):
             raise UserError(f"{folder} is not a classifier (sweet finetune --task classify makes one)")
         self.vit: Any = vit.requires_grad_(False)
         self.facts = info["data"]
-        self.num_features = self.vit.num_features
+        self.num_features = ViTConfig.from_dict(info["vit"]).width
         self.label = f"{folder.name} {sha256(folder / TENSORS['model'])[:12]}"
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

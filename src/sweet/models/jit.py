@@ -44,38 +44,19 @@ class JiT(nn.Module):
         width, depth, embed = vit.embed_dim, len(vit.blocks), vit.patch_embed
         self.patch, self.channels = embed.patch_size[0], embed.proj.in_channels
         self.patches = embed.num_patches
-        self.times = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        self.classes = nn.Embedding(classes + 1, width)
-        self.modulations = nn.ModuleList(nn.Linear(width, 6 * width) for _ in range(depth))
-        self.last_modulation = nn.Linear(width, 2 * width)
-        self.last = nn.Linear(width, self.channels * self.patch**2)
-        self.bottleneck: nn.Sequential | None = None
+        self.times = nn.Sequential(_small(2 * FREQUENCIES, width), nn.SiLU(), _small(width, width))
+        self.classes = nn.Embedding(classes + 1, width, _weight=0.02 * torch.randn(classes + 1, width))
+        self.modulations = nn.ModuleList(_modulation(width, gate) for _ in range(depth))
+        self.last_modulation = _zero(width, 2 * width)
+        self.last = _zero(width, self.channels * self.patch**2)
+        self.bottleneck: nn.Module | None = None
         if bottleneck:
-            first = nn.Conv2d(self.channels, bottleneck, self.patch, self.patch, bias=False)
-            self.bottleneck = nn.Sequential(first, nn.Conv2d(bottleneck, width, 1))
+            self.bottleneck = _two_maps(self.channels, self.patch, bottleneck, width)
             embed.requires_grad_(False)  # carried along, so that the backbone stays a whole ViT
         self.context_start = int(context_start * depth)
         self.context: nn.Parameter | None = None
         if context:
             self.context = nn.Parameter(torch.randn(1, context, width) * 0.02)
-        self._start(gate)
-
-    def _start(self, gate: str) -> None:
-        """Standard initial weights of all that is not the ViT's."""
-        nn.init.normal_(self.classes.weight, std=0.02)
-        for layer in (self.times[0], self.times[2]):
-            nn.init.normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
-        for layer in (*self.modulations, self.last_modulation, self.last):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        if gate == "one":
-            for layer in self.modulations:
-                layer.bias.detach().view(6, -1)[[2, 5]] = 1.0
-        if self.bottleneck is not None:
-            for layer in self.bottleneck:
-                nn.init.xavier_uniform_(layer.weight.flatten(1))
-            nn.init.zeros_(self.bottleneck[1].bias)
 
     def forward(self, images: Tensor, times: Tensor, labels: Tensor) -> Tensor:
         classes = self.classes(labels)
@@ -111,6 +92,35 @@ def run_block(block: Any, x: Tensor, rope: Tensor | None, modulation: Tensor) ->
     rotary = {} if rope is None else {"rope": rope}
     x = x + block.drop_path1(gate * block.attn(modulated(block.norm1(x), shift, scale), **rotary))
     return x + block.drop_path2(gate2 * block.mlp(modulated(block.norm2(x), shift2, scale2)))
+
+
+def _small(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=0.02)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _zero(inputs: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _modulation(width: int, gate: str) -> nn.Linear:
+    layer = _zero(width, 6 * width)
+    if gate == "one":
+        layer.bias.detach().view(6, width)[[2, 5]] = 1.0
+    return layer
+
+
+def _two_maps(channels: int, patch: int, between: int, width: int) -> nn.Sequential:
+    first, second = nn.Conv2d(channels, between, patch, patch, bias=False), nn.Conv2d(between, width, 1)
+    nn.init.xavier_uniform_(first.weight.flatten(1))
+    nn.init.xavier_uniform_(second.weight.flatten(1))
+    nn.init.zeros_(second.bias)  # type: ignore[arg-type]
+    return nn.Sequential(first, second)
 
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -166,7 +166,9 @@ class Generate(Labelled):
         self, model: nn.Module, images: ImageSource, facts: Facts, *, top: int, device: torch.device, out: Path | None
     ) -> list[dict[str, Any]]:
         """Raises UserError: there is nothing to see for a model that makes images."""
-        raise UserError("MODEL: was trained to generate images, not to look at them; use sweet generate MODEL --out DIR")
+        raise UserError(
+            "MODEL: was trained to generate images, not to look at them; use sweet generate MODEL --out DIR"
+        )
 
     def pictures(
         self,
