@@ -76,7 +76,8 @@ def test_help_takes_less_than_0_4_seconds() -> None:
 def test_help_of_every_verb() -> None:
     verbs = re.findall(r"^  ([a-z]+) +[A-Z]", run("--help").stdout.partition("Commands:")[2], re.M)
     verbs_here = (
-        "pretrain finetune plan init convert evaluate predict embed inspect family export verify bench report data"
+        "pretrain finetune plan init convert evaluate predict generate embed inspect reconstruct family export verify "
+        "bench report data"
     )
     assert verbs == verbs_here.split()
     for verb in [*([v] for v in verbs), ["data", "check"], ["data", "pack"]]:
@@ -109,6 +110,8 @@ def test_help_of_every_verb() -> None:
         ("finetune . --out OUT", "--data is missing"),
         ("finetune . --out OUT --task dance", "Invalid value for '--task': 'dance' is not one of classify, "),
         ("evaluate nowhere --data shapes:", "MODEL nowhere: no such folder"),
+        ("generate nowhere --out OUT", "MODEL nowhere: no such folder"),
+        ("reconstruct . --sizes L1H1 --data shapes: --out .", "--out .: is a folder, not a file"),
         ("predict . nothing.png", "IMAGES nothing.png: no such file"),
         ("embed . --data shapes: --out .", "--out .: is a folder, not a file"),
         ("inspect nowhere", "SOURCE nowhere: no such folder"),

@@ -21,11 +21,11 @@ ROOT = Path(sweet.__file__).parent
 # From the ground up: a file may import files of its own row and of the rows above it in this list.
 ROWS = [
     {"errors", "version", "initialise_names", "task_names", "template"},
-    {"files", "hub", "recipe_file", "recipe", "data", "cards", "console", "outputs"},
+    {"files", "hub", "recipe_file", "recipe", "data", "cards", "console", "outputs", "pictures"},
     {"models"},
     {"plan", "inspect", "budget"},
     {"tasks", "training"},
-    {"convert", "heal", "initialise", "api"},
+    {"convert", "heal", "initialise", "api", "reconstruct"},
     {"bench", "report", "export", "family"},
     {"cli"},
     {"__main__"},

@@ -98,7 +98,7 @@ class DataKeys(_Keys):
 
 
 class FinetuneDataKeys(DataKeys):
-    augment: Literal["rrc", "crop", "none"] = "rrc"  # random resized crop, or shift by a few pixels and flip
+    augment: Literal["rrc", "crop", "flip", "none"] = "rrc"  # random resized crop, or shift a little and flip, or flip
     scale_jitter: tuple[Positive, Positive] = (0.5, 2.0)  # long side of a resized scene, as a multiple of img_size
 
     @model_validator(mode="after")

@@ -22,4 +22,5 @@ TASKS: dict[str, Metric] = {
     "classify": Metric("top1", "top-1, %"),
     "detect": Metric("ap_box", "box AP, %"),
     "segment": Metric("miou", "mIoU, %"),
+    "generate": Metric("fid", "FID", higher_is_better=False),
 }

@@ -168,7 +168,7 @@ def check(
 ) -> dict[str, float | None]:
     """What ``weights`` are worth before any fine-tuning, on the same test images and masks for every cell."""
     from sweet.data import shuffled
-    from sweet.tasks.classify import images_of
+    from sweet.tasks.labelled import images_of
     from sweet.training.checks import BATCH, knn, mae_loss
 
     device = accelerator.device

@@ -13,8 +13,8 @@ from sweet.errors import UserError
 from sweet.outputs import check_output_file, output_folder
 
 from .app import app
-from .options import NUMBER, ONE_OF_TASKS, BatchSize, Data, Device, Json, Model, Overwrite, Split
-from .words import check_folder
+from .options import NUMBER, ONE_OF_TASKS, BatchSize, Data, Device, Json, Model, Out, Overwrite, Split
+from .words import check_folder, listed
 
 
 @app.command()
@@ -60,6 +60,43 @@ def predict(
 
 
 @app.command()
+def generate(
+    model: Model,
+    out: Out,
+    classes: Annotated[str, typer.Option(metavar="A,B|all", help="Names of classes that the model learned.")] = "all",
+    per_class: Annotated[int, typer.Option(**NUMBER, help="Images of each.")] = 8,
+    guidance: Annotated[
+        float | None, typer.Option(min=1, help="How far from the average of all classes; default: the model's.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(**NUMBER, help="Of the sampler; default: the model's.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    batch_size: BatchSize = 256,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Make images by a model that was trained to."""
+    check_folder("MODEL", model)
+    with output_folder(out, overwrite=overwrite):
+        from sweet.training.generate import generate as run
+
+        show(
+            lambda: run(
+                model,
+                out,
+                classes=None if classes == "all" else listed(classes),
+                per_class=per_class,
+                guidance=guidance,
+                steps=steps,
+                seed=seed,
+                batch_size=batch_size,
+                device=device,
+            ),
+            as_json=as_json,
+        )
+
+
+@app.command()
 def embed(
     model: Model,
     data: Data,
@@ -88,3 +125,26 @@ def inspect(
     from sweet.inspect import inspect as run
 
     show(lambda: run(path), as_json=as_json)
+
+
+@app.command()
+def reconstruct(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder made by pretrain.")],
+    data: Data,
+    sizes: Annotated[str, typer.Option(metavar="SIZES", help="Sizes to make of it, as L12H12,L6H6.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The PNG file to write.")],
+    split: Split = "val",
+    images: Annotated[int, typer.Option(**NUMBER, help="How many, drawn by the seed.")] = 6,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Draw what a source of several sizes sees behind masked patches."""
+    check_folder("SOURCE", source)
+    check_output_file(out, overwrite=overwrite)
+    from sweet.reconstruct import draw_reconstructions
+
+    show(
+        lambda: draw_reconstructions(source, listed(sizes) or [], data, out, split=split, count=images, seed=seed),
+        as_json=as_json,
+    )

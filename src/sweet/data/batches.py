@@ -17,7 +17,7 @@ from .augment import normalise, onto, random_boxes, random_crop_flip, random_fli
 from .images import ImageSource
 from .packed import Packed, centre_square, to_tensor
 
-Augment = Literal["rrc", "crop", "none"]
+Augment = Literal["rrc", "crop", "flip", "none"]
 Batch = tuple[Tensor, Tensor | None]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RATIO = (3 / 4, 4 / 3)
@@ -57,7 +57,7 @@ class Batches:
     ``batch_size``, ``rank`` and ``world`` as of :class:`EpochOrder`. A packed set is moved to ``device`` as a whole.
 
     augment: ``rrc`` random resized crop and flip; ``crop`` shift by up to an eighth of the size (4 of 32
-    pixels) and flip; ``none`` the centre.
+    pixels) and flip; ``flip`` the centre and flip; ``none`` the centre.
     """
 
     def __init__(
@@ -143,7 +143,8 @@ class Batches:
     def _shift(self, images: Tensor, generator: torch.Generator) -> Tensor:
         if self.augment == "none":
             return images
-        return random_crop_flip(images, self.img_size // 8, generator=generator, hflip=self.hflip)
+        padding = self.img_size // 8 if self.augment == "crop" else 0
+        return random_crop_flip(images, padding, generator=generator, hflip=self.hflip)
 
     def _finish(self, step: int, pixels: Tensor) -> Batch:
         images = normalise(onto(pixels, self.device), self.mean, self.std)

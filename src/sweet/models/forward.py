@@ -8,6 +8,7 @@ Shape letters: B images, N tokens, D residual width, h heads, d head dimension.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
@@ -27,6 +28,13 @@ def patchify(images: Tensor, patch: int) -> Tensor:
     b, c, height, width = images.shape
     x = images.reshape(b, c, height // patch, patch, width // patch, patch)
     return x.permute(0, 2, 4, 1, 3, 5).reshape(b, -1, c * patch * patch)
+
+
+def unpatchify(patches: Tensor, patch: int, channels: int) -> Tensor:
+    """Inverse of :func:`patchify` for square images: (B, N, C * patch^2) -> (B, C, S, S)."""
+    grid = math.isqrt(patches.shape[1])
+    x = patches.reshape(len(patches), grid, grid, channels, patch, patch)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(len(patches), channels, grid * patch, grid * patch)
 
 
 @lru_cache(maxsize=16)

@@ -13,15 +13,16 @@ from matplotlib.figure import Figure
 from timm.data import Mixup
 from torch import Tensor, nn
 
-from sweet.data import Batches, ImageSource, Packed, eval_batches, packed, step_generator
+from sweet.data import ImageSource, Packed, step_generator
 from sweet.errors import UserError
 from sweet.files import replacing
 from sweet.recipe import FinetuneRecipe
 
-from .task import Facts, Task, TrainBatches
+from .labelled import Labelled, images_of
+from .task import Facts
 
 
-class Classify(Task):
+class Classify(Labelled):
     """Loss and metrics of a classifier with ``len(classes)`` outputs."""
 
     def __init__(
@@ -39,47 +40,9 @@ class Classify(Task):
                 num_classes=len(classes),
             )
 
-    @staticmethod
-    def classes_of(images: ImageSource) -> list[str]:
-        """Class names of labelled images. Raises UserError when there are none."""
-        if images.classes is None or images.labels is None:
-            raise UserError(f"--data {images.name}: has no class labels, and classification needs them")
-        return images.classes
-
     @property
     def outputs(self) -> int:
         return len(self.classes)
-
-    def held(self, images: ImageSource, facts: Facts) -> ImageSource | Packed:
-        return packed(images, facts["img_size"])
-
-    def batches(
-        self,
-        data: ImageSource | Packed,
-        recipe: FinetuneRecipe,
-        *,
-        batch_size: int,
-        rank: int,
-        world: int,
-        device: torch.device,
-    ) -> TrainBatches:
-        keys = recipe.data
-        return Batches(
-            data,
-            batch_size=batch_size,
-            seed=recipe.seed,
-            augment=keys.augment,
-            img_size=keys.img_size,
-            mean=keys.mean,
-            std=keys.std,
-            crop_scale=keys.crop_scale,
-            hflip=keys.hflip,
-            interpolation=keys.interpolation,
-            rank=rank,
-            world=world,
-            device=device,
-            workers=recipe.workers,
-        )
 
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
         if self.mixup is None:
@@ -170,21 +133,6 @@ class Classify(Task):
         with replacing(out / "confusion.png") as temporary:
             figure.savefig(temporary, format="png", dpi=120)
             temporary.chmod(0o644)
-
-
-def images_of(
-    data: ImageSource | Packed, facts: Facts, batch_size: int, device: torch.device | str, workers: int
-) -> Iterable[tuple[Tensor, Any]]:
-    """Whole images, normalised as the model wants them, with their labels."""
-    return eval_batches(
-        data,
-        batch_size=batch_size,
-        img_size=facts["img_size"],
-        mean=facts["mean"],
-        std=facts["std"],
-        device=device,
-        workers=workers,
-    )
 
 
 TASK = Classify

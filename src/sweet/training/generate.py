@@ -1,0 +1,79 @@
+"""Images from a model that was trained to generate them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.transforms.functional import to_pil_image
+
+from sweet.errors import UserError
+from sweet.files import replacing, write_sums
+from sweet.pictures import contact_sheet
+from sweet.tasks.generate import Generate
+
+from .network import Ready
+
+SHEET = "contact_sheet.png"
+
+
+def generate(
+    model: Path,
+    out: Path,
+    *,
+    classes: list[str] | None = None,
+    per_class: int = 8,
+    guidance: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Write ``per_class`` PNG files of each of ``classes`` (default all) and one contact sheet; returns what was made.
+
+    The n-th image of a class is the same for one seed, whatever else is asked for. Raises UserError for an unknown
+    class and for a model that does something else, before anything is written.
+    """
+    ready = Ready(model, device)
+    job = ready.job
+    if not isinstance(job, Generate):
+        raise UserError(f"MODEL {model}: was trained to {ready.task}, not to generate")
+    names = list(dict.fromkeys(job.classes if classes is None else classes))
+    for name in names:
+        if name not in job.classes:
+            raise UserError(f"--classes {name}: unknown; {model} knows {', '.join(job.classes)}")
+    labels = [job.classes.index(name) for name in names for _ in range(per_class)]
+    parts = job.sample(
+        ready.model,
+        labels,
+        ready.facts,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        batch_size=batch_size,
+        device=ready.device,
+    )
+    images = torch.cat([part.cpu() for part in parts])
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / f"{_slug(label, job.classes[label])}-{i % per_class:04d}.png" for i, label in enumerate(labels)]
+    for file, image in zip(files, images, strict=True):
+        with replacing(file) as temporary:
+            to_pil_image(image).save(temporary, format="png")
+            temporary.chmod(0o644)
+    contact_sheet(out / SHEET, images, names)
+    write_sums(out, {file.name: file for file in [*files, out / SHEET]})
+    return {
+        "images": len(files),
+        "classes": len(names),
+        "steps": steps or job.head.steps,
+        "guidance": guidance or job.head.guidance,
+        "seed": seed,
+        "out": str(out),
+    }
+
+
+def _slug(label: int, name: str) -> str:
+    """A file name for a class: its number, and what of its name is safe anywhere."""
+    return f"{label:03d}-{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}".rstrip("-")
