@@ -1,15 +1,104 @@
-"""Many images on one sheet."""
+"""Pictures of what a network sees in images, or makes: objects, classes of pixels, sheets of many; written as PNG."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid
 
 from sweet.files import replacing
 
-if TYPE_CHECKING:
-    from torch import Tensor
+Picture = NDArray[np.uint8]
+
+
+def palette(count: int) -> Picture:
+    """(count, 3) uint8: colours that differ as much as so many can."""
+    name = "tab10" if count <= 10 else "tab20" if count <= 20 else "gist_rainbow"
+    colours = matplotlib.colormaps[name]
+    shares = np.arange(count) if count <= 20 else np.linspace(0, 1, count)
+    return np.asarray(255 * colours(shares)[:, :3], dtype=np.uint8)
+
+
+def overlay(image: Image.Image, classes: NDArray[np.uint8], colours: Picture, strength: float = 0.6) -> Picture:
+    """(H, W, 3): the image under the colours of its pixels' classes; what has no class is dark."""
+    table = np.zeros((256, 3), dtype=np.float32)
+    table[: len(colours)] = colours
+    pixels = (1 - strength) * np.asarray(image, dtype=np.float32) + strength * table[classes]
+    return pixels.astype(np.uint8)
+
+
+def save_grid(
+    file: Path,
+    rows: Sequence[Sequence[Picture]],
+    titles: Sequence[str],
+    legend: Sequence[tuple[str, Any]] = (),
+) -> None:
+    """Pictures (H, W, 3) uint8 in rows, a title over each column, and a legend of (name, colour as uint8)."""
+    height, width = rows[0][0].shape[:2]
+    lines = -(-len(legend) // 6)
+    size = (4 * len(titles), 4 * len(rows) * height / width + 0.3 + 0.25 * lines)
+    figure = Figure(figsize=size, layout="constrained")
+    for place, axes in zip(
+        np.ndindex(len(rows), len(titles)), figure.subplots(len(rows), len(titles), squeeze=False).flat, strict=True
+    ):
+        axes.imshow(rows[place[0]][place[1]])
+        axes.set_axis_off()
+        if place[0] == 0:
+            axes.set_title(titles[place[1]], fontsize=9)
+    if legend:
+        patches = [Patch(color=tuple(part / 255 for part in colour), label=name) for name, colour in legend]
+        figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8)
+    save_figure(figure, file, dpi=120)
+
+
+def drawn(
+    image: Image.Image, boxes: Tensor, labels: Sequence[int], names: Sequence[str], masks: Tensor | None, side: int = 0
+) -> Image.Image:
+    """An RGB image with boxes (n, 4), what is in them, and masks (n, H, W) bool; the long side made ``side`` pixels."""
+    scale = side / max(image.size) if side else 1.0
+    size = [max(1, round(edge * scale)) for edge in image.size]
+    pixels = pil_to_tensor(image.resize((size[0], size[1])))
+    colours = [tuple(map(int, palette(20)[label % 20])) for label in labels]
+    if masks is not None and len(masks):
+        resized = torch.nn.functional.interpolate(masks[None].float(), size=size[::-1])[0] > 0.5
+        pixels = draw_segmentation_masks(pixels, resized, alpha=0.4, colors=colours)
+    if len(boxes):
+        # where two edges fall on one pixel, there is still something to see
+        corners = (boxes * scale).round()
+        corners[:, 2:] = torch.maximum(corners[:, 2:], corners[:, :2] + 1)
+        pixels = draw_bounding_boxes(pixels, corners, list(names), colours, width=max(1, max(size) // 200))
+    return to_pil_image(pixels)
+
+
+def sheet_of_pairs(
+    pairs: Sequence[tuple[Image.Image, Image.Image]], captions: tuple[str, str], side: int
+) -> Image.Image:
+    """Pairs of images side by side, two pairs a row, each image ``side`` pixels wide under its caption."""
+    tiles, height = [], max(image.height for pair in pairs for image in pair)
+    for pair in pairs:
+        for image, caption in zip(pair, captions, strict=True):
+            tile = Image.new("RGB", (side, height + 14), "white")
+            tile.paste(image, (0, 14))
+            ImageDraw.Draw(tile).text((2, 1), caption, fill="black")
+            tiles.append(pil_to_tensor(tile))
+    return to_pil_image(make_grid(torch.stack(tiles), nrow=min(4, len(tiles)), padding=4, pad_value=255))
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG")
+        temporary.chmod(0o644)
 
 
 def contact_sheet(
@@ -19,9 +108,6 @@ def contact_sheet(
 
     Every pixel is drawn as a whole number of pixels.
     """
-    from matplotlib.figure import Figure
-    from torchvision.utils import make_grid
-
     gap, dpi = 2, 100
     across, (height, width) = len(images) // len(rows), images.shape[-2:]
     grid = make_grid(images, nrow=across, padding=gap, pad_value=255).permute(1, 2, 0).numpy()
@@ -40,6 +126,10 @@ def contact_sheet(
     axes.spines[:].set_visible(False)
     if title:
         figure.suptitle(title, fontsize=9, y=1 - 8 / total[1])
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path, dpi: float | None = None) -> None:
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", dpi=dpi or "figure")
         temporary.chmod(0o644)

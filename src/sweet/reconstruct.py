@@ -23,13 +23,14 @@ from sweet.template.target import target_weights
 class Pictures:
     """Images (B, C, S, S) uint8: as they are, with the masked patches grey, and per size as it completes them.
 
-    ``losses`` are those of the masked patches of these images, per size.
+    ``losses`` are those of the masked patches of these images, per size, and ``order`` the one that was cut in.
     """
 
     original: Tensor
     masked: Tensor
     completed: dict[str, Tensor]
     losses: dict[str, float]
+    order: str
 
 
 @torch.no_grad()
@@ -73,7 +74,7 @@ def reconstruct_at(
         losses[str(size)] = round(float(seen.loss), 4)
     masked = unpatchify(hidden[..., None].expand_as(patches).float(), config.patch_size, config.in_chans) > 0
     original = pixels(patches)
-    return Pictures(original, torch.where(masked, 128, original), completed, losses)
+    return Pictures(original, torch.where(masked, 128, original), completed, losses, order)
 
 
 def draw_reconstructions(
@@ -84,7 +85,7 @@ def draw_reconstructions(
     Raises UserError for a source without a decoder and for a size that is not written L<depth>H<heads>.
     """
     stored = load_source(source)
-    if not stored.source.decoder:
+    if "pred.weight" not in stored.source.decoder:
         raise UserError(f"SOURCE {source}: has no decoder, it can reconstruct nothing")
     parsed = [_size(text, stored.config.head_dim) for text in sizes]
     facts = stored.info["data"]

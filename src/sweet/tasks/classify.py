@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sweet.data import ImageSource, Packed, step_generator
 from sweet.errors import UserError
-from sweet.files import replacing
+from sweet.pictures import save_figure
 from sweet.recipe import FinetuneRecipe
 
 from .labelled import Labelled, images_of
@@ -130,9 +130,7 @@ class Classify(Labelled):
         if len(table) <= 40:
             axes.set_xticks(range(len(table)), self.classes, rotation=90)
             axes.set_yticks(range(len(table)), self.classes)
-        with replacing(out / "confusion.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=120)
-            temporary.chmod(0o644)
+        save_figure(figure, out / "confusion.png", dpi=120)
 
 
 TASK = Classify

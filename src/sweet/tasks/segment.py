@@ -22,10 +22,10 @@ from sweet.data.packed import to_tensor
 from sweet.data.views import KERNELS, random_view, scaled
 from sweet.errors import UserError
 from sweet.models.upernet import Segmenter, resize
+from sweet.pictures import overlay, palette, save_grid
 from sweet.recipe import FinetuneRecipe
 
 from . import task
-from .draw import overlay, palette, save_grid
 from .task import Facts, Task, TrainBatches
 
 Size = Annotated[int, Field(ge=0)]
