@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,10 +146,9 @@ def _boxes(masks: Mask) -> Grid:
 class ShapeImages(ImageSource):
     """``count`` scenes, the classes in turn; in their masks 0 is the background."""
 
-    mask_classes: ClassVar[list[str]] = ["background", *CLASSES]
-
     def __init__(self, name: str, split: str, count: int, size: int, seed: int) -> None:
         super().__init__(name, split, count, [index % len(CLASSES) for index in range(count)], CLASSES)
+        self.mask_classes = ["background", *CLASSES]
         self.pixels = size
         self.seed = seed
 
