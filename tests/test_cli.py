@@ -74,7 +74,10 @@ def test_help_takes_less_than_0_4_seconds() -> None:
 
 def test_help_of_every_verb() -> None:
     verbs = re.findall(r"^  ([a-z]+) +[A-Z]", run("--help").stdout.partition("Commands:")[2], re.M)
-    assert verbs == "pretrain finetune plan init convert evaluate predict generate embed inspect reconstruct bench data".split()
+    assert (
+        verbs
+        == "pretrain finetune plan init convert evaluate predict generate embed inspect reconstruct bench data".split()
+    )
     for verb in [*([v] for v in verbs), ["data", "check"], ["data", "pack"]]:
         assert run(*verb, "--help").exit_code == 0
     assert run().stdout == run("--help").stdout
