@@ -8,7 +8,10 @@ checksum.
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,8 @@ from .config import ViTConfig
 from .store import load_model
 
 BUNDLED, INCEPTION = "shapes32", "inception"
-INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"  # the name under which torch-fidelity keeps it
+INCEPTION_SUM = "6726825d"  # its SHA-256 begins so
+INCEPTION_FILE = f"weights-inception-2015-12-05-{INCEPTION_SUM}.pth"  # the name under which torch-fidelity keeps it
 SPLITS = 10  # of the Inception score
 
 
@@ -75,15 +79,33 @@ class Inception(Extractor):
         file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
         if not file.is_file():
             raise UserError(f"head.extractor={INCEPTION}: no file {file}, and nothing is downloaded unasked")
+        found = sha256(file)
+        if not found.startswith(INCEPTION_SUM):
+            raise UserError(f"head.extractor={INCEPTION}: {file} is damaged, its SHA-256 begins with {found[:8]}")
         try:
-            self.net = NoTrainInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], str(file))
+            with _tensors_only():
+                self.net = NoTrainInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], str(file))
         except ModuleNotFoundError:
             raise UserError(f"head.extractor={INCEPTION}: needs the package torch-fidelity") from None
-        self.label = f"{INCEPTION} {sha256(file)[:12]}"
+        self.label = f"{INCEPTION} {found[:12]}"
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         features, logits = self.net._torch_fidelity_forward(pixels)
         return features.flatten(1), logits
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """torch-fidelity would unpickle anything that the file holds; within the block torch refuses all but tensors."""
+    key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(key)
+    os.environ[key] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(key)
+        if before is not None:
+            os.environ[key] = before
 
 
 def find_extractor(name: str) -> Extractor:

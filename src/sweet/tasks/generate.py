@@ -29,6 +29,8 @@ SHEET = (10, 8)  # most classes, and images of each, on a sheet
 class HeadOptions(Options):
     """The network (see :class:`sweet.models.jit.JiT`), how it is sampled, and how the samples are judged."""
 
+    use = frozenset({"gate", "steps", "guidance", "guidance_from", "guidance_to", "samples", "extractor"})
+
     bottleneck: Annotated[int, Field(ge=0)] = 0
     context: Annotated[int, Field(ge=0)] = 0
     context_start: Annotated[float, Field(ge=0, lt=1)] = 1 / 3

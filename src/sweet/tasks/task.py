@@ -31,6 +31,11 @@ class Options(BaseModel):
     """Keys of a recipe's group ``head``: what the head of a task is like. They travel with the model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    use: ClassVar[frozenset[str]] = frozenset()  # keys that say how trained weights are used, not what they are
+
+    def of_weights(self) -> dict[str, Any]:
+        """The keys in which two heads must agree for one to start from the weights of the other."""
+        return self.model_dump(exclude=set(self.use))
 
 
 class Task(ABC):

@@ -28,7 +28,7 @@ def start_network(folder: Path, job: Task, task: str, *, seed: int = 0, drop_pat
         torch.manual_seed(seed)
         network = job.network(vit)
     same = info.get("task") == task and info["data"]["classes"] == job.classes
-    if same and network is not vit and info["head"] == job.head.model_dump():
+    if same and network is not vit and job.Options(**info["head"]).of_weights() == job.head.of_weights():
         network.load_state_dict(read_tensors(folder / TENSORS["model"]))
     return network
 
