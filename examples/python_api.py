@@ -12,7 +12,7 @@ from toy import make_source, playground
 import sweet
 
 with playground() as place:
-    source = sweet.load(make_source(place / "template"))  # sweet.SourceModel
+    source = sweet.load(make_source(place / "template"))  # sweet.Template
     vit = source.build(depth=3, heads=2, num_classes=5)
     assert isinstance(vit, timm.models.eva.Eva)
 

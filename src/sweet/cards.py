@@ -197,11 +197,12 @@ def _tuned_on(recipe: Mapping[str, Any]) -> str | None:
 
 def _results(info: dict[str, Any], seeds: Sequence[Mapping[str, Any]]) -> str:
     """A row for each number; with the mean and the standard deviation where other seeds are known."""
-    metrics = {key: value for key, value in info.get("metrics", {}).items() if isinstance(value, int | float)}
+    told = {key: value for key, value in info.get("metrics", {}).items() if isinstance(value, int | float | str)}
+    metrics = {key: value for key, value in told.items() if not isinstance(value, str)}
     if not metrics:
         return ""
     if not seeds:
-        return f"## Results\n\nOne seed, on the validation split.\n\n{_table(metrics)}\n"
+        return f"## Results\n\nOne seed, on the validation split.\n\n{_table(told)}\n"
     head = f"| | this model | mean of {len(seeds) + 1} seeds | standard deviation |\n|---|---|---|---|\n"
     rows = []
     for key, value in metrics.items():

@@ -81,13 +81,6 @@ def test_resumed_it_ends_with_the_same_weights(
     assert sha256(tmp_path / "model.safetensors") == sha256(generator / "model.safetensors")
 
 
-def test_the_average_is_what_is_kept(generator: Path) -> None:
-    checkpoint = read_tensors(generator / "checkpoints" / "step-4" / "model.safetensors")
-    kept = read_tensors(generator / "model.safetensors")
-    name = "last.weight"
-    assert (kept[name] - checkpoint[f"ema|{name}"]).norm() < (kept[name] - checkpoint[name]).norm()
-
-
 def test_the_backbone_is_still_a_vit(generator: Path, tmp_path: Path) -> None:
     vit = sweet.load(generator, num_classes=0)
     assert not isinstance(vit, JiT)
@@ -113,8 +106,9 @@ def test_it_learns_what_classes_look_like(model: Path, tmp_path: Path) -> None:
             image = Image.fromarray(np.full((16, 16, 3), colour + number, np.uint8))
             image.save(tmp_path / "data" / name / f"{number}.png")
     told = (
-        f"device=cpu workers=0 optim.precision=fp32 max_steps=60 batch_size=18 lr=1e-2 epochs=200 data.source=folder:"
-        f"{tmp_path / 'data'} data.augment=none optim.weight_decay=0 head.steps=6 head.samples=20 head.gate=one"
+        f"device=cpu workers=0 optim.precision=fp32 max_steps=120 batch_size=18 lr=5e-3 epochs=200 data.source=folder:"
+        f"{tmp_path / 'data'} data.augment=none optim.weight_decay=0 head.steps=6 head.samples=20 head.gate=one "
+        "head.noise=10"  # a weaker noise would leave the colour to be seen, and the class would not be needed
     )
     finetune(model, load_recipe(FinetuneRecipe, None, told.split()), tmp_path / "out", task="generate", quiet=True)
     generate(tmp_path / "out", tmp_path / "made", per_class=4, device="cpu")
@@ -122,7 +116,6 @@ def test_it_learns_what_classes_look_like(model: Path, tmp_path: Path) -> None:
         name: [pixels(file).mean() for file in sorted((tmp_path / "made").glob(f"*{name}*"))]
         for name in ("dark", "light")
     }
-    print(means)
     assert len(means["dark"]) == 4
     assert max(means["dark"]) < 128 < min(means["light"])
 
