@@ -53,7 +53,7 @@ def save_grid(
         if place[0] == 0:
             axes.set_title(titles[place[1]], fontsize=9)
     if legend:
-        patches = [Patch(color=np.asarray(colour) / 255, label=name) for name, colour in legend]
+        patches = [Patch(color=tuple(value / 255 for value in colour), label=name) for name, colour in legend]
         figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8)
     with replacing(file) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

@@ -125,7 +125,7 @@ class Segment(Task):
         return Samples(
             len(data),
             load,
-            lambda samples: tuple(map(torch.stack, zip(*samples, strict=True))),
+            stacked,
             batch_size=batch_size,
             seed=recipe.seed,
             rank=rank,
@@ -253,6 +253,11 @@ class Segment(Task):
             rows.append([np.asarray(image), *(overlay(image, classes, colours, 0.8) for classes in maps)])
         legend = list(zip(self.classes, colours, strict=True))
         save_grid(out / "segments.png", rows, ["image", "truth", f"seen (mIoU {metrics['miou']:.1f} %)"], legend)
+
+
+def stacked(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    pixels, classes = zip(*samples, strict=True)
+    return torch.stack(pixels), torch.stack(classes)
 
 
 def starts(length: int, window: int, stride: int) -> list[int]:
