@@ -187,7 +187,8 @@ def test_mistakes(generator: Path, classifier: Path, model: Path, tmp_path: Path
     image = tmp_path / "a.png"
     Image.new("RGB", (16, 16)).save(image)
     (tmp_path / "flat").mkdir()
-    shutil.copyfile(image, tmp_path / "flat" / "a.png")
+    for name in "abc":
+        shutil.copyfile(image, tmp_path / "flat" / f"{name}.png")
     train = ("finetune", model, "--task", "generate", "--data", SHAPES, "--out", tmp_path / "out", "device=cpu")
     make = ("generate", generator, "--out", tmp_path / "out")
     for words, *parts in (

@@ -46,8 +46,6 @@ class PerCell(nn.Sequential):
     def __init__(self, channels: int, classes: int, dropout: float) -> None:
         classify = nn.Conv2d(channels, classes, 1)
         nn.init.normal_(classify.weight, std=0.01)
-        assert classify.bias is not None
-        nn.init.zeros_(classify.bias)
         super().__init__(nn.Dropout2d(dropout), classify)
 
 
