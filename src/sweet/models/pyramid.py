@@ -18,13 +18,13 @@ class SimpleFeaturePyramid(nn.Module):
 
     def __init__(self, width: int, channels: int, upsample: int = 4) -> None:
         super().__init__()
-        up4 = [
+        up4: list[nn.Module] = [
             nn.ConvTranspose2d(width, width // 2, 2, 2),
             LayerNorm2d(width // 2),
             nn.GELU(),
             nn.ConvTranspose2d(width // 2, width // 4, 2, 2),
         ]
-        scales = {
+        scales: dict[float, tuple[list[nn.Module], int]] = {
             4: (up4, width // 4),
             2: ([nn.ConvTranspose2d(width, width // 2, 2, 2)], width // 2),
             1: ([], width),

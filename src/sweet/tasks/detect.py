@@ -18,17 +18,16 @@ from sweet.errors import UserError
 from sweet.models.detector import Detector
 from sweet.recipe import FinetuneRecipe
 
-from . import task
 from .average_precision import AveragePrecision
 from .drawing import drawn, save_png, sheet
-from .task import Facts, Task, TrainBatches
+from .task import Facts, Options, Task, TrainBatches
 
 AT_ONCE = 8  # images of an evaluation in one forward pass
 SHOWN = 0.5  # objects below this score are not drawn
 SHEET_IMAGES, TILE = 8, 320
 
 
-class Options(task.Options):
+class DetectOptions(Options):
     """The defaults are ViTDet's; see :class:`sweet.models.detector.Detector`."""
 
     masks: bool | None = None  # None: where all objects of the training and validation images have one
@@ -48,11 +47,11 @@ class Options(task.Options):
 class Detect(Task):
     """Boxes (x0, y0, x1, y1) in pixels of the image as it is given, whatever its size."""
 
-    Options = Options
+    Options = DetectOptions
     timm_options: ClassVar[Mapping[str, Any]] = {"dynamic_img_size": True}
     crop: ClassVar[str] = "long side resized, padded to a square"
     top: ClassVar[int] = 100
-    head: Options
+    head: DetectOptions
 
     @staticmethod
     def classes_of(images: ImageSource) -> list[str]:
@@ -88,6 +87,7 @@ class Detect(Task):
         device: torch.device,
     ) -> TrainBatches:
         """Inputs: a list of normalised images; targets: a list of dicts, see :func:`sweet.data.jittered`."""
+        assert isinstance(data, ImageSource)
         return Samples(
             len(data),
             partial(training_sample, data, recipe, bool(self.head.masks)),
