@@ -20,7 +20,7 @@ from sweet.errors import UserError
 from sweet.files import read_json, read_tensors, sha256
 from sweet.recipe import FinetuneRecipe, load_recipe
 from sweet.recipe_file import bundled_recipes, task_recipe
-from sweet.tasks.detect import Detect, Options, training_sample
+from sweet.tasks.detect import Detect, DetectOptions, training_sample
 from sweet.training.evaluate import evaluate, predict
 from sweet.training.finetune import finetune, parameter_groups
 from sweet.training.log import RunLog
@@ -76,12 +76,12 @@ def plates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_it_learns(model: Path, plates: Path, tiny_finetune: Tiny, tmp_path: Path) -> None:
     recipe = tiny_finetune(
-        *HEAD, f"data.source=coco:{plates}", "batch_size=8", "max_steps=120", "epochs=100", "lr=1e-2",
+        *HEAD, f"data.source=coco:{plates}", "batch_size=8", "max_steps=80", "epochs=100", "lr=1e-2",
         "data.scale_jitter=[0.9,1.1]", "head.window=0", "seed=1",
     )  # fmt: skip
     result = finetune(model, recipe, tmp_path / "out", task="detect", quiet=True)
     print(result)
-    assert result["ap_box50"] > 20  # 46 after 80 steps, 0 before
+    assert result["ap_box50"] > 20  # 46 were seen here; 0 at the start
     assert set(result["per_class_box"]) == {"red", "blue"}
     assert "ap_mask" not in result  # boxes only
 
@@ -89,7 +89,7 @@ def test_it_learns(model: Path, plates: Path, tiny_finetune: Tiny, tmp_path: Pat
 def test_what_travels_with_a_detector(detector: Path) -> None:
     info = read_json(detector / "config.json")
     assert info["task"] == "detect" and info["data"]["classes"] == open_images(SCENES, "val").classes
-    assert info["head"] == Options.model_validate(dict(word[5:].split("=") for word in HEAD)).model_copy(
+    assert info["head"] == DetectOptions.model_validate(dict(word[5:].split("=") for word in HEAD)).model_copy(
         update={"masks": True, "score": 0.0}
     ).model_dump()  # fmt: skip
     assert info["data"]["crop"] == "long side resized, padded to a square"
@@ -237,7 +237,7 @@ def test_recipes() -> None:
         recipe = load_recipe(FinetuneRecipe, name)
         Detect(["a"], recipe)
     paper = Detect(["a"], recipe)
-    assert paper.head == Options()  # the defaults are ViTDet's
+    assert paper.head == DetectOptions()  # the defaults are ViTDet's
     assert recipe.optim.milestones == (0.889, 0.963)
 
 

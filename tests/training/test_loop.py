@@ -90,6 +90,12 @@ def test_schedule() -> None:
     assert learning_rate(0, 1, 0.5, OptimKeys(warmup=0.9)) == 0.5
 
 
+def test_milestones_stand_in_for_the_cosine() -> None:
+    optim = OptimKeys(warmup=0.1, milestones=(0.8, 0.9))
+    rates = [learning_rate(step, 100, 0.5, optim) for step in (4, 10, 79, 80, 89, 90, 99)]
+    assert rates == pytest.approx([0.25, 0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
+
+
 def test_number_of_steps() -> None:
     assert total_steps(keys(max_steps=None, epochs=2.5), 100) == 250
     assert total_steps(keys(max_steps=30, epochs=2.5), 100) == 30

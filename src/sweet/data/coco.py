@@ -57,8 +57,7 @@ class CocoImages(ImageSource):
         return self.files[index]
 
     def fingerprint(self) -> str:
-        files = [*self.files, str(self.file)]
-        stats = ((file, os.stat(file)) for file in files)
+        stats = ((file, os.stat(file)) for file in [*self.files, str(self.file)])
         return digest(*((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
 
     def decode(self, index: int) -> Image.Image:

@@ -19,16 +19,15 @@ from sweet.models.detector import Detector
 from sweet.pictures import drawn, save_png, sheet_of_pairs
 from sweet.recipe import FinetuneRecipe
 
-from . import task
 from .average_precision import AveragePrecision
-from .task import Facts, Task, TrainBatches
+from .task import Facts, Options, Task, TrainBatches
 
 AT_ONCE = 8  # images of an evaluation in one forward pass
 SHOWN = 0.5  # objects below this score are not drawn
 SHEET_IMAGES, TILE = 8, 320
 
 
-class DetectOptions(task.Options):
+class DetectOptions(Options):
     """The defaults are ViTDet's; see :class:`sweet.models.detector.Detector`."""
 
     masks: bool | None = None  # None: where all objects of the training and validation images have one
