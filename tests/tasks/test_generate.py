@@ -81,13 +81,6 @@ def test_resumed_it_ends_with_the_same_weights(
     assert sha256(tmp_path / "model.safetensors") == sha256(generator / "model.safetensors")
 
 
-def test_the_average_is_what_is_kept(generator: Path) -> None:
-    checkpoint = read_tensors(generator / "checkpoints" / "step-4" / "model.safetensors")
-    kept = read_tensors(generator / "model.safetensors")
-    name = "last.weight"
-    assert (kept[name] - checkpoint[f"ema|{name}"]).norm() < (kept[name] - checkpoint[name]).norm()
-
-
 def test_the_backbone_is_still_a_vit(generator: Path, tmp_path: Path) -> None:
     vit = sweet.load(generator, num_classes=0)
     assert not isinstance(vit, JiT)
@@ -106,15 +99,16 @@ def test_it_goes_on_from_its_own_head(
 
 
 def test_it_learns_what_classes_look_like(model: Path, tmp_path: Path) -> None:
-    """Two classes of one colour each: samples come out in their colour."""
+    """Two classes of one colour each, under so much noise that only the class tells which."""
     for name, colour in (("dark", 40), ("light", 220)):
         (tmp_path / "data" / name).mkdir(parents=True)
         for number in range(10):
             image = Image.fromarray(np.full((16, 16, 3), colour + number, np.uint8))
             image.save(tmp_path / "data" / name / f"{number}.png")
     told = (
-        f"device=cpu workers=0 optim.precision=fp32 max_steps=60 batch_size=18 lr=1e-2 epochs=200 data.source=folder:"
-        f"{tmp_path / 'data'} data.augment=none optim.weight_decay=0 head.steps=6 head.samples=20 head.gate=one"
+        f"device=cpu workers=0 optim.precision=fp32 max_steps=80 batch_size=18 lr=1e-2 epochs=200 data.source=folder:"
+        f"{tmp_path / 'data'} data.augment=none optim.weight_decay=0 "
+        "head.steps=6 head.samples=20 head.gate=one head.noise=8"
     )
     finetune(model, load_recipe(FinetuneRecipe, None, told.split()), tmp_path / "out", task="generate", quiet=True)
     generate(tmp_path / "out", tmp_path / "made", per_class=4, device="cpu")
@@ -194,7 +188,8 @@ def test_mistakes(generator: Path, classifier: Path, model: Path, tmp_path: Path
     image = tmp_path / "a.png"
     Image.new("RGB", (16, 16)).save(image)
     (tmp_path / "flat").mkdir()
-    shutil.copyfile(image, tmp_path / "flat" / "a.png")
+    for number in range(9):
+        shutil.copyfile(image, tmp_path / "flat" / f"{number}.png")
     train = ("finetune", model, "--task", "generate", "--data", SHAPES, "--out", tmp_path / "out", "device=cpu")
     make = ("generate", generator, "--out", tmp_path / "out")
     for words, *parts in (

@@ -66,7 +66,7 @@ def generate(
     classes: Annotated[str, typer.Option(metavar="A,B|all", help="Names of classes that the model learned.")] = "all",
     per_class: Annotated[int, typer.Option(**NUMBER, help="Images of each.")] = 8,
     guidance: Annotated[
-        float | None, typer.Option(min=1, help="How far from the average of all classes; default: the model's.")
+        float | None, typer.Option(help="How far from the average of all classes, from 1; default: the model's.")
     ] = None,
     steps: Annotated[int | None, typer.Option(**NUMBER, help="Of the sampler; default: the model's.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -77,6 +77,8 @@ def generate(
 ) -> None:
     """Make images by a model that was trained to."""
     check_folder("MODEL", model)
+    if guidance is not None and guidance < 1:
+        raise UserError(f"--guidance {guidance:g}: should be at least 1 (1: none)")
     with output_folder(out, overwrite=overwrite):
         from sweet.training.generate import generate as run
 
