@@ -99,7 +99,7 @@ def test_it_goes_on_from_its_own_head(
 
 
 def test_it_learns_what_classes_look_like(model: Path, tmp_path: Path) -> None:
-    """Two classes of one colour each: samples come out in their colour."""
+    """Two classes of one colour each, under so much noise that only the class tells which."""
     for name, colour in (("dark", 40), ("light", 220)):
         (tmp_path / "data" / name).mkdir(parents=True)
         for number in range(10):
