@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweet.recipe import FinetuneRecipe, PretrainRecipe
+from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
+from sweet.recipe_file import task_recipe
 from sweet.template.sizes import Size
 
 from .protocols import Cell, Protocol
@@ -29,21 +30,27 @@ HOW: Any = {"seed": True, "device": True, "workers": True, "checkpoint_every": T
 def finetune_recipe(told: Protocol, cell: Cell, recipe: PretrainRecipe, data: str) -> FinetuneRecipe:
     """How a cell is fine-tuned on ``data``: the protocol's budget, the trial's over it, and the source's own images."""
     arm = told.arms[cell.arm]
-    given = over(told.finetune, cell.trial.finetune)
+    task = cell.trial.task
+    base = told.finetune if task == "classify" else _recipe_of(task)
+    given = over(base, cell.trial.finetune)
     given |= {"seed": cell.seed, "device": recipe.device}
     if arm.lr is not None:
         given["lr"] = arm.lr
     if arm.layer_decay is not None:
         given = over(given, {"optim": {"layer_decay": arm.layer_decay}})
-    given["data"] |= {
+    given["data"] = given.get("data", {}) | {
         "source": data,
-        "img_size": recipe.data.img_size,
+        "img_size": cell.trial.img_size or recipe.data.img_size,
         "mean": recipe.data.mean,
         "std": recipe.data.std,
         "interpolation": recipe.data.interpolation,
         "label_seed": 0,
     }
     return FinetuneRecipe.model_validate(given)
+
+
+def _recipe_of(task: str) -> dict[str, Any]:
+    return load_recipe(FinetuneRecipe, task_recipe(task)).model_dump(mode="json", exclude_unset=True)
 
 
 def over(under: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,6 +92,8 @@ def measure(
 
     Checkpoints lie in the cache, so that an interrupted cell goes on where it was; who keeps the result clears them.
     """
+    import torch
+
     from sweet.data import without_path
     from sweet.models.store import load_source
     from sweet.models.vit import build_vit
@@ -100,11 +109,17 @@ def measure(
     train_images, test_images = open_splits(recipe)
     classes = kind.classes_of(train_images)
     job, facts = kind(classes, recipe), data_info(keys, classes)
+    job.adapt(train_images, test_images)
     size = Size.parse(cell.size, stored.config.head_dim)
     config = stored.config.resized(size.depth, size.heads)
     options = dict(job.timm_options, drop_path_rate=recipe.drop_path)
-    vit = build_vit(config, weights, num_classes=job.outputs, seed=recipe.seed, **options)
-    network = job.network(vit)
+    pixels, patch = cell.trial.img_size, cell.trial.patch_size
+    vit = build_vit(
+        config, weights, num_classes=job.outputs, seed=recipe.seed, img_size=pixels, patch_size=patch, **options
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)  # a head of the task's own is drawn from the global generator
+        network = job.network(vit)
 
     run = run_folder(told, cell, recipe, source)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, run)

@@ -21,12 +21,15 @@ class Trial:
     """What every start is put to: a task, on images beside those of pre-training, and what differs in its budget.
 
     ``data`` is the NAME of ``--transfer NAME=SRC``; None: the images of pre-training. ``finetune`` goes over
-    ``Protocol.finetune``, group by group.
+    ``Protocol.finetune``, or over the recipe of another task than classification, group by group. Images of
+    ``img_size`` pixels in patches of ``patch_size`` are met by resampling the start; None: as the source saw them.
     """
 
     task: str = "classify"
     data: str | None = None
     finetune: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    img_size: int | None = None
+    patch_size: int | None = None
 
     def column(self, size: str) -> str:
         """How a table heads its column."""
@@ -176,6 +179,17 @@ PAPER_TRANSFER = tuple(
 )
 
 
+# some minutes each on one core; the tasks' own recipes but for their length
+TASK_TRIALS = (
+    Trial(),
+    Trial("detect", "bccd", {"max_steps": 100}, img_size=256, patch_size=8),
+    Trial("detect", "penn-fudan", {"max_steps": 100}, img_size=256, patch_size=8),
+    Trial("segment", "camvid", {"max_steps": 300}, img_size=160, patch_size=8),
+    Trial("generate", None, {"max_steps": 300, "data": {"val_split": "test"}, "head": {"steps": 10, "samples": 1000}}),
+)
+TASK_ARMS = arms("random", "weight_selection", "sweet_converted", "sweet")
+
+
 def _tables(
     name: str, finetune: dict[str, Any], told: dict[str, Recipe], transfers: tuple[Trial, ...], fewer: dict[str, int]
 ) -> dict[tuple[str, str], Protocol]:
@@ -200,6 +214,17 @@ def _paper(sizes: tuple[str, ...], **more: Any) -> Protocol:
 
 
 PROTOCOLS = {
+    ("tasks", "micro"): Protocol(
+        name="micro",
+        pretrain="micro",
+        sizes=("L6H6", "L12H3"),
+        arms=TASK_ARMS,
+        seeds=2,
+        finetune=MICRO_FINETUNE,
+        sources=MICRO_SOURCES,
+        trials=TASK_TRIALS,
+        borrows=("table1",),
+    ),
     **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, FEWER),
     **_tables("small", SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, {}),
     ("table1", "paper"): _paper((*TABLE1, BEYOND)),

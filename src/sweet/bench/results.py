@@ -19,7 +19,16 @@ from .protocols import Cell, Trial
 
 Table = dict[tuple[str, str], dict[str, Any]]  # (arm, column) -> a cell with its runs
 # What a table shows beside a task's main metric.
-BESIDE = {"classify": (Metric("top5", "top-5, %"),)}
+BESIDE = {
+    "classify": (Metric("top5", "top-5, %"),),
+    "detect": (
+        Metric("ap_box50", "box AP50, %"),
+        Metric("ap_mask", "mask AP, %"),
+        *(Metric(f"ap_box_{size}", f"box AP of {size} objects, %") for size in ("small", "medium", "large")),
+    ),
+    "segment": (Metric("macc", "mAcc, %"),),
+    "generate": (Metric("is", "IS"),),
+}
 OF_A_RUN = ("commit", "environment")  # once stood in the cell
 
 
@@ -90,7 +99,8 @@ def read_table(out: Path, protocol: str, table: str, task: str = "classify") -> 
 
 
 def seeds_of(cell: dict[str, Any], metric: str = "top1") -> dict[int, float]:
-    return {run["seed"]: run[metric] for run in cell["runs"]}
+    """{seed: value} of the runs that have it: a set without small objects has no AP of them."""
+    return {run["seed"]: run[metric] for run in cell["runs"] if run.get(metric) is not None}
 
 
 def means(
@@ -112,6 +122,9 @@ def means(
                 row[size] = "failed" if (arm, size) in failed else "-"
                 continue
             values = list(seeds_of(cells[arm, size], metric).values())
+            if not values:
+                row[size] = "-"
+                continue
             found.append(mean_and_spread(values)[0])
             row[size] = spread_text(values)
         row["average"] = f"{sum(found) / len(found):.2f}" if len(found) == len(sizes) else "-"

@@ -46,6 +46,7 @@ def summary(out: Path, name: str, told: Protocol, failed: Sequence[Cell] = ()) -
         result |= {f"{at}costs": costing} if costing else {}
         if not cells:
             continue
+        text += "\n" if text else ""
         text += f"Protocol {told.name}, {task}, held-out images, mean ± spread (seeds)."
         text += "\n" if chance is None else f" Chance is {chance:g} % top-1.\n"
         for metric, rows in zip(metrics_of(task), blocks, strict=True):
@@ -85,4 +86,4 @@ def rivals(cells: Table, arms: list[str], columns: list[str], told: Protocol, ta
 
 
 def _heading(label: str) -> str:
-    return label[:1].upper() + label[1:]
+    return label[:1].upper() + label[1:] if label[1:2].islower() else label  # mIoU is a name
