@@ -86,7 +86,7 @@ def test_help_of_every_verb() -> None:
     [
         ("pretrain", "Missing option '--out'"),
         ("pretrian", "No such command 'pretrian'. Did you mean 'pretrain'?"),
-        ("pretrain --outt x", "No such option: --outt"),
+        ("pretrain --outt x", "No such option"),
         ("pretrain mikro --out OUT", "RECIPE mikro: no such file or bundled recipe; did you mean micro?"),
         (
             "pretrain micro small --out OUT",
@@ -103,7 +103,7 @@ def test_help_of_every_verb() -> None:
         ("finetune --out OUT", "MODEL is missing"),
         ("finetune nowhere --out OUT", "MODEL nowhere: no such folder"),
         ("finetune . --out OUT", "--data is missing"),
-        ("finetune . --out OUT --task dance", "Invalid value for '--task': 'dance' is not one of 'classify'"),
+        ("finetune . --out OUT --task dance", "Invalid value for '--task': 'dance' is not"),
         ("evaluate nowhere --data shapes:", "MODEL nowhere: no such folder"),
         ("predict . nothing.png", "IMAGES nothing.png: no such file"),
         ("embed . --data shapes: --out .", "--out .: is a folder, not a file"),
