@@ -237,7 +237,7 @@ PROTOCOLS = {
         seeds=2,
         finetune=MICRO_FINETUNE,
         sources=STUDY_SOURCES,
-        ours="tucker2.principal@2",
+        ours="dense1.principal.decay0.75@4",
     ),
     ("quickstart", "micro"): Protocol(
         name="quickstart",

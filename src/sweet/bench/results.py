@@ -150,16 +150,17 @@ def write_source(out: Path, protocol: str, name: str, facts: Mapping[str, Any]) 
 def budgets(cells: Table, sources: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What learning each source of a table took, side by side; None where nothing is told."""
     used = sorted({cell["source"] for cell in cells.values() if cell.get("source")})
-    least = min((sources[name]["pflops"] for name in used if name in sources), default=0.0)
+    told = {name: sources.get(name, {}) for name in used}  # the oldest sources do not tell their FLOPs
+    least = min((facts["pflops"] for facts in told.values() if "pflops" in facts), default=0.0)
     return [
         {
             "source": name,
-            "images": sources.get(name, {}).get("images"),
-            "seconds": _fixed(sources.get(name, {}).get("seconds"), 0),
-            "PFLOPs": _fixed(sources.get(name, {}).get("pflops"), 4),
-            "against the least": _fixed(sources[name]["pflops"] / least, 3) if least and name in sources else None,
+            "images": facts.get("images"),
+            "seconds": _fixed(facts.get("seconds"), 0),
+            "PFLOPs": _fixed(facts.get("pflops"), 4),
+            "against the least": _fixed(facts["pflops"] / least, 3) if least and "pflops" in facts else None,
         }
-        for name in used
+        for name, facts in told.items()
     ]
 
 
