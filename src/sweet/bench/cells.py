@@ -92,8 +92,6 @@ def measure(
 
     Checkpoints lie in the cache, so that an interrupted cell goes on where it was; who keeps the result clears them.
     """
-    import torch
-
     from sweet.data import without_path
     from sweet.models.store import load_source
     from sweet.models.vit import build_vit
@@ -101,6 +99,7 @@ def measure(
     from sweet.training.begin import environment
     from sweet.training.device import make_accelerator
     from sweet.training.finetune import finetune_model, open_splits
+    from sweet.training.network import with_new_head
     from sweet.training.pretrain import data_info
 
     arm, kind, keys = told.arms[cell.arm], task_class(cell.trial.task), recipe.data
@@ -117,9 +116,7 @@ def measure(
     vit = build_vit(
         config, weights, num_classes=job.outputs, seed=recipe.seed, img_size=pixels, patch_size=patch, **options
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)  # a head of the task's own is drawn from the global generator
-        network = job.network(vit)
+    network = with_new_head(vit, job, recipe.seed)
 
     run = run_folder(told, cell, recipe, source)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, run)

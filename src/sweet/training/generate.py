@@ -10,8 +10,8 @@ import torch
 from torchvision.transforms.functional import to_pil_image
 
 from sweet.errors import UserError
-from sweet.files import replacing, write_sums
-from sweet.pictures import contact_sheet
+from sweet.files import write_sums
+from sweet.pictures import contact_sheet, save_png
 from sweet.tasks.generate import Generate
 
 from .network import Ready
@@ -59,9 +59,7 @@ def generate(
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{_slug(label, job.classes[label])}-{i % per_class:04d}.png" for i, label in enumerate(labels)]
     for file, image in zip(files, images, strict=True):
-        with replacing(file) as temporary:
-            to_pil_image(image).save(temporary, format="png")
-            temporary.chmod(0o644)
+        save_png(to_pil_image(image), file)
     contact_sheet(out / SHEET, images, names)
     write_sums(out, {file.name: file for file in [*files, out / SHEET]})
     return {

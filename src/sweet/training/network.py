@@ -24,13 +24,18 @@ def start_network(folder: Path, job: Task, task: str, *, seed: int = 0, drop_pat
     info = read_config(folder, ("model",))
     options = dict(job.timm_options, drop_path_rate=drop_path)
     vit, _ = load_model(folder, num_classes=job.outputs, seed=seed, **options)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = job.network(vit)
+    network = with_new_head(vit, job, seed)
     same = info.get("task") == task and info["data"]["classes"] == job.classes
     if same and network is not vit and job.Options(**info["head"]).of_weights() == job.head.of_weights():
         network.load_state_dict(read_tensors(folder / TENSORS["model"]))
     return network
+
+
+def with_new_head(vit: nn.Module, job: Task, seed: int) -> nn.Module:
+    """The network of a task around a ViT; what the task adds is drawn by ``seed``, and no other draw is touched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return job.network(vit)
 
 
 class Ready:
