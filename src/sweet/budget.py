@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
-from sweet.template.sizes import Size, cost
+from sweet.template.sizes import Size
 
 if TYPE_CHECKING:
     from sweet.models.latency import Timing
@@ -84,8 +84,7 @@ def read_budget(params: str | None, flops: str | None, latency: str | None) -> B
 
 def costs(config: ViTConfig, size: Size) -> dict[str, int]:
     """Parameters and forward FLOPs of one image of a headless model of ``size``, both exact."""
-    counted = cost(size, mlp=config.mlp, norm=config.norm, img_size=config.img_size, patch_size=config.patch_size,
-                   in_chans=config.in_chans, num_classes=0)  # fmt: skip
+    counted = config.resized(size.depth, size.heads).cost()
     return {
         "params": counted.parameters(positions=config.family == "vit"),
         "flops": counted.flops(attention=True),

@@ -13,10 +13,11 @@ from sweet.models.costs import (
     default_tile,
     mae_image_flops,
     pretraining_flops,
+    supervised_image_flops,
     template_cost,
 )
 from sweet.recipe import ModelKeys, PretrainRecipe
-from sweet.template.sizes import Size, cost
+from sweet.template.sizes import Size
 
 RUN_FILES = ["config.json", "recipe.yaml", "README.md", "SHA256SUMS", "metrics.jsonl", "tensorboard/", "checkpoints/"]
 
@@ -52,15 +53,7 @@ def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[d
     """Parameters (M) and forward FLOPs (G) of sizes, by both conventions (methods 14.1)."""
     rows = []
     for size in sizes:
-        c = cost(
-            size,
-            mlp=config.mlp,
-            norm=config.norm,
-            img_size=config.img_size,
-            patch_size=config.patch_size,
-            in_chans=config.in_chans,
-            num_classes=num_classes,
-        )
+        c = config.resized(size.depth, size.heads).cost(num_classes)
         positions = config.family == "vit"
         rows.append(
             {
@@ -80,12 +73,18 @@ def bench_sizes(head_dim: int) -> list[Size]:
 
 
 def pretraining_cost(recipe: PretrainRecipe, images: int) -> float:
-    """FLOPs of a pre-training on a set of ``images``; of widths and depths that it draws, the expectation."""
+    """FLOPs of a pre-training on a set of ``images``; of widths and depths that it draws, the expectation.
+
+    A teacher is taken for as large as the source.
+    """
     config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
     images = min(images, recipe.data.limit or images)
     steps = max(1, round(recipe.epochs * max(1, images // recipe.batch_size)))
     steps = min(steps, recipe.max_steps or steps)
-    per_image = sum(share * mae_image_flops(config, mae, *one) for one, share in expected_networks(recipe).items())
+    if recipe.objective == "supervised":
+        per_image = supervised_image_flops(config, 0, *([config] if recipe.teacher else []))
+    else:
+        per_image = sum(share * mae_image_flops(config, mae, *one) for one, share in expected_networks(recipe).items())
     rebuild = template_cost_of(recipe, config).rebuild_macs
     return pretraining_flops(per_image, images=steps * recipe.batch_size, steps=steps, rebuild=rebuild)
 

@@ -35,20 +35,31 @@ class Rotated:
     of: str
 
 
-Recipe = list[str] | Converted | Rotated
+@dataclass(frozen=True)
+class FineTuned:
+    """A source at its whole size, fine-tuned on the labels of the table as its cells are: a teacher, not a source."""
+
+    of: str
+
+
+Recipe = list[str] | Converted | Rotated | FineTuned
 
 DENSE = "template.constraint=none"
 GELU = "model.family=vit"
 SCALED = "width.mode=independent"
+TAUGHT = ["template.constraint=kronecker", "objective=supervised", "teacher=@taught"]
 
-# Overrides of a table's recipe (``init_from=@NAME`` goes on from another of these), or made of another without images.
-# Only sources of arms that are asked for are learned.
+# Overrides of a table's recipe, or made of another. ``init_from=@NAME`` goes on from another of these,
+# ``teacher=@NAME`` learns from its answers and the labels of the table. Only sources that are asked for are learned.
 SOURCES: dict[str, Recipe] = {
     "template": [],
     "dense": [DENSE],
     "linear": ["template.constraint=linear"],
     "kronecker": ["template.constraint=kronecker"],
     "converted": Converted("dense"),
+    # the paper's second way to learn WAVE's tiles
+    "taught": FineTuned("dense"),
+    "kronecker.taught": TAUGHT,
     # once more from another seed: how much of a difference is the source's luck
     "template.seed1": ["seed=1"],
     "dense.seed1": [DENSE, "seed=1"],
@@ -59,12 +70,15 @@ SOURCES: dict[str, Recipe] = {
 }
 
 
-def sources(*, template: float, scaled: float) -> dict[str, Recipe]:
-    """:data:`SOURCES` at equal budgets: epochs of a template, whose steps cost more than a dense source's, and of one
-    that scales its width, whose steps cost less. From :func:`sweet.plan.pretraining_cost`; tests compute them again.
+def sources(*, template: float, scaled: float, taught: float) -> dict[str, Recipe]:
+    """:data:`SOURCES` at equal budgets: epochs of a template, whose steps cost more than a dense source's, of one that
+    scales its width, whose steps cost less, and of one that a teacher shows whole images (the teacher comes on top).
+    From :func:`sweet.plan.pretraining_cost`; tests compute them again.
     """
 
     def epochs(name: str) -> list[str]:
+        if name == "kronecker.taught":
+            return [f"epochs={taught:g}"]
         if "scaled" in name:
             return [f"epochs={scaled:g}"]
         return [f"epochs={template:g}"] if name.startswith("template") else []
@@ -83,6 +97,7 @@ ARMS = {
     "tleg": Arm("tleg", "dense"),
     "tleg_trained": Arm("tleg", "linear"),
     "wave": Arm("wave", "kronecker"),
+    "wave_supervised": Arm("wave", "kronecker.taught"),
     "dmae": Arm("dmae", "dense"),
     "principal_slice": Arm("principal_slice", "dense"),
     "sweet_converted": Arm("sweet", "converted"),

@@ -41,9 +41,11 @@ def violations(out: Path, table: Path) -> Iterator[str]:
 
 
 def _budgets(used: set[str], sources: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Equal FLOPs, what each source is made from included."""
+    """Equal FLOPs, what each source is made from included. One that had a teacher, a row beside the others, may have
+    taken more: its table prints them."""
     known = {name: sources[name]["pflops"] for name in sorted(used) if "pflops" in sources.get(name, {})}
     yield from (f"source {name}: the FLOPs of its pre-training are not told" for name in sorted(used - known.keys()))
+    known = {name: pflops for name, pflops in known.items() if "teacher" not in sources[name]}
     least = min(known, key=lambda name: known[name], default="")
     for name, pflops in known.items():
         if pflops > known[least] * (1 + TOLERANCE):
@@ -74,8 +76,11 @@ def _of_column(column: str, cells: Mapping[str, Mapping[str, Any]]) -> Iterator[
 
 
 def _budget(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell's recipe but for the rate, which a sweep may have found for each method."""
-    return {key: value for key, value in cell.get("recipe", {}).items() if key != "lr"}
+    """A cell's recipe but for the rate and its decay by layer, which a sweep may have found for each method."""
+    recipe = {key: value for key, value in cell.get("recipe", {}).items() if key != "lr"}
+    if "optim" in recipe:
+        recipe["optim"] = {key: value for key, value in recipe["optim"].items() if key != "layer_decay"}
+    return recipe
 
 
 def _layers(cells: Table) -> Iterator[str]:

@@ -10,9 +10,9 @@ from sweet.models.config import MaeConfig
 from sweet.models.costs import mae_image_flops, pretraining_flops
 from sweet.plan import pretraining_cost, vit_config
 from sweet.recipe import FinetuneRecipe
-from sweet.template.sizes import Size, cost
+from sweet.template.sizes import Size
 
-from .arms import Converted, Rotated
+from .arms import Converted, FineTuned, Rotated
 from .protocols import Cell, Protocol
 from .sources import before, chain, source_recipe
 
@@ -26,6 +26,10 @@ def source_flops(told: Protocol, source: str) -> float:
     recipe = source_recipe(told, source, "shapes:")
     if isinstance(made, Rotated):
         return 0.0
+    if isinstance(made, FineTuned):
+        labels = told.finetune["data"].get("labels") or told.images
+        config = vit_config(recipe.model, recipe.data.img_size)
+        return 3 * told.finetune["epochs"] * labels * config.cost().flops(attention=True)
     if isinstance(made, Converted):
         config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
         return pretraining_flops(mae_image_flops(config, mae), images=made.heal * HEALED, steps=0, rebuild=0)
@@ -42,9 +46,7 @@ def cell_flops(told: Protocol, cell: Cell, recipe: FinetuneRecipe) -> float:
     learned = source_recipe(told, told.source_of(cell.arm), "shapes:")
     config = vit_config(learned.model, learned.data.img_size)
     size = Size.parse(cell.size, config.head_dim)
-    image = cost(
-        size, mlp=config.mlp, norm=config.norm, img_size=config.img_size, patch_size=config.patch_size, num_classes=0
-    ).flops(attention=True)
+    image = config.resized(size.depth, size.heads).cost().flops(attention=True)
     images = recipe.epochs * (recipe.data.labels or told.images)
     return 3 * images * image
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from sweet.files import TENSORS, read_json, write_folder
-from sweet.recipe import PretrainRecipe, load_recipe
+from sweet.models.config import ViTConfig
+from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
 
-from .arms import Converted, Rotated
+from .arms import Converted, FineTuned, Rotated
 from .protocols import Protocol, overrides_of
 
 HOW: Any = {"device": True, "workers": True, "checkpoint_every": True, "optim": {"compile"}}  # how a run is run
@@ -28,22 +30,26 @@ def digest(value: Any) -> str:
 
 
 def before(protocol: Protocol, source: str) -> str | None:
-    """The source that this one is made from: converted, or trained on (override ``init_from=@NAME``)."""
+    """The source that this one is made from, goes on from or is taught by (override ``KEY=@NAME``)."""
     told = protocol.sources[source]
-    if isinstance(told, Converted | Rotated):
-        return told.of
-    return next((value[len("init_from=@") :] for value in told if value.startswith("init_from=@")), None)
+    return told.of if not isinstance(told, list) else next(iter(_others(told).values()), None)
+
+
+def _others(told: list[str]) -> dict[str, str]:
+    """{key: name of another source} of overrides."""
+    return dict(value.split("=@") for value in told if "=@" in value)
 
 
 def source_recipe(protocol: Protocol, source: str, data: str) -> PretrainRecipe:
     """What a source is trained by; of one that is made of another, what that was trained by."""
     told = protocol.sources[source]
-    if isinstance(told, Converted | Rotated):
+    if not isinstance(told, list):
         return source_recipe(protocol, told.of, data)
     overrides = overrides_of(told)
-    parent = before(protocol, source)
-    if parent is not None:
-        overrides.append(f"init_from={source_folder(protocol, parent, data)}")
+    for key, other in _others(told).items():
+        overrides.append(f"{key}={source_folder(protocol, other, data)}")
+        if key == "teacher":
+            overrides.append(f"data.labels={json.dumps(protocol.finetune['data'].get('labels'))}")
     return load_recipe(PretrainRecipe, protocol.pretrain, [f"data.source={data}", *overrides])
 
 
@@ -54,13 +60,16 @@ def source_folder(protocol: Protocol, source: str, data: str) -> Path:
     """
     recipe, told = source_recipe(protocol, source, data), protocol.sources[source]
     folder = cache_folder() / "sources"
-    if isinstance(told, Converted | Rotated):
-        of = source_folder(protocol, told.of, data).name
-        return folder / f"{recipe.name}-{type(told).__name__.lower()}-{digest([of, *astuple(told)[1:]])}"
+    if not isinstance(told, list):
+        about = [source_folder(protocol, told.of, data).name, *astuple(told)[1:]]
+        if isinstance(told, FineTuned):
+            about.append(protocol.finetune)
+        return folder / f"{recipe.name}-{type(told).__name__.lower()}-{digest(about)}"
     values = recipe.model_dump(exclude=HOW, exclude_defaults=True)
     values["data"]["source"] = Path(values["data"]["source"]).name
-    if recipe.init_from is not None:
-        values["init_from"] = Path(recipe.init_from).name
+    for key in ("init_from", "teacher"):
+        if values.get(key) is not None:
+            values[key] = Path(values[key]).name
     return folder / f"{recipe.name}-{recipe.template.constraint}-{digest(values)}"
 
 
@@ -89,6 +98,8 @@ def learn_source(protocol: Protocol, source: str, data: str, device: str) -> Pat
         convert(parent, folder, ranks=ranks, metric=metric, heal_steps=steps, data=data, device=device)
     elif isinstance(told, Rotated):
         rotate(source_folder(protocol, told.of, data), folder)
+    elif isinstance(told, FineTuned):
+        teach(protocol, source_folder(protocol, told.of, data), folder, data, device)
     else:
         recipe = source_recipe(protocol, source, data).model_copy(update={"device": device})
         pretrain(recipe, folder, resume=True, quiet=False)
@@ -108,11 +119,35 @@ def rotate(dense: Path, out: Path) -> None:
     write_folder(out, (TENSORS["dense"], source_tensors(turned)), info, f"rotated: {dense.name}\n", "")
 
 
+def teach(protocol: Protocol, source: Path, out: Path, data: str, device: str) -> None:
+    """A source of the protocol as a classifier of its own size, fine-tuned as cells are; seed 0."""
+    from sweet.initialise.make import initialise_to
+    from sweet.training.finetune import finetune
+
+    config, start = _config_of(source), out.with_name(f".{out.name}-start")
+    if not (start / "config.json").is_file():
+        initialise_to(str(source), start, depth=config.depth, heads=config.heads, method="weight_selection")
+    values = {key: value for key, value in protocol.finetune.items() if key != "data"}
+    keys = protocol.finetune["data"] | {"source": data, "label_seed": 0}
+    recipe = FinetuneRecipe.model_validate({**values, "device": device, "data": keys})
+    finetune(start, recipe, out, resume=True)
+    shutil.rmtree(start)
+
+
+def _config_of(folder: Path) -> ViTConfig:
+    return ViTConfig.from_dict(read_json(folder / "config.json")["vit"])
+
+
 def source_facts(protocol: Protocol, source: str, data: str) -> dict[str, Any]:
     """The ``config.json`` of a source in the cache; images, seconds and FLOPs of its training include its parents'."""
     folder = source_folder(protocol, source, data)
     facts = {"source": folder.name, **read_json(folder / "config.json")}
     own = facts.get("training") or facts.get("converted", {}).get("healing") or {}
+    told = protocol.sources[source]
+    if isinstance(told, list) and "teacher" in _others(told):
+        own = own | {"teacher": source_folder(protocol, _others(told)["teacher"], data).name}
+    if isinstance(told, FineTuned):
+        own = own | {"pflops": 3 * own["images"] * _config_of(folder).cost().flops(attention=True) / 1e15}
     parent = before(protocol, source)
     if parent is not None:
         for key, value in source_facts(protocol, parent, data)["training"].items():

@@ -34,6 +34,7 @@ STUDY_SOURCES: dict[str, Recipe] = {
     "dense-basis4": [DENSE, "init_from=@third-turned4", "lr=4e-3", "epochs=2.67"],
     "dense-parts4": [DENSE, "init_from=@third4", "lr=4e-3", "epochs=2.67"],
     # a dense source turned into a template of as many numbers as tucker2 has, and healed for a quarter of the steps
+    "turned1": Converted("dense1"),
     "turned4": Converted("dense4"),
     "cut4": Converted("dense4", ranks=(96, 72, 72)),
     "healed4": Converted("dense4", ranks=(96, 72, 72), heal=390),
@@ -53,7 +54,17 @@ ARMS = {
     "tucker2.fit-features": Arm("sweet_fitted", "tucker2", {"objective": "features"}),
     "tucker2.fit-closed": Arm("sweet_fitted", "tucker2", {"objective": "closed"}),
     "tucker2.fit-none": Arm("sweet_fitted", "tucker2", {"train": "decoder"}),
+    # fits of the best source, converted without loss
+    "turned1.fit-none": Arm("sweet_fitted", "turned1", {"train": "decoder"}),
+    **{f"turned1.fit-{train}": Arm("sweet_fitted", "turned1", {"train": train}) for train in ("x", "xuv", "all")},
+    "turned1.fit-features": Arm("sweet_fitted", "turned1", {"objective": "features"}),
+    "turned1.fit-features-all": Arm("sweet_fitted", "turned1", {"objective": "features", "train": "all"}),
+    "turned1.fit-closed": Arm("sweet_fitted", "turned1", {"objective": "closed"}),
+    "dense1.dmae": Arm("dmae", "dense1"),
+    "dense1.isomorphic": Arm("isomorphic", "dense1"),
+    **{f"turned1.gains-{gains}": Arm("sweet", "turned1", {"gains": gains}) for gains in ("none", "sqrt")},
 }
+FITS = [name for name in ARMS if name.startswith(("turned1", "dense1.dmae", "dense1.isomorphic"))]
 ARMS |= {
     f"{name}.{'.'.join(f'{key}{value:g}' for key, value in given.items())}": replace(
         ARMS[name], switches=dict(ARMS[name].switches) | given
@@ -61,6 +72,8 @@ ARMS |= {
     for name in ("random", "dense2.principal", "dense4.principal", "slow4.principal", "tucker2.principal")
     for given in ({"rms": 0.05}, {"rms": 0.07}, {"rms": 0.1}, {"flat": 0.5, "rms": 0.07}, {"flat": 0.0, "rms": 0.07})
 }
+for name in FITS:
+    ARMS[f"{name}.decay0.75"] = replace(ARMS[name], layer_decay=0.75)
 for name in ("random", "dense1.principal", "dense1.prefix", "own.prefix", "tucker1.principal", "full1.principal"):
     for noise in (0.1, 0.3, 0.5):
         ARMS[f"{name}.noise{noise:g}"] = replace(ARMS[name], switches=dict(ARMS[name].switches) | {"noise": noise})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sweet.template.sizes import Size
+from sweet.template.sizes import Cost, Size, cost
 
 FAMILIES = {"eva": ("swiglu", "rms"), "vit": ("gelu", "layer")}
 
@@ -59,6 +59,18 @@ class ViTConfig:
     @property
     def patches(self) -> int:
         return self.grid**2
+
+    def cost(self, num_classes: int = 0) -> Cost:
+        """Parameters and FLOPs of a model of this shape, headless by default."""
+        return cost(
+            self.size,
+            mlp=self.mlp,
+            norm=self.norm,
+            img_size=self.img_size,
+            patch_size=self.patch_size,
+            in_chans=self.in_chans,
+            num_classes=num_classes,
+        )
 
     def resized(self, depth: int, heads: int) -> ViTConfig:
         return replace(self, depth=depth, heads=heads)

@@ -90,6 +90,12 @@ def mae_image_flops(
     return 2 * (encoder + decoder + ends)
 
 
+def supervised_image_flops(config: ViTConfig, classes: int, teacher: ViTConfig | None = None) -> float:
+    """FLOPs of one image such that three times as many train on it: forward of the source, and of the teacher once."""
+    own = config.cost(classes).flops(attention=True)
+    return own + (teacher.cost(classes).flops(attention=True) / 3 if teacher else 0.0)
+
+
 def pretraining_flops(image_flops: float, *, images: int, steps: int, rebuild: int) -> float:
     """Training FLOPs (forward times three); ``rebuild`` are MACs to make all weights of one step."""
     return 3 * (images * image_flops + steps * 2 * rebuild)

@@ -42,7 +42,7 @@ from sweet.version import VERSION
 from .begin import begin
 from .device import make_accelerator
 from .loop import part_size, total_steps, train
-from .supervised import SupervisedSource, known_labels, new_head, open_teacher, supervised_image_flops
+from .supervised import SupervisedSource, known_labels, new_head, open_teacher
 
 
 def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
     model: MaskedAutoencoder
     if recipe.objective == "mae":
-        model, teacher = MaskedAutoencoder(source, config, mae), None
+        model = MaskedAutoencoder(source, config, mae)
     else:
         images, teacher = known_labels(images, recipe), open_teacher(recipe, images.classes)
         model = SupervisedSource(new_head(source, len(images.classes or ())), config, mae, teacher)
@@ -127,8 +127,8 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     learned.order = compute_order(learned, config, whole, device=accelerator.device)
     learned = absorb(learned)
     rebuild = template_cost_of(recipe, config).rebuild_macs
-    if recipe.objective == "supervised":
-        per_image = supervised_image_flops(config, len(images.classes or ()), teacher)
+    if isinstance(model, SupervisedSource):
+        per_image = model.image_flops(len(images.classes or ()))
     else:
         drawn = (networks_at(recipe, step, steps) for step in range(steps))
         per_image = sum(mae_image_flops(config, mae, *network) for networks in drawn for network in networks) / steps

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from sweet.data import ImageSource, balanced_subset
 from sweet.errors import UserError
 from sweet.models.config import MaeConfig, ViTConfig
+from sweet.models.costs import supervised_image_flops
 from sweet.models.forward import Weights, encode, linear, patchify
 from sweet.models.mae import MaskedAutoencoder
 from sweet.recipe import PretrainRecipe
 from sweet.template.networks import Network
-from sweet.template.sizes import cost
 from sweet.template.target import Source
 
 from .network import Ready
@@ -81,7 +81,9 @@ class SupervisedSource(MaskedAutoencoder):
 
     def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig, teacher: nn.Module | None) -> None:
         super().__init__(source, config, mae)
-        self.teacher = [] if teacher is None else [teacher]  # in a list: no part of what is trained and saved
+        self.teacher: list[Any] = (
+            [] if teacher is None else [teacher]
+        )  # in a list: no part of what is trained and saved
 
     def forward(self, images: Tensor, labels: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
         wanted = self.taught(images)
@@ -92,30 +94,14 @@ class SupervisedSource(MaskedAutoencoder):
             losses.append(loss if wanted is None else loss + distance(logits, wanted))
         return torch.stack(losses).mean()
 
+    def image_flops(self, classes: int) -> float:
+        """See :func:`sweet.models.costs.supervised_image_flops`."""
+        shapes = [self.config.resized(len(vit.blocks), vit.embed_dim // self.config.head_dim) for vit in self.teacher]
+        return supervised_image_flops(self.config, classes, *shapes)
+
     @torch.no_grad()
     def taught(self, images: Tensor) -> Tensor | None:
         for teacher in self.teacher:
             logits: Tensor = teacher.to(images.device).eval()(images)
             return logits.float()
         return None
-
-
-def supervised_image_flops(config: ViTConfig, classes: int, teacher: nn.Module | None) -> float:
-    """FLOPs of one image such that three times as many train on it: forward of the source, and of the teacher once."""
-
-    def forward(shape: ViTConfig) -> int:
-        return cost(
-            shape.size,
-            mlp=shape.mlp,
-            norm=shape.norm,
-            img_size=shape.img_size,
-            patch_size=shape.patch_size,
-            in_chans=shape.in_chans,
-            num_classes=classes,
-        ).flops(attention=True)
-
-    if teacher is None:
-        return forward(config)
-    vit: Any = teacher
-    depth, heads = len(vit.blocks), vit.embed_dim // config.head_dim
-    return forward(config) + forward(config.resized(depth, heads)) / 3
