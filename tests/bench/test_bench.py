@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sweet.bench import run, schedule
-from sweet.bench.arms import Arm, Converted, arms
+from sweet.bench.arms import ARMS, Arm, Converted, FineTuned, arms
 from sweet.bench.protocols import PROTOCOLS, Protocol, Trial
 from sweet.bench.sources import cache_folder, source_folder
 from sweet.errors import UserError
@@ -29,7 +29,7 @@ TINY = Protocol(
     name="tiny",
     pretrain=str(Path(__file__).parents[1] / "tiny.yaml"),
     sizes=("L2H2", "L1H1"),
-    arms=arms("random", "weight_selection", "sweet"),
+    arms=arms("random", "weight_selection") | {"sweet": ARMS["sweet_learned"]},
     seeds=2,
     finetune={
         "max_steps": 3,
@@ -284,22 +284,26 @@ def test_what_is_asked_for_is_checked_first(tmp_path: Path) -> None:
 
 
 def test_sources_made_of_others_come_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A conversion, and a template that goes on from one: learned in order, found under stable names."""
+    """A conversion, a template that goes on from one, one with a teacher: in their order, under stable names."""
     chain = {
         "dense": ["template.constraint=none"],
         "on": ["init_from=@turned", "template.ranks=[24,16,16]"],
         "turned": Converted("dense"),
+        "taught": FineTuned("dense"),
+        "tiles": ["template.constraint=kronecker", "template.tile=8", "objective=supervised", "teacher=@taught"],
     }
-    told = replace(
-        TINY, sources=chain, arms={"on": Arm("sweet", "on"), "turned": Arm("sweet", "turned")}, sizes=("L1H1",), seeds=1
-    )
+    rows = {"on": Arm("sweet", "on"), "turned": Arm("sweet", "turned"), "tiles": Arm("wave", "tiles", {"steps": 2})}
+    told = replace(TINY, sources=chain, arms=rows, sizes=("L1H1",), seeds=1)
     monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), told)
     summary = run("tiny", protocol="micro", out=tmp_path / "out", workers=1, device="cpu", quiet=True)
-    assert summary["measured"] == 2 and not summary["failed"]
+    assert summary["measured"] == 3 and not summary["failed"]
     names = {source: source_folder(told, source, "shapes:n=64,size=16").name for source in chain}
-    assert "-converted-" in names["turned"] and len(set(names.values())) == 3
+    assert "-converted-" in names["turned"] and len(set(names.values())) == 5
     facts = {path.stem: read_json(path)["training"] for path in (tmp_path / "out" / "tiny" / "sources").glob("*.json")}
     assert facts["on"]["images"] == 2 * facts["turned"]["images"] > 0  # what it is made from is counted
+    assert facts["tiles"]["teacher"] == names["taught"]
+    assert facts["tiles"]["images"] == facts["on"]["images"] + 3 * 16  # of the teacher's fine-tuning
+    assert facts["tiles"]["pflops"] > facts["turned"]["pflops"]
 
 
 # A start that trains, and other images than those of pre-training.

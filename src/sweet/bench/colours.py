@@ -18,7 +18,7 @@ MARKS = {
     "wave": ("#7d55c7", "v"),
     "dmae": ("#cc79a7", "p"),
     "principal_slice": ("#009e73", "^"),
-    "sweet_converted": ("#5b8def", "h"),
+    "sweet_learned": ("#5b8def", "h"),
     "sweet_prefix": ("#56b4e9", "v"),
     "sweet": ("#1a73c8", "o"),
     "sweet_fitted": ("#2f9fb5", "P"),

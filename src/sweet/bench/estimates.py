@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sweet.initialise_names import NAMES
-from sweet.models.config import MaeConfig
+from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.costs import mae_image_flops, pretraining_flops
 from sweet.plan import pretraining_cost, vit_config
 from sweet.recipe import FinetuneRecipe
@@ -27,9 +27,8 @@ def source_flops(told: Protocol, source: str) -> float:
     if isinstance(made, Rotated):
         return 0.0
     if isinstance(made, FineTuned):
-        labels = told.finetune["data"].get("labels") or told.images
         config = vit_config(recipe.model, recipe.data.img_size)
-        return 3 * told.finetune["epochs"] * labels * config.cost().flops(attention=True)
+        return _tuning_flops(told, FinetuneRecipe.model_validate(told.finetune), config)
     if isinstance(made, Converted):
         config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
         return pretraining_flops(mae_image_flops(config, mae), images=made.heal * HEALED, steps=0, rebuild=0)
@@ -42,13 +41,17 @@ def budget_of(told: Protocol, source: str) -> float:
 
 
 def cell_flops(told: Protocol, cell: Cell, recipe: FinetuneRecipe) -> float:
-    """Of fine-tuning a start; labels that are not counted in the recipe are taken for all images."""
+    """Of fine-tuning a start."""
     learned = source_recipe(told, told.source_of(cell.arm), "shapes:")
     config = vit_config(learned.model, learned.data.img_size)
     size = Size.parse(cell.size, config.head_dim)
-    image = config.resized(size.depth, size.heads).cost().flops(attention=True)
+    return _tuning_flops(told, recipe, config.resized(size.depth, size.heads))
+
+
+def _tuning_flops(told: Protocol, recipe: FinetuneRecipe, config: ViTConfig) -> float:
+    """Of a fine-tuning without its tests; labels that are not counted in the recipe are taken for all images."""
     images = recipe.epochs * (recipe.data.labels or told.images)
-    return 3 * images * image
+    return 3 * images * config.cost().flops(attention=True)
 
 
 def start_flops(told: Protocol, cell: Cell) -> float:

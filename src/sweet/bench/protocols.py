@@ -21,6 +21,7 @@ from .arms import (
     SOURCES,
     TAUGHT,
     Arm,
+    Converted,
     FineTuned,
     Recipe,
     arms,
@@ -132,8 +133,8 @@ TABLE1_ARMS = arms(
     "dmae",
     "wave",
     "wave_supervised",
-    "principal_slice",
     "sweet_prefix",
+    "sweet_learned",
     "sweet",
     "sweet_fitted",
 )
@@ -186,6 +187,7 @@ PAPER_SOURCES: dict[str, Recipe] = {
     "template": [],
     "dense": [DENSE, UNSCALED, "epochs=386"],
     "kronecker": ["template.constraint=kronecker", UNSCALED, "epochs=386"],
+    "converted": Converted("dense"),
     "taught": FineTuned("dense"),
     "kronecker.taught": [*TAUGHT, UNSCALED, "epochs=159"],
 }
@@ -227,7 +229,7 @@ TASK_TRIALS = (
     Trial("segment", "camvid", {"max_steps": 300}, img_size=160, patch_size=8),
     Trial("generate", None, {"max_steps": 300, "data": {"val_split": "test"}, "head": {"steps": 10, "samples": 1000}}),
 )
-TASK_ARMS = arms("random", "weight_selection", "sweet_converted", "sweet")
+TASK_ARMS = arms("random", "weight_selection", "sweet")
 
 
 def _tables(
@@ -286,7 +288,7 @@ PROTOCOLS = {
         name="quickstart",
         pretrain="quickstart",
         sizes=("L6H6", "L6H3", "L3H6", "L3H3"),
-        arms=arms("random", "sweet"),
+        arms={"random": ARMS["random"], "sweet": ARMS["sweet_learned"]},
         seeds=3,
         finetune={
             "epochs": 10,

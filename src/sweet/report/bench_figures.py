@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST = 12  # arms in one picture
-STARTS = ("random", "sweet_prefix", "sweet", "sweet_converted", "sweet_fitted")
+STARTS = ("random", "sweet_prefix", "sweet", "sweet_learned", "sweet_fitted")
 Picture = tuple[str, str]  # SVG, caption
 
 
