@@ -100,7 +100,7 @@ ARMS = {
     "wave_supervised": Arm("wave", "kronecker.taught"),
     "dmae": Arm("dmae", "dense"),
     "principal_slice": Arm("principal_slice", "dense"),
-    # The paper's template, learned as factors a third of the size: by the paper's slice, and in principal order. Then the
+    # The paper's template, learned as factors a third of the size, by its slice and in principal order; then the
     # one that starts best (docs/log.md), learned whole and factored afterwards without loss.
     "sweet_prefix": Arm("sweet", "template", {"order": "prefix"}),
     "sweet_learned": Arm("sweet", "template"),
