@@ -114,6 +114,7 @@ CASES = {
     PRETRAIN + "model.heads=-2": ["model.heads=-2"],
     PRETRAIN + "model.head_dim=6": ["model.head_dim", "multiple of 4"],
     PRETRAIN + "model.patch_size=5": ["model.patch_size=5", "img_size 16 is not a multiple of patch_size 5"],
+    PRETRAIN + "template.learn=whole template.ranks=[8,8,8]": ["template.learn", "full ranks"],
     PRETRAIN + "template.ranks=[8,99,16]": ["template.ranks", "rank 2 is 99"],
     PRETRAIN + "width.min_heads=9 width.mode=shared": ["width.min_heads", "9 is more than model.heads 2"],
     PRETRAIN + "device=tpu": ["device=tpu", "auto, cpu, cuda"],

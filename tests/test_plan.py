@@ -13,6 +13,9 @@ from sweet.recipe import PretrainRecipe, load_recipe
 from sweet.template.sizes import Size
 
 
+FACTORED = "template.learn=factored"
+
+
 def recipe(name: str, *overrides: str) -> PretrainRecipe:
     return load_recipe(PretrainRecipe, name, list(overrides))
 
@@ -53,7 +56,7 @@ def test_the_plain_vit_is_the_papers_column() -> None:
 
 
 def test_a_dense_plan_has_no_template() -> None:
-    dense, tucker = plan(recipe("micro", "template.constraint=none")), plan(recipe("micro"))
+    dense, tucker = plan(recipe("micro", "template.constraint=none")), plan(recipe("micro", FACTORED))
     assert "model.safetensors" in dense["writes"] and "template.safetensors" not in dense["writes"]
     assert not {"ranks", "template_params_m", "share_of_slices", "rebuild_share_of_step"} & dense.keys()
     rebuild = tucker["step_gflops"] - dense["step_gflops"]
@@ -61,7 +64,7 @@ def test_a_dense_plan_has_no_template() -> None:
 
 
 def test_a_larger_batch_costs_more_and_rebuilds_no_more() -> None:
-    one, two = (plan(recipe("micro", f"batch_size={size}")) for size in (64, 128))
+    one, two = (plan(recipe("micro", FACTORED, f"batch_size={size}")) for size in (64, 128))
     dense = plan(recipe("micro", "batch_size=64", "template.constraint=none"))
     assert two["step_gflops"] - one["step_gflops"] == pytest.approx(dense["step_gflops"], rel=1e-3)
     assert two["rebuild_share_of_step"] < one["rebuild_share_of_step"]
@@ -74,7 +77,7 @@ def test_numbers_are_those_of_the_source_that_is_made() -> None:
     from sweet.models.mae import init_source
     from sweet.template.tucker import Tucker
 
-    micro = recipe("micro", "model.depth=2", "model.heads=3")
+    micro = recipe("micro", FACTORED, "model.depth=2", "model.heads=3")
     config = vit_config(micro.model, micro.data.img_size)
     mae = MaeConfig(**micro.mae.model_dump())
     source = init_source(
@@ -107,8 +110,9 @@ def test_plans_of_the_rivals() -> None:
 
 
 def test_ranks_of_a_recipe_win_over_the_default() -> None:
-    assert ranks_of(recipe("micro", "template.ranks=[5, 6, 7]")) == (5, 6, 7)
-    assert ranks_of(recipe("micro")) == (144, 112, 112)
+    assert ranks_of(recipe("micro", FACTORED, "template.ranks=[5, 6, 7]")) == (5, 6, 7)
+    assert ranks_of(recipe("micro", FACTORED)) == (144, 112, 112)
+    assert ranks_of(recipe("micro")) == (144, 192, 192)
 
 
 @pytest.mark.parametrize(("size", "theta"), [(32, 100.0), (64, 100.0), (128, 10000.0)])

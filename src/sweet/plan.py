@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -38,7 +39,9 @@ def vit_config(model: ModelKeys, img_size: int) -> ViTConfig:
 
 
 def ranks_of(recipe: PretrainRecipe) -> tuple[int, int, int]:
-    return recipe.template.ranks or default_ranks(recipe.model.depth, recipe.model.width)
+    depth, width = recipe.model.depth, recipe.model.width
+    full = (12 * depth, width, width)
+    return recipe.template.ranks or (full if recipe.template.whole else default_ranks(depth, width))
 
 
 def tile_of(recipe: PretrainRecipe) -> int:
@@ -46,7 +49,8 @@ def tile_of(recipe: PretrainRecipe) -> int:
 
 
 def template_cost_of(recipe: PretrainRecipe, config: ViTConfig) -> TemplateCost:
-    return template_cost(config, recipe.template.constraint, ranks=ranks_of(recipe), tile=tile_of(recipe))
+    told = template_cost(config, recipe.template.constraint, ranks=ranks_of(recipe), tile=tile_of(recipe))
+    return replace(told, rebuild_macs=0) if recipe.template.whole else told
 
 
 def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[dict[str, Any]]:
@@ -142,7 +146,7 @@ def plan(recipe: PretrainRecipe) -> dict[str, Any]:
         "writes": [TENSORS["dense" if constraint == "none" else "template"], *RUN_FILES],
     }
     if constraint == "tucker":
-        result["ranks"] = list(ranks_of(recipe))
+        result |= {"ranks": list(ranks_of(recipe)), "learn": recipe.template.learn}
     if constraint == "kronecker":
         result["tile"] = tile_of(recipe)
     if constraint != "none":

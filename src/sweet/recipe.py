@@ -127,15 +127,24 @@ class ModelKeys(_Keys):
 
 
 class TemplateKeys(_Keys):
-    """How the slices of the encoder come from shared parameters; ``none`` learns a dense source."""
+    """How the slices of the encoder come from shared parameters; ``none`` learns a dense source.
+
+    A Tucker template is learned as its factors (the paper), or ``whole``: the slices themselves, which are factored at
+    the end without loss.
+    """
 
     constraint: Literal["tucker", "none", "linear", "kronecker"] = "tucker"
+    learn: Literal["factored", "whole"] = "factored"  # of tucker
     ranks: tuple[Count, Count, Count] | None = None  # None: 12 L, 0.58 D, 0.58 D; kronecker: templates of the same size
     tile: Count | None = None  # channels of a tile of kronecker; None: three heads, or one where three do not divide
     lr_x: NonNegative = 1.0  # multipliers of lr; a Kronecker's scalers are its X
     lr_u: NonNegative = 1.0
     lr_v: NonNegative = 1.0
     order_images: Count = 1024  # images from which the principal order is computed at the end
+
+    @property
+    def whole(self) -> bool:
+        return self.constraint == "tucker" and self.learn == "whole"
 
 
 class WidthKeys(_Keys):
@@ -269,6 +278,8 @@ def _check_model(model: ModelKeys, data: DataKeys) -> None:
 
 def _check_template(model: ModelKeys, template: TemplateKeys, width: WidthKeys) -> None:
     limits = {"12 x depth": 12 * model.depth, "width": model.width}
+    if template.whole and template.ranks is not None and template.ranks != (12 * model.depth, model.width, model.width):
+        _refuse("whole has full ranks; for others say factored", "template.learn", "template.ranks")
     for position, (rank, limit) in enumerate(zip(template.ranks or (), ("12 x depth", "width", "width"), strict=False)):
         if rank > limits[limit]:
             _refuse(

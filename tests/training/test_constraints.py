@@ -89,6 +89,30 @@ def test_a_source_goes_on_where_it_stopped(tiny: Tiny, tmp_path: Path, constrain
         pretrain(tiny(f"init_from={tmp_path / 'first'}"), tmp_path / "third", quiet=True)
 
 
+@pytest.mark.parametrize("family", ["eva", "vit"])
+def test_a_template_learned_whole_is_the_dense_source_of_the_same_run(tiny: Tiny, tmp_path: Path, family: str) -> None:
+    """The same function as a dense run gives, as a template of full ranks; and it may start from that run."""
+    chosen = (f"model.family={family}", "max_steps=3", "width.mode=shared")
+    pretrain(tiny("template.constraint=none", *chosen), tmp_path / "dense", quiet=True)
+    recipe = tiny("template.learn=whole", *chosen)
+    pretrain(recipe, tmp_path / "whole", quiet=True)
+    info = read_json(tmp_path / "whole" / "config.json")
+    assert (info["kind"], info["constraint"], info["ranks"]) == ("template", "tucker", [24, 16, 16])
+    assert plan(recipe)["ranks"] == info["ranks"] and plan(recipe)["rebuild_share_of_step"] == 0
+    dense, whole = (load_source(tmp_path / name) for name in ("dense", "whole"))
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    for size in (Size(2, 2, 8), Size(1, 1, 8)):
+        made = [
+            build_vit(stored.config.resized(size.depth, size.heads), initialise(method, stored, size)).eval()
+            for stored, method in ((dense, "principal_slice"), (whole, "sweet"))
+        ]
+        torch.testing.assert_close(*(vit(images) for vit in made), rtol=0, atol=1e-4)
+    again = tiny("template.learn=whole", *chosen, f"init_from={tmp_path / 'dense'}", "max_steps=1")
+    assert pretrain(again, tmp_path / "again", quiet=True)["steps"] == 1
+    with pytest.raises(UserError, match="its constraint is tucker, the recipe says none"):
+        pretrain(again.model_copy(update={"init_from": str(tmp_path / "whole")}), tmp_path / "third", quiet=True)
+
+
 @pytest.mark.parametrize(
     ("constraint", "still"),
     [("linear", set()), ("kronecker", {f"core.scalers/{n}/weight" for n in

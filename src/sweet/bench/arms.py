@@ -45,6 +45,7 @@ class FineTuned:
 Recipe = list[str] | Converted | Rotated | FineTuned
 
 DENSE = "template.constraint=none"
+FACTORED = "template.learn=factored"  # the paper's way
 GELU = "model.family=vit"
 SCALED = "width.mode=independent"
 TAUGHT = ["template.constraint=kronecker", "objective=supervised", "teacher=@taught"]
@@ -52,7 +53,7 @@ TAUGHT = ["template.constraint=kronecker", "objective=supervised", "teacher=@tau
 # Overrides of a table's recipe, or made of another. ``init_from=@NAME`` goes on from another of these,
 # ``teacher=@NAME`` learns from its answers and the labels of the table. Only sources that are asked for are learned.
 SOURCES: dict[str, Recipe] = {
-    "template": [],
+    "template": [FACTORED],
     "dense": [DENSE],
     "linear": ["template.constraint=linear"],
     "kronecker": ["template.constraint=kronecker"],
@@ -61,12 +62,12 @@ SOURCES: dict[str, Recipe] = {
     "taught": FineTuned("dense"),
     "kronecker.taught": TAUGHT,
     # once more from another seed: how much of a difference is the source's luck
-    "template.seed1": ["seed=1"],
+    "template.seed1": [FACTORED, "seed=1"],
     "dense.seed1": [DENSE, "seed=1"],
     # the paper's Table 5
     "dense.gelu": [DENSE, GELU],
-    "template.scaled": [SCALED],
-    "template.scaled-gelu": [SCALED, GELU],
+    "template.scaled": [FACTORED, SCALED],
+    "template.scaled-gelu": [FACTORED, SCALED, GELU],
 }
 
 

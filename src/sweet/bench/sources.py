@@ -67,6 +67,8 @@ def source_folder(protocol: Protocol, source: str, data: str) -> Path:
         return folder / f"{recipe.name}-{type(told).__name__.lower()}-{digest(about)}"
     values = recipe.model_dump(exclude=HOW, exclude_defaults=True)
     values["data"]["source"] = Path(values["data"]["source"]).name
+    if recipe.template.constraint != "tucker":
+        values["template"].pop("learn", None)
     for key in ("init_from", "teacher"):
         if values.get(key) is not None:
             values[key] = Path(values[key]).name

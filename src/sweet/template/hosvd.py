@@ -15,13 +15,15 @@ A mode at full rank stays as it is: there is nothing to choose, and nothing is l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .slices import SLICES
-from .tucker import Tucker
+from .fold import folded
+from .slices import SLICES, pack
+from .target import Source
+from .tucker import Full, Tucker
 
 SWEEPS = 3
 
@@ -85,6 +87,17 @@ def hosvd(slices: Tensor, *, metric: Tensor | None = None, balance: bool = True)
     bases, energies = zip(*(_leading(_gram(slices, mode)) for mode in range(3)), strict=True)
     total = [energy.clamp_min(0) for energy in energies]
     return Hosvd(slices, scale, undo, bases, tuple(energy / energy.sum() for energy in total))
+
+
+def factored(source: Source) -> Source:
+    """A dense source as a template of full ranks: the same function, with the gains of its blocks' norms folded in.
+
+    Raises TypeError for a template.
+    """
+    source = folded(source)
+    assert isinstance(source.core, Full)
+    slices = pack(source.core.weights, source.mlp).flatten(0, 1)
+    return replace(source, core=hosvd(slices).tucker(tuple(slices.shape)))
 
 
 def _in_metric(slices: Tensor, metric: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -34,6 +34,7 @@ from sweet.models.store import FORMAT, load_source, read_config, source_tensors
 from sweet.plan import ranks_of, template_cost_of, tile_of, vit_config
 from sweet.recipe import DataKeys, PretrainRecipe, dump_recipe
 from sweet.template.constraints import Kronecker
+from sweet.template.hosvd import factored
 from sweet.template.networks import Network, draw_depth, draw_widths
 from sweet.template.target import Source, absorb
 from sweet.template.tucker import Tucker
@@ -122,7 +123,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         resume=resume,
         quiet=quiet,
     )
-    learned = model.detached()
+    learned = factored(model.detached()) if recipe.template.whole else model.detached()
     whole = order_batches(data, recipe.data, config.img_size, recipe.template.order_images, recipe.workers)
     learned.order = compute_order(learned, config, whole, device=accelerator.device)
     learned = absorb(learned)
@@ -173,7 +174,7 @@ def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
         return init_source(
             config,
             mae,
-            constraint=recipe.template.constraint,
+            constraint=_trained(recipe),
             ranks=ranks_of(recipe),
             tile=tile_of(recipe),
             generator=torch.Generator().manual_seed(recipe.seed),
@@ -187,10 +188,10 @@ def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
         stored.source.decoder = init_decoder(config, mae, torch.Generator().manual_seed(recipe.seed))
     elif stored.mae != mae:
         raise UserError(f"init_from={recipe.init_from}: its decoder is {stored.mae}, the recipe says {mae}")
-    if stored.info["constraint"] != recipe.template.constraint:
+    if stored.info["constraint"] != _trained(recipe):
         raise UserError(
             f"init_from={recipe.init_from}: its constraint is {stored.info['constraint']}, "
-            f"the recipe says {recipe.template.constraint}"
+            f"the recipe says {_trained(recipe)}"
         )
     core = stored.source.core
     if isinstance(core, Tucker) and tuple(core.core.shape) != ranks_of(recipe):
@@ -201,6 +202,11 @@ def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
     if isinstance(core, Tucker):
         stored.source.core = core.expanded()
     return stored.source
+
+
+def _trained(recipe: PretrainRecipe) -> str:
+    """The constraint under which the weights are learned."""
+    return "none" if recipe.template.whole else recipe.template.constraint
 
 
 def networks_at(recipe: PretrainRecipe, step: int, steps: int) -> list[Network]:
