@@ -12,7 +12,6 @@ from sweet.plan import plan, ranks_of, size_table, vit_config
 from sweet.recipe import PretrainRecipe, load_recipe
 from sweet.template.sizes import Size
 
-
 FACTORED = "template.learn=factored"
 
 
