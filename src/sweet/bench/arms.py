@@ -53,8 +53,8 @@ TAUGHT = ["template.constraint=kronecker", "objective=supervised", "teacher=@tau
 # Overrides of a table's recipe, or made of another. ``init_from=@NAME`` goes on from another of these,
 # ``teacher=@NAME`` learns from its answers and the labels of the table. Only sources that are asked for are learned.
 SOURCES: dict[str, Recipe] = {
+    "dense": [DENSE],  # the first: starts without a source take its shape
     "template": [FACTORED],
-    "dense": [DENSE],
     "linear": ["template.constraint=linear"],
     "kronecker": ["template.constraint=kronecker"],
     "converted": Converted("dense"),

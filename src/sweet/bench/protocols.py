@@ -184,8 +184,8 @@ SMALL_SOURCES = sources(template=96.7, scaled=128.0, taught=25.7)
 # the paper's template scales its width in training; a rival's source does not, and gets as many FLOPs
 UNSCALED = "width.mode=none"
 PAPER_SOURCES: dict[str, Recipe] = {
-    "template": [],
     "dense": [DENSE, UNSCALED, "epochs=386"],
+    "template": [],
     "kronecker": ["template.constraint=kronecker", UNSCALED, "epochs=386"],
     "converted": Converted("dense"),
     "taught": FineTuned("dense"),
