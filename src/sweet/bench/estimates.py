@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from sweet.initialise_names import NAMES
@@ -44,13 +45,20 @@ def cell_flops(told: Protocol, cell: Cell, recipe: FinetuneRecipe) -> float:
     """Of fine-tuning a start."""
     learned = source_recipe(told, told.source_of(cell.arm), "shapes:")
     config = vit_config(learned.model, learned.data.img_size)
-    size = Size.parse(cell.size, config.head_dim)
-    return _tuning_flops(told, recipe, config.resized(size.depth, size.heads))
+    size, trial = Size.parse(cell.size, config.head_dim), cell.trial
+    config = replace(
+        config.resized(size.depth, size.heads),
+        img_size=trial.img_size or config.img_size,
+        patch_size=trial.patch_size or config.patch_size,
+    )
+    return _tuning_flops(told, recipe, config)
 
 
 def _tuning_flops(told: Protocol, recipe: FinetuneRecipe, config: ViTConfig) -> float:
-    """Of a fine-tuning without its tests; labels that are not counted in the recipe are taken for all images."""
+    """Of a fine-tuning without tests and a task's own head; labels that are not counted are taken for all images."""
     images = recipe.epochs * (recipe.data.labels or told.images)
+    if recipe.max_steps:
+        images = min(images, recipe.max_steps * recipe.batch_size)
     return 3 * images * config.cost().flops(attention=True)
 
 
