@@ -224,8 +224,8 @@ PAPER_TRANSFER = tuple(
 # some minutes each on one core; the tasks' own recipes but for their length
 TASK_TRIALS = (
     Trial(),
-    Trial("detect", "bccd", {"max_steps": 100}, img_size=256, patch_size=8),
-    Trial("detect", "penn-fudan", {"max_steps": 100}, img_size=256, patch_size=8),
+    Trial("detect", "bccd", {"max_steps": 60}, img_size=256, patch_size=8),
+    Trial("detect", "penn-fudan", {"max_steps": 60}, img_size=256, patch_size=8),
     Trial("segment", "camvid", {"max_steps": 150}, img_size=160, patch_size=8),
     Trial("generate", None, {"max_steps": 100, "data": {"val_split": "test"}, "head": {"steps": 10, "samples": 1000}}),
 )
