@@ -69,7 +69,7 @@ def drawn(
     scale = side / max(image.size) if side else 1.0
     size = [max(1, round(edge * scale)) for edge in image.size]
     pixels = pil_to_tensor(image.resize((size[0], size[1])))
-    colours = [tuple(map(int, palette(20)[label % 20])) for label in labels]
+    colours = [tuple(map(int, palette(10)[label % 10])) for label in labels]  # all dark enough for a name
     if masks is not None and len(masks):
         resized = torch.nn.functional.interpolate(masks[None].float(), size=size[::-1])[0] > 0.5
         pixels = draw_segmentation_masks(pixels, resized, alpha=0.4, colors=colours)
