@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,13 +68,15 @@ def in_order(
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> Iterator[tuple[Any, Any]]:
-    """Every sample once, in order; the last batch may be smaller."""
-
-    def make(start: int) -> tuple[Any, Any]:
-        return collate([load(index) for index in range(start, min(start + batch_size, count))])
-
-    for inputs, targets in ahead(make, range(0, count, batch_size), workers):
+    """Every sample once, in order; the last batch may be smaller. Workers may be spawned: ``load`` has to be picklable."""
+    for inputs, targets in ahead(
+        partial(_part, count, load, collate, batch_size), range(0, count, batch_size), workers
+    ):
         yield to_device(inputs, device), to_device(targets, device)
+
+
+def _part(count: int, load: Callable[[int], Any], collate: Collate, size: int, start: int) -> tuple[Any, Any]:
+    return collate([load(index) for index in range(start, min(start + size, count))])
 
 
 def to_device(value: Any, device: torch.device | str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -23,7 +25,7 @@ from sweet.data.views import KERNELS, random_view, scaled
 from sweet.errors import UserError
 from sweet.models.upernet import Segmenter, resize
 from sweet.pictures import overlay, palette, save_grid
-from sweet.recipe import FinetuneRecipe
+from sweet.recipe import FinetuneDataKeys, FinetuneRecipe
 
 from . import task
 from .task import Facts, Task, TrainBatches
@@ -104,27 +106,11 @@ class Segment(Task):
         device: torch.device,
     ) -> TrainBatches:
         assert isinstance(data, ImageSource)
-        keys, head = recipe.data, self.head
-        if head.balance:
+        if self.head.balance:
             self.weights = median_frequency(class_pixels(data)).to(device)
-
-        def load(index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            return random_view(
-                data.decode(index),
-                data.mask(index),
-                head.crop or keys.img_size,
-                short_side=head.short_side,
-                augment=keys.augment,
-                hflip=keys.hflip,
-                mean=keys.mean,
-                std=keys.std,
-                interpolation=keys.interpolation,
-                generator=generator,
-            )
-
         return Samples(
             len(data),
-            load,
+            partial(self._view, data, recipe.data),
             together,
             batch_size=batch_size,
             seed=recipe.seed,
@@ -132,6 +118,22 @@ class Segment(Task):
             world=world,
             device=device,
             workers=recipe.workers,
+        )
+
+    def _view(
+        self, data: ImageSource, keys: FinetuneDataKeys, index: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        return random_view(
+            data.decode(index),
+            data.mask(index),
+            self.head.crop or keys.img_size,
+            short_side=self.head.short_side,
+            augment=keys.augment,
+            hflip=keys.hflip,
+            mean=keys.mean,
+            std=keys.std,
+            interpolation=keys.interpolation,
+            generator=generator,
         )
 
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
@@ -168,8 +170,8 @@ class Segment(Task):
         table = torch.zeros(count * count, dtype=torch.int64, device=device)
         for pixels, mask in in_order(
             len(data),
-            lambda index: (self._whole(data.decode(index), facts), torch.from_numpy(data.mask(index))),
-            lambda samples: samples[0],
+            partial(self._whole_of, data, facts),
+            itemgetter(0),
             batch_size=1,
             device=device,
             workers=workers,
@@ -180,6 +182,9 @@ class Segment(Task):
         if not table.any():
             raise UserError(f"--data {data.name}: no pixel of {data.split} has a class")
         return figures(table.view(count, count).cpu(), self.classes) | {"images": len(data)}
+
+    def _whole_of(self, data: ImageSource, facts: Facts, index: int) -> tuple[Tensor, Tensor]:
+        return self._whole(data.decode(index), facts), torch.from_numpy(data.mask(index))
 
     def _whole(self, image: Image.Image, facts: Facts) -> Tensor:
         """(C, H, W), normalised."""

@@ -1,0 +1,21 @@
+"""Every sample that a task makes for workers goes through pickle, as it does where these are spawned."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sweet.data import samples
+
+
+@pytest.fixture(autouse=True)
+def pickled_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = samples.ahead
+
+    def pickled(make: Callable[[int], Any], keys: range, workers: int) -> Iterator[Any]:
+        return ahead(pickle.loads(pickle.dumps(make)), keys, workers)
+
+    monkeypatch.setattr(samples, "ahead", pickled)
