@@ -68,10 +68,9 @@ def in_order(
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> Iterator[tuple[Any, Any]]:
-    """Every sample once, in order; the last batch may be smaller. Workers may be spawned: ``load`` has to be picklable."""
-    for inputs, targets in ahead(
-        partial(_part, count, load, collate, batch_size), range(0, count, batch_size), workers
-    ):
+    """Every sample once, in order; the last batch may be smaller. ``load`` is pickled where workers are spawned."""
+    make = partial(_part, count, load, collate, batch_size)
+    for inputs, targets in ahead(make, range(0, count, batch_size), workers):
         yield to_device(inputs, device), to_device(targets, device)
 
 
