@@ -34,9 +34,8 @@ def finetune_recipe(told: Protocol, cell: Cell, recipe: PretrainRecipe, data: st
     base = told.finetune if task == "classify" else _recipe_of(task)
     given = over(base, cell.trial.finetune)
     given |= {"seed": cell.seed, "device": recipe.device}
-    given |= {
-        key: told.finetune[key] for key in ("workers",) if key in told.finetune
-    }  # how cells run, whatever the task
+    if "workers" in told.finetune:  # how cells run, whatever the task
+        given["workers"] = told.finetune["workers"]
     if arm.lr is not None:
         given["lr"] = arm.lr
     if arm.layer_decay is not None:
