@@ -13,7 +13,7 @@ from sweet.files import TENSORS, read_tensors
 from sweet.models.store import load_model, read_config
 from sweet.tasks import Task, task_class
 
-from .device import resolve_device, use_plain_attention
+from .device import keep_memory, resolve_device, use_plain_attention
 
 
 def start_network(folder: Path, job: Task, task: str, *, seed: int = 0, drop_path: float = 0.0) -> nn.Module:
@@ -50,5 +50,6 @@ class Ready:
         self.job = task_class(self.task)(self.facts["classes"], head=info.get("head"))
         self.model = start_network(folder, self.job, self.task).eval()
         self.device = resolve_device(device)
+        keep_memory()
         self.model.to(self.device)
         use_plain_attention(self.model, self.device)
