@@ -227,7 +227,7 @@ TASK_TRIALS = (
     Trial("detect", "bccd", {"max_steps": 60}, img_size=256, patch_size=8),
     Trial("detect", "penn-fudan", {"max_steps": 60}, img_size=256, patch_size=8),
     Trial("segment", "camvid", {"max_steps": 150}, img_size=160, patch_size=8),
-    Trial("generate", None, {"max_steps": 100, "data": {"val_split": "test"}, "head": {"steps": 10, "samples": 1000}}),
+    Trial("generate", None, {"max_steps": 60, "data": {"val_split": "test"}, "head": {"steps": 5, "samples": 1000}}),
 )
 TASK_ARMS = arms("random", "weight_selection", "sweet")
 
