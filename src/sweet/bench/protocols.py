@@ -139,7 +139,7 @@ TABLE1_ARMS = arms(
     "sweet_fitted",
 )
 # What every method of table1 is asked at one size before its rate is frozen: the table's own, half of it, no decay.
-RATES = {"": {}, "@2": {"lr": 2e-3}, "@4-flat": {"layer_decay": 1.0}}
+RATES: dict[str, dict[str, Any]] = {"": {}, "@2": {"lr": 2e-3}, "@4-flat": {"layer_decay": 1.0}}
 RATE_ARMS = {f"{name}{at}": replace(arm, **told) for name, arm in TABLE1_ARMS.items() for at, told in RATES.items()}
 MICRO_FINETUNE: dict[str, Any] = {
     "epochs": 3,
