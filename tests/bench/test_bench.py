@@ -143,7 +143,7 @@ def test_only_sources_that_are_needed_are_learned(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("sweet.bench.table.work", note)
     broken = replace(TINY, sources=TINY.sources | {"linear": ["template.constraint=unheard_of"]})
     monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), broken)
-    for methods, needed in ((["weight_selection"], "dense"), (["sweet", "random"], "template")):
+    for methods, needed in ((["weight_selection", "random"], "dense"), (["sweet"], "template")):
         run("tiny", protocol="micro", out=tmp_path, methods=methods, sizes=["L1H1"], seeds=1, device="cpu", quiet=True)
         assert asked == [
             f"source {needed} after nothing",
@@ -163,7 +163,9 @@ def test_runs_of_another_table_are_taken_over(
     for one in cell["runs"]:
         del one["init_knn"]
     write_json(old, cell)
-    costly = replace(TINY, arms=arms("random", "sweet"), seeds=1, borrows=("tiny",), costs=True)
+    costly = replace(
+        TINY, arms={name: TINY.arms[name] for name in ("random", "sweet")}, seeds=1, borrows=("tiny",), costs=True
+    )
     monkeypatch.setitem(PROTOCOLS, ("costly", "micro"), costly)
     monkeypatch.setitem(PROTOCOLS, ("other", "micro"), replace(costly, layers="first"))
 
