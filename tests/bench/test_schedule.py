@@ -6,6 +6,7 @@ import os
 import runpy
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,19 @@ def test_what_another_bench_does_is_waited_for(tmp_path: Path, processes: ForkSe
 
     work([taken, free], keep, workers=1, until=None, note=lambda _: None)
     assert done == ["free", "taken"]
+
+
+def test_what_another_bench_has_done_is_not_done_again(tmp_path: Path) -> None:
+    """The jobs that need it find it done."""
+    first, after = job("first", tmp_path), replace(job("after", tmp_path), needs=("first",))
+    kept: list[str] = []
+
+    def keep(one: Job, _: Any) -> str:
+        kept.append(one.name)
+        return one.name
+
+    told = work([replace(first, done=lambda: True), after], keep, workers=1, until=None, note=lambda _: None)
+    assert (kept, told.left, told.failed) == (["after"], [], {})
 
 
 def test_a_bell_after_the_work_does_no_harm() -> None:

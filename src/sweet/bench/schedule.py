@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ POLL = 2.0  # seconds between looks at a lock that somebody else holds
 class Job:
     """``call(*args)``, once the jobs named by ``needs`` are done; nobody else may hold ``lock`` meanwhile.
 
-    ``flops`` is an estimate, for the time that is left.
+    ``flops`` is an estimate, for the time that is left. ``done()`` tells whether somebody else has done it meanwhile.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Job:
     lock: Path
     flops: float = 0.0
     needs: tuple[str, ...] = ()
+    done: Callable[[], bool] = bool  # by default not
 
 
 @dataclass
@@ -88,7 +89,9 @@ def work(
                 if job is None:
                     break
                 del waiting[job.name]
-                running[pool.submit(_guarded, job, until)] = job
+                if job.done():
+                    continue
+                running[pool.submit(_guarded, replace(job, done=bool), until)] = job
             if not running:
                 if next(ready(), None) is None:
                     break

@@ -8,6 +8,8 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +210,10 @@ class _Table:
                 needs = [add(f"start {start.name}", make_start, making, start_flops(told, cell), *needs, at=start)]
             work_on, at = (told, cell, recipe, source_at, data), run_folder(told, cell, recipe, source_at)
             self.of_job[add(str(cell), measure, work_on, cell_flops(told, cell, recipe), *needs, at=at)] = cell
-        return list(jobs.values())
+        return [
+            replace(job, done=partial(self.done, self.of_job[name])) if name in self.of_job else job
+            for name, job in jobs.items()
+        ]
 
     def tell_sources(self) -> None:
         """Write down what the sources that are there have cost."""
