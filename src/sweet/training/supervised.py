@@ -81,9 +81,8 @@ class SupervisedSource(MaskedAutoencoder):
 
     def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig, teacher: nn.Module | None) -> None:
         super().__init__(source, config, mae)
-        self.teacher: list[Any] = (
-            [] if teacher is None else [teacher]
-        )  # in a list: no part of what is trained and saved
+        # in a list: no part of what is trained and saved
+        self.teacher: list[Any] = [] if teacher is None else [teacher]
 
     def forward(self, images: Tensor, labels: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
         wanted = self.taught(images)
