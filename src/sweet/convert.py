@@ -26,11 +26,10 @@ from sweet.models.mae import source_from_state
 from sweet.models.moments import compute_order
 from sweet.models.store import FORMAT, StoredSource, load_source, read_config, source_tensors
 from sweet.template.fold import folded
-from sweet.template.hosvd import Hosvd, hosvd
+from sweet.template.hosvd import Hosvd, hosvd_of
 from sweet.template.order import Order
-from sweet.template.slices import FC1, FC2, PROJ, QKV, pack, stack_blocks
+from sweet.template.slices import FC1, FC2, PROJ, QKV, stack_blocks
 from sweet.template.target import Source, absorb, target_weights
-from sweet.template.tucker import Full
 from sweet.version import VERSION
 
 METRICS = ("activations", "weights")
@@ -84,13 +83,10 @@ def convert(
     elif order is not None:
         images_from = "the source's own"
 
-    assert isinstance(dense.core, Full)
     full = (12 * config.depth, config.width, config.width)
     lossless = energy is None and (ranks is None or tuple(ranks) == full)
     weighted = metric == "activations" and order is not None and not lossless
-    parts = hosvd(
-        pack(dense.core.weights, config.mlp).flatten(0, 1), metric=second_moment(order) if order and weighted else None
-    )
+    parts = hosvd_of(dense, metric=second_moment(order) if order and weighted else None)
     chosen = _choose(parts, ranks, energy)
     template = replace(dense, core=parts.tucker(chosen))
     errors = slice_errors(dense, template)

@@ -95,9 +95,14 @@ def factored(source: Source) -> Source:
     Raises TypeError for a template.
     """
     source = folded(source)
+    parts = hosvd_of(source)
+    return replace(source, core=parts.tucker(tuple(parts.slices.shape)))
+
+
+def hosvd_of(source: Source, *, metric: Tensor | None = None) -> Hosvd:
+    """:func:`hosvd` of a dense source's slices."""
     assert isinstance(source.core, Full)
-    slices = pack(source.core.weights, source.mlp).flatten(0, 1)
-    return replace(source, core=hosvd(slices).tucker(tuple(slices.shape)))
+    return hosvd(pack(source.core.weights, source.mlp).flatten(0, 1), metric=metric)
 
 
 def _in_metric(slices: Tensor, metric: Tensor | None) -> tuple[Tensor, Tensor | None]:
