@@ -184,7 +184,7 @@ class OptimKeys(_Keys):
     clip: Positive | None = 1.0  # gradient norm
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     accumulate: Count = 1  # parts in which one batch is computed
-    compile: bool = False  # torch.compile: faster steps on a GPU after a minute's start; each width is compiled apart
+    compile: bool = False  # torch.compile: faster steps after a minute's start; each width is compiled apart
 
 
 class FinetuneOptimKeys(OptimKeys):

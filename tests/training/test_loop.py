@@ -389,3 +389,8 @@ def test_a_compiled_model_is_the_same_model(monkeypatch: pytest.MonkeyPatch) -> 
     _, weights = fit(optim=OptimKeys(compile=True))
     assert [list(model.state_dict()) for model in compiled] == [["weight", "bias"]]
     assert torch.equal(weights, plain)
+    compiled.clear()
+    monkeypatch.setenv("PATH", "")  # no compiler
+    monkeypatch.delenv("CXX", raising=False)
+    _, weights = fit(optim=OptimKeys(compile=True))
+    assert compiled == [] and torch.equal(weights, plain)

@@ -148,7 +148,7 @@ MICRO_FINETUNE: dict[str, Any] = {
     "checkpoint_every": 100,
     "label_smoothing": 0.0,
     "workers": 0,
-    "optim": {"layer_decay": 0.75},
+    "optim": {"layer_decay": 0.75, "compile": True},  # what one cell has compiled, the next takes from the disk
     "data": {"labels": 5000, "augment": "crop", "val_split": "test"},
 }
 NANO_FINETUNE: dict[str, Any] = {

@@ -65,7 +65,8 @@ def source_folder(protocol: Protocol, source: str, data: str) -> Path:
         if isinstance(told, FineTuned):
             about.append(protocol.finetune)
         return folder / f"{recipe.name}-{type(told).__name__.lower()}-{digest(about)}"
-    values = recipe.model_dump(exclude=HOW, exclude_defaults=True)
+    changed = recipe.model_dump(exclude=HOW, exclude_defaults=True)
+    values = {key: value for key, value in changed.items() if value != {}}  # only how it runs
     values["data"]["source"] = Path(values["data"]["source"]).name
     if recipe.template.constraint != "tucker":
         values["template"].pop("learn", None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -61,6 +63,11 @@ def keep_memory() -> None:
             trim_threshold, mmap_threshold = -1, -3
             libc.mallopt(mmap_threshold, 1 << 30)
             libc.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile works here: on a CPU it needs a C++ compiler."""
+    return device.type != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 
 
 def use_plain_attention(model: nn.Module, device: torch.device) -> None:

@@ -21,6 +21,7 @@ from sweet.errors import UserError
 from sweet.recipe import OptimKeys, TrainKeys
 
 from .checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from .device import can_compile
 from .log import RunLog
 
 
@@ -87,14 +88,15 @@ def train(
     ``groups`` are AdamW's parameter groups, each with an optional ``lr_scale``. ``loss_of(model, images, labels,
     micro_step)`` gives the loss of one part. ``ema`` is timm's averaged copy. ``run=None`` writes nothing. Ctrl-C
     finishes the step and saves a checkpoint before it is passed on. ``optim.compile`` compiles the model once, under
-    the same names.
+    the same names; a machine without a compiler goes on without.
     """
     accumulate = optim.accumulate
     steps = total_steps(keys, max(1, batches.steps_per_epoch // accumulate))
     fused = accelerator.device.type in ("cpu", "cuda")
     optimizer = torch.optim.AdamW(groups, lr=keys.lr, betas=optim.betas, fused=fused)
     plain = model
-    if optim.compile:
+    if optim.compile and can_compile(accelerator.device):
+        torch.compiler.reset()  # models before this one count against the compiler's limit of variants
         model.compile()
     model, optimizer = accelerator.prepare(model, optimizer)
 
