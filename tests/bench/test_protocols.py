@@ -11,7 +11,7 @@ from sweet.bench import dry_run
 from sweet.bench.arms import Arm
 from sweet.bench.cells import finetune_recipe, hash_of
 from sweet.bench.check import TOLERANCE, check
-from sweet.bench.estimates import budget_of, source_flops
+from sweet.bench.estimates import budget_of, cell_flops, source_flops
 from sweet.bench.protocols import BEYOND, PROTOCOLS, Cell, Trial
 from sweet.bench.results import read_sources
 from sweet.bench.sources import source_folder, source_recipe
@@ -63,6 +63,16 @@ def test_estimated_flops_are_those_that_a_run_counts() -> None:
     assert counted.keys() & names.keys()
     for folder in counted.keys() & names.keys():
         assert budget_of(told, names[folder]) / 1e15 == pytest.approx(counted[folder]["pflops"], abs=1e-4)
+
+
+def test_estimates_know_how_many_images_a_transfer_set_has() -> None:
+    told = PROTOCOLS["table3", "micro"]
+    learned = source_recipe(told, "dense", "shapes:")
+    flops = {}
+    for trial in told.trials:
+        cell = Cell("random", trial, "L6H6", 0)
+        flops[trial.data] = cell_flops(told, cell, finetune_recipe(told, cell, learned, "shapes:"))
+    assert flops["flowers102"] / flops["tiny-imagenet-100"] == pytest.approx(25 * 1020 / (5 * 5000))
 
 
 @pytest.mark.parametrize("mode", ["none", "independent", "shared", "sandwich"])

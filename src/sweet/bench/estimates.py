@@ -29,7 +29,7 @@ def source_flops(told: Protocol, source: str) -> float:
         return 0.0
     if isinstance(made, FineTuned):
         config = vit_config(recipe.model, recipe.data.img_size)
-        return _tuning_flops(told, FinetuneRecipe.model_validate(told.finetune), config)
+        return _tuning_flops(FinetuneRecipe.model_validate(told.finetune), told.images, config)
     if isinstance(made, Converted):
         config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
         return pretraining_flops(mae_image_flops(config, mae), images=made.heal * HEALED, steps=0, rebuild=0)
@@ -51,12 +51,12 @@ def cell_flops(told: Protocol, cell: Cell, recipe: FinetuneRecipe) -> float:
         img_size=trial.img_size or config.img_size,
         patch_size=trial.patch_size or config.patch_size,
     )
-    return _tuning_flops(told, recipe, config)
+    return _tuning_flops(recipe, trial.images or told.images, config)
 
 
-def _tuning_flops(told: Protocol, recipe: FinetuneRecipe, config: ViTConfig) -> float:
-    """Of a fine-tuning without tests and a task's own head; labels that are not counted are taken for all images."""
-    images = recipe.epochs * (recipe.data.labels or told.images)
+def _tuning_flops(recipe: FinetuneRecipe, available: int, config: ViTConfig) -> float:
+    """Of a fine-tuning on the images that are available or fewer, without tests and a task's own head."""
+    images = recipe.epochs * (recipe.data.labels or available)
     if recipe.max_steps:
         images = min(images, recipe.max_steps * recipe.batch_size)
     return 3 * images * config.cost().flops(attention=True)

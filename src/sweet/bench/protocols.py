@@ -44,6 +44,7 @@ class Trial:
     finetune: Mapping[str, Any] = field(default_factory=dict, hash=False)
     img_size: int | None = None
     patch_size: int | None = None
+    images: int | None = None  # of a transfer set's training split: for estimates only
 
     def column(self, size: str) -> str:
         """How a table heads its column."""
@@ -193,30 +194,31 @@ PAPER_SOURCES: dict[str, Recipe] = {
 }
 
 
-def transfer(name: str, *, epochs: float, **keys: Any) -> Trial:
-    """A data set of Table 3; ``keys`` of its data, beside the table's."""
-    return Trial(data=name, finetune={"epochs": epochs, "data": {"val_split": "test"} | keys})
+def transfer(name: str, images: int, *, epochs: float, **keys: Any) -> Trial:
+    """A data set of Table 3 with so many training images; ``keys`` of its data, beside the table's."""
+    return Trial(data=name, finetune={"epochs": epochs, "data": {"val_split": "test"} | keys}, images=images)
 
 
-# 1,020 and 5,000 labels; the budgets of the seven are methods 11
+# the budgets of the seven are methods 11
 MICRO_TRANSFER = (
-    transfer("flowers102", epochs=25, labels=None),
-    transfer("tiny-imagenet-100", epochs=5, labels=5000, val_split="val"),
+    transfer("flowers102", 1020, epochs=25, labels=None),
+    transfer("tiny-imagenet-100", 50_000, epochs=5, labels=5000, val_split="val"),
 )
-SMALL_TRANSFER = (transfer("flowers102", epochs=100), transfer("cifar10", epochs=10))
+SMALL_TRANSFER = (transfer("flowers102", 1020, epochs=100), transfer("cifar10", 50_000, epochs=10))
 PAPER_TRANSFER = tuple(
     Trial(
         data=name,
         finetune={"epochs": epochs, "batch_size": batch, "lr": 5e-4 * batch / 512, "data": {"val_split": split}},
+        images=images,
     )
-    for name, epochs, batch, split in (
-        ("flowers102", 300, 128, "test"),
-        ("cub200", 300, 128, "test"),
-        ("cars", 300, 128, "test"),
-        ("cifar10", 100, 512, "test"),
-        ("cifar100", 100, 512, "test"),
-        ("food101", 50, 512, "val"),
-        ("inat2019", 50, 512, "val"),
+    for name, images, epochs, batch, split in (
+        ("flowers102", 1020, 300, 128, "test"),
+        ("cub200", 5994, 300, 128, "test"),
+        ("cars", 8144, 300, 128, "test"),
+        ("cifar10", 50_000, 100, 512, "test"),
+        ("cifar100", 50_000, 100, 512, "test"),
+        ("food101", 75_750, 50, 512, "val"),
+        ("inat2019", 265_213, 50, 512, "val"),
     )
 )
 
@@ -224,10 +226,19 @@ PAPER_TRANSFER = tuple(
 # some minutes each on one core; the tasks' own recipes but for their length
 TASK_TRIALS = (
     Trial(),
-    Trial("detect", "bccd", {"max_steps": 60}, img_size=256, patch_size=8),
-    Trial("detect", "penn-fudan", {"max_steps": 60}, img_size=256, patch_size=8),
-    Trial("segment", "camvid", {"max_steps": 150}, img_size=160, patch_size=8),
-    Trial("generate", None, {"max_steps": 60, "data": {"val_split": "test"}, "head": {"steps": 5, "samples": 1000}}),
+    Trial("detect", "bccd", {"max_steps": 60, "checkpoint_every": 20}, img_size=256, patch_size=8),
+    Trial("detect", "penn-fudan", {"max_steps": 60, "checkpoint_every": 20}, img_size=256, patch_size=8),
+    Trial("segment", "camvid", {"max_steps": 150, "checkpoint_every": 50}, img_size=160, patch_size=8),
+    Trial(
+        "generate",
+        None,
+        {
+            "max_steps": 60,
+            "checkpoint_every": 20,
+            "data": {"val_split": "test"},
+            "head": {"steps": 5, "samples": 1000},
+        },
+    ),
 )
 TASK_ARMS = arms("random", "weight_selection", "sweet")
 
