@@ -107,6 +107,7 @@ ARMS = {
     "sweet_learned": Arm("sweet", "template"),
     "sweet": Arm("sweet", "converted"),
     "sweet_fitted": Arm("sweet_fitted", "converted"),
+    "sweet_fitted_control": Arm("sweet_fitted", "converted", {"train": "decoder"}),  # only what reads the features fits
 }
 
 
