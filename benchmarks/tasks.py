@@ -34,13 +34,15 @@ class Run:
 
 
 LARGE = ("--img-size", "256", "--patch-size", "8")
+SCENES = ("--img-size", "160", "--patch-size", "8")
 RATE = ("lr=4e-3", "optim.layer_decay=0.75")  # what starts like best, docs/log.md
 NO_VAL = ("data.val_split=test",)  # CIFAR-10 has none
 RUNS = {
     "classify": Run("classify", "parquet:PATH/cifar10", "test", ("epochs=3", "data.augment=crop", *RATE, *NO_VAL)),
     "detect-bccd": Run("detect", "coco:PATH/bccd", "test", ("max_steps=200",), LARGE),
     "detect-penn-fudan": Run("detect", "coco:PATH/penn-fudan", "val", ("max_steps=200",), LARGE),
-    "segment-camvid": Run("segment", "masks:PATH/camvid", "test", (), ("--img-size", "160", "--patch-size", "8")),
+    "segment-camvid": Run("segment", "masks:PATH/camvid", "test", (), SCENES),
+    "segment-camvid-balanced": Run("segment", "masks:PATH/camvid", "test", ("head.balance=true",), SCENES),
     "generate": Run("generate", "parquet:PATH/cifar10", "test", ("max_steps=300", *NO_VAL)),
     "generate-untrained": Run("generate", "parquet:PATH/cifar10", "test", ("max_steps=1", *NO_VAL)),
 }
