@@ -139,7 +139,7 @@ def facts(table: BenchTable) -> dict[str, str]:
         "test images": _count(first.get("test_images")),
         "classes": first.get("classes"),
         "chance": f"{first['chance_top1']:g} %" if "chance_top1" in first else None,
-        "epochs of fine-tuning": _plain(first.get("recipe", {}).get("epochs")),
+        "images of fine-tuning": _count(first["runs"][0].get("images_seen")),
         "sources": f"L{table.config.depth}H{table.config.heads}" if table.config else None,
         "seeds": " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
         "runs": str(sum(len(cell["runs"]) for cell in table.cells.values())),
@@ -171,10 +171,6 @@ def _average(values: Sequence[float | None], metric: str) -> dict[str, str]:
 
 def _count(value: float | None) -> str:
     return NONE if value is None else f"{value:,.0f}"
-
-
-def _plain(value: float | None) -> str:
-    return NONE if value is None else f"{value:g}"
 
 
 def _mean(table: BenchTable, arm: str, key: str, digits: int) -> str:
