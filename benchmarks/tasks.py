@@ -42,7 +42,8 @@ RUNS = {
     "detect-bccd": Run("detect", "coco:PATH/bccd", "test", ("max_steps=200",), LARGE),
     "detect-penn-fudan": Run("detect", "coco:PATH/penn-fudan", "val", ("max_steps=200",), LARGE),
     "segment-camvid": Run("segment", "masks:PATH/camvid", "test", (), SCENES),
-    "segment-camvid-balanced": Run("segment", "masks:PATH/camvid", "test", ("head.balance=true",), SCENES),
+    "segment-camvid-balanced": Run("segment", "masks:PATH/camvid", "test", ("head.balance=1",), SCENES),
+    "segment-camvid-half-balanced": Run("segment", "masks:PATH/camvid", "test", ("head.balance=0.5",), SCENES),
     "generate": Run("generate", "parquet:PATH/cifar10", "test", ("max_steps=300", *NO_VAL)),
     "generate-untrained": Run("generate", "parquet:PATH/cifar10", "test", ("max_steps=1", *NO_VAL)),
 }

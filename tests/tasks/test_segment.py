@@ -98,7 +98,7 @@ def test_evaluate_repeats_what_finetune_measured(segmenter: Path) -> None:
 
 
 def test_resume_ends_at_the_same_weights(model: Path, recipe: Recipe, tmp_path: Path) -> None:
-    told = recipe("max_steps=3", "ema=0.9", "drop_path=0.2", "head.dropout=0.3", "head.balance=true")
+    told = recipe("max_steps=3", "ema=0.9", "drop_path=0.2", "head.dropout=0.3", "head.balance=0.5")
     finetune(model, told, tmp_path / "whole", task="segment", quiet=True)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     for name in ("config.json", "model.safetensors"):

@@ -25,7 +25,7 @@ from sweet.data.views import KERNELS, random_view, scaled
 from sweet.errors import UserError
 from sweet.models.upernet import Segmenter, resize
 from sweet.pictures import overlay, palette, save_grid
-from sweet.recipe import FinetuneDataKeys, FinetuneRecipe
+from sweet.recipe import FinetuneDataKeys, FinetuneRecipe, Share
 
 from . import task
 from .task import Facts, Task, TrainBatches
@@ -46,7 +46,7 @@ class SegmentOptions(task.Options):
     crop: Size = 0  # pixels of the square crops to train on; 0: the model's img_size
     window: Size = 0  # pixels of the windows to test in, where an image is larger; 0: as the crop
     stride: Size = 0  # pixels from one window to the next; 0: two thirds of the window
-    balance: bool = False  # weigh rare classes more in the loss (median frequency, arXiv 1411.4734)
+    balance: Share = 0.0  # weigh rare classes more in the loss: median frequency (arXiv 1411.4734) to this power
 
     @field_validator("stride")
     @classmethod
@@ -107,7 +107,7 @@ class Segment(Task):
     ) -> TrainBatches:
         assert isinstance(data, ImageSource)
         if self.head.balance:
-            self.weights = median_frequency(class_pixels(data)).to(device)
+            self.weights = (median_frequency(class_pixels(data)) ** self.head.balance).to(device)
         return Samples(
             len(data),
             partial(self._view, data, recipe.data),
