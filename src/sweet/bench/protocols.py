@@ -244,15 +244,20 @@ TASK_ARMS = arms("random", "weight_selection", "sweet")
 
 
 def _tables(
-    name: str, finetune: dict[str, Any], told: dict[str, Recipe], transfers: tuple[Trial, ...], fewer: dict[str, int]
+    name: str,
+    finetune: dict[str, Any],
+    told: dict[str, Recipe],
+    transfers: tuple[Trial, ...],
+    fewer: dict[str, int],
+    before: tuple[str, ...] = (),
 ) -> dict[tuple[str, str], Protocol]:
-    """The tables that are the same in two protocols but for recipe and budgets."""
+    """Tables that are the same in two protocols but for recipe and budgets; table1 takes cells over from ``before``."""
 
     def table(sizes: tuple[str, ...], rows: dict[str, Arm], **more: Any) -> Protocol:
         return Protocol(name, name, sizes, rows, 3, finetune, told, fewer, **more)
 
     return {
-        ("table1", name): table((*TABLE1, BEYOND), TABLE1_ARMS),
+        ("table1", name): table((*TABLE1, BEYOND), TABLE1_ARMS, borrows=before),
         ("table3", name): table(("L6H6",), TABLE1_ARMS, trials=transfers),
         ("table4", name): table(("L3H5", "L4H4", "L5H3"), CONSTRAINTS, ours="tucker_principal"),
         ("table5", name): table(("L3H3", "L3H4", "L3H5"), ABLATIONS, ours="sweet_principal"),
@@ -281,7 +286,7 @@ PROTOCOLS = {
     ("rates", "micro"): Protocol(
         "micro", "micro", ("L6H6",), RATE_ARMS, 1, MICRO_FINETUNE, MICRO_SOURCES, borrows=("table1",)
     ),
-    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, FEWER),
+    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, FEWER, ("tasks", "rates")),
     **_tables("small", SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, {}),
     ("table1", "paper"): _paper((*TABLE1, BEYOND)),
     ("table3", "paper"): _paper(("L6H6",), trials=PAPER_TRANSFER),
