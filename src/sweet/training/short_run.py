@@ -18,7 +18,6 @@ from .device import make_accelerator
 from .loop import train
 
 CHECKPOINT = 100  # steps
-LONG = 300  # steps that repay what compiling takes
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def train_on(
     keys = TrainKeys(
         seed=seed, epochs=steps, max_steps=steps, batch_size=told.batch_size, lr=told.lr, checkpoint_every=CHECKPOINT
     )
-    optim = OptimKeys(warmup=told.warmup, compile=steps >= LONG)
+    optim = OptimKeys(warmup=told.warmup)
     accelerator = make_accelerator(told.device, optim.precision, 1, None)
     batches = Batches(
         packed(some(data, budget, seed), config.img_size),
