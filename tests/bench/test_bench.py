@@ -38,6 +38,7 @@ TINY = Protocol(
         "optim": {"precision": "fp32"},
         "data": {"augment": "crop", "val_split": "test"},
     },
+    costs=True,
 )
 
 
@@ -155,7 +156,7 @@ def test_only_sources_that_are_needed_are_learned(tmp_path: Path, monkeypatch: p
 def test_runs_of_another_table_are_taken_over(
     measured: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where they are the same cell and were checked; the table then tells what initialising costs and gives."""
+    """Where they are the same cell, and checked if the table tells what a start gives before fine-tuning."""
     out = tmp_path / "results"
     shutil.copytree(measured[0], out)
     old = out / "tiny" / "tiny" / "classify-random-L2H2.json"
@@ -163,10 +164,9 @@ def test_runs_of_another_table_are_taken_over(
     for one in cell["runs"]:
         del one["init_knn"]
     write_json(old, cell)
-    costly = replace(
-        TINY, arms={name: TINY.arms[name] for name in ("random", "sweet")}, seeds=1, borrows=("tiny",), costs=True
-    )
+    costly = replace(TINY, arms={name: TINY.arms[name] for name in ("random", "sweet")}, seeds=1, borrows=("tiny",))
     monkeypatch.setitem(PROTOCOLS, ("costly", "micro"), costly)
+    monkeypatch.setitem(PROTOCOLS, ("cheap", "micro"), replace(costly, costs=False))
     monkeypatch.setitem(PROTOCOLS, ("other", "micro"), replace(costly, layers="first"))
 
     def fill(name: str) -> dict[str, Any]:
@@ -188,7 +188,8 @@ def test_runs_of_another_table_are_taken_over(
     assert float(sweet["PFLOPs"]) >= 0 and sweet["unlabelled images"] == "0"
     text = (out / "tiny" / "costly" / "table.md").read_text()
     assert "| start | size | MAE loss | k-NN, % |" in text and "| sweet | L1H1 | " in text
-    assert "MAE loss" not in (out / "tiny" / "tiny" / "table.md").read_text()
+    assert fill("cheap")["measured"] == 4
+    assert "MAE loss" not in (out / "tiny" / "cheap" / "table.md").read_text()
     assert fill("other")["measured"] == 0  # another rule for layers is another cell
 
 

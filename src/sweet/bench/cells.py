@@ -124,7 +124,7 @@ def measure(
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, run)
     train_data, test_data = job.held(train_images, facts), job.held(test_images, facts)
     checked: dict[str, float | None] = {}
-    if cell.trial.task == "classify":
+    if told.checks(cell.trial):
         checked = check(vit, weights, stored, config, train_data, test_data, facts, accelerator)
     finished, metrics = finetune_model(
         network, job, train_data, test_data, recipe, accelerator=accelerator, run=run, resume=True

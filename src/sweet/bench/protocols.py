@@ -84,7 +84,7 @@ class Protocol:
     layers: str = "even"
     ours: str = "sweet"  # the arm that the others are compared with
     borrows: tuple[str, ...] = ()
-    costs: bool = False  # the table also tells what initialising costs, and gives before any fine-tuning
+    costs: bool = False  # the table also tells what initialising costs, and gives before any fine-tuning (a sixth more)
     write_models: bool = False  # model folders of every size beside the results
     images: int = 50_000  # of pre-training: for estimates only
 
@@ -107,6 +107,10 @@ class Protocol:
         target, method = Size.parse(size, recipe.model.head_dim), self.arms[arm].method
         larger = target.depth > recipe.model.depth or target.heads > recipe.model.heads
         return (NAMES[method].grows or not larger) and (method != "wave" or target.width % tile_of(recipe) == 0)
+
+    def checks(self, trial: Trial) -> bool:
+        """Whether a classifier is tested before it is fine-tuned too."""
+        return self.costs and trial.task == "classify"
 
     def source_of(self, arm: str) -> str:
         """The source of an arm; one without any takes its shape from the first."""
@@ -249,7 +253,7 @@ def _tables(
     told: dict[str, Recipe],
     transfers: tuple[Trial, ...],
     fewer: dict[str, int],
-    before: tuple[str, ...] = (),
+    before: tuple[str, ...],
 ) -> dict[tuple[str, str], Protocol]:
     """Tables that are the same in two protocols but for recipe and budgets; table1 takes cells over from ``before``."""
 
@@ -286,8 +290,8 @@ PROTOCOLS = {
     ("rates", "micro"): Protocol(
         "micro", "micro", ("L6H6",), RATE_ARMS, 1, MICRO_FINETUNE, MICRO_SOURCES, borrows=("table1",)
     ),
-    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, FEWER, ("tasks", "rates")),
-    **_tables("small", SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, {}),
+    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, FEWER, ("tasks", "rates", "init")),
+    **_tables("small", SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, {}, ("init",)),
     ("table1", "paper"): _paper((*TABLE1, BEYOND)),
     ("table3", "paper"): _paper(("L6H6",), trials=PAPER_TRANSFER),
     ("study", "nano"): Protocol(

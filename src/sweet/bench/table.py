@@ -175,7 +175,8 @@ class _Table:
             there = result_path(self.out, self.told.name, other, cell)
             found = self._today(read_cell(there)) if there.is_file() else {"runs": []}
             for one in found.pop("runs"):
-                if one["seed"] == cell.seed and "init_knn" in one and all(found.get(k) == head[k] for k in head):
+                enough = "init_knn" in one or not self.told.checks(cell.trial)
+                if one["seed"] == cell.seed and enough and all(found.get(k) == head[k] for k in head):
                     add_run(path, found | {"table": self.name}, one)
                     return
 
