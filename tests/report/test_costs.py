@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sweet.files import read_json, write_json
 from sweet.models.config import MaeConfig
 from sweet.models.costs import mae_image_flops
 from sweet.models.vit import encoder_shapes
@@ -39,6 +40,19 @@ def test_what_a_template_and_own_pretraining_cost(results: Callable[..., Path]) 
     assert found["random"].each == pytest.approx(sum(own) / 2)
     assert found["sweet"].each < 1e-3 * found["dmae"].each < found["random"].each
     assert [pretraining_of(table, arm) for arm in ("random", "sweet", "dmae")] == [0.0, 0.28, 0.25]
+
+
+def test_our_own_row_tells_what_a_template_costs(results: Callable[..., Path]) -> None:
+    """A converted one as much as the source that it was made from."""
+    folder = results({("sweet", "L3H2"): [1.0], ("sweet_learned", "L3H2"): [1.0]}) / "micro"
+    told = read_json(folder / "sources" / "tucker.json")
+    told |= {"source": "micro-converted", "converted": {"of": "micro-none"}}
+    told["training"] |= {"pflops": 0.25}
+    write_json(folder / "sources" / "converted.json", told)
+    cell = read_json(folder / "table1" / "cell-0.json")
+    write_json(folder / "table1" / "cell-0.json", cell | {"source": "micro-converted"})
+    [table] = read([folder.parent])[0]
+    assert [one.once for one in totals(table) if one.arm == "sweet"] == [0.25]
 
 
 def test_targets_are_exact(results: Callable[..., Path]) -> None:

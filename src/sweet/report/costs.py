@@ -85,11 +85,15 @@ def crossing(one: Total, other: Total) -> int | None:
 
 
 def _source(table: BenchTable, constraint: str) -> dict | None:
-    """A pre-trained source with this constraint whose cost is told."""
-    needed = ("images", "pflops")
-    found = (facts for facts in table.sources.values() if facts.get("constraint") == constraint)
+    """A source with this constraint whose cost is told, that of our own row before others."""
+    ours = table.source(table.ours) if table.ours else None
     return next(
-        (f for f in found if all(key in f.get("training", {}) for key in needed) and not f.get("converted")), None
+        (
+            facts
+            for facts in ([ours] if ours else []) + [*table.sources.values()]
+            if facts.get("constraint") == constraint and {"images", "pflops"} <= facts.get("training", {}).keys()
+        ),
+        None,
     )
 
 
