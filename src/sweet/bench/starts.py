@@ -1,4 +1,5 @@
-"""The initial weights of a cell. Those that images are needed for are made once and lie in the cache for a while."""
+"""The initial weights of a cell. Those that images are needed for are made once, from one seed, as a source is: they lie
+in the cache beside the sources, and the seeds of a cell are seeds of its fine-tuning."""
 
 from __future__ import annotations
 
@@ -28,12 +29,12 @@ def switches_of(arm: Arm, layers: str) -> dict[str, Any]:
 
 
 def start_folder(told: Protocol, cell: Cell, source: Path, data: str) -> Path | None:
-    """Where a start is kept until the results that need it are written; None where making it takes no time."""
+    """Where the start of all seeds is kept; None where making it takes no time."""
     arm = told.arms[cell.arm]
     if NAMES[arm.method].images == 0:
         return None
     about = digest([source.name, switches_of(arm, told.layers), Path(data).name])
-    return cache_folder() / "starts" / f"{arm.method}-{cell.size}-{cell.seed}-{about}"
+    return cache_folder() / "starts" / f"{arm.method}-{cell.size}-{about}"
 
 
 def make_start(told: Protocol, cell: Cell, source: Path, data: str, device: str) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def _initialise(told: Protocol, cell: Cell, stored: Any, data: str, device: str,
             stored,
             size,
             data=images,
-            seed=cell.seed,
+            seed=0 if run else cell.seed,
             device=device,
             run=run,
             **switches_of(arm, told.layers),

@@ -223,13 +223,8 @@ class _Table:
                 write_source(self.out, self.told.name, source, source_facts(self.told, source, self.data))
 
     def clear(self, cell: Cell) -> None:
-        """Forget the checkpoints of a cell whose result is written, and its start once no open cell needs it."""
-        recipe, source = self.recipe(cell), self.source(cell)
-        shutil.rmtree(run_folder(self.told, cell, recipe, source), ignore_errors=True)
-        start = start_folder(self.told, cell, source, self.data)
-        others = [other for other in self.of_job.values() if other != cell and not self.done(other)]
-        if start and all(start_folder(self.told, o, self.source(o), self.data) != start for o in others):
-            shutil.rmtree(start, ignore_errors=True)
+        """Forget the checkpoints of a cell whose result is written."""
+        shutil.rmtree(run_folder(self.told, cell, self.recipe(cell), self.source(cell)), ignore_errors=True)
 
     def write_models(self, sizes: list[str] | None, note: Any) -> None:
         """A model folder of every size, once the source is there."""
