@@ -262,11 +262,11 @@ def _tables(
 
     return {
         ("table1", name): table((*TABLE1, BEYOND), TABLE1_ARMS, borrows=before),
+        ("init", name): table(("L6H6", "L12H3", "L3H12"), ARMS, borrows=("table1",), costs=True),
         ("table3", name): table(("L6H6",), TABLE1_ARMS, trials=transfers),
         ("table4", name): table(("L3H5", "L4H4", "L5H3"), CONSTRAINTS, ours="tucker_principal"),
         ("table5", name): table(("L3H3", "L3H4", "L3H5"), ABLATIONS, ours="sweet_principal"),
         ("sources", name): table(("L6H6", "L12H3"), SECOND_SOURCE, ours="sweet_learned", borrows=("table1",)),
-        ("init", name): table(("L6H6", "L12H3", "L3H12"), ARMS, borrows=("table1",), costs=True),
     }
 
 
@@ -275,7 +275,8 @@ def _paper(sizes: tuple[str, ...], **more: Any) -> Protocol:
     return Protocol("paper", name, sizes, TABLE1_ARMS, 1, PAPER_FINETUNE, PAPER_SOURCES, images=images, **more)
 
 
-PROTOCOLS = {
+PROTOCOLS = {  # reports keep this order
+    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, FEWER, ("tasks", "rates", "init")),
     ("tasks", "micro"): Protocol(
         name="micro",
         pretrain="micro",
@@ -290,7 +291,6 @@ PROTOCOLS = {
     ("rates", "micro"): Protocol(
         "micro", "micro", ("L6H6",), RATE_ARMS, 1, MICRO_FINETUNE, MICRO_SOURCES, borrows=("table1",)
     ),
-    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, FEWER, ("tasks", "rates", "init")),
     **_tables("small", SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, {}, ("init",)),
     ("table1", "paper"): _paper((*TABLE1, BEYOND)),
     ("table3", "paper"): _paper(("L6H6",), trials=PAPER_TRANSFER),
