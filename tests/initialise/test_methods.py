@@ -24,17 +24,18 @@ Wide = Callable[..., StoredSource]
 
 # A row for each initialiser: what its switches may be besides their defaults.
 ROWS: dict[str, list[dict[str, Any]]] = {
-    "sweet": [{"order": "prefix", "layers": "first"}, {"gains": "sqrt"}, {"gains": "none"}],
+    "sweet": [{"order": "prefix", "layers": "first"}, {"gains": "rms"}, {"gains": "sqrt"}, {"gains": "none"}],
     "sweet_fitted": [
-        *({"train": t} for t in ("xuv", "all", "decoder")),
+        *({"train": t, "objective": "mae"} for t in ("xuv", "all", "decoder")),
         *({"start": s} for s in ("interpolated", "random")),
-        *({"objective": o} for o in ("features", "closed")),
+        *({"train": "x", "objective": o} for o in ("mae", "closed")),
+        {"gains": "rms"},
         {"order": "prefix"},
     ],
-    "principal_slice": [{"layers": "first"}],
+    "principal_slice": [{"layers": "first"}, {"gains": "equal"}],
     "weight_selection": [
         *({"rule": r, "layers": "even"} for r in ("consecutive", "random_consistent", "whole_heads")),
-        {"gains": "sqrt"},
+        *({"gains": g} for g in ("sqrt", "equal")),
     ],
     "isomorphic": [{"layers": "even"}],
     "dmae": [{"alpha": 0.0}, {"lr": 1e-4}],
@@ -135,7 +136,7 @@ def test_a_template_is_a_source_too(method: str, constraint: str, wide: Wide, im
 
 
 def test_principal_slice_is_sweets_cut_of_a_dense_source(wide: Wide, images: ImageSource) -> None:
-    ours, theirs = (make(method, wide("vit"), "L6H6", images) for method in ("sweet", "principal_slice"))
+    ours, theirs = (make(method, wide("vit"), "L6H6", images, gains="rms") for method in ("sweet", "principal_slice"))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -217,7 +218,7 @@ def test_mistakes_are_one_line(wide: Wide, make_source: Callable[..., StoredSour
             "rule=uniform: --method sweet has no such switch; its switches: order, layers, gains",
         ),
         ("weight_selection", {"rule": "best"}, "rule=best: expected one of uniform, consecutive, random_consistent, "),
-        ("sweet", {"order": "prefix", "gains": "rms"}, "gains=rms: the kept energy is known in principal order only"),
+        ("sweet", {"order": "prefix", "gains": "rms"}, "gains=rms: energies are known in principal order only"),
         ("random", {"rms": "0"}, "rms=0: should be above 0"),
         ("random", {"noise": "1.5"}, "noise=1.5: is a share, at most 1"),
         ("sweet", {"flat": "nan"}, "flat=nan: should be a number"),

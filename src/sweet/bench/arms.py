@@ -93,6 +93,7 @@ ARMS = {
     "mimetic": Arm("mimetic"),
     "weight_selection": Arm("weight_selection", "dense", {"rule": "consecutive"}),
     "weight_selection_uniform": Arm("weight_selection", "dense", {"rule": "uniform"}),
+    "weight_selection_equal": Arm("weight_selection", "dense", {"rule": "consecutive", "gains": "equal"}),
     "weight_selection_heads": Arm("weight_selection", "dense", {"rule": "whole_heads"}),
     "isomorphic": Arm("isomorphic", "dense"),
     "tleg": Arm("tleg", "dense"),
@@ -107,7 +108,8 @@ ARMS = {
     "sweet_learned": Arm("sweet", "template"),
     "sweet": Arm("sweet", "converted"),
     "sweet_fitted": Arm("sweet_fitted", "converted"),
-    "sweet_fitted_control": Arm("sweet_fitted", "converted", {"train": "decoder"}),  # only what reads the features fits
+    # only what reads the features learns
+    "sweet_fitted_control": Arm("sweet_fitted", "converted", {"train": "decoder", "objective": "mae"}),
 }
 
 

@@ -1,5 +1,5 @@
-"""The initial weights of a cell. Those that images are needed for are made once, from one seed, as a source is: they lie
-in the cache beside the sources, and the seeds of a cell are seeds of its fine-tuning."""
+"""The initial weights of a cell. Those that images are needed for are made once, from one seed, as a source is: they
+lie in the cache beside the sources, and the seeds of a cell are seeds of its fine-tuning."""
 
 from __future__ import annotations
 

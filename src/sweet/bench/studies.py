@@ -43,30 +43,36 @@ STUDY_SOURCES: dict[str, Recipe] = {
 }
 DENSES = [source for source in STUDY_SOURCES if source.startswith("dense")]
 TUCKERS = [source for source in STUDY_SOURCES if source not in (*DENSES, "third4", "third-turned4")]
+RMS = {"gains": "rms"}  # most questions were asked before ``equal``, today's default, was tried
+PREFIX = {"order": "prefix", "gains": "none"}
+
+
+def fits(source: str, switches: dict[str, dict[str, str]]) -> dict[str, Arm]:
+    return {f"{source}.fit-{name}": Arm("sweet_fitted", source, told | RMS) for name, told in switches.items()}
+
+
+BY_MAE = {name: {"train": train, "objective": "mae"} for name, train in
+          (("none", "decoder"), ("x", "x"), ("xuv", "xuv"), ("all", "all"))}  # fmt: skip
+OTHERWISE = {"features": {"train": "x", "objective": "features"}, "closed": {"train": "x", "objective": "closed"}}
 ARMS = {
     "random": Arm("random"),
     **{f"{source}.principal": Arm("principal_slice", source) for source in DENSES},
     **{f"{source}.prefix": Arm("weight_selection", source, {"rule": "consecutive"}) for source in DENSES},
-    **{f"{source}.principal": Arm("sweet", source) for source in TUCKERS},
-    **{f"{source}.prefix": Arm("sweet", source, {"order": "prefix"}) for source in TUCKERS},
+    **{f"{source}.principal": Arm("sweet", source, RMS) for source in TUCKERS},
+    **{f"{source}.prefix": Arm("sweet", source, PREFIX) for source in TUCKERS},
     "dense4.prefix-sqrt": Arm("weight_selection", "dense4", {"rule": "consecutive", "gains": "sqrt"}),
     "tucker2.prefix-sqrt": Arm("sweet", "tucker2", {"order": "prefix", "gains": "sqrt"}),
     **{f"tucker2.gains-{gains}": Arm("sweet", "tucker2", {"gains": gains}) for gains in ("none", "sqrt")},
-    **{f"tucker2.fit-{train}": Arm("sweet_fitted", "tucker2", {"train": train}) for train in ("x", "xuv", "all")},
-    "tucker2.fit-features": Arm("sweet_fitted", "tucker2", {"objective": "features"}),
-    "tucker2.fit-closed": Arm("sweet_fitted", "tucker2", {"objective": "closed"}),
-    "tucker2.fit-none": Arm("sweet_fitted", "tucker2", {"train": "decoder"}),
-    # fits of the best source, converted without loss
-    "turned1.fit-none": Arm("sweet_fitted", "turned1", {"train": "decoder"}),
-    **{f"turned1.fit-{train}": Arm("sweet_fitted", "turned1", {"train": train}) for train in ("x", "xuv", "all")},
-    "turned1.fit-features": Arm("sweet_fitted", "turned1", {"objective": "features"}),
-    "turned1.fit-features-all": Arm("sweet_fitted", "turned1", {"objective": "features", "train": "all"}),
-    "turned1.fit-closed": Arm("sweet_fitted", "turned1", {"objective": "closed"}),
+    **fits("tucker2", BY_MAE | OTHERWISE),
+    # of the best source, converted without loss
+    **fits("turned1", BY_MAE | OTHERWISE | {"features-all": {"train": "all", "objective": "features"}}),
+    **{f"turned1.gains-{gains}": Arm("sweet", "turned1", {"gains": gains}) for gains in ("none", "sqrt", "equal")},
+    "turned1.fit-equal": Arm("sweet_fitted", "turned1"),
+    "dense1.prefix-equal": Arm("weight_selection", "dense1", {"rule": "consecutive", "gains": "equal"}),
     "dense1.dmae": Arm("dmae", "dense1"),
     "dense1.isomorphic": Arm("isomorphic", "dense1"),
-    **{f"turned1.gains-{gains}": Arm("sweet", "turned1", {"gains": gains}) for gains in ("none", "sqrt")},
 }
-FITS = [name for name in ARMS if name.startswith(("turned1", "dense1.dmae", "dense1.isomorphic"))]
+FITS = [n for n in ARMS if n.startswith(("turned1", "dense1.prefix-equal", "dense1.dmae", "dense1.isomorphic"))]
 ARMS |= {
     f"{name}.{'.'.join(f'{key}{value:g}' for key, value in given.items())}": replace(
         ARMS[name], switches=dict(ARMS[name].switches) | given

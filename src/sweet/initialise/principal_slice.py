@@ -3,7 +3,8 @@
 The same rotation, gains, layer rules and growth as SWEET's, only the source is an unconstrained MAE (or any checkpoint
 that was converted). Related: SliceGPT (Ashkboos et al., ICLR 2024, arXiv 2401.15024), which rotates each block apart.
 
-Switch: ``layers`` even (default) or first.
+Switches: ``layers`` even (default) or first; ``gains`` rms (default: nothing but the rotation) or equal, as for
+``sweet``.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def initialise(
     budget: int | None = None,
     seed: int = 0,
     layers: Literal["even", "first"] = "even",
+    gains: Literal["rms", "equal"] = "rms",
 ) -> dict[str, Tensor]:
     """Weights of any depth and width; raises UserError where no order was computed."""
-    return sweet.initialise(source, size, seed=seed, order="principal", layers=layers)
+    return sweet.initialise(source, size, seed=seed, order="principal", layers=layers, gains=gains)

@@ -1,7 +1,8 @@
 """SWEET, direct (Algorithm 1): scalers sliced from the source, in principal order (methods 16) or as trained.
 
 Switches: ``order`` principal (default) or prefix, the paper's slice; ``layers`` even (default) or first; ``gains`` of
-the norms after slicing: auto (default: rms in principal order, none in prefix order), rms, sqrt or none.
+the norms after slicing: best (default: equal in principal order, none in prefix order), equal (rms, and equally loud
+channels, :mod:`sweet.template.equal`), rms, sqrt or none.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from torch import Tensor
 from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.models.store import StoredSource
+from sweet.template.equal import equally_loud, principal_energy
 from sweet.template.sizes import Size
-from sweet.template.target import target_weights
+from sweet.template.target import at_depth, target_weights
+
+BEST = {"principal": "equal", "prefix": "none"}  # docs/log.md
 
 
 def initialise(
@@ -26,7 +30,7 @@ def initialise(
     seed: int = 0,
     order: Literal["principal", "prefix"] = "principal",
     layers: Literal["even", "first"] = "even",
-    gains: Literal["auto", "rms", "sqrt", "none"] = "auto",
+    gains: Literal["best", "equal", "rms", "sqrt", "none"] = "best",
 ) -> dict[str, Tensor]:
     """Weights of any depth and width from a template or a dense source; see :func:`sweet.template.target_weights`.
 
@@ -34,7 +38,16 @@ def initialise(
     """
     if order == "principal" and source.source.order is None:
         raise UserError("order=principal: this source has no principal order; use order=prefix")
-    if order == "prefix" and gains == "rms":
-        raise UserError("gains=rms: the kept energy is known in principal order only")
-    rule = None if gains == "auto" else gains
-    return target_weights(source.source, size.depth, size.width, order=order, layers=layers, gains=rule, seed=seed)
+    if order == "prefix" and gains in ("equal", "rms"):
+        raise UserError(f"gains={gains}: energies are known in principal order only")
+    rule = BEST[order] if gains == "best" else gains
+    plain = "rms" if rule == "equal" else rule
+    weights = target_weights(source.source, size.depth, size.width, order=order, layers=layers, gains=plain, seed=seed)
+    return equal(weights, source, size, layers) if rule == "equal" else weights
+
+
+def equal(weights: dict[str, Tensor], source: StoredSource, size: Size, layers: str) -> dict[str, Tensor]:
+    """A target of a source in principal order, with equally loud channels."""
+    known = at_depth(source.source, size.depth, layers)
+    assert known.order is not None
+    return equally_loud(weights, principal_energy(known.order, size.width, centred=known.norm == "layer"))

@@ -2,13 +2,14 @@
 
 Switches:
 
-* ``train``: ``x`` (default; a few thousand numbers), ``xuv``, ``all`` (also the ordinary parameters and the decoder) or
+* ``train``: ``x`` (a few thousand numbers), ``xuv``, ``all`` (default; also the ordinary parameters and the decoder) or
   ``decoder``, a control in which the encoder stays as it was sliced. The reader of the encoder's features, which is the
   decoder's embedding, learns along in every case: it has to meet a narrower stream.
-* ``objective``: ``mae`` (default), the loss of pre-training; ``features``, the template's own features after the final
+* ``objective``: ``mae``, the loss of pre-training; ``features`` (default), the template's own features after the final
   norm on whole images, read by a linear map; ``closed``, no steps at all: X by least squares (:mod:`.closed_form`).
 * ``start`` of X: ``sliced`` from the template by the rule ``layers`` (default), ``interpolated`` linearly over depth or
   ``random`` directions of the sliced rows' length. ``order`` and ``layers`` as for ``sweet``.
+* ``gains`` of what comes out: ``best`` (default: equal in principal order) or ``rms``, as for ``sweet``.
 * ``steps``, ``batch``, ``lr``: AdamW without decay, half a cosine to zero (methods 12.7). ``ridge`` is for ``closed``.
 """
 
@@ -33,6 +34,7 @@ from sweet.template.tucker import Tucker
 from sweet.training.short_run import ShortRun, train_on
 
 from .closed_form import closed_form
+from .sweet import equal
 
 ORDINARY = ("blocks", "stem", "decoder")
 READER = ("decoder/embed/weight", "decoder/embed/bias")
@@ -49,11 +51,12 @@ def initialise(
     seed: int = 0,
     device: str = "auto",
     run: Path | None = None,
-    train: Literal["x", "xuv", "all", "decoder"] = "x",
-    objective: Literal["mae", "features", "closed"] = "mae",
+    train: Literal["x", "xuv", "all", "decoder"] = "all",
+    objective: Literal["mae", "features", "closed"] = "features",
     start: Literal["sliced", "interpolated", "random"] = "sliced",
     order: Literal["principal", "prefix"] = "principal",
     layers: Literal["even", "first"] = "even",
+    gains: Literal["best", "rms"] = "best",
     steps: int = 200,
     batch: int = 256,
     lr: float = 1e-3,
@@ -69,7 +72,9 @@ def initialise(
     if objective == "mae" and "pred.weight" not in template.decoder:
         raise UserError("objective=mae: this source has no decoder; use objective=features")
     if objective == "closed" and (train != "x" or order == "prefix" or start != "sliced"):
-        raise UserError("objective=closed: solves for X in principal order only; leave out train, order and start")
+        raise UserError(
+            "objective=closed: solves for X in principal order only; say train=x and leave out order and start"
+        )
     if ridge <= 0:
         raise UserError(f"ridge={ridge:g}: should be above 0")
     told = ShortRun(steps, batch, lr, device=device, run=run)
@@ -79,17 +84,18 @@ def initialise(
     made = replace(made, core=replace(core, x=start_rows(template.core, core, start, seed)))
     if objective == "closed":
         made = closed_form(source, made, size.width, data, budget, seed=seed, layers=layers, ridge=ridge, device=device)
-        return target_weights(made, size.depth, size.width, order=order, layers="even", seed=seed)
-    teacher = template if objective == "features" else None
-    model = Fit(made, source, size, rule=order, train=train, teacher=teacher, seed=seed)
-    train_on(model, data, source, told, budget=budget, seed=seed)
-    with torch.no_grad():
-        weights = {name: value.detach() for name, value in model.weights().items()}
-    if teacher is not None:  # its reader was of all channels, not the decoder's
-        untrained = target_weights(template, size.depth, size.width, order=order, layers=layers, seed=seed)
-        weights = {n: v for n, v in weights.items() if not n.startswith("decoder.")}
-        weights |= {n: v for n, v in untrained.items() if n.startswith("decoder.")}
-    return weights
+        weights = target_weights(made, size.depth, size.width, order=order, seed=seed)
+    else:
+        teacher = template if objective == "features" else None
+        model = Fit(made, source, size, rule=order, train=train, teacher=teacher, seed=seed)
+        train_on(model, data, source, told, budget=budget, seed=seed)
+        with torch.no_grad():
+            weights = {name: value.detach() for name, value in model.weights().items()}
+        if teacher is not None:  # its reader was of all channels, not the decoder's
+            untrained = target_weights(template, size.depth, size.width, order=order, layers=layers, seed=seed)
+            weights = {n: v for n, v in weights.items() if not n.startswith("decoder.")}
+            weights |= {n: v for n, v in untrained.items() if n.startswith("decoder.")}
+    return equal(weights, source, size, layers) if gains == "best" and order == "principal" else weights
 
 
 def start_rows(whole: Tucker, core: Tucker, start: str, seed: int) -> Tensor:

@@ -15,7 +15,8 @@ Every tensor of the target is a part of the source's tensor of the same name. Sw
   without it the released rule is at a disadvantage with rotary positions.
 
 ``layers``: ``first`` (default, as released: block i comes from block i) or ``even``. ``gains``: ``none`` (default, as
-released) or ``sqrt``, norm gains times sqrt(D / d), since sums over d channels instead of D are smaller by as much.
+released), ``sqrt``, norm gains times sqrt(D / d), since sums over d channels instead of D are smaller by as much, or
+``equal``, channels made equally loud as ``sweet`` does (for a source whose order was computed).
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ import torch
 from torch import Tensor
 
 from sweet.data import ImageSource
+from sweet.errors import UserError
 from sweet.models.store import StoredSource
+from sweet.template.equal import equally_loud, stored_energy
 from sweet.template.sizes import Size, hidden_features
-from sweet.template.target import target_layers
+from sweet.template.target import at_depth, target_layers
 
 from .selection import Selection, channels, cut
 
@@ -42,9 +45,10 @@ def initialise(
     seed: int = 0,
     rule: Literal["uniform", "consecutive", "random_consistent", "whole_heads"] = "uniform",
     layers: Literal["even", "first"] = "first",
-    gains: Literal["none", "sqrt"] = "none",
+    gains: Literal["none", "sqrt", "equal"] = "none",
 ) -> dict[str, Tensor]:
-    """Weights cut from a dense source that is at least as deep and wide."""
+    """Weights cut from a dense source that is at least as deep and wide. Raises UserError where the energies that
+    ``gains="equal"`` needs were not computed."""
     config = source.config
     generator = torch.Generator().manual_seed(seed)
 
@@ -66,6 +70,13 @@ def initialise(
     weights = cut(source.source, Selection(chosen, residual, inner.expand(each), hidden.expand(each)))
     if gains == "none":
         return weights
+    if gains == "equal":
+        known = at_depth(source.source, size.depth, layers)
+        if known.order is None:
+            raise UserError("gains=equal: the channels' energies of this source were not computed")
+        blocks, gain = known.blocks, known.stem["norm.weight"][None]
+        gain = torch.cat([torch.stack([blocks["norm1.weight"], blocks["norm2.weight"]], 1).flatten(0, 1), gain])
+        return equally_loud(weights, (stored_energy(known.order) * gain.square())[:, residual])
     scale = (config.width / size.width) ** 0.5
     gained = ("norm.weight", "norm1.weight", "norm2.weight")
     return {n: v * scale if n.endswith(gained) and not n.startswith("decoder.") else v for n, v in weights.items()}
