@@ -303,7 +303,7 @@ PROTOCOLS = {  # reports keep this order
         seeds=2,
         finetune=NANO_FINETUNE,
         sources=STUDY_SOURCES,
-        ours="dense1.principal.decay0.75@4",
+        ours="turned1.gains-equal.decay0.75@4",
     ),
     ("quickstart", "micro"): Protocol(
         name="quickstart",
