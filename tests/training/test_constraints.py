@@ -103,7 +103,9 @@ def test_a_template_learned_whole_is_the_dense_source_of_the_same_run(tiny: Tiny
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     for size in (Size(2, 2, 8), Size(1, 1, 8)):
         made = [
-            build_vit(stored.config.resized(size.depth, size.heads), initialise(method, stored, size, gains="equal")).eval()
+            build_vit(
+                stored.config.resized(size.depth, size.heads), initialise(method, stored, size, gains="equal")
+            ).eval()
             for stored, method in ((dense, "principal_slice"), (whole, "sweet"))
         ]
         torch.testing.assert_close(*(vit(images) for vit in made), rtol=0, atol=1e-4)

@@ -81,7 +81,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_no_step_of_pre_training_waits(
     tmp_path: Path, tiny: Callable[..., PretrainRecipe], constraint: str, watched: None
 ) -> None:
-    recipe = tiny("device=cuda", "max_steps=1000", "checkpoint_every=1000", f"template.constraint={constraint}")
+    recipe = tiny(
+        "device=cuda", "epochs=1000", "max_steps=1000", "checkpoint_every=1000", f"template.constraint={constraint}"
+    )
     with pytest.raises(Enough):
         pretrain(recipe, tmp_path / "run", quiet=True)
 
@@ -91,6 +93,8 @@ def test_no_step_of_pre_training_waits(
 def test_no_step_of_fine_tuning_waits(
     tmp_path: Path, model: Path, tiny_finetune: Callable[..., FinetuneRecipe], augment: str, watched: None
 ) -> None:
-    recipe = tiny_finetune("device=cuda", "max_steps=1000", "checkpoint_every=1000", f"data.augment={augment}")
+    recipe = tiny_finetune(
+        "device=cuda", "epochs=1000", "max_steps=1000", "checkpoint_every=1000", f"data.augment={augment}"
+    )
     with pytest.raises(Enough):
         finetune(model, recipe, tmp_path / "run", quiet=True)
