@@ -279,7 +279,7 @@ def _tables(
         ("table3", name): table(("L6H6",), TABLE1_ARMS, trials=transfers),
         ("table4", name): table(("L3H5", "L4H4", "L5H3"), CONSTRAINTS, ours="tucker_principal"),
         ("table5", name): table(("L3H3", "L3H4", "L3H5"), ABLATIONS, ours="sweet_principal"),
-        ("sources", name): table(("L6H6", "L12H3"), SECOND_SOURCE, ours="sweet_learned", borrows=("table1",)),
+        ("luck", name): table(("L6H6", "L12H3"), SECOND_SOURCE, ours="sweet_learned", borrows=("table1",)),
     }
 
 
