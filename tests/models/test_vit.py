@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,12 @@ from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from sweet.api import Template
+from sweet.errors import UserError
 from sweet.models import forward
 from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, patchify
 from sweet.models.store import StoredSource
-from sweet.models.vit import build_vit, encoder_shapes, skeleton
+from sweet.models.vit import build_vit, check_timm, encoder_shapes, skeleton
 from sweet.template.order import Order
 from sweet.template.target import target_weights
 from sweet.template.tucker import Full, Tucker
@@ -292,3 +294,11 @@ def test_config_goes_through_json() -> None:
 def test_a_skeleton_holds_no_memory() -> None:
     config = ViTConfig(12, 12, 64, img_size=224, patch_size=16)
     assert {p.device.type for p in skeleton(config).parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"), [("1.0.29", False), ("1.0.31", True), ("1.0.31.dev0", True), ("1.1.0", True)]
+)
+def test_a_timm_that_lays_rotary_tables_out_otherwise_is_refused(version: str, fits: bool) -> None:
+    with nullcontext() if fits else pytest.raises(UserError, match=r"timm 1\.0\.29: sweet needs 1\.0\.31"):
+        check_timm(version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             yield batch
 
     monkeypatch.setattr(Batches, "iterate", iterate)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("default")  # the first call warns
     yield
     torch.cuda.set_sync_debug_mode("default")
 

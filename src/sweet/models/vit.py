@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import timm
 import torch
 from timm.layers import LayerNorm, RmsNorm, create_rope_embed
 from timm.models import adapt_input_conv
@@ -13,9 +15,22 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from sweet.errors import UserError
 from sweet.template.sizes import hidden_features
 
 from .config import ViTConfig
+
+
+def check_timm(version: str) -> None:
+    """Raises UserError for one that does not know rotary tables in halves.
+
+    It ignores ``rotate_half`` without a word, and a model turns other channels than its source did.
+    """
+    if [int(part) for part in re.findall(r"\d+", version)[:3]] < [1, 0, 31]:
+        raise UserError(f"timm {version}: sweet needs 1.0.31 or later; older ones lay rotary tables out otherwise")
+
+
+check_timm(timm.__version__)
 
 
 def timm_args(config: ViTConfig) -> dict[str, Any]:
