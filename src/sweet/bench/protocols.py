@@ -289,7 +289,7 @@ def _paper(sizes: tuple[str, ...], **more: Any) -> Protocol:
 
 
 PROTOCOLS = {  # reports keep this order
-    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, FEWER, ("tasks", "rates", "init")),
+    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, FEWER, ("rates", "init", "tasks")),
     ("tasks", "micro"): Protocol(
         name="micro",
         pretrain="micro",
