@@ -6,6 +6,7 @@ import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,6 +98,9 @@ def train(
     plain = model
     if optim.compile and can_compile(accelerator.device):
         torch.compiler.reset()  # models before this one count against the compiler's limit of variants
+        warnings.filterwarnings(
+            "ignore", "Dynamo detected a call to a"
+        )  # the rotary table's cache: a constant all the same
         model.compile()
     model, optimizer = accelerator.prepare(model, optimizer)
 
