@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +94,24 @@ def test_the_features_of_the_whole_template_are_its_own(kind: str, template: Cal
     with torch.no_grad():
         assert whole(pixels, torch.zeros(4, 16)).item() < 1e-9
         assert 0.01 < half(pixels, torch.zeros(4, 16)).item() < 2
+
+
+@kinds
+def test_template_and_target_see_the_same_quarter(kind: str, template: Callable[[str], StoredSource]) -> None:
+    source = template(kind)
+    told: dict[str, Any] = {"rule": "principal", "train": "x", "teacher": source.source, "mask_ratio": 0.75}
+    whole, half = (
+        Fit(source.source, source, Size(12, 12, 4), **told),
+        Fit(at_depth(source.source, 6, "even"), source, L6H6, **told),
+    )
+    pixels = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = torch.arange(16.0).expand(4, -1)  # the first row of patches is seen
+    other = pixels.clone()
+    other[:, :, 4:] += 1
+    with torch.no_grad():
+        assert whole(pixels, noise).item() < 1e-9
+        assert half(other, noise) == half(pixels, noise)
+        assert half(other, noise.flip(1)) != half(pixels, noise.flip(1))
 
 
 def test_starts(wide: Wide) -> None:

@@ -114,3 +114,12 @@ def test_it_is_the_default_of_principal_order(make_source: Make) -> None:
     dense = make_source("eva", "none", depth=3, heads=4, head_dim=4)
     with pytest.raises(UserError, match="gains=equal: the channels' energies of this source were not computed"):
         initialise("weight_selection", dense, target, gains="equal")
+
+
+def test_a_silent_channel_is_not_made_loud() -> None:
+    """Nothing is heard there; a large gain would only make its first steps too long (docs/log.md)."""
+    weights = {"norm.weight": torch.ones(4), "head.weight": torch.ones(2, 4)}
+    loud = equally_loud(weights, torch.tensor([[4.0, 0.1, 1e-9, 0.0]]))
+    most = LEAST**-0.5
+    assert loud["norm.weight"][2:].tolist() == pytest.approx([most, most]) and most <= 10
+    assert loud["norm.weight"][0] < 1 < loud["norm.weight"][1] < most

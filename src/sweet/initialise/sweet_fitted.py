@@ -6,7 +6,8 @@ Switches:
   ``decoder``, a control in which the encoder stays as it was sliced. The reader of the encoder's features, which is the
   decoder's embedding, learns along in every case: it has to meet a narrower stream.
 * ``objective``: ``mae``, the loss of pre-training; ``features`` (default), the template's own features after the final
-  norm on whole images, read by a linear map; ``closed``, no steps at all: X by least squares (:mod:`.closed_form`).
+  norm, read by a linear map, of the patches that both see, all but a share of ``mask_ratio``; ``closed``, no steps at
+  all: X by least squares (:mod:`.closed_form`).
 * ``start`` of X: ``sliced`` from the template by the rule ``layers`` (default), ``interpolated`` linearly over depth or
   ``random`` directions of the sliced rows' length. ``order`` and ``layers`` as for ``sweet``.
 * ``gains`` of what comes out: ``best`` (default: equal in principal order) or ``rms``, as for ``sweet``.
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.models.forward import encode, linear, patchify
-from sweet.models.mae import as_parameters, as_tensors, reconstruct, sincos
+from sweet.models.mae import as_parameters, as_tensors, reconstruct, sincos, split_patches
 from sweet.models.store import StoredSource
 from sweet.template.sizes import Size
 from sweet.template.target import Source, at_depth, target_weights
@@ -57,6 +58,7 @@ def initialise(
     order: Literal["principal", "prefix"] = "principal",
     layers: Literal["even", "first"] = "even",
     gains: Literal["best", "rms"] = "best",
+    mask_ratio: float = 0.75,
     steps: int = 200,
     batch: int = 256,
     lr: float = 1e-3,
@@ -75,6 +77,8 @@ def initialise(
         raise UserError(
             "objective=closed: solves for X in principal order only; say train=x and leave out order and start"
         )
+    if not 0 <= mask_ratio < 1:
+        raise UserError(f"mask_ratio={mask_ratio:g}: should be at least 0 and below 1")
     if ridge <= 0:
         raise UserError(f"ridge={ridge:g}: should be above 0")
     told = ShortRun(steps, batch, lr, device=device, run=run)
@@ -87,7 +91,7 @@ def initialise(
         weights = target_weights(made, size.depth, size.width, order=order, seed=seed)
     else:
         teacher = template if objective == "features" else None
-        model = Fit(made, source, size, rule=order, train=train, teacher=teacher, seed=seed)
+        model = Fit(made, source, size, rule=order, train=train, teacher=teacher, mask_ratio=mask_ratio, seed=seed)
         train_on(model, data, source, told, budget=budget, seed=seed)
         with torch.no_grad():
             weights = {name: value.detach() for name, value in model.weights().items()}
@@ -133,12 +137,13 @@ class Fit(nn.Module):
         rule: str,
         train: str,
         teacher: Source | None = None,
+        mask_ratio: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if teacher is not None:  # all channels of the features, through what reads the decoder's input
             made = replace(made, decoder={"embed.weight": torch.eye(made.width), "embed.bias": torch.zeros(made.width)})
-        self.made, self.size, self.rule, self.seed = made, size, rule, seed
+        self.made, self.size, self.rule, self.mask_ratio, self.seed = made, size, rule, mask_ratio, seed
         self.whole, self.config, self.mae = source.config, source.config.resized(size.depth, size.heads), source.mae
         tensors = {f"core.{name}": value for name, value in made.core.tensors().items()}
         for part in ORDINARY:
@@ -172,7 +177,8 @@ class Fit(nn.Module):
         if not self.teacher:
             return reconstruct(weights, images, noise, self.config, self.mae, self.positions).loss
         patches = patchify(images, self.config.patch_size)
+        keep, _ = split_patches(noise, self.mask_ratio)
         with torch.no_grad():
-            wanted = encode(as_tensors(self.teacher), patches, self.whole).float()
-        read = linear(encode(weights, patches, self.config), weights, "decoder.embed")
+            wanted = encode(as_tensors(self.teacher), patches, self.whole, keep=keep).float()
+        read = linear(encode(weights, patches, self.config, keep=keep), weights, "decoder.embed")
         return (read.float() - wanted).square().sum() / wanted.square().sum()
