@@ -291,7 +291,7 @@ def _paper(sizes: tuple[str, ...], **more: Any) -> Protocol:
 
 
 PROTOCOLS = {  # reports keep this order
-    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, FEWER, ("rates", "init", "tasks")),
+    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, FEWER, ("init", "rates", "tasks")),
     ("tasks", "micro"): Protocol(
         name="micro",
         pretrain="micro",

@@ -7,6 +7,7 @@ name is its source, what is done with it and, after @, the fine-tuning rate in t
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from .arms import Arm, Converted, Recipe, Rotated
 
@@ -43,12 +44,14 @@ STUDY_SOURCES: dict[str, Recipe] = {
 }
 DENSES = [source for source in STUDY_SOURCES if source.startswith("dense")]
 TUCKERS = [source for source in STUDY_SOURCES if source not in (*DENSES, "third4", "third-turned4")]
-RMS = {"gains": "rms"}  # most questions were asked before ``equal``, today's default, was tried
+RMS: dict[str, Any] = {"gains": "rms"}  # most questions were asked before ``equal``, today's default, was tried
 PREFIX = {"order": "prefix", "gains": "none"}
 
 
-def fits(source: str, switches: dict[str, dict[str, str]]) -> dict[str, Arm]:
-    return {f"{source}.fit-{name}": Arm("sweet_fitted", source, told | RMS) for name, told in switches.items()}
+def fits(source: str, switches: dict[str, dict[str, Any]]) -> dict[str, Arm]:
+    """On whole images, as fits were when these were asked."""
+    given = RMS | {"mask_ratio": 0.0}
+    return {f"{source}.fit-{name}": Arm("sweet_fitted", source, told | given) for name, told in switches.items()}
 
 
 BY_MAE = {name: {"train": train, "objective": "mae"} for name, train in
