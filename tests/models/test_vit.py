@@ -125,9 +125,12 @@ def test_no_parameter_is_random(
 
 
 @pytest.mark.parametrize("constraint", ["tucker", "none"])
-def test_biases_of_layer_norm_are_folded_into_their_readers(make_source: MakeSource, constraint: str) -> None:
-    model = Template(make_source("vit", constraint, ordered=True)).build(2, 2, order="principal")
-    norms = {f"blocks.{i}.norm{j}.bias" for i in range(2) for j in (1, 2)} | {"norm.bias"}
+@pytest.mark.parametrize(("depth", "heads"), [(3, 3), (2, 1), (3, 2), (5, 3)])
+def test_biases_of_layer_norm_are_folded_into_their_readers(
+    make_source: MakeSource, constraint: str, depth: int, heads: int
+) -> None:
+    model = Template(make_source("vit", constraint, ordered=True)).build(depth, heads, order="principal")
+    norms = {f"blocks.{i}.norm{j}.bias" for i in range(depth) for j in (1, 2)} | {"norm.bias"}
     assert {name for name, value in model.named_parameters() if not value.any()} == norms
 
 

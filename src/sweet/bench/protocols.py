@@ -276,7 +276,7 @@ def _tables(
         ("table1", name): table((*TABLE1, BEYOND), TABLE1_ARMS, borrows=before),
         ("init", name): table(("L6H6", "L12H3", "L3H12"), ARMS, borrows=("table1",), costs=True),
         ("rates", name): Protocol(
-            name, name, ("L6H6",), rate_arms(finetune["lr"]), 1, finetune, told, borrows=("table1",)
+            name, name, ("L6H6",), rate_arms(finetune["lr"]), 1, finetune, told, borrows=("init", "table1")
         ),
         ("table3", name): table(("L6H6",), TABLE1_ARMS, trials=transfers),
         ("table4", name): table(("L3H5", "L4H4", "L5H3"), CONSTRAINTS, ours="tucker_principal"),

@@ -16,7 +16,7 @@ from torch import Tensor
 from .order import Order, embedding_basis
 from .slices import FC1, QKV
 
-LEAST = 1e-2  # a channel with less than this share of the mean energy is taken to have it: gains stay below ten
+LEAST = 1e-2  # a channel with less than this share of the mean energy is taken to have it: no gain above ten
 
 
 def equally_loud(weights: Mapping[str, Tensor], energy: Tensor) -> dict[str, Tensor]:

@@ -98,9 +98,8 @@ def train(
     plain = model
     if optim.compile and can_compile(accelerator.device):
         torch.compiler.reset()  # models before this one count against the compiler's limit of variants
-        warnings.filterwarnings(
-            "ignore", "Dynamo detected a call to a"
-        )  # the rotary table's cache: a constant all the same
+        # that it looks past the rotary table's cache, which changes nothing
+        warnings.filterwarnings("ignore", "Dynamo detected a call to a")
         model.compile()
     model, optimizer = accelerator.prepare(model, optimizer)
 
