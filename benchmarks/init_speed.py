@@ -24,6 +24,7 @@ from sweet.models.store import StoredSource
 from sweet.plan import ranks_of, vit_config
 from sweet.recipe import PretrainRecipe, load_recipe
 from sweet.template.order import Order
+from sweet.template.sizes import hidden_features
 from sweet.template.target import absorb
 
 
@@ -39,7 +40,9 @@ def main() -> None:
     source = init_source(config, MaeConfig(), constraint="tucker", ranks=ranks, generator=generator)
     source.decoder = {}
     rotation = torch.linalg.qr(torch.randn(config.width, config.width, generator=generator)).Q
-    source.order = Order(rotation, torch.ones(2 * config.depth + 1, config.width))
+    parts = (config.heads, hidden_features(config.width, config.mlp))
+    heads, units = (torch.rand(config.depth, n, generator=generator).argsort(1) for n in parts)
+    source.order = Order(rotation, torch.ones(2 * config.depth + 1, config.width), heads, units)
     model = Template(StoredSource(absorb(source), config, MaeConfig()))  # as pre-training stores it
     contestants = {
         "timm": lambda: timm.create_model("vit_base_patch16_224"),

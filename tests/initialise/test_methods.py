@@ -24,15 +24,22 @@ Wide = Callable[..., StoredSource]
 
 # A row for each initialiser: what its switches may be besides their defaults.
 ROWS: dict[str, list[dict[str, Any]]] = {
-    "sweet": [{"order": "prefix", "layers": "first"}, {"gains": "rms"}, {"gains": "sqrt"}, {"gains": "none"}],
+    "sweet": [
+        {"order": "prefix", "layers": "first"},
+        {"gains": "rms"},
+        {"gains": "sqrt"},
+        {"gains": "none"},
+        {"inner": "prefix"},
+    ],
     "sweet_fitted": [
         *({"train": t, "objective": "mae"} for t in ("xuv", "all", "decoder")),
         *({"start": s} for s in ("interpolated", "random")),
         *({"train": "x", "objective": o} for o in ("mae", "closed")),
         {"gains": "rms"},
+        {"inner": "prefix"},
         {"order": "prefix"},
     ],
-    "principal_slice": [{"layers": "first"}, {"gains": "equal"}],
+    "principal_slice": [{"layers": "first"}, {"gains": "equal"}, {"inner": "loudest"}],
     "weight_selection": [
         *({"rule": r, "layers": "even"} for r in ("consecutive", "random_consistent", "whole_heads")),
         *({"gains": g} for g in ("sqrt", "equal")),

@@ -16,7 +16,7 @@ from sweet.errors import UserError
 from sweet.initialise import initialise
 from sweet.initialise.closed_form import closed_form
 from sweet.initialise.sweet_fitted import Fit, start_rows
-from sweet.models.moments import stream_moments
+from sweet.models.moments import moments_of
 from sweet.models.store import StoredSource
 from sweet.template.sizes import Size
 from sweet.template.slices import SLICES
@@ -127,18 +127,20 @@ def test_starts(wide: Wide) -> None:
 
 
 @kinds
-def test_closed_form_is_least_squares(kind: str, template: Callable[[str], StoredSource], images: ImageSource) -> None:
+@pytest.mark.parametrize("inner", ["loudest", "prefix"])
+def test_closed_form_is_least_squares(
+    kind: str, inner: str, template: Callable[[str], StoredSource], images: ImageSource
+) -> None:
     """The query slice of one block against numpy's solver, from second moments of the stream written apart."""
     source = template(kind)
     whole = source.source
     made = at_depth(whole, 3, "even")
     config = source.config
-    solved = closed_form(source, made, 24, images, None, seed=0, layers="even", ridge=1e-9, device="cpu").core.x.view(
-        3, SLICES, -1
-    )
+    given = {"inner": inner, "layers": "even", "seed": 0, "ridge": 1e-9, "device": "cpu"}
+    solved = closed_form(source, made, 24, images, None, **given).core.x.view(3, SLICES, -1)
     facts = source.info["data"]
     batches = eval_batches(images, batch_size=128, img_size=config.img_size, mean=facts["mean"], std=facts["std"])
-    moments = stream_moments(whole, config, [b for b, _ in batches])
+    moments = moments_of(whole, config, [b for b, _ in batches]).stream
     layer, row, q = 6, 1, whole.order.rotation.double().numpy()
     kept = 24 - (kind == "vit")
     s = q.T @ moments[2 * layer].double().numpy() @ q
@@ -147,7 +149,8 @@ def test_closed_form_is_least_squares(kind: str, template: Callable[[str], Store
     u, v, core = (t.double().numpy() for t in (whole.core.u, whole.core.v, whole.core.core))
     if kind == "absorbed":  # U is in the principal basis already
         q = np.eye(48)
-    basis = np.einsum("id,i,ir,arc,kc->adk", q, gain, u, core, v[:24])
+    channels = whole.order.loudest(24, 1)[0][layer].tolist() if inner == "loudest" else list(range(24))
+    basis = np.einsum("id,i,ir,arc,kc->adk", q, gain, u, core, v[channels])
     before = whole.core.x.view(12, SLICES, -1)[layer, 0].double().numpy()
     reader = np.einsum("a,adk->dk", before, basis)
     best = reader[:kept] + np.linalg.solve(s[:kept, :kept], s[:kept, kept:]) @ reader[kept:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -51,6 +52,38 @@ def test_energy_is_what_the_norms_see(make_source: Callable[..., StoredSource], 
         u = stream / stream.square().mean(-1, keepdim=True).sqrt()
         expected = (u @ order.rotation).square().mean((0, 1))
         torch.testing.assert_close(order.energy[index], expected, rtol=1e-3, atol=1e-4)
+
+
+@both_families
+def test_parts_are_ordered_by_what_leaving_them_out_changes(
+    make_source: Callable[..., StoredSource], family: str
+) -> None:
+    """Each head and hidden unit of a layer is silenced in turn; nothing before its writer changes, so the stream misses
+    just what the part added."""
+    stored = make_source(family, "none")
+    batch, layer = images(4, 8), 1
+    order = compute_order(stored.source, stored.config, [batch])
+    w = target_weights(stored.source, 3, 24, order="prefix")
+
+    def stream(weights: dict[str, Tensor], norm: int) -> Tensor:
+        streams: dict[int, Tensor] = {}
+        encode(weights, patchify(batch, 4), stored.config, tap=streams.__setitem__)
+        x = streams[norm]
+        return x - x.mean(-1, keepdim=True) if family == "vit" else x
+
+    for name, norm, found, width in (
+        (f"blocks.{layer}.attn.proj.weight", 2 * layer + 1, order.heads, 8),
+        (f"blocks.{layer}.mlp.fc2.weight", 2 * layer + 2, order.units, 1),
+    ):
+        assert found.shape == (3, w[name].shape[1] // width)
+        lost = []
+        for part in range(found.shape[1]):
+            silenced = w[name].clone()
+            silenced[:, part * width : (part + 1) * width] = 0
+            lost.append((stream(w, norm) - stream({**w, name: silenced}, norm)).square().sum().item())
+        ordered = [lost[part] for part in found[layer].tolist()]
+        assert ordered[0] > 1.1 * ordered[-1]
+        assert all(a >= 0.999 * b for a, b in pairwise(ordered))
 
 
 @both_families

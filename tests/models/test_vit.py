@@ -19,7 +19,6 @@ from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, patchify
 from sweet.models.store import StoredSource
 from sweet.models.vit import build_vit, check_timm, encoder_shapes, skeleton
-from sweet.template.order import Order
 from sweet.template.target import target_weights
 from sweet.template.tucker import Full, Tucker
 
@@ -105,7 +104,7 @@ def poisoned(stored: StoredSource) -> StoredSource:
             blocks=nan(source.blocks),
             stem=nan(source.stem),
             decoder=nan(source.decoder),
-            order=Order(**nan({"rotation": source.order.rotation, "energy": source.order.energy})),
+            order=replace(source.order, **nan({"rotation": source.order.rotation, "energy": source.order.energy})),
         ),
     )
 

@@ -19,6 +19,7 @@ from sweet.models.mae import reconstruct, sincos, source_from_state
 from sweet.models.moments import compute_order
 from sweet.models.store import StoredSource
 from sweet.models.vit import encoder_shapes, rope_module
+from sweet.template.sizes import hidden_features
 from sweet.template.slices import PROJ, SLICES, pack
 from sweet.template.target import Source, absorb, target_layers, target_weights
 from sweet.template.tucker import Tucker
@@ -186,11 +187,35 @@ def test_a_stream_of_few_directions_survives_slicing_to_them(make_source: MakeSo
     images, noise = images_and_noise(config)
     grown.source.order = compute_order(grown.source, config, [images, images.flip(0)])
     assert grown.source.order.kept(16).min() > 1 - 1e-5
-    w = target_weights(grown.source, 3, 16, inner_width=24, order="principal")
+    w = target_weights(grown.source, 3, 16, order="principal")  # and its new heads and units are the quietest
     positions = sincos(config.grid, small.mae.decoder_width)
     cut = reconstruct(w, images, noise, config.resized(3, 2), small.mae, positions).prediction
     # directions outside the 16 hold rounding errors only
     assert error(cut, prediction(small, 3, 2, order="principal")) < 1e-4
+
+
+@both_families
+@pytest.mark.parametrize("constraint", ["tucker", "none", "kronecker", "linear"])
+def test_the_loudest_parts_of_each_layer_stay(make_source: MakeSource, family: str, constraint: str) -> None:
+    """The same network as one that keeps all heads and units, but of which the quieter ones write nothing."""
+    stored = make_source(family, constraint, ordered=True)
+    config, order = stored.config.resized(2, 1), stored.source.order
+    heads, units = order.heads[[0, 2], :1], order.units[[0, 2], : hidden_features(8, config.mlp)]
+    whole = target_weights(stored.source, 2, 8, inner_width=24)
+    for layer in range(2):
+        for name, kept, size in (("attn.proj", heads, 8), ("mlp.fc2", units, 1)):
+            weight = whole[f"blocks.{layer}.{name}.weight"]
+            stays = torch.zeros(weight.shape[1] // size).scatter(0, kept[layer].long(), 1.0)
+            weight *= stays.repeat_interleave(size)
+    kept, silenced = (
+        encode(w, patchify(images_and_noise(config)[0], 4), config)
+        for w in (target_weights(stored.source, 2, 8), whole)
+    )
+    assert error(kept, silenced) < 1e-5
+    prefix = encode(
+        target_weights(stored.source, 2, 8, inner="prefix"), patchify(images_and_noise(config)[0], 4), config
+    )
+    assert error(prefix, silenced) > 1e-2
 
 
 @pytest.mark.parametrize("unit_gains", [False, True])

@@ -103,9 +103,11 @@ ARMS = {
     "dmae": Arm("dmae", "dense"),
     "principal_slice": Arm("principal_slice", "dense"),
     # The paper's template, learned as factors a third of the size, by its slice and in principal order; then the
-    # one that starts best (docs/log.md), learned whole and factored afterwards without loss.
+    # one that starts best (docs/log.md), learned whole and factored afterwards without loss, with the first heads and
+    # hidden units of each layer or with the loudest.
     "sweet_prefix": Arm("sweet", "template", {"order": "prefix"}),
     "sweet_learned": Arm("sweet", "template"),
+    "sweet_inner_prefix": Arm("sweet", "converted", {"inner": "prefix"}),
     "sweet": Arm("sweet", "converted"),
     "sweet_fitted": Arm("sweet_fitted", "converted"),
     # only what reads the features learns

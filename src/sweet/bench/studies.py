@@ -44,7 +44,9 @@ STUDY_SOURCES: dict[str, Recipe] = {
 }
 DENSES = [source for source in STUDY_SOURCES if source.startswith("dense")]
 TUCKERS = [source for source in STUDY_SOURCES if source not in (*DENSES, "third4", "third-turned4")]
-RMS: dict[str, Any] = {"gains": "rms"}  # most questions were asked before ``equal``, today's default, was tried
+# Most questions were asked before equal gains and the loudest heads and units, today's defaults, were tried.
+FIRST: dict[str, Any] = {"inner": "prefix"}
+RMS = {"gains": "rms"} | FIRST
 PREFIX = {"order": "prefix", "gains": "none"}
 
 
@@ -65,12 +67,17 @@ ARMS = {
     **{f"{source}.prefix": Arm("sweet", source, PREFIX) for source in TUCKERS},
     "dense4.prefix-sqrt": Arm("weight_selection", "dense4", {"rule": "consecutive", "gains": "sqrt"}),
     "tucker2.prefix-sqrt": Arm("sweet", "tucker2", {"order": "prefix", "gains": "sqrt"}),
-    **{f"tucker2.gains-{gains}": Arm("sweet", "tucker2", {"gains": gains}) for gains in ("none", "sqrt")},
+    **{f"tucker2.gains-{gains}": Arm("sweet", "tucker2", {"gains": gains} | FIRST) for gains in ("none", "sqrt")},
     **fits("tucker2", BY_MAE | OTHERWISE),
     # of the best source, converted without loss
     **fits("turned1", BY_MAE | OTHERWISE | {"features-all": {"train": "all", "objective": "features"}}),
-    **{f"turned1.gains-{gains}": Arm("sweet", "turned1", {"gains": gains}) for gains in ("none", "sqrt", "equal")},
-    "turned1.fit-equal": Arm("sweet_fitted", "turned1"),
+    **{
+        f"turned1.gains-{gains}": Arm("sweet", "turned1", {"gains": gains} | FIRST)
+        for gains in ("none", "sqrt", "equal")
+    },
+    "turned1.fit-equal": Arm("sweet_fitted", "turned1", FIRST),
+    "turned1.loudest": Arm("sweet", "turned1"),
+    "turned1.fit-loudest": Arm("sweet_fitted", "turned1"),
     "dense1.prefix-equal": Arm("weight_selection", "dense1", {"rule": "consecutive", "gains": "equal"}),
     "dense1.dmae": Arm("dmae", "dense1"),
     "dense1.isomorphic": Arm("isomorphic", "dense1"),

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from sweet.data import ImageSource, eval_batches, packed, some
 from sweet.models.device import resolve_device
-from sweet.models.moments import stream_moments
+from sweet.models.moments import moments_of
 from sweet.models.store import StoredSource
-from sweet.template.slices import SLICES
+from sweet.template.sizes import hidden_features
+from sweet.template.slices import FC1, FC2, PROJ, QKV, SLICES, inner_index, pack
 from sweet.template.target import Source, target_layers
 from sweet.template.tucker import Tucker
 
@@ -31,6 +32,7 @@ def closed_form(
     data: ImageSource,
     budget: int | None,
     *,
+    inner: str,
     seed: int,
     layers: str,
     ridge: float,
@@ -42,18 +44,18 @@ def closed_form(
     config, facts = source.config, source.info["data"]
     images = packed(some(data, min(budget or IMAGES, IMAGES), seed), config.img_size)
     batches = eval_batches(images, batch_size=128, img_size=config.img_size, mean=facts["mean"], std=facts["std"])
-    moments = stream_moments(source.source, config, (batch for batch, _ in batches), device=resolve_device(device))
+    found = moments_of(source.source, config, (batch for batch, _ in batches), device=resolve_device(device))
     turn = order.rotation.double()
-    moments = turn.t() @ moments.double() @ turn
+    moments = turn.t() @ found.stream.double() @ turn
     # an absorbed order is the basis that everything is stored in
     rotation = torch.eye(made.width, dtype=torch.double) if order.absorbed else turn
     kept = min(width, made.width - (made.norm == "layer"))
     whole = core.expanded()
     assert whole.u is not None and whole.v is not None
     u = whole.u.double()
-    inner = whole.core.double() @ whole.v[:width].double().t()  # (r1, r2, k)
-    written = (rotation[:, :kept].t() @ u) @ inner  # (r1, d, k)
-    reads, writes = _columns(inner.shape[2], made.mlp)
+    slices_of = whole.core.double() @ whole.v.double().t()  # (r1, r2, D)
+    written = (rotation[:, :kept].t() @ u) @ slices_of  # (r1, d, D)
+    reads, writes = _columns(made, width, inner)
     x = whole.x.double().view(made.depth, SLICES, -1)
     for row, layer in enumerate(target_layers(config.depth, made.depth, layers)):
         for part, slices in enumerate((range(4), range(4, SLICES))):
@@ -62,13 +64,13 @@ def closed_form(
             carry = torch.linalg.solve(s11, second[:kept, kept:])  # S11^-1 S12 (d, D - d)
             root = torch.linalg.cholesky(s11).t()
             gain = made.blocks[f"norm{part + 1}.weight"][row].double()[:, None]
-            read = (rotation.t() @ (gain * u)) @ inner  # (r1, D, k)
+            read = (rotation.t() @ (gain * u)) @ slices_of  # (r1, D, D)
             for m in slices:
                 before = x[row, m]
-                reader = torch.einsum("a,adk->dk", before, read[:, :, reads[m]])
-                writer = torch.einsum("a,adk->dk", before, written[:, :, writes[m]])
+                reader = torch.einsum("a,adk->dk", before, read[:, :, reads[row, m]])
+                writer = torch.einsum("a,adk->dk", before, written[:, :, writes[row, m]])
                 x[row, m] = _solve(
-                    [root @ read[:, :kept, reads[m]], written[:, :, writes[m]]],
+                    [root @ read[:, :kept, reads[row, m]], written[:, :, writes[row, m]]],
                     [root @ (reader[:kept] + carry @ reader[kept:]), writer],
                     before,
                     ridge,
@@ -76,18 +78,23 @@ def closed_form(
     return replace(made, core=replace(core, x=x.flatten(0, 1).float()))
 
 
-def _columns(inner: int, mlp: str) -> tuple[Tensor, Tensor]:
-    """Of each slice's columns (12, k): which read the stream and which write to it; some hidden units use neither."""
-    index = torch.arange(inner)
-    reads = torch.zeros(SLICES, inner, dtype=torch.bool)
-    writes = torch.zeros(SLICES, inner, dtype=torch.bool)
-    reads[:3] = writes[3] = True
-    if mlp == "swiglu":
-        used = index < 3 * (inner // 3)
-        reads[4:], writes[4:] = used & (index % 3 < 2), used & (index % 3 == 2)
+def _columns(made: Source, width: int, inner: str) -> tuple[Tensor, Tensor]:
+    """Of each slice's columns, of those that the target keeps (L*, 12, D): which read the stream, which write to it."""
+    narrow = min(width, made.width)
+    if inner == "loudest" and made.order is not None:
+        channels, units = made.order.loudest(narrow, hidden_features(narrow, made.mlp))
     else:
-        reads[4:8] = writes[8:] = True
-    return reads, writes
+        channels, units = (inner_index(made.width, narrow, made.mlp, n).expand(made.depth, -1) for n in (PROJ, FC2))
+    in_heads = torch.zeros(made.depth, made.width).scatter(1, channels, 1.0)
+    in_mlp = torch.zeros(made.depth, hidden_features(made.width, made.mlp)).scatter(1, units, 1.0)
+    matrices = 2 if made.mlp == "swiglu" else 1
+    reads = {QKV: in_heads.repeat(1, 3)[..., None], FC1: in_mlp.repeat(1, matrices)[..., None]}
+    writes = {PROJ: in_heads[:, None], FC2: in_mlp[:, None]}
+
+    def columns(*, read: bool) -> Tensor:
+        return pack({n: v * (read == (n in reads)) for n, v in (reads | writes).items()}, made.mlp)[:, :, 0].bool()
+
+    return columns(read=True), columns(read=False)
 
 
 def _solve(bases: list[Tensor], goals: list[Tensor], before: Tensor, ridge: float) -> Tensor:

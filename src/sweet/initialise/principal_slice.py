@@ -3,8 +3,8 @@
 The same rotation, gains, layer rules and growth as SWEET's, only the source is an unconstrained MAE (or any checkpoint
 that was converted). Related: SliceGPT (Ashkboos et al., ICLR 2024, arXiv 2401.15024), which rotates each block apart.
 
-Switches: ``layers`` even (default) or first; ``gains`` rms (default: nothing but the rotation) or equal, as for
-``sweet``.
+Switches, as for ``sweet``: ``layers`` even (default) or first; ``gains`` rms (default) or equal; ``inner`` prefix
+(default) or loudest. The defaults are nothing but the rotation.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def initialise(
     seed: int = 0,
     layers: Literal["even", "first"] = "even",
     gains: Literal["rms", "equal"] = "rms",
+    inner: Literal["loudest", "prefix"] = "prefix",
 ) -> dict[str, Tensor]:
     """Weights of any depth and width; raises UserError where no order was computed."""
-    return sweet.initialise(source, size, seed=seed, order="principal", layers=layers, gains=gains)
+    return sweet.initialise(source, size, seed=seed, order="principal", layers=layers, gains=gains, inner=inner)

@@ -2,7 +2,8 @@
 
 Switches: ``order`` principal (default) or prefix, the paper's slice; ``layers`` even (default) or first; ``gains`` of
 the norms after slicing: best (default: equal in principal order, none in prefix order), equal (rms, and equally loud
-channels, :mod:`sweet.template.equal`), rms, sqrt or none.
+channels, :mod:`sweet.template.equal`), rms, sqrt or none; ``inner``, which heads and hidden units a narrower target
+takes in principal order: loudest (default) or prefix, as always in prefix order.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def initialise(
     order: Literal["principal", "prefix"] = "principal",
     layers: Literal["even", "first"] = "even",
     gains: Literal["best", "equal", "rms", "sqrt", "none"] = "best",
+    inner: Literal["loudest", "prefix"] = "loudest",
 ) -> dict[str, Tensor]:
     """Weights of any depth and width from a template or a dense source; see :func:`sweet.template.target_weights`.
 
@@ -42,7 +44,9 @@ def initialise(
         raise UserError(f"gains={gains}: energies are known in principal order only")
     rule = BEST[order] if gains == "best" else gains
     plain = "rms" if rule == "equal" else rule
-    weights = target_weights(source.source, size.depth, size.width, order=order, layers=layers, gains=plain, seed=seed)
+    weights = target_weights(
+        source.source, size.depth, size.width, order=order, layers=layers, gains=plain, inner=inner, seed=seed
+    )
     return equal(weights, source, size, layers) if rule == "equal" else weights
 
 

@@ -10,6 +10,7 @@ Switches:
   all: X by least squares (:mod:`.closed_form`).
 * ``start`` of X: ``sliced`` from the template by the rule ``layers`` (default), ``interpolated`` linearly over depth or
   ``random`` directions of the sliced rows' length. ``order`` and ``layers`` as for ``sweet``.
+* ``inner``: which heads and hidden units a narrower target takes in principal order, as for ``sweet``.
 * ``gains`` of what comes out: ``best`` (default: equal in principal order) or ``rms``, as for ``sweet``.
 * ``steps``, ``batch``, ``lr``: AdamW without decay, half a cosine to zero (methods 12.7). ``ridge`` is for ``closed``.
 """
@@ -28,7 +29,7 @@ from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.models.forward import encode, linear, patchify
 from sweet.models.mae import as_parameters, as_tensors, reconstruct, sincos, split_patches
-from sweet.models.store import StoredSource
+from sweet.models.store import ORDER, StoredSource
 from sweet.template.sizes import Size
 from sweet.template.target import Source, at_depth, target_weights
 from sweet.template.tucker import Tucker
@@ -57,6 +58,7 @@ def initialise(
     start: Literal["sliced", "interpolated", "random"] = "sliced",
     order: Literal["principal", "prefix"] = "principal",
     layers: Literal["even", "first"] = "even",
+    inner: Literal["loudest", "prefix"] = "loudest",
     gains: Literal["best", "rms"] = "best",
     mask_ratio: float = 0.75,
     steps: int = 200,
@@ -87,11 +89,13 @@ def initialise(
     core = made.core.expanded() if train in ("xuv", "all") else made.core
     made = replace(made, core=replace(core, x=start_rows(template.core, core, start, seed)))
     if objective == "closed":
-        made = closed_form(source, made, size.width, data, budget, seed=seed, layers=layers, ridge=ridge, device=device)
-        weights = target_weights(made, size.depth, size.width, order=order, seed=seed)
+        made = closed_form(
+            source, made, size.width, data, budget, inner=inner, layers=layers, seed=seed, ridge=ridge, device=device
+        )
+        weights = target_weights(made, size.depth, size.width, order=order, inner=inner, seed=seed)
     else:
         teacher = template if objective == "features" else None
-        model = Fit(made, source, size, rule=order, train=train, teacher=teacher, mask_ratio=mask_ratio, seed=seed)
+        model = Fit(made, source, size, order, inner, train=train, teacher=teacher, mask_ratio=mask_ratio, seed=seed)
         train_on(model, data, source, told, budget=budget, seed=seed)
         with torch.no_grad():
             weights = {name: value.detach() for name, value in model.weights().items()}
@@ -133,8 +137,9 @@ class Fit(nn.Module):
         made: Source,
         source: StoredSource,
         size: Size,
+        order: str,
+        inner: str,
         *,
-        rule: str,
         train: str,
         teacher: Source | None = None,
         mask_ratio: float = 0.0,
@@ -143,7 +148,8 @@ class Fit(nn.Module):
         super().__init__()
         if teacher is not None:  # all channels of the features, through what reads the decoder's input
             made = replace(made, decoder={"embed.weight": torch.eye(made.width), "embed.bias": torch.zeros(made.width)})
-        self.made, self.size, self.rule, self.mask_ratio, self.seed = made, size, rule, mask_ratio, seed
+        self.made, self.size, self.mask_ratio = made, size, mask_ratio
+        self.order, self.inner, self.seed = order, inner, seed
         self.whole, self.config, self.mae = source.config, source.config.resized(size.depth, size.heads), source.mae
         tensors = {f"core.{name}": value for name, value in made.core.tensors().items()}
         for part in ORDINARY:
@@ -152,8 +158,8 @@ class Fit(nn.Module):
         for name, parameter in self.tensors.items():
             learns = name.startswith(ORDINARY) and train == "all" and name != "stem/pos_embed"
             parameter.requires_grad_(learns or name in (*SCALERS[train], *READER))
-        order = made.order
-        self.basis = as_parameters({} if order is None else {"q": order.rotation, "e": order.energy}, learn=False)
+        for name in ORDER:  # they follow the model to its device
+            self.register_buffer(name, None if made.order is None else getattr(made.order, name), persistent=False)
         self.positions = nn.Parameter(sincos(self.config.grid, source.mae.decoder_width), requires_grad=False)
         known = {} if teacher is None else stored_weights(teacher)
         self.teacher = as_parameters(known, learn=False)
@@ -165,12 +171,13 @@ class Fit(nn.Module):
         def under(part: str) -> dict[str, Tensor]:
             return {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
 
-        order = self.made.order and replace(self.made.order, rotation=self.basis["q"], energy=self.basis["e"])
+        order = self.made.order and replace(self.made.order, **{name: getattr(self, name) for name in ORDER})
         blocks, stem, decoder = (under(f"{part}.") for part in ORDINARY)
         return replace(self.made, core=Tucker(**under("core.")), blocks=blocks, stem=stem, decoder=decoder, order=order)
 
     def weights(self) -> dict[str, Tensor]:
-        return target_weights(self.source(), self.size.depth, self.size.width, order=self.rule, seed=self.seed)
+        size, seed = self.size, self.seed
+        return target_weights(self.source(), size.depth, size.width, order=self.order, inner=self.inner, seed=seed)
 
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
         weights = self.weights()

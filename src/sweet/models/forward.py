@@ -84,8 +84,9 @@ def block(
     head_dim: int,
     mlp: str,
     eps: float,
-    rope: Tensor | None,
-    tap: Tap | None,
+    rope: Tensor | None = None,
+    tap: Tap | None = None,
+    inner: Tap | None = None,
 ) -> Tensor:
     """One pre-norm block: (B, N, D) -> (B, N, D); inner widths are read off the weights."""
     b, n, _ = x.shape
@@ -95,7 +96,10 @@ def block(
     qkv = qkv.reshape(b, n, 3, -1, head_dim)
     qk, v = (qkv[:, :, :2] if rope is None else rotate(qkv[:, :, :2], rope)), qkv[:, :, 2]
     q, k, v = qk[:, :, 0].transpose(1, 2), qk[:, :, 1].transpose(1, 2), v.transpose(1, 2)
-    x = x + linear(attention(q, k, v).transpose(1, 2).reshape(b, n, -1), w, f"{prefix}attn.proj")
+    heads = attention(q, k, v).transpose(1, 2).reshape(b, n, -1)
+    if inner:
+        inner(0, heads)
+    x = x + linear(heads, w, f"{prefix}attn.proj")
     if tap:
         tap(1, x)
     hidden = linear(norm(x, w, f"{prefix}norm2", eps), w, f"{prefix}mlp.fc1")
@@ -104,6 +108,8 @@ def block(
         hidden = F.silu(gate) * up
     else:
         hidden = F.gelu(hidden)
+    if inner:
+        inner(1, hidden)
     return x + linear(hidden, w, f"{prefix}mlp.fc2")
 
 
@@ -123,13 +129,24 @@ def embed(w: Weights, patches: Tensor, keep: Tensor | None) -> Tensor:
     return torch.cat([cls.expand(len(tokens), -1, -1), tokens], 1)
 
 
+def _numbered(tap: Tap | None, block: int) -> Tap | None:
+    return (lambda part, value: tap(2 * block + part, value)) if tap else None
+
+
 def encode(
-    w: Weights, patches: Tensor, config: ViTConfig, *, keep: Tensor | None = None, tap: Tap | None = None
+    w: Weights,
+    patches: Tensor,
+    config: ViTConfig,
+    *,
+    keep: Tensor | None = None,
+    tap: Tap | None = None,
+    inner: Tap | None = None,
 ) -> Tensor:
     """Patches (B, N, pixels) -> tokens after the final norm (B, 1 + n, D).
 
     ``keep`` (B, n) are the indices of the visible patches; their rotary positions are gathered with them. ``tap`` is
-    called with (norm index, stream) at each norm input, numbered as in :class:`sweet.template.Order`.
+    called with (norm index, stream) at each norm input, numbered as in :class:`sweet.template.Order`; ``inner`` with
+    the same index and what the part behind that norm hands to its writer: heads (B, 1 + n, h d) or hidden units.
     """
     x = embed(w, patches, keep)
     rope = None
@@ -142,8 +159,17 @@ def encode(
         if torch.is_autocast_enabled(x.device.type):
             rope = rope.to(torch.get_autocast_dtype(x.device.type))
     for i in range(config.depth):
-        at = (lambda part, stream, i=i: tap(2 * i + part, stream)) if tap else None
-        x = block(x, w, f"blocks.{i}.", head_dim=config.head_dim, mlp=config.mlp, eps=config.eps, rope=rope, tap=at)
+        x = block(
+            x,
+            w,
+            f"blocks.{i}.",
+            head_dim=config.head_dim,
+            mlp=config.mlp,
+            eps=config.eps,
+            rope=rope,
+            tap=_numbered(tap, i),
+            inner=_numbered(inner, i),
+        )
     if tap:
         tap(2 * config.depth, x)
     return norm(x, w, "norm", config.eps)

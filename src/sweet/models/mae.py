@@ -72,8 +72,6 @@ def reconstruct(
             head_dim=mae.decoder_head_dim,
             mlp="gelu",
             eps=config.eps,
-            rope=None,
-            tap=None,
         )
     x = x[:, 1:].gather(1, masked[..., None].expand(-1, -1, width))
     prediction = linear(norm(x, w, "decoder.norm", config.eps), w, "decoder.pred")

@@ -1,50 +1,79 @@
-"""Second moments of the residual stream of a source: what the principal order is computed from (methods 16)."""
+"""Second moments inside a source: what the principal order is computed from (methods 16)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sweet.template.order import Order, principal_order
+from sweet.template.slices import FC2, PROJ
 from sweet.template.target import Source, target_weights
 
 from .config import ViTConfig
 from .forward import encode, patchify
 
 
+class Moments(NamedTuple):
+    """E[u u^T] of the ``stream`` (2 L + 1, D, D) at each norm input, u the stream divided by its root mean square,
+    centred for LayerNorm; and the energy that each of the ``heads`` (L, h) and hidden ``units`` (L, n) adds to it."""
+
+    stream: Tensor
+    heads: Tensor
+    units: Tensor
+
+
 def compute_order(
     source: Source, config: ViTConfig, batches: Iterable[Tensor], *, device: torch.device | None = None
 ) -> Order:
-    """Principal order of a source from normalised images, see :func:`stream_moments`."""
-    moments = stream_moments(source, config, batches, device=device)
-    return principal_order(moments, centred=source.norm == "layer")
+    """Principal order of a source from normalised images, see :func:`moments_of`."""
+    return principal_order(*moments_of(source, config, batches, device=device), centred=source.norm == "layer")
 
 
 @torch.no_grad()
-def stream_moments(
+def moments_of(
     source: Source, config: ViTConfig, batches: Iterable[Tensor], *, device: torch.device | None = None
-) -> Tensor:
-    """E[u u^T] (2 L + 1, D, D) at each norm input, u the stream divided by its root mean square, centred for LayerNorm.
+) -> Moments:
+    """Moments of a source over normalised images (B, C, H, W).
 
-    From normalised images (B, C, H, W): whole, no masking, in float32, on ``device``, by default where the source is.
+    Whole images, no masking, in float32, on ``device``, by default where the source is.
     """
     w = target_weights(source, source.depth, source.width, order="prefix", layers="first")
     w = w if device is None else {name: value.to(device) for name, value in w.items()}
     centred = source.norm == "layer"
     device = w["cls_token"].device
-    moments = torch.zeros(2 * source.depth + 1, source.width, source.width, device=device)
+    stream = torch.zeros(2 * source.depth + 1, source.width, source.width, device=device)
+    inner: dict[int, Tensor] = {}  # by the norm before it: of heads (h, d, d), of units (n)
     tokens = 0
 
-    def tap(index: int, stream: Tensor) -> None:
-        x = stream.flatten(0, 1).float()
+    def add_stream(index: int, value: Tensor) -> None:
+        x = value.flatten(0, 1).float()
         if centred:
             x = x - x.mean(-1, keepdim=True)
         u = x * (x.square().mean(-1, keepdim=True) + config.eps).rsqrt()
-        moments[index] += u.t() @ u
+        stream[index] += u.t() @ u
+
+    def add_inner(index: int, value: Tensor) -> None:
+        x = value.flatten(0, 1).float()
+        if index % 2:
+            second = x.square().sum(0)
+        else:
+            heads = x.unflatten(1, (-1, config.head_dim)).transpose(0, 1)
+            second = heads.transpose(1, 2) @ heads
+        inner[index] = inner[index] + second if index in inner else second
 
     for images in batches:
-        encode(w, patchify(images.to(device), config.patch_size), config, tap=tap)
+        encode(w, patchify(images.to(device), config.patch_size), config, tap=add_stream, inner=add_inner)
         tokens += len(images) * (config.patches + 1)
-    return (moments / tokens).cpu()
+
+    heads, units = [], []
+    for layer in range(source.depth):
+        proj, fc2 = (w[f"blocks.{layer}.{name}"] for name in (PROJ, FC2))
+        if centred:  # what a LayerNorm does not see
+            proj, fc2 = proj - proj.mean(0), fc2 - fc2.mean(0)
+        written = proj.unflatten(1, (-1, config.head_dim))
+        heads.append(torch.einsum("rhi,hij,rhj->h", written, inner[2 * layer], written))
+        units.append(fc2.square().sum(0) * inner[2 * layer + 1])
+    return Moments(*((value / tokens).cpu() for value in (stream, torch.stack(heads), torch.stack(units))))

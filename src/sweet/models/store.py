@@ -21,6 +21,7 @@ from .mae import source_from_state
 from .vit import build_vit
 
 FORMAT = 1
+ORDER = ("rotation", "energy", "heads", "units")
 
 
 @dataclass
@@ -43,7 +44,7 @@ def source_tensors(source: Source) -> dict[str, Tensor]:
         tensors |= {f"stem.{name}": value for name, value in source.stem.items()}
     tensors |= {f"decoder.{name}": value for name, value in source.decoder.items()}
     if source.order is not None:
-        tensors |= {"order.rotation": source.order.rotation, "order.energy": source.order.energy}
+        tensors |= {f"order.{name}": getattr(source.order, name) for name in ORDER}
     return tensors
 
 
@@ -55,7 +56,8 @@ def source_from_tensors(
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-    order = Order(**under("order."), absorbed=absorbed) if "order.rotation" in tensors else None
+    known = under("order.")  # of a version that did not order heads and units it counts as none
+    order = Order(**known, absorbed=absorbed) if known.keys() == set(ORDER) else None
     if constraint == "none":
         source = source_from_state({k: v for k, v in tensors.items() if not k.startswith("order.")}, config)
         source.order = order

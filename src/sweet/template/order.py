@@ -5,6 +5,9 @@ that read the stream. So "the first d channels" is a choice of basis; this one k
 normalised stream at every d. Related: SliceGPT (arXiv 2401.15024) rotates each block of a language model apart; here
 one rotation serves the whole network, so that the target stays a plain ViT.
 
+Inside a block the parts are whole heads and hidden units, so there the order is a permutation: by falling energy of
+what each adds to the stream. A target keeps the loudest of each layer.
+
 A LayerNorm sees only the part of the stream that is orthogonal to the vector of ones. Its principal directions span
 D - 1 dimensions; a target of width d takes the first d - 1 of them and places them in *its own* zero-mean subspace
 (:func:`embedding_basis`), where LayerNorm and RMSNorm agree.
@@ -25,11 +28,16 @@ class Order:
     u is the stream divided by its root mean square, so every row of ``energy`` sums to D. Norms are numbered as
     they are met: block 0 attention, block 0 MLP, block 1 attention, ..., final.
 
-    ``absorbed``: the source is stored in this basis already, so that its first channels are the principal ones.
+    ``heads`` (L, h) and ``units`` (L, hidden units) number each layer's heads and hidden units, the loudest first.
+
+    ``absorbed``: the source is stored in this basis already, so that its first channels are the principal ones. Heads
+    and units stay where they are.
     """
 
     rotation: Tensor
     energy: Tensor
+    heads: Tensor
+    units: Tensor
     absorbed: bool = False
 
     @property
@@ -41,9 +49,16 @@ class Order:
         """Share of the energy that the first ``channels`` directions keep, for each norm (2 L + 1,)."""
         return self.energy[:, :channels].sum(1) / self.energy.sum(1)
 
+    def loudest(self, inner: int, units: int) -> tuple[Tensor, Tensor]:
+        """Head channels (L, ``inner``) and hidden units (L, ``units``) that a target keeps of each layer."""
+        dim = len(self.rotation) // self.heads.shape[1]
+        channels = self.heads[:, : inner // dim, None].long() * dim + torch.arange(dim, device=self.heads.device)
+        return channels.flatten(1), self.units[:, :units].long()
 
-def principal_order(moments: Tensor, *, centred: bool) -> Order:
-    """Order from second moments E[u u^T] (2 L + 1, D, D), one for each norm input.
+
+def principal_order(moments: Tensor, heads: Tensor, units: Tensor, *, centred: bool) -> Order:
+    """Order from second moments E[u u^T] (2 L + 1, D, D), one for each norm input, and from the energies that each head
+    (L, h) and each hidden unit (L, units) adds to the stream.
 
     ``centred`` (LayerNorm): the moments live in the zero-mean subspace and the vector of ones becomes the last column.
     """
@@ -58,7 +73,8 @@ def principal_order(moments: Tensor, *, centred: bool) -> Order:
     # an eigenvector's sign is free: fix it, so that two runs and two machines agree
     rotation = rotation * rotation.gather(0, rotation.abs().argmax(0, keepdim=True)).sign()
     energy = torch.einsum("dk,ndc,ck->nk", rotation, moments, rotation).clamp_min(0)
-    return Order(rotation.float().contiguous(), energy.float())
+    by_head, by_unit = (values.argsort(dim=1, descending=True, stable=True).int() for values in (heads, units))
+    return Order(rotation.float().contiguous(), energy.float(), by_head, by_unit)
 
 
 def embedding_basis(width: int, *, centred: bool) -> Tensor:

@@ -102,6 +102,19 @@ def select_inner(stacked: Mapping[str, Tensor], source: int, target: int, mlp: s
     return result
 
 
+def select_parts(stacked: Mapping[str, Tensor], channels: Tensor, units: Tensor) -> dict[str, Tensor]:
+    """Stacked weights and inner biases of which layer l keeps the head channels (L, c) and hidden units (L, n) told."""
+    result = {}
+    for name, value in stacked.items():
+        kept, writer = (channels, PROJ) if name.startswith("attn") else (units, FC2)
+        if name == writer:
+            result[name] = value.take_along_dim(kept[:, None], 2)
+            continue
+        rows = torch.cat([kept + first for first in range(0, value.shape[1], stacked[writer].shape[2])], 1)
+        result[name] = value.take_along_dim(rows[..., None] if value.dim() == 3 else rows, 1)
+    return result
+
+
 @lru_cache(maxsize=256)
 def _index_on(device: torch.device, source: int, target: int, mlp: str, name: str) -> Tensor:
     return inner_index(source, target, mlp, name).to(device)  # kept there: a copy at every step would stall a GPU

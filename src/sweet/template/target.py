@@ -7,6 +7,7 @@ writer applies (both D x d), readers become W R and writers T^T W:
 * ``principal`` order: R = diag(gain) Q_d and T = Q_d; each gain becomes one constant, sqrt(kept * D / d), because d
   channels carry only part of the energy that the norm divides by. At d = D the function is unchanged. (``gains``
   sets this constant apart, for comparison: ``rms``, the ``sqrt`` of D / d, or ``none``, which is the prefix order's.)
+  Inside a block the ``loudest`` heads and hidden units of each layer stay; ``inner="prefix"`` takes the first.
 
 Beyond the source: a new channel is written with zeros and read by a random unit mixture of the old channels' readers, a
 new head or hidden unit copies an old one and is written with zeros, so a wider network starts as the same function
@@ -23,12 +24,14 @@ from torch import Tensor
 
 from .constraints import Core, Linear, on_a_line
 from .order import Order, embedding_basis
-from .slices import FC1, FC2, PROJ, QKV, select_inner, unstack_blocks
+from .sizes import hidden_features
+from .slices import FC1, FC2, PROJ, QKV, select_inner, select_parts, unstack_blocks
 from .tucker import Tucker, pick
 
 ORDERS = ("principal", "prefix")
 LAYER_RULES = ("even", "first")
 GAINS = ("rms", "sqrt", "none")
+INNER = ("loudest", "prefix")
 INNER_BIASES = ("attn.qkv.bias", "mlp.fc1.bias")
 WRITER_BIASES = ("attn.proj.bias", "mlp.fc2.bias")
 
@@ -118,7 +121,8 @@ def at_depth(source: Source, depth: int, layers: str) -> Source:
     order = source.order
     if order is not None:
         norms = [2 * layer + part for layer in chosen for part in (0, 1)] + [2 * source.depth]
-        order = replace(order, energy=order.energy[norms])
+        heads, units = order.heads[chosen], order.units[chosen]
+        order = replace(order, energy=order.energy[norms], heads=heads, units=units)
     return replace(
         source,
         core=source.core.at_layers(chosen),
@@ -137,6 +141,7 @@ def target_weights(
     order: str = "principal",
     layers: str = "even",
     gains: str | None = None,
+    inner: str = "loudest",
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """State dict (timm's names, no head) of a ViT with ``depth`` blocks and ``width`` channels made from a source.
@@ -152,33 +157,32 @@ def target_weights(
         raise ValueError("this source has no principal order; use order='prefix'")
     if gains not in (None, *GAINS):
         raise ValueError(f"unknown gains {gains!r}, expected one of {', '.join(GAINS)}")
-    inner = width if inner_width is None else inner_width
+    if inner not in INNER:
+        raise ValueError(f"unknown inner {inner!r}, expected one of {', '.join(INNER)}")
+    wide = width if inner_width is None else inner_width
     source = at_depth(source, depth, layers)
     cut = _Cut(source, width, source.order if order == "principal" else None, seed, gains)
 
     blocks = source.blocks
-    weights = source.core.stacked(min(inner, source.width), source.mlp)
-    inner_biases = {name: blocks[name] for name in INNER_BIASES}
-    if inner < source.width:
-        inner_biases = select_inner(inner_biases, source.width, inner, source.mlp)
-    result = dict(inner_biases)
+    weights = _inner_side(source, wide, loudest=order == "principal" and inner == "loudest")
+    result = {}
     for part, (norm, matrix) in enumerate((("norm1", QKV), ("norm2", FC1))):
         gain, shift = blocks[f"{norm}.weight"], blocks.get(f"{norm}.bias")
         bias = matrix.replace("weight", "bias")
         result[matrix] = cut.reader(weights[matrix], gain)
-        result[bias] = result[bias] + cut.reader_bias(weights[matrix], shift)
+        result[bias] = weights[bias] + cut.reader_bias(weights[matrix], shift)
         result[f"{norm}.weight"] = cut.gain(gain, slice(part, 2 * depth, 2))
         if shift is not None:
             result[f"{norm}.bias"] = cut.shift(shift)
     for matrix, bias in zip((PROJ, FC2), WRITER_BIASES, strict=True):
         result[matrix] = cut.writer(weights[matrix])
         result[bias] = cut.written(blocks[bias])
-    if inner > source.width:
+    if wide > source.width:
         result.update(
             select_inner(
                 {name: result[name] for name in (QKV, PROJ, FC1, FC2, *INNER_BIASES)},
                 source.width,
-                inner,
+                wide,
                 source.mlp,
             )
         )
@@ -188,6 +192,18 @@ def target_weights(
             result[name] = result[name] * share.view(-1, *[1] * (result[name].dim() - 1))
 
     return unstack_blocks(result) | cut.stem() | cut.decoder()
+
+
+def _inner_side(source: Source, width: int, *, loudest: bool) -> dict[str, Tensor]:
+    """Stacked weights and inner biases of a source, cut to ``width`` inside the blocks where that is narrower."""
+    biases = {name: source.blocks[name] for name in INNER_BIASES}
+    if width < source.width and not loudest:
+        return source.core.stacked(width, source.mlp) | select_inner(biases, source.width, width, source.mlp)
+    whole = source.core.stacked(source.width, source.mlp) | biases
+    if width >= source.width or source.order is None:
+        return whole
+    channels, units = source.order.loudest(width, hidden_features(width, source.mlp))
+    return select_parts(whole, channels.to(whole[PROJ].device), units.to(whole[PROJ].device))
 
 
 class _Cut:
