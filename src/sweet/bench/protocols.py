@@ -314,7 +314,7 @@ PROTOCOLS = {  # reports keep this order
         seeds=2,
         finetune=NANO_FINETUNE,
         sources=STUDY_SOURCES,
-        ours="turned1.gains-equal.decay0.75@4",
+        ours="turned1.loudest.decay0.75@4",
     ),
     ("quickstart", "micro"): Protocol(
         name="quickstart",

@@ -164,7 +164,10 @@ def target_weights(
     cut = _Cut(source, width, source.order if order == "principal" else None, seed, gains)
 
     blocks = source.blocks
-    weights = _inner_side(source, wide, loudest=order == "principal" and inner == "loudest")
+    core = source.core
+    if isinstance(core, Tucker) and cut.plain:
+        core = core.narrowed(width)  # so that nothing is made only to be cut away
+    weights = _inner_side(source, core, wide, loudest=order == "principal" and inner == "loudest")
     result = {}
     for part, (norm, matrix) in enumerate((("norm1", QKV), ("norm2", FC1))):
         gain, shift = blocks[f"{norm}.weight"], blocks.get(f"{norm}.bias")
@@ -194,12 +197,12 @@ def target_weights(
     return unstack_blocks(result) | cut.stem() | cut.decoder()
 
 
-def _inner_side(source: Source, width: int, *, loudest: bool) -> dict[str, Tensor]:
-    """Stacked weights and inner biases of a source, cut to ``width`` inside the blocks where that is narrower."""
+def _inner_side(source: Source, core: Core, width: int, *, loudest: bool) -> dict[str, Tensor]:
+    """Stacked weights of ``core`` and inner biases, cut to ``width`` inside the blocks where that is narrower."""
     biases = {name: source.blocks[name] for name in INNER_BIASES}
     if width < source.width and not loudest:
-        return source.core.stacked(width, source.mlp) | select_inner(biases, source.width, width, source.mlp)
-    whole = source.core.stacked(source.width, source.mlp) | biases
+        return core.stacked(width, source.mlp) | select_inner(biases, source.width, width, source.mlp)
+    whole = core.stacked(source.width, source.mlp) | biases
     if width >= source.width or source.order is None:
         return whole
     channels, units = source.order.loudest(width, hidden_features(width, source.mlp))
@@ -214,6 +217,7 @@ class _Cut:
         self.gains = gains or ("none" if order is None else "rms")
         self.read, self.write = _stream_maps(source, width, principal=order is not None, seed=seed)
         self.fold = order is not None and not source.unit_gains
+        self.plain = self.read is None and self.write is None and not self.fold
 
     def written(self, value: Tensor) -> Tensor:
         """(..., D) -> (..., d): a vector that is added to the stream."""

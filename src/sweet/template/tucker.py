@@ -56,6 +56,10 @@ class Tucker:
         eye = torch.eye(self.width)
         return Tucker(self.core, self.x, eye if self.u is None else self.u, eye.clone() if self.v is None else self.v)
 
+    def narrowed(self, width: int) -> Tucker:
+        """The first ``width`` channels of the stream of every slice; itself where U is to say which these are."""
+        return self if self.u is not None else replace(self, core=self.core[:, :width])
+
     def at_layers(self, layers: Sequence[int]) -> Tucker:
         """The same core with the scalers X of some layers."""
         return replace(self, x=pick(self.x.unflatten(0, (-1, SLICES)), layers).flatten(0, 1))
