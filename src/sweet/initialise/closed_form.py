@@ -49,7 +49,7 @@ def closed_form(
     moments = turn.t() @ found.stream.double() @ turn
     # an absorbed order is the basis that everything is stored in
     rotation = torch.eye(made.width, dtype=torch.double) if order.absorbed else turn
-    kept = min(width, made.width - (made.norm == "layer"))
+    kept = min(width, made.width) - (made.norm == "layer")  # see embedding_basis
     whole = core.expanded()
     assert whole.u is not None and whole.v is not None
     u = whole.u.double()
