@@ -172,6 +172,16 @@ def test_a_source_keeps_its_own_order(dense: Path, tmp_path: Path) -> None:
     assert torch.equal(theirs.rotation, ours.rotation)
 
 
+def test_a_source_of_before_heads_were_ordered_gets_an_order(make_source: MakeSource, tmp_path: Path) -> None:
+    old = write_dense(make_source("eva", "none", depth=2, ordered=True), tmp_path / "old")
+    tensors = load_file(old / "model.safetensors")
+    save_file({name: value for name, value in tensors.items() if name != "order.heads"}, old / "model.safetensors")
+    assert load_source(old).source.order is None
+    convert(str(old), tmp_path / "new", data=DATA, images=32, device="cpu")
+    order = load_source(tmp_path / "new").source.order
+    assert order is not None and order.heads.shape == (2, 3)
+
+
 def test_a_file_becomes_models_and_can_be_trained_on(tmp_path: Path, tiny: Callable[..., Any]) -> None:
     """The way of most users: a checkpoint, a template, a smaller model; and healing starts where it should."""
     from sweet.initialise.make import initialise_to
