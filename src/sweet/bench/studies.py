@@ -43,6 +43,7 @@ STUDY_SOURCES: dict[str, Recipe] = {
     "healed4": Converted("dense4", ranks=(96, 72, 72), heal=390),
 }
 DENSES = [source for source in STUDY_SOURCES if source.startswith("dense")]
+RANKED = ("slow4", "mid4", "few4", "frozen4")
 TUCKERS = [source for source in STUDY_SOURCES if source not in (*DENSES, "third4", "third-turned4")]
 # Most questions were asked before equal gains and the loudest heads and units, today's defaults, were tried.
 FIRST: dict[str, Any] = {"inner": "prefix"}
@@ -76,7 +77,7 @@ ARMS = {
         for gains in ("none", "sqrt", "equal")
     },
     "turned1.fit-equal": Arm("sweet_fitted", "turned1", FIRST),
-    "turned1.loudest": Arm("sweet", "turned1"),
+    **{f"{source}.loudest": Arm("sweet", source) for source in ("turned1", *RANKED)},
     "turned1.fit-loudest": Arm("sweet_fitted", "turned1"),
     "dense1.prefix-equal": Arm("weight_selection", "dense1", {"rule": "consecutive", "gains": "equal"}),
     "dense1.dmae": Arm("dmae", "dense1"),
@@ -90,7 +91,7 @@ ARMS |= {
     for name in ("random", "dense2.principal", "dense4.principal", "slow4.principal", "tucker2.principal")
     for given in ({"rms": 0.05}, {"rms": 0.07}, {"rms": 0.1}, {"flat": 0.5, "rms": 0.07}, {"flat": 0.0, "rms": 0.07})
 }
-RANKS = [f"{source}.principal" for source in ("slow4", "mid4", "few4", "frozen4")]
+RANKS = [f"{source}.{how}" for source in RANKED for how in ("principal", "loudest")]
 for name in (*FITS, *RANKS):
     ARMS[f"{name}.decay0.75"] = replace(ARMS[name], layer_decay=0.75)
 for name in ("random", "dense1.principal", "dense1.prefix", "own.prefix", "tucker1.principal", "full1.principal"):
