@@ -13,6 +13,7 @@ from sweet.models.costs import (
     default_ranks,
     default_tile,
     mae_image_flops,
+    matched_ranks,
     pretraining_flops,
     supervised_image_flops,
     template_cost,
@@ -39,9 +40,13 @@ def vit_config(model: ModelKeys, img_size: int) -> ViTConfig:
 
 
 def ranks_of(recipe: PretrainRecipe) -> tuple[int, int, int]:
-    depth, width = recipe.model.depth, recipe.model.width
-    full = (12 * depth, width, width)
-    return recipe.template.ranks or (full if recipe.template.whole else default_ranks(depth, width))
+    """Ranks of the core. Of a Kronecker template, which has none, those of a core of as many numbers."""
+    template, depth, width = recipe.template, recipe.model.depth, recipe.model.width
+    if template.ranks:
+        return template.ranks
+    if template.whole:
+        return 12 * depth, width, width
+    return (matched_ranks if template.constraint == "kronecker" else default_ranks)(depth, width)
 
 
 def tile_of(recipe: PretrainRecipe) -> int:

@@ -135,7 +135,9 @@ class TemplateKeys(_Keys):
 
     constraint: Literal["tucker", "none", "linear", "kronecker"] = "tucker"
     learn: Literal["factored", "whole"] = "factored"  # of tucker
-    ranks: tuple[Count, Count, Count] | None = None  # None: 12 L, 0.58 D, 0.58 D; kronecker: templates of the same size
+    ranks: tuple[Count, Count, Count] | None = (
+        None  # None: 4 L, D, D, or all when learned whole; kronecker: as many numbers
+    )
     tile: Count | None = None  # channels of a tile of kronecker; None: three heads, or one where three do not divide
     lr_x: NonNegative = 1.0  # multipliers of lr; a Kronecker's scalers are its X
     lr_u: NonNegative = 1.0

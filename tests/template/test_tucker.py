@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
-from sweet.models.costs import default_ranks, template_parameters
+from sweet.models.costs import default_ranks, matched_ranks, template_parameters
 from sweet.template.slices import MATRICES, SLICES, pack, unpack
 from sweet.template.tucker import Full, Tucker, init_tucker, pick
 
@@ -96,14 +98,16 @@ def test_contracted_and_expanded_keep_the_slices() -> None:
     assert low_rank.contracted() is low_rank  # it would grow
 
 
-def test_default_ranks_are_a_third_of_the_weights() -> None:
-    assert default_ranks(12, 768) == (144, 448, 448)
-    counts = template_parameters(12, 768, (144, 448, 448))
-    assert counts["slices"] == 84_934_656
-    assert counts["core"] / counts["slices"] == pytest.approx(1 / 3, abs=0.01)
-    for depth, width in ((12, 192), (8, 128), (2, 16), (1, 4)):
-        r1, r2, r3 = default_ranks(depth, width)
-        assert r1 == 12 * depth and r2 == r3 <= width
+@pytest.mark.parametrize("ranks_of", [default_ranks, matched_ranks])
+def test_default_ranks_are_a_third_of_the_weights(ranks_of: Callable[[int, int], tuple[int, int, int]]) -> None:
+    for depth, width in ((12, 768), (12, 192), (8, 128), (4, 64)):
+        r1, r2, r3 = ranks_of(depth, width)
+        counts = template_parameters(depth, width, (r1, r2, r3))
+        assert r1 <= 12 * depth and r2 == r3 <= width
+        assert counts["slices"] == 12 * depth * width**2
+        assert counts["core"] / counts["slices"] == pytest.approx(1 / 3, rel=0.2)
+    assert all(rank >= 1 for rank in ranks_of(1, 4))
+    assert default_ranks(12, 768) == (48, 768, 768)
 
 
 def test_pick_copies_only_when_it_must() -> None:

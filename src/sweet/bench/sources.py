@@ -12,6 +12,7 @@ from typing import Any
 
 from sweet.files import TENSORS, read_json, write_folder
 from sweet.models.config import ViTConfig
+from sweet.plan import ranks_of
 from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
 
 from .arms import Converted, FineTuned, Rotated
@@ -56,7 +57,8 @@ def source_recipe(protocol: Protocol, source: str, data: str) -> PretrainRecipe:
 def source_folder(protocol: Protocol, source: str, data: str) -> Path:
     """Where a source is cached: by everything in its recipe but how it is run and where its images lie.
 
-    A key at its default is left out, so that a new key does not make old sources strangers.
+    A key at its default is left out, so that a new key does not make old sources strangers; ranks never are, for
+    their default follows from the size.
     """
     recipe, told = source_recipe(protocol, source, data), protocol.sources[source]
     folder = cache_folder() / "sources"
@@ -70,6 +72,8 @@ def source_folder(protocol: Protocol, source: str, data: str) -> Path:
     values["data"]["source"] = Path(values["data"]["source"]).name
     if recipe.template.constraint != "tucker":
         values["template"].pop("learn", None)
+    elif not recipe.template.whole:
+        values.setdefault("template", {})["ranks"] = ranks_of(recipe)
     for key in ("init_from", "teacher"):
         if values.get(key) is not None:
             values[key] = Path(values[key]).name
