@@ -136,7 +136,7 @@ class TemplateKeys(_Keys):
     constraint: Literal["tucker", "none", "linear", "kronecker"] = "tucker"
     learn: Literal["factored", "whole"] = "factored"  # of tucker
     ranks: tuple[Count, Count, Count] | None = (
-        None  # None: 4 L, D, D, or all when learned whole; kronecker: as many numbers
+        None  # None: 4 L, D, D; of whole all
     )
     tile: Count | None = None  # channels of a tile of kronecker; None: three heads, or one where three do not divide
     lr_x: NonNegative = 1.0  # multipliers of lr; a Kronecker's scalers are its X
