@@ -135,9 +135,7 @@ class TemplateKeys(_Keys):
 
     constraint: Literal["tucker", "none", "linear", "kronecker"] = "tucker"
     learn: Literal["factored", "whole"] = "factored"  # of tucker
-    ranks: tuple[Count, Count, Count] | None = (
-        None  # None: 4 L, D, D; of whole all
-    )
+    ranks: tuple[Count, Count, Count] | None = None  # None: 4 L, D, D, of whole all; kronecker: as many numbers
     tile: Count | None = None  # channels of a tile of kronecker; None: three heads, or one where three do not divide
     lr_x: NonNegative = 1.0  # multipliers of lr; a Kronecker's scalers are its X
     lr_u: NonNegative = 1.0

@@ -19,7 +19,7 @@ def default_ranks(depth: int, width: int) -> tuple[int, int, int]:
 
 
 def matched_ranks(depth: int, width: int) -> tuple[int, int, int]:
-    """(12 L, 0.58 D, 0.58 D), the last two to a multiple of 8, whose numbers a Kronecker template has (methods 12.6)."""
+    """(12 L, 0.58 D, 0.58 D), the last two a multiple of 8: a Kronecker template has as many numbers (methods 12.6)."""
     rank = min(width, max(8, 8 * round(0.58 * width / 8)))
     return 12 * depth, rank, rank
 
