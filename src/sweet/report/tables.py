@@ -119,14 +119,17 @@ def cost_rows(table: BenchTable) -> Rows:
 
 
 def budget_note(table: BenchTable) -> str:
-    """Whether the sources had equal pre-training FLOPs; empty with fewer than two."""
-    used = {arm: pretraining_of(table, arm) for arm in table.arms}
-    spent = [value for value in used.values() if value]
+    """Whether the sources had equal pre-training FLOPs, and whose had more; empty with fewer than two."""
+    spent = {arm: value for arm in table.arms if (value := pretraining_of(table, arm))}
     if len(spent) < 2:
         return ""
-    apart = max(spent) / min(spent) - 1
-    verdict = "which counts as equal" if apart <= EQUAL else "more than the 5 % that count as equal"
-    return f"The sources' pre-training FLOPs differ by up to {100 * apart:.1f} %, {verdict}."
+    least = min(spent.values())
+    more = {arm: value / least for arm, value in spent.items() if value > (1 + EQUAL) * least}
+    apart = max(value for arm, value in spent.items() if arm not in more) / least - 1
+    note = f"The sources' pre-training FLOPs differ by up to {100 * apart:.1f} %, which counts as equal"
+    if more:
+        note += f", but for {', '.join(more)}: up to {max(more.values()):.2f} times as much"
+    return note + "."
 
 
 def facts(table: BenchTable) -> dict[str, str]:
