@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from sweet.bench import dry_run
-from sweet.bench.arms import Arm
+from sweet.bench.arms import ARMS, Arm
 from sweet.bench.cells import finetune_recipe, hash_of
 from sweet.bench.check import TOLERANCE, check
+from sweet.bench.colours import MARKS, colour
 from sweet.bench.estimates import budget_of, cell_flops, source_flops
 from sweet.bench.protocols import BEYOND, PROTOCOLS, Cell, Trial
 from sweet.bench.results import read_sources
@@ -84,6 +85,12 @@ def test_expected_networks_are_those_that_are_drawn(mode: str) -> None:
     expected = sum(share * mae_image_flops(config, mae, *one) for one, share in expected_networks(recipe).items())
     assert sum(drawn) / steps == pytest.approx(expected, rel=0.01)
     assert sum(expected_networks(recipe).values()) == pytest.approx(len(drawn) / steps)
+
+
+def test_every_row_of_the_tables_has_a_colour_of_its_own() -> None:
+    colours = [colour(name) for name in ARMS]
+    assert ARMS.keys() <= MARKS.keys()
+    assert len(set(colours)) == len(colours)
 
 
 def test_seeds_are_outermost_and_fewer_where_it_takes_long() -> None:

@@ -11,17 +11,21 @@ MARKS = {
     "mimetic": ("#a99a6b", "*"),
     "weight_selection": ("#e69f00", "s"),
     "weight_selection_uniform": ("#c7a44e", "d"),
+    "weight_selection_equal": ("#f3c25a", "8"),
     "weight_selection_heads": ("#a9720d", "h"),
     "isomorphic": ("#d55e00", "D"),
-    "tleg": ("#9a6bc4", "<"),
-    "tleg_trained": ("#b996d6", ">"),
+    "tleg": ("#8c564b", "<"),
+    "tleg_trained": ("#b58a80", ">"),
     "wave": ("#7d55c7", "v"),
+    "wave_supervised": ("#b8a1e3", "<"),
     "dmae": ("#cc79a7", "p"),
     "principal_slice": ("#009e73", "^"),
     "sweet_learned": ("#5b8def", "h"),
     "sweet_prefix": ("#56b4e9", "v"),
+    "sweet_inner_prefix": ("#86b6e8", "8"),
     "sweet": ("#1a73c8", "o"),
     "sweet_fitted": ("#2f9fb5", "P"),
+    "sweet_fitted_control": ("#8fcbd6", "d"),
 }
 OTHERS = ("#1a73c8", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#9a6bc4", "#a99a6b", "#8c8c8c", "#2f9fb5")
 
