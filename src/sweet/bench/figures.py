@@ -29,14 +29,16 @@ def picture(
     figure = Figure(figsize=(max(5.0, 1.1 + 0.32 * len(arms) * len(shown)), 3.8), layout="constrained")
     axes = figure.add_subplot()
     step = 0.8 / max(1, len(arms))
-    for i, arm in enumerate(arms):
-        for j, size in enumerate(shown):
-            if (arm, size) not in cells:
-                continue
+    told: set[str] = set()
+    for j, size in enumerate(shown):
+        there = [arm for arm in arms if (arm, size) in cells]
+        for i, arm in enumerate(there):
             values = list(seeds_of(cells[arm, size], metric.key).values())
-            x = j - 0.4 + (i + 0.5) * step
-            axes.bar(x, mean_and_spread(values)[0], 0.9 * step, color=colour(arm), label=arm if j == 0 else None)
+            x = j + (i - (len(there) - 1) / 2) * step
+            label = None if arm in told else arm
+            axes.bar(x, mean_and_spread(values)[0], 0.9 * step, color=colour(arm), label=label)
             axes.plot([x] * len(values), values, ".", color="black", markersize=4)
+        told |= set(there)
     chance = next((cell["chance_top1"] for cell in cells.values() if "chance_top1" in cell), None)
     if chance is not None:
         axes.axhline(chance, color="#b03030", linewidth=1, linestyle="--", label=f"chance {chance:g} %")
