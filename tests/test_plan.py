@@ -110,7 +110,7 @@ def test_plans_of_the_rivals() -> None:
 
 def test_ranks_of_a_recipe_win_over_the_default() -> None:
     assert ranks_of(recipe("micro", FACTORED, "template.ranks=[5, 6, 7]")) == (5, 6, 7)
-    assert ranks_of(recipe("micro", FACTORED)) == (144, 112, 112)
+    assert ranks_of(recipe("micro", FACTORED)) == (48, 192, 192)
     assert ranks_of(recipe("micro")) == (144, 192, 192)
 
 

@@ -86,16 +86,21 @@ def pretraining_cost(recipe: PretrainRecipe, images: int) -> float:
 
     A teacher is taken for as large as the source.
     """
-    config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
+    config = vit_config(recipe.model, recipe.data.img_size)
     images = min(images, recipe.data.limit or images)
     steps = max(1, round(recipe.epochs * max(1, images // recipe.batch_size)))
     steps = min(steps, recipe.max_steps or steps)
-    if recipe.objective == "supervised":
-        per_image = supervised_image_flops(config, 0, *([config] if recipe.teacher else []))
-    else:
-        per_image = sum(share * mae_image_flops(config, mae, *one) for one, share in expected_networks(recipe).items())
     rebuild = template_cost_of(recipe, config).rebuild_macs
+    per_image = _image_flops(recipe, config)
     return pretraining_flops(per_image, images=steps * recipe.batch_size, steps=steps, rebuild=rebuild)
+
+
+def _image_flops(recipe: PretrainRecipe, config: ViTConfig) -> float:
+    """Forward FLOPs of an image, three times of which train on it; of what is drawn, the expectation."""
+    if recipe.objective == "supervised":
+        return supervised_image_flops(config, 0, *([config] if recipe.teacher else []))
+    mae = MaeConfig(**recipe.mae.model_dump())
+    return sum(share * mae_image_flops(config, mae, *one) for one, share in expected_networks(recipe).items())
 
 
 def expected_networks(recipe: PretrainRecipe) -> dict[tuple[int, int, int], float]:
@@ -135,9 +140,8 @@ def plan(recipe: PretrainRecipe) -> dict[str, Any]:
     """Everything about a pre-training run that can be known without running it."""
     config = vit_config(recipe.model, recipe.data.img_size)
     constraint, template = recipe.template.constraint, template_cost_of(recipe, config)
-    mae = MaeConfig(**recipe.mae.model_dump())
     rebuild = pretraining_flops(0, images=0, steps=1, rebuild=template.rebuild_macs)
-    step = rebuild + pretraining_flops(mae_image_flops(config, mae), images=recipe.batch_size, steps=1, rebuild=0)
+    step = rebuild + pretraining_flops(_image_flops(recipe, config), images=recipe.batch_size, steps=1, rebuild=0)
     result: dict[str, Any] = {
         "recipe": recipe.name,
         "data": recipe.data.source or "give it with --data",

@@ -12,7 +12,7 @@ from sweet.bench.arms import ARMS, Arm
 from sweet.bench.cells import finetune_recipe, hash_of
 from sweet.bench.check import TOLERANCE, check
 from sweet.bench.colours import MARKS, colour
-from sweet.bench.estimates import budget_of, cell_flops, source_flops
+from sweet.bench.estimates import budget_of, cell_flops, source_flops, start_flops
 from sweet.bench.protocols import BEYOND, PROTOCOLS, Cell, Trial
 from sweet.bench.results import read_sources
 from sweet.bench.sources import source_folder, source_recipe
@@ -64,6 +64,25 @@ def test_estimated_flops_are_those_that_a_run_counts() -> None:
     assert counted.keys() & names.keys()
     for folder in counted.keys() & names.keys():
         assert budget_of(told, names[folder]) / 1e15 == pytest.approx(counted[folder]["pflops"], abs=1e-4)
+
+
+def test_starts_that_learn_from_a_teacher_pay_for_it() -> None:
+    told = PROTOCOLS["table1", "micro"]
+    flops = {arm: start_flops(told, Cell(arm, told.trials[0], "L6H6", 0)) for arm in told.arms}
+    assert {arm for arm, count in flops.items() if not count} == {
+        "random", "weight_selection", "isomorphic", "sweet_prefix", "sweet_learned", "sweet"
+    }  # fmt: skip
+    recipe = source_recipe(told, "dense", "shapes:")
+    config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
+    target = config.resized(6, 6)
+    assert flops["wave"] == 3 * 51_200 * mae_image_flops(target, mae)
+    assert flops["wave_supervised"] == 51_200 * (
+        3 * target.cost(0).flops(attention=True) + config.cost(0).flops(attention=True)
+    )
+    encoder = replace(mae, decoder_depth=0)
+    assert flops["sweet_fitted"] == 51_200 * (3 * mae_image_flops(target, encoder) + mae_image_flops(config, encoder))
+    nine = mae_image_flops(config, encoder, depth=9)
+    assert flops["dmae"] == pytest.approx(40_000 * (3 * mae_image_flops(target, mae) + nine))
 
 
 def test_estimates_know_how_many_images_a_transfer_set_has() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from scipy.stats import t, ttest_1samp
 
+from sweet.files import read_json, write_json
 from sweet.report.compare import T95, Comparison, Difference, compare, gains_over_best, sentences
 from sweet.report.metrics import METRICS
 from sweet.report.paper import paper
@@ -65,16 +67,19 @@ def test_wins_ties_and_losses(results: Make) -> None:
     }
     assert found.strongest == "dmae"
     assert found.against["random"]["average"].value == pytest.approx((10 + 20 - 0.5) / 3)
-    assert dict(found.counts(found.rivals)) == {"gain": 1, "no gain": 1, "one seed": 1, "worse": 2}
-    first, second, third = sentences(found)
+    assert Counter(one.verdict for one in found.decided()) == {"gain": 1, "no gain": 1, "one seed": 1, "worse": 2}
+    first, second, third, fourth = sentences(found.table)
     assert first == (
-        "Against dmae, the strongest of 2 rivals here, sweet loses at L3H12 and L6H6 (by up to 1.25 points)."
+        "Against dmae, the strongest of 2 rivals here, sweet loses at L3H12 and L6H6 (by 1.00 to 1.25 points)."
     )
     assert second == (
         "All rivals and sizes: 1 win, 1 tie, 2 losses and 1 single seed of 5 (a win or loss is two standard errors or "
         "more); a paired t test at 95 % sees 2 of the 3."
     )
-    assert third.startswith("Runs that differ by their seed alone spread by 0.71 points (median")
+    assert third == (
+        "The paper's own slice (sweet_prefix), without our changes, against the same rivals: 1 win, 1 loss."
+    )
+    assert fourth.startswith("Runs that differ by their seed alone spread by 0.71 points (median")
 
 
 def test_where_less_is_better_a_smaller_value_wins(results: Make) -> None:
@@ -87,7 +92,39 @@ def test_where_less_is_better_a_smaller_value_wins(results: Make) -> None:
 def test_nothing_of_ours_nothing_to_compare(results: Make) -> None:
     [table] = read([results({("random", "L6H6"): [1.0]})])[0]
     assert compare(table) is None
-    assert sentences(None) == ["Nothing to compare yet."]
+    assert sentences(table) == ["Nothing to compare yet: sweet was not measured."]
+
+
+def test_rivals_that_are_the_same_start_count_once(results: Make) -> None:
+    """At full width isomorphic pruning is weight selection."""
+    cells = {("sweet", "L6H6"): [50.0, 52.0], ("sweet", "L3H12"): [50.0, 51.0]}
+    for arm, narrow in (("weight_selection", [40.0, 41.0]), ("isomorphic", [44.0, 45.5])):
+        cells |= {(arm, "L6H6"): narrow, (arm, "L3H12"): [48.0, 47.0]}
+    found = compared(results(cells))
+    assert len(found.decided()) == 3
+    assert "3 wins and 0 losses of 3" in sentences(found.table)[1]
+
+
+def test_averages_leave_out_sizes_that_an_arm_cannot_make(results: Make) -> None:
+    """A size beyond the source is made by some methods only; an average over what each has would be unfair."""
+    sizes = ("L6H6", "L3H12", "L16H14")
+    cells = {("sweet", size): [50.0, 51.0] for size in sizes} | {("dmae", size): [40.0, 42.0] for size in sizes[:2]}
+    found = compared(results(cells))
+    assert found.table.common == ["L6H6", "L3H12"]
+    assert found.against["dmae"]["average"].value == pytest.approx(9.5)
+
+
+def test_sets_of_one_table_are_tables_of_their_own(results: Make) -> None:
+    folder = results({("sweet", "L6H6"): [50.0, 51.0], ("random", "L6H6"): [40.0, 41.0]}, table="table3")
+    for path in sorted((folder / "micro" / "table3").glob("*.json")):
+        told = read_json(path)
+        for name, less in (("flowers102", 20.0), ("tiny-imagenet-100", 0.0)):
+            runs = [run | {"top1": run["top1"] - less} for run in told["runs"]]
+            write_json(path.with_name(f"{name}-{path.name}"), told | {"set": name, "runs": runs})
+        path.unlink()
+    tables = read([folder])[0]
+    assert [table.title for table in tables] == ["micro / table3 / flowers102", "micro / table3 / tiny-imagenet-100"]
+    assert [table.values("random", "L6H6", "top1")[0] for table in tables] == [20.0, 40.0]
 
 
 # What the paper prints behind its arrows, column "Average".

@@ -121,7 +121,7 @@ def test_curves_and_checks_before_tuning_are_drawn_where_they_were_kept(results:
     report([results(cells, extra=extra)], tmp_path / "a.html")
     text = checked(tmp_path / "a.html").text
     for caption in ("Convergence at L6H6", "Convergence at L3H12", "Before any fine-tuning: MAE loss",
-                    "Starts from one template", "sizes on, one template costs less than: own"):  # fmt: skip
+                    "Ways to take a size", "sizes on, one template costs less than: own"):  # fmt: skip
         assert caption in text, caption
 
 

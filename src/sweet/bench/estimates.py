@@ -8,7 +8,14 @@ from typing import Any
 
 from sweet.initialise_names import NAMES
 from sweet.models.config import MaeConfig, ViTConfig
-from sweet.models.costs import mae_image_flops, pretraining_flops
+from sweet.models.costs import (
+    STUDENTS,
+    distilling_flops,
+    fitting_flops,
+    mae_image_flops,
+    pretraining_flops,
+    supervised_image_flops,
+)
 from sweet.plan import pretraining_cost, vit_config
 from sweet.recipe import FinetuneRecipe
 from sweet.template.sizes import Size
@@ -18,7 +25,6 @@ from .protocols import Cell, Protocol
 from .sources import before, chain, source_recipe
 
 HEALED = 128  # images of a step of healing
-STUDENTS = 5  # of DMAE share the images of one pre-training
 
 
 def source_flops(told: Protocol, source: str) -> float:
@@ -70,8 +76,14 @@ def start_flops(told: Protocol, cell: Cell) -> float:
     learned = source_recipe(told, told.source_of(cell.arm), "shapes:")
     config, mae = vit_config(learned.model, learned.data.img_size), MaeConfig(**learned.mae.model_dump())
     size = Size.parse(cell.size, config.head_dim)
-    seen = learned.epochs * told.images / STUDENTS if method.images is None else method.images
-    return 3 * seen * mae_image_flops(config, mae, size.depth, size.heads, size.heads)
+    target = config.resized(size.depth, size.heads)
+    if method.images is None:
+        return distilling_flops(config, target, mae, images=learned.epochs * told.images / STUDENTS)
+    if told.arms[cell.arm].method == "sweet_fitted":
+        return fitting_flops(config, target, mae, images=method.images)
+    supervised = learned.objective == "supervised"  # then its source answers beside it
+    per_image = supervised_image_flops(target, 0, config) if supervised else mae_image_flops(target, mae)
+    return pretraining_flops(per_image, images=method.images, steps=0, rebuild=0)
 
 
 def plan(told: Protocol, table: str, cells: Iterable[Cell], recipes: dict[Cell, FinetuneRecipe]) -> dict[str, Any]:

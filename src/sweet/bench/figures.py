@@ -11,7 +11,7 @@ from sweet.files import replacing
 from sweet.task_names import TASKS
 
 from .colours import colour
-from .results import Table, mean_and_spread, seeds_of
+from .results import Table, chance_of, mean_and_spread, seeds_of
 
 
 def picture(
@@ -39,7 +39,7 @@ def picture(
             axes.bar(x, mean_and_spread(values)[0], 0.9 * step, color=colour(arm), label=label)
             axes.plot([x] * len(values), values, ".", color="black", markersize=4)
         told |= set(there)
-    chance = next((cell["chance_top1"] for cell in cells.values() if "chance_top1" in cell), None)
+    chance = chance_of(cells)
     if chance is not None:
         axes.axhline(chance, color="#b03030", linewidth=1, linestyle="--", label=f"chance {chance:g} %")
     axes.set_xticks(range(len(shown)), shown)

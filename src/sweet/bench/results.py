@@ -92,6 +92,17 @@ def verdict(difference: float, error: float, *, higher_is_better: bool = True) -
     return "gain" if (difference > 0) == higher_is_better else "worse"
 
 
+def chance_of(cells: Table) -> float | None:
+    """Top-1 of guessing, in %; None where the cells have none, or sets of different numbers of classes."""
+    told = {cell.get("chance_top1") for cell in cells.values()}
+    return told.pop() if len(told) == 1 else None
+
+
+def is_rival(arm: str, ours: str) -> bool:
+    """Whether a row is none of ours: ours are named ``sweet...``, but in tables that compare something else."""
+    return arm != ours and not (arm.startswith("sweet") and ours.startswith("sweet"))
+
+
 def read_table(out: Path, protocol: str, table: str, task: str = "classify") -> Table:
     """{(arm, column): cell} of everything measured so far of a task; a column is a size, on a set where one is told."""
     cells = [read_cell(path) for path in sorted((out / protocol / table).glob(f"{task}-*.json"))]

@@ -10,6 +10,8 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from sweet.files import TENSORS, read_json, write_folder
 from sweet.models.config import ViTConfig
 from sweet.plan import ranks_of
@@ -161,4 +163,13 @@ def source_facts(protocol: Protocol, source: str, data: str) -> dict[str, Any]:
             own[key] = (
                 own.get(key, 0) + value if key in ("images", "steps", "seconds", "pflops") else own.get(key, value)
             )
-    return facts | {"training": own}
+    return facts | {"training": own, **_spectrum(folder / TENSORS[facts["kind"]])}
+
+
+def _spectrum(tensors: Path) -> dict[str, list[float]]:
+    """Share of the normalised stream's energy at each index of the principal order, where a source has one."""
+    with safe_open(tensors, "numpy") as stored:
+        if "order.energy" not in stored.keys():  # noqa: SIM118
+            return {}
+        energy = stored.get_tensor("order.energy").sum(0)
+    return {"order_spectrum": [round(float(share), 6) for share in energy / energy.sum()]}

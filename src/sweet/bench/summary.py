@@ -11,7 +11,19 @@ from sweet.task_names import TASKS
 
 from .cells import CHECKED
 from .protocols import Cell, Protocol
-from .results import Table, budgets, comparison, costs, markdown, means, metrics_of, read_sources, read_table
+from .results import (
+    Table,
+    budgets,
+    chance_of,
+    comparison,
+    costs,
+    is_rival,
+    markdown,
+    means,
+    metrics_of,
+    read_sources,
+    read_table,
+)
 
 COSTS = f"""
 What initialising gives and takes: MAE loss and k-NN on up to {CHECKED:,} test images before any fine-tuning, top-1
@@ -39,7 +51,7 @@ def summary(out: Path, name: str, told: Protocol, failed: Sequence[Cell] = ()) -
         blocks = [means(cells, arms, columns, metric.key, wrong) for metric in metrics_of(task)]
         against = rivals(cells, arms, columns, told, task)
         costing = costs(cells, arms, columns, read_sources(out, told.name)) if told.costs else []
-        chance = next((cell["chance_top1"] for cell in cells.values() if "chance_top1" in cell), None)
+        chance = chance_of(cells)
         at = "" if len(tasks) == 1 else f"{task}_"
         result["measured"] += sum(len(cell["runs"]) for cell in cells.values())
         result |= {f"{at}chance_top1": chance, f"{at}{TASKS[task].key}": blocks[0], f"{at}comparison": against}
@@ -76,12 +88,11 @@ def read(out: Path, name: str, told: Protocol, task: str) -> tuple[Table, list[s
 
 def rivals(cells: Table, arms: list[str], columns: list[str], told: Protocol, task: str) -> list[dict[str, Any]]:
     """Ours against every arm that is not ours, column by column."""
-    others = [arm for arm in arms if not arm.startswith("sweet") or not told.ours.startswith("sweet")]
     return [
         {f"{told.ours} against": rival, **row}
-        for rival in (others if told.ours in arms else [])
+        for rival in (arms if told.ours in arms else [])
         for row in comparison(cells, told.ours, rival, columns, TASKS[task])
-        if rival != told.ours
+        if is_rival(rival, told.ours)
     ]
 
 

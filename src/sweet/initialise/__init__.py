@@ -94,7 +94,7 @@ def switches(method: str, given: Mapping[str, Any] | None = None) -> dict[str, A
         if name in CONDITION:
             result[name] = _read(name, value, float)
             if result[name] < 0 or (name == "rms" and result[name] == 0):
-                raise UserError(f"{name}={value}: should be above 0")
+                raise UserError(f"{name}={value}: should be {'above' if name == 'rms' else 'at least'} 0")
             if name == "noise" and result[name] > 1:
                 raise UserError(f"{name}={value}: is a share, at most 1")
             continue

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
+from sweet.models.costs import STUDENTS
 from sweet.models.forward import encode, patchify
 from sweet.models.mae import as_parameters, as_tensors, init_source, reconstruct, sincos, split_patches
 from sweet.models.store import StoredSource, source_tensors
@@ -34,7 +35,6 @@ from sweet.template.sizes import Size
 from sweet.template.target import target_weights
 from sweet.training.short_run import ShortRun, train_on
 
-SIZES = 5  # students that share the samples of one pre-training
 WARMUP, DECAY = 0.1, 0.05
 
 
@@ -67,7 +67,7 @@ def fair_share(source: StoredSource, batch: int) -> int:
     images = source.info.get("training", {}).get("images")
     if images is None:
         raise UserError("--method dmae: the source does not say how many images it was trained on; give steps=N")
-    return max(1, images // (SIZES * batch))
+    return max(1, images // (STUDENTS * batch))
 
 
 def aligned(depth: int) -> int:

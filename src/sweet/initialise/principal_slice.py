@@ -1,10 +1,10 @@
 """The principal rotation on a dense source (methods 16): the strongest rival of a template that we know.
 
-The same rotation, gains, layer rules and growth as SWEET's, only the source is an unconstrained MAE (or any checkpoint
+The same rotation, layer rules and growth as SWEET's, only the source is an unconstrained MAE (or any checkpoint
 that was converted). Related: SliceGPT (Ashkboos et al., ICLR 2024, arXiv 2401.15024), which rotates each block apart.
 
 Switches, as for ``sweet``: ``layers`` even (default) or first; ``gains`` rms (default) or equal; ``inner`` prefix
-(default) or loudest. The defaults are nothing but the rotation.
+(default) or loudest. The defaults are nothing but the rotation; SWEET's own are equal and loudest.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import gcd, prod
 
@@ -11,6 +11,8 @@ from sweet.template.sizes import hidden_features
 from sweet.template.tiles import template_counts, tilings
 
 from .config import MaeConfig, ViTConfig
+
+STUDENTS = 5  # of DMAE share the images of one pre-training, one for each size of the paper's table
 
 
 def default_ranks(depth: int, width: int) -> tuple[int, int, int]:
@@ -99,6 +101,27 @@ def supervised_image_flops(config: ViTConfig, classes: int, teacher: ViTConfig |
     """FLOPs of one image such that three times as many train on it: forward of the source, and of the teacher once."""
     own = config.cost(classes).flops(attention=True)
     return own + (teacher.cost(classes).flops(attention=True) / 3 if teacher else 0.0)
+
+
+def fitting_flops(
+    source: ViTConfig, target: ViTConfig, mae: MaeConfig, *, images: int, ranks: Sequence[int] | None = None
+) -> float:
+    """FLOPs of Eq. 9 by the source's features: the target's encoder trains, the source's is run once; no decoder is.
+
+    In batches of 256; with ``ranks`` all weights are made anew at each step.
+    """
+    encoders = replace(mae, decoder_depth=0)
+    rebuild = rebuild_macs(target.depth, target.width, ranks) if ranks else 0
+    own = pretraining_flops(
+        mae_image_flops(target, encoders), images=images, steps=max(1, images // 256), rebuild=rebuild
+    )
+    return own + images * mae_image_flops(source, encoders)
+
+
+def distilling_flops(teacher: ViTConfig, student: ViTConfig, mae: MaeConfig, *, images: float) -> float:
+    """FLOPs of one student of DMAE: its own training, and three quarters of the teacher's encoder forward."""
+    watched = mae_image_flops(teacher, replace(mae, decoder_depth=0), depth=max(1, int(0.75 * teacher.depth + 0.5)))
+    return images * (3 * mae_image_flops(student, mae) + watched)
 
 
 def pretraining_flops(image_flops: float, *, images: int, steps: int, rebuild: int) -> float:

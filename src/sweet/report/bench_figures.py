@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 MOST = 12  # arms in one picture
 STARTS = ("random", "sweet_prefix", "sweet", "sweet_learned", "sweet_fitted")
+STARTS_SAID = (
+    "Ways to take a size from a template, beside random: sweet_prefix is the paper's slice of the paper's template, "
+    "sweet_learned the same template in principal order, sweet and sweet_fitted are of one that was learned whole. "
+    "Bars are the standard deviation over seeds."
+)
 Picture = tuple[str, str]  # SVG, caption
 
 
@@ -32,7 +37,7 @@ def pictures(table: BenchTable, name: str) -> list[Picture]:
 
 
 def shown_arms(table: BenchTable, metric: str) -> list[str]:
-    """At most twelve arms, in the table's order: ours, its variants, and the best of the others."""
+    """At most twelve arms, in the table's order: ours and the best of the others."""
     if len(table.arms) <= MOST:
         return table.arms
     sign = 1 if METRICS[metric].higher else -1
@@ -147,7 +152,7 @@ def total_cost(table: BenchTable, name: str) -> list[Picture]:
 
 
 def starts(table: BenchTable, name: str) -> list[Picture]:
-    """Rows of one template beside random, as differences to random, sizes by width and depth."""
+    """Ways to take a size from a template, beside random, sizes by width and depth."""
     arms = [arm for arm in STARTS if arm in table.arms]
     metric = table.metrics[0]
     sizes = sorted(table.sizes, key=lambda text: (Size.parse(text).heads, Size.parse(text).depth))
@@ -164,8 +169,7 @@ def starts(table: BenchTable, name: str) -> list[Picture]:
     ax.set_xlabel("target, narrow to wide")
     ax.set_ylabel(_label(metric))
     legend(ax)
-    return [(svg(ax, name), "Starts from one template by the order of its channels, beside random; bars are the "
-             "standard deviation over seeds.")]  # fmt: skip
+    return [(svg(ax, name), STARTS_SAID)]
 
 
 def before_tuning(table: BenchTable, name: str) -> list[Picture]:

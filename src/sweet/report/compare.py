@@ -22,7 +22,9 @@ from .read import BenchTable
 # 97.5 % quantiles of Student's t for 2, 3, ... seeds; more seeds are held to the last, which is a little strict
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 VERDICTS = {"gain": "wins", "no gain": "is level", "worse": "loses", "one seed": "has one seed"}
+SCORES = (("gain", "win"), ("no gain", "tie"), ("worse", "loss"), ("one seed", "single seed"))
 AVERAGE = "average"
+PLAIN = "sweet_prefix"  # the paper's own slice of its own template
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Difference:
 class Comparison:
     """Ours against all other arms in one metric: {arm: {size or "average": difference}}, whatever could be paired.
 
-    "average" is there where both were measured at every size of the table, on a common seed.
+    "average" is there where both were measured at every size that all arms can make, on a common seed.
     """
 
     table: BenchTable
@@ -71,22 +73,24 @@ class Comparison:
 
     @cached_property
     def strongest(self) -> str | None:
-        """The rival that ours gains least on, of those measured at half as many sizes as any or more.
+        """The rival that ours gains least on, on average over sizes, of those measured at half as many as any or more.
 
         Sizes count only with several seeds, where any rival has such.
         """
-        several = {arm: sum(one.seeds > 1 for one in self._by_size(arm).values()) for arm in self.rivals}
-        counted = several if any(several.values()) else {arm: len(self._by_size(arm)) for arm in self.rivals}
-        enough = [arm for arm in self.rivals if 2 * counted[arm] >= max(counted.values())]
-        return min(enough, key=self.gain_on, default=None)
+        found = {arm: [*self._by_size(arm).values()] for arm in self.rivals}
+        several = {arm: [one for one in differences if one.seeds > 1] for arm, differences in found.items()}
+        counted = several if any(several.values()) else found
+        most = max(map(len, counted.values()), default=0)
+        gains = {arm: mean_and_spread([d.value for d in ds])[0] for arm, ds in counted.items() if 2 * len(ds) >= most}
+        return min(gains, key=lambda arm: gains[arm], default=None)
 
-    def gain_on(self, arm: str) -> float:
-        """Mean difference over the sizes that both have."""
-        return mean_and_spread([one.value for one in self._by_size(arm).values()])[0]
-
-    def counts(self, arms: Sequence[str]) -> Counter[str]:
-        """How often each verdict falls, over arms and sizes."""
-        return Counter(one.verdict for arm in arms for one in self._by_size(arm).values())
+    def decided(self) -> list[Difference]:
+        """The differences to rivals at each size; rivals that are one and the same start there count once."""
+        found: dict[tuple[str, tuple[tuple[int, float], ...]], Difference] = {}
+        for arm in self.rivals:
+            for size, one in self._by_size(arm).items():
+                found.setdefault((size, (*self.table.values(arm, size, self.metric).items(),)), one)
+        return [*found.values()]
 
     def sizes_of(self, arm: str, verdict: str) -> list[str]:
         """Sizes at which a verdict falls, the largest difference first."""
@@ -97,19 +101,19 @@ class Comparison:
         return {size: one for size, one in self.against[arm].items() if size != AVERAGE}
 
 
-def compare(table: BenchTable, metric: str | None = None) -> Comparison | None:
+def compare(table: BenchTable, metric: str | None = None, ours: str | None = None) -> Comparison | None:
     """Ours against every arm that shares a seed and a size with it; None where there is nothing to compare."""
-    metric = metric or table.metrics[0]
-    if table.ours is None:
+    metric, ours = metric or table.metrics[0], ours or table.ours
+    if ours is None:
         return None
     against = {}
     for arm in table.arms:
-        found = {size: one for size in table.sizes if (one := _difference(table, arm, [size], metric))}
-        if arm == table.ours or not found:
+        found = {size: one for size in table.sizes if (one := _difference(table, ours, arm, [size], metric))}
+        if arm == ours or not found:
             continue
-        average = _difference(table, arm, table.sizes, metric) if len(table.sizes) > 1 else None
+        average = _difference(table, ours, arm, table.common, metric) if len(table.common) > 1 else None
         against[arm] = found | ({AVERAGE: average} if average else {})
-    return Comparison(table, table.ours, metric, against) if against else None
+    return Comparison(table, ours, metric, against) if against else None
 
 
 def averaged(table: BenchTable, arm: str, sizes: Sequence[str], metric: str) -> dict[int, float]:
@@ -120,21 +124,23 @@ def averaged(table: BenchTable, arm: str, sizes: Sequence[str], metric: str) -> 
 
 
 def gains_over_best(means: Mapping[str, Mapping[str, float]], ours: str, sizes: Sequence[str], *, higher: bool = True,
-                    rivals: Sequence[str]) -> dict[str, float]:  # fmt: skip
+                    rivals: Sequence[str], common: Sequence[str] | None = None) -> dict[str, float]:  # fmt: skip
     """Ours minus the best rival at each size, and two averages of it (methods 0, check 5).
 
     ``means[arm][size]``. "mean gain" is the mean over sizes of the gains on each size's best rival; "gain in average",
-    the paper's, is ours on average minus the rival that is best on average. Both only where every arm has every size.
+    the paper's, is ours on average minus the rival that is best on average. Both are over ``common``, default all
+    sizes, and only where every arm has every one of them.
     """
+    common = sizes if common is None else common
     sign = 1 if higher else -1
     gains = {
         size: sign * means[ours][size] - max(sign * means[arm][size] for arm in rivals if size in means[arm])
         for size in sizes
         if size in means[ours] and any(size in means[arm] for arm in rivals)
     }
-    if gains and all(size in means[arm] for arm in [ours, *rivals] for size in sizes):
-        average = {arm: sign * sum(means[arm][size] for size in sizes) / len(sizes) for arm in [ours, *rivals]}
-        gains["mean gain"] = sum(gains[size] for size in sizes) / len(sizes)
+    if gains and common and all(size in means[arm] for arm in [ours, *rivals] for size in common):
+        average = {arm: sign * sum(means[arm][size] for size in common) / len(common) for arm in [ours, *rivals]}
+        gains["mean gain"] = sum(gains[size] for size in common) / len(common)
         gains["gain in average"] = average[ours] - max(average[arm] for arm in rivals)
     return gains
 
@@ -159,32 +165,43 @@ def headline(comparison: Comparison) -> str:
     parts = [_clause(comparison, rival, verdict) for verdict in VERDICTS]
     text = f"Against {rival}, {among} here, {ours} {_listed([part for part in parts if part])}"
     if AVERAGE in rows:
-        text += f"; on average over {len(table.sizes)} sizes {_average(rows[AVERAGE], comparison.metric)}"
+        text += f"; on average over {len(table.common)} sizes {_average(rows[AVERAGE], comparison.metric)}"
     return text + "."
 
 
-def sentences(comparison: Comparison | None) -> list[str]:
-    """What a table shows, in at most three sentences."""
+def sentences(table: BenchTable) -> list[str]:
+    """What a table shows, in at most four sentences."""
+    comparison = compare(table)
     if comparison is None:
-        return ["Nothing to compare yet."]
+        missing = table.told is not None and table.told.ours not in table.arms
+        why = f": {table.told.ours} was not measured" if table.told and missing else ""
+        return [f"Nothing to compare yet{why}."]
     counted = [tally(comparison)] if comparison.rivals else []
-    return [headline(comparison), *counted, noise(comparison)]
+    return [headline(comparison), *counted, *plainly(comparison), noise(comparison)]
+
+
+def plainly(comparison: Comparison) -> list[str]:
+    """One sentence on the paper's own slice, where it is a row beside ours; it has changes of the method in it."""
+    if comparison.ours == PLAIN or PLAIN not in comparison.against or not comparison.rivals:
+        return []
+    plain = compare(comparison.table, comparison.metric, PLAIN)
+    assert plain is not None
+    counts = Counter(one.verdict for one in plain.decided())
+    said = ", ".join(f"{counts[key]} {_plural(word, counts[key])}" for key, word in SCORES if counts[key])
+    rest = [f"{_average(row[AVERAGE], plain.metric, arm)}" for arm, row in plain.against.items()
+            if arm == comparison.strongest and AVERAGE in row]  # fmt: skip
+    text = f"The paper's own slice ({PLAIN}), without our changes, against the same rivals: {said}"
+    return [text + (f"; on average {rest[0]}" if rest else "") + "."]
 
 
 def tally(comparison: Comparison) -> str:
     """One sentence: wins, ties and losses over all rivals and sizes, and how many of them a t test sees."""
-    counts = comparison.counts(comparison.rivals)
-    seen = [
-        one
-        for arm in comparison.rivals
-        for size, one in comparison.against[arm].items()
-        if size != AVERAGE and one.verdict in ("gain", "worse")
-    ]
+    decided = comparison.decided()
+    counts = Counter(one.verdict for one in decided)
+    seen = [one for one in decided if one.verdict in ("gain", "worse")]
     total = sum(counts.values())
     said = [
-        f"{counts[key]} {_plural(word, counts[key])}"
-        for key, word in (("gain", "win"), ("no gain", "tie"), ("worse", "loss"), ("one seed", "single seed"))
-        if counts[key] or key in ("gain", "worse")
+        f"{counts[key]} {_plural(word, counts[key])}" for key, word in SCORES if counts[key] or key in ("gain", "worse")
     ]
     text = f"All rivals and sizes: {_listed(said)} of {total} (a win or loss is two standard errors or more)"
     if seen:
@@ -205,34 +222,36 @@ def noise(comparison: Comparison) -> str:
     )
 
 
-def _difference(table: BenchTable, arm: str, sizes: Sequence[str], metric: str) -> Difference | None:
+def _difference(table: BenchTable, ours: str, arm: str, sizes: Sequence[str], metric: str) -> Difference | None:
     """Over the mean of ``sizes``, paired by seed; None without a common seed."""
-    assert table.ours is not None
-    ours, theirs = (averaged(table, one, sizes, metric) for one in (table.ours, arm))
-    if not ours.keys() & theirs.keys():
+    mine, theirs = (averaged(table, one, sizes, metric) for one in (ours, arm))
+    if not mine.keys() & theirs.keys():
         return None
-    value, error, seeds = paired(ours, theirs)
+    value, error, seeds = paired(mine, theirs)
     return Difference(value if METRICS[metric].higher else -value, error, seeds)
 
 
 def _clause(comparison: Comparison, rival: str, verdict: str) -> str:
-    """``wins at L6H6 and L12H3 (by up to 4.8 points)``; nothing where the verdict does not fall."""
+    """``wins at L6H6 and L12H3 (by 2.1 to 4.8 points)``; nothing where the verdict does not fall."""
     sizes = comparison.sizes_of(rival, verdict)
     if not sizes:
         return ""
     metric = METRICS[comparison.metric]
-    largest = abs(comparison.against[rival][sizes[0]].value)
+    largest, least = (
+        f"{abs(comparison.against[rival][size].value):.{metric.digits}f}" for size in (sizes[0], sizes[-1])
+    )
     clause = f"{VERDICTS[verdict]} at {_listed(sizes)}"
     if verdict in ("gain", "worse"):
-        clause += f" (by {'up to ' if len(sizes) > 1 else ''}{largest:.{metric.digits}f} {metric.short})"
+        clause += f" (by {least if least == largest else f'{least} to {largest}'} {metric.short})"
     return clause
 
 
-def _average(one: Difference, metric: str) -> str:
+def _average(one: Difference, metric: str, rival: str = "") -> str:
     word = {"gain": "ahead", "worse": "behind"}.get(one.verdict)
     amount = f"{one.text(METRICS[metric].digits)} {METRICS[metric].short}"
     if word:
-        return f"it is {word} ({amount})"
+        of = f" of {rival}" if rival and word == "ahead" else f" {rival}" if rival else ""
+        return f"it is {word}{of} ({amount})"
     return f"one seed shows {amount}" if one.verdict == "one seed" else f"the two are level ({amount})"
 
 

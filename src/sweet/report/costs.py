@@ -10,13 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sweet.budget import costs as target_costs
-from sweet.models.config import MaeConfig, ViTConfig
-from sweet.models.costs import mae_image_flops, pretraining_flops, rebuild_macs
+from sweet.models.config import MaeConfig
+from sweet.models.costs import (
+    STUDENTS,
+    distilling_flops,
+    fitting_flops,
+    mae_image_flops,
+    pretraining_flops,
+    rebuild_macs,
+)
 from sweet.template.sizes import Size
 
 from .read import BenchTable
-
-SHARE = 5  # DMAE's students that share the images of one pre-training (sweet.initialise.dmae)
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,14 @@ class Total:
 
 def targets(table: BenchTable) -> dict[str, dict[str, int]]:
     """{size: {"params", "flops"}} of the sizes of a table, exact, of the headless model; empty without a source."""
-    if table.config is None:
+    config, trial = table.config, table.trial
+    if config is None:
         return {}
-    return {size: target_costs(table.config, Size.parse(size, table.config.head_dim)) for size in table.sizes}
+    if trial is not None:  # scenes are larger than the images of pre-training
+        config = replace(
+            config, img_size=trial.img_size or config.img_size, patch_size=trial.patch_size or config.patch_size
+        )
+    return {size: target_costs(config, Size.parse(size, config.head_dim)) for size in table.sizes}
 
 
 def pretraining_of(table: BenchTable, arm: str) -> float | None:
@@ -64,13 +74,13 @@ def totals(table: BenchTable) -> list[Total]:
         result.append(Total("one template, sliced for each size", "sweet", once, made))
         looked = _images(table, "sweet_fitted")
         if looked is not None:
-            fit = _mean([_fitting(shape, mae, looked, ranks) for shape in shapes])
+            fit = _mean([fitting_flops(config, shape, mae, images=looked, ranks=ranks) for shape in shapes])
             result.append(Total("one template, fitted for each size", "sweet_fitted", once, fit))
     own = _mean([pretraining_flops(mae_image_flops(shape, mae), images=images, steps=0, rebuild=0) for shape in shapes])
     result.append(Total("own pre-training of each size, as many images", "random", 0.0, own))
     if dense is not None:
         seen = dense["training"]["images"]
-        each = _mean([_distillation(config, shape, mae, seen // SHARE) for shape in shapes])
+        each = _mean([distilling_flops(config, shape, mae, images=seen // STUDENTS) for shape in shapes])
         result.append(
             Total("one dense source, distilled for each size (DMAE)", "dmae", dense["training"]["pflops"], each)
         )
@@ -101,19 +111,6 @@ def _images(table: BenchTable, arm: str) -> int | None:
     """Unlabelled images that one initialisation of an arm looked at."""
     runs = [run for (name, _), cell in table.cells.items() if name == arm for run in cell["runs"]]
     return next((run["init_images"] for run in runs if run.get("init_images")), None)
-
-
-def _fitting(shape: ViTConfig, mae: MaeConfig, images: int, ranks: Sequence[int]) -> float:
-    """FLOPs of Eq. 9: ``images`` in batches of 256, all weights made anew at each step."""
-    rebuild = rebuild_macs(shape.depth, shape.width, ranks)
-    return pretraining_flops(mae_image_flops(shape, mae), images=images, steps=max(1, images // 256), rebuild=rebuild)
-
-
-def _distillation(teacher: ViTConfig, student: ViTConfig, mae: MaeConfig, images: int) -> float:
-    """FLOPs of one student: its own training, and three quarters of the teacher's encoder forward."""
-    depth = max(1, int(0.75 * teacher.depth + 0.5))
-    watched = mae_image_flops(teacher, replace(mae, decoder_depth=0), depth=depth)
-    return pretraining_flops(mae_image_flops(student, mae), images=images, steps=0, rebuild=0) + images * watched
 
 
 def _mean(flops: Sequence[float]) -> float:

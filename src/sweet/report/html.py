@@ -88,7 +88,7 @@ def _table(table: BenchTable, name: str) -> dict[str, Any]:
     parts.append({"title": "Recipes of the sources", "text": _yaml({n: _short(f) for n, f in table.sources.items()})})
     parts.append({"title": "Environment", "rows": environments(table), "folded": True})
     parts.append({"title": "Checksums of the results", "rows": [_sum(path) for path in table.files], "folded": True})
-    return {"id": name, "title": table.title, "said": sentences(comparison), "facts": facts(table), "parts": parts}
+    return {"id": name, "title": table.title, "said": sentences(table), "facts": facts(table), "parts": parts}
 
 
 def heat_map(comparison: Comparison) -> dict[str, Any]:

@@ -23,7 +23,7 @@ above zero ours is better: *gain* and *worse* are two standard errors or more, *
 nothing. Few seeds make a standard error itself uncertain: a star marks what a paired t test at 95 % sees as well. Each
 arm starts from one pre-trained source, so the spread is that of fine-tuning, not of pre-training. Rows of *{label}*
 are what the paper ({paper}) prints, on other data at another scale: compare the order of its rows with ours, not the
-numbers.
+numbers. A paired difference uses only the seeds that both rows have, so it may differ from that of the means.
 """
 
 
@@ -36,11 +36,11 @@ def results_page(tables: Sequence[BenchTable], page: Path, command: str) -> str:
 
 def summary(table: BenchTable) -> str:
     """Who wins where, how often, and how far runs spread."""
-    return " ".join(sentences(compare(table)))
+    return " ".join(sentences(table))
 
 
 def _short(table: BenchTable) -> str:
-    return sentences(compare(table))[0]
+    return sentences(table)[0]
 
 
 def _section(table: BenchTable, page: Path) -> str:
@@ -51,8 +51,9 @@ def _section(table: BenchTable, page: Path) -> str:
     parts.append(_links(table, page))
     for metric in table.metrics:
         rows = score_rows(table, metric)
-        beside = f" beside {told['title']}" if told and any(paper()["label"] in row["start"] for row in rows) else ""
-        parts.append(f"### {METRICS[metric].label}{beside}\n\n{markdown(rows)}")
+        beside = told and any(paper()["label"] in row["start"] for row in rows)
+        below = f"\nRows of the paper: {told['title']}.\n" if told and beside else ""
+        parts.append(f"### {METRICS[metric].label}\n\n{markdown(rows)}{below}")
     if comparison is not None:
         gains = gain_rows(table, comparison)
         label = METRICS[comparison.metric].label
@@ -62,7 +63,7 @@ def _section(table: BenchTable, page: Path) -> str:
         parts.append(f"### Paired differences, {label}\n\n{markdown(paired_rows(comparison))}")
     if sizes := size_rows(table):
         parts.append(f"### Sizes of the targets\n\n{markdown(sizes)}")
-    parts.append(f"### Cost\n\nMeans over sizes and seeds.\n\n{markdown(cost_rows(table))}")
+    parts.append(f"### Cost\n\nMedians over seeds, averaged over sizes.\n\n{markdown(cost_rows(table))}")
     return "\n".join(part.rstrip() + "\n" for part in parts if part.strip())
 
 

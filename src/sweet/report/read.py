@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sweet.bench.protocols import PROTOCOLS, Protocol
-from sweet.bench.results import read_cell
+from sweet.bench.protocols import PROTOCOLS, Protocol, Trial
+from sweet.bench.results import is_rival, read_cell
 from sweet.errors import UserError
 from sweet.files import read_json
 from sweet.models.config import ViTConfig
@@ -24,7 +24,7 @@ CELL_KEYS = ("arm", "size", "runs")
 
 @dataclass
 class BenchTable:
-    """One task of one table: its cells, and the sources that they started from.
+    """One task of one table, on one data set: its cells, and the sources that they started from.
 
     ``arms`` and ``sizes`` are what was measured, in the protocol's order; ``ours`` is None where no arm can be ours.
     """
@@ -33,18 +33,26 @@ class BenchTable:
     protocol: str
     name: str
     task: str
+    set: str | None
     cells: dict[tuple[str, str], dict[str, Any]]
     sources: dict[str, dict[str, Any]]
     files: list[Path] = field(default_factory=list)
 
     @property
     def title(self) -> str:
-        return f"{self.protocol} / {self.name}" + ("" if self.task == "classify" else f" / {self.task}")
+        parts = [self.protocol, self.name, None if self.task == "classify" else self.task, self.set]
+        return " / ".join(part for part in parts if part)
 
     @cached_property
     def told(self) -> Protocol | None:
         """Its protocol, where this version has it."""
         return next((p for (name, _), p in PROTOCOLS.items() if (p.name, name) == (self.protocol, self.name)), None)
+
+    @property
+    def trial(self) -> Trial | None:
+        """What the cells were put to, as the protocol tells it."""
+        trials = self.told.trials if self.told else ()
+        return next((trial for trial in trials if (trial.task, trial.data) == (self.task, self.set)), None)
 
     @cached_property
     def arms(self) -> list[str]:
@@ -55,14 +63,28 @@ class BenchTable:
         return _ordered((size for _, size in self.cells), self.told.sizes if self.told else ())
 
     @cached_property
+    def common(self) -> list[str]:
+        """Sizes that every arm can make, whether it was measured or not: averages are over these."""
+        told = self.told
+        if told is None:
+            return self.sizes
+        arms = [arm for arm in self.arms if arm in told.arms]
+        return [size for size in self.sizes if all(told.can(arm, size) for arm in arms)]
+
+    @cached_property
+    def open_sizes(self) -> list[str]:
+        """Sizes of the protocol of which nothing was measured."""
+        return [size for size in (self.told.sizes if self.told else ()) if not any(size in one for one in self.sizes)]
+
+    @cached_property
     def ours(self) -> str | None:
         first = [self.told.ours] if self.told else []
         return next((arm for arm in [*first, "sweet", "sweet_prefix", "sweet_fitted"] if arm in self.arms), None)
 
     @cached_property
     def rivals(self) -> list[str]:
-        """Arms of other methods than ours."""
-        return [arm for arm in self.arms if arm != self.ours and not self.is_variant(arm)]
+        """Arms that are none of ours."""
+        return [arm for arm in self.arms if is_rival(arm, self.ours or "")]
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -73,11 +95,6 @@ class BenchTable:
     @property
     def first(self) -> dict[str, Any]:
         return next(iter(self.cells.values()))
-
-    def is_variant(self, arm: str) -> bool:
-        """Whether an arm is another way of ours, not a rival."""
-        method = next((cell.get("method", arm) for (name, _), cell in self.cells.items() if name == arm), arm)
-        return arm != self.ours and str(method).startswith("sweet")
 
     def values(self, arm: str, size: str, metric: str) -> dict[int, float]:
         """{seed: value} of the runs that have it."""
@@ -127,7 +144,7 @@ class Run:
 
 def read(paths: Sequence[Path]) -> tuple[list[BenchTable], list[Run]]:
     """Every table and run of ``paths``, each once. Raises UserError naming a folder that has neither, or a bad file."""
-    tables: dict[tuple[Path, str], BenchTable] = {}
+    tables: dict[tuple[Path, str, str | None], BenchTable] = {}
     runs: dict[Path, Run] = {}
     for path in paths:
         if not path.is_dir():
@@ -138,12 +155,12 @@ def read(paths: Sequence[Path]) -> tuple[list[BenchTable], list[Run]]:
         found = _read_tables(path)
         if not found:
             raise UserError(f"{path}: holds neither a run nor results of sweet bench")
-        tables |= {(table.folder.resolve(), table.task): table for table in found}
+        tables |= {(table.folder.resolve(), table.task, table.set): table for table in found}
     return list(tables.values()), list(runs.values())
 
 
 def _read_tables(root: Path) -> list[BenchTable]:
-    tables: dict[tuple[Path, str], BenchTable] = {}
+    tables: dict[tuple[Path, str, str | None], BenchTable] = {}
     for path in sorted(root.rglob("*.json")):
         parts = path.relative_to(root).parts
         if any(part.startswith(".") for part in parts):
@@ -152,14 +169,14 @@ def _read_tables(root: Path) -> list[BenchTable]:
         if not (isinstance(value, dict) and "runs" in value):
             continue
         cell = _checked(path)
-        key = (path.parent, str(cell.get("task", "classify")))
+        key = (path.parent, str(cell.get("task", "classify")), cell.get("set"))
         if key not in tables:
             folder = path.parent.resolve()
             names = str(cell.get("protocol", folder.parent.name)), str(cell.get("table", folder.name))
-            tables[key] = BenchTable(path.parent, *names, key[1], {}, _read_sources(path.parent.parent / "sources"))
+            tables[key] = BenchTable(path.parent, *names, *key[1:], {}, _read_sources(path.parent.parent / "sources"))
         tables[key].cells[cell["arm"], cell["size"]] = cell
         tables[key].files.append(path)
-    for (folder, _), table in tables.items():
+    for (folder, *_), table in tables.items():
         if not table.metrics:
             raise UserError(f"{folder}: its cells have no metric that this version knows")
     known = list(dict.fromkeys((p.name, name) for (name, _), p in PROTOCOLS.items()))

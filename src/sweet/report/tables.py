@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 
 from sweet.bench.results import mean_and_spread
 
-from .compare import AVERAGE, Comparison, cell_means, gains_over_best
+from .compare import AVERAGE, PLAIN, Comparison, cell_means, gains_over_best
 from .costs import pretraining_of, targets
 from .metrics import METRICS, number
 from .paper import paper, paper_table
@@ -27,14 +29,14 @@ def score_rows(table: BenchTable, metric: str) -> Rows:
         row = {"start": arm}
         for size in table.sizes:
             row[size] = spread(list(table.values(arm, size, metric).values()), metric)
-        rows.append(row | _average([means[arm].get(size) for size in table.sizes], metric))
+        rows.append(row | _average([means[arm].get(size) for size in table.common], metric))
     told = paper_table(table.name, table.task)
     for name, values in (told["rows"] if told else {}).items():
         found = dict(zip(told["columns"], values.get(metric, ()), strict=False)) if told else {}
         if any(size in found for size in table.sizes):
             row = {"start": f"{name} ({paper()['label']})"}
             row |= {size: number(found[size], metric) if size in found else NONE for size in table.sizes}
-            rows.append(row | _average([found.get(size) for size in table.sizes], metric))
+            rows.append(row | _average([found.get(size) for size in table.common], metric))
     return rows
 
 
@@ -43,16 +45,18 @@ def gain_rows(table: BenchTable, comparison: Comparison) -> Rows:
     metric, rivals = comparison.metric, comparison.rivals
     higher = METRICS[metric].higher
     rows = []
-    if rivals:
-        gains = gains_over_best(cell_means(table, metric), comparison.ours, table.sizes, rivals=rivals, higher=higher)
-        rows.append({"gain over the best rival": "here"} | _gains(gains, table.sizes, metric))
+    means = cell_means(table, metric)
+    for ours in dict.fromkeys([comparison.ours, PLAIN]) if rivals else ():
+        if ours in means:
+            gains = gains_over_best(means, ours, table.sizes, rivals=rivals, higher=higher, common=table.common)
+            rows.append({"gain over the best rival": ours} | _gains(gains, table.sizes, metric))
     told = paper_table(table.name, table.task)
     if told and all(metric in row for row in told["rows"].values()) and set(told["columns"]) & set(table.sizes):
         means = {name: dict(zip(told["columns"], row[metric], strict=True)) for name, row in told["rows"].items()}
         ours = paper()["ours"]
         others = [name for name in means if name != ours]
-        gains = gains_over_best(means, ours, told["columns"], rivals=others, higher=higher)
-        rows.append({"gain over the best rival": paper()["label"]} | _gains(gains, table.sizes, metric))
+        gains = gains_over_best(means, ours, told["columns"], rivals=others, higher=higher, common=table.common)
+        rows.append({"gain over the best rival": f"{ours} ({paper()['label']})"} | _gains(gains, table.sizes, metric))
     return rows
 
 
@@ -98,7 +102,10 @@ def size_rows(table: BenchTable) -> Rows:
 
 
 def cost_rows(table: BenchTable) -> Rows:
-    """What each arm took: its source's pre-training, an initialisation, a fine-tuning; means over sizes and seeds."""
+    """What each arm took: its source's pre-training, an initialisation, a fine-tuning.
+
+    Seconds of the last two are medians over seeds, averaged over the sizes that all arms can make.
+    """
     rows = []
     for arm in table.arms:
         training = (table.source(arm) or {}).get("training", {})
@@ -129,6 +136,8 @@ def budget_note(table: BenchTable) -> str:
     note = f"The sources' pre-training FLOPs differ by up to {100 * apart:.1f} %, which counts as equal"
     if more:
         note += f", but for {', '.join(more)}: up to {max(more.values()):.2f} times as much"
+    if silent := [arm for arm in table.arms if pretraining_of(table, arm) is None]:
+        note += f"; those of {', '.join(silent)} are not told"
     return note + "."
 
 
@@ -146,8 +155,18 @@ def facts(table: BenchTable) -> dict[str, str]:
         "sources": f"L{table.config.depth}H{table.config.heads}" if table.config else None,
         "seeds": " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
         "runs": str(sum(len(cell["runs"]) for cell in table.cells.values())),
+        "run on": _machines(table),
+        "averages over": ", ".join(table.common) if table.common != table.sizes else None,
+        "not measured yet": ", ".join(table.open_sizes) or None,
     }
     return {key: str(value) for key, value in told.items() if value not in (None, NONE)}
+
+
+def _machines(table: BenchTable) -> str:
+    """The kinds of machine, and of several how many runs each."""
+    runs = [run.get("environment", {}) for cell in table.cells.values() for run in cell["runs"]]
+    counted = Counter(one.get("gpu") or "CPU" for one in runs if one)
+    return " and ".join(f"{name} ({count} runs)" if len(counted) > 1 else name for name, count in counted.items())
 
 
 def spread(values: Sequence[float], metric: str) -> str:
@@ -177,5 +196,6 @@ def _count(value: float | None) -> str:
 
 
 def _mean(table: BenchTable, arm: str, key: str, digits: int) -> str:
-    values = [value for size in table.sizes for value in table.values(arm, size, key).values()]
-    return f"{mean_and_spread(values)[0]:,.{digits}f}" if values else NONE
+    found = [table.values(arm, size, key) for size in table.common]
+    middle = [median(values.values()) for values in found if values]
+    return f"{mean_and_spread(middle)[0]:,.{digits}f}" if middle else NONE

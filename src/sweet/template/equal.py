@@ -54,5 +54,8 @@ def principal_energy(order: Order, width: int, *, centred: bool) -> Tensor:
 
 
 def stored_energy(order: Order) -> Tensor:
-    """(2 L + 1, D): energy of the channels as the source stores them."""
+    """(2 L + 1, D): energy of the channels as the source stores them.
+
+    Exact summed over norms; at one norm it takes the principal directions for uncorrelated, which they are on average.
+    """
     return order.energy if order.absorbed else order.energy @ order.rotation.t().square()
