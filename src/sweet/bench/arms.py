@@ -16,6 +16,7 @@ class Arm:
     switches: Mapping[str, Any] = field(default_factory=dict)  # a table has one rule for layers, unless an arm says so
     lr: float | None = None  # of fine-tuning, where a sweep of the method found another than the table's
     layer_decay: float | None = None  # likewise
+    about: str = field(default="", compare=False)  # for who reads a report
 
 
 @dataclass(frozen=True)
@@ -88,30 +89,45 @@ def sources(*, template: float, scaled: float, taught: float) -> dict[str, Recip
 
 
 ARMS = {
-    "random": Arm("random"),
-    "random_rms": Arm("random", None, {"rms": 0.07}),  # timm's weights are small for a short budget (docs/log.md)
-    "mimetic": Arm("mimetic"),
-    "weight_selection": Arm("weight_selection", "dense", {"rule": "consecutive"}),
-    "weight_selection_uniform": Arm("weight_selection", "dense", {"rule": "uniform"}),
-    "weight_selection_equal": Arm("weight_selection", "dense", {"rule": "consecutive", "gains": "equal"}),
-    "weight_selection_heads": Arm("weight_selection", "dense", {"rule": "whole_heads"}),
-    "isomorphic": Arm("isomorphic", "dense"),
-    "tleg": Arm("tleg", "dense"),
-    "tleg_trained": Arm("tleg", "linear"),
-    "wave": Arm("wave", "kronecker"),
-    "wave_supervised": Arm("wave", "kronecker.taught"),
-    "dmae": Arm("dmae", "dense"),
-    "principal_slice": Arm("principal_slice", "dense"),
-    # The paper's template, learned as factors a third of the size, by its slice and in principal order; then the
-    # one that starts best (docs/log.md), learned whole and factored afterwards without loss, with the first heads and
-    # hidden units of each layer or with the loudest.
-    "sweet_prefix": Arm("sweet", "template", {"order": "prefix"}),
-    "sweet_learned": Arm("sweet", "template"),
-    "sweet_inner_prefix": Arm("sweet", "converted", {"inner": "prefix"}),
-    "sweet": Arm("sweet", "converted"),
-    "sweet_fitted": Arm("sweet_fitted", "converted"),
+    "random": Arm("random", about="timm's own initialisation"),
+    # timm's weights are small for a short budget (docs/log.md)
+    "random_rms": Arm("random", None, {"rms": 0.07}, about="the same with every matrix at root mean square 0.07"),
+    "mimetic": Arm("mimetic", about="random, with attention that looks like a trained one's; no source"),
+    "weight_selection": Arm(
+        "weight_selection", "dense", {"rule": "consecutive"}, about="first channels of a dense source (WT-Select)"
+    ),
+    "weight_selection_uniform": Arm(
+        "weight_selection", "dense", {"rule": "uniform"}, about="evenly spaced channels, the rule of its paper"
+    ),
+    "weight_selection_equal": Arm(
+        "weight_selection",
+        "dense",
+        {"rule": "consecutive", "gains": "equal"},
+        about="first channels, sweet's gains",
+    ),
+    "weight_selection_heads": Arm(
+        "weight_selection", "dense", {"rule": "whole_heads"}, about="evenly spaced channels, but whole heads"
+    ),
+    "isomorphic": Arm("isomorphic", "dense", about="pruned by Taylor scores; at full width weight selection"),
+    "tleg": Arm("tleg", "dense", about="a line through the dense source's first and last block"),
+    "tleg_trained": Arm("tleg", "linear", about="blocks on a line, learned so"),
+    "wave": Arm("wave", "kronecker", about="Kronecker templates; scalers trained for the size, by MAE"),
+    "wave_supervised": Arm("wave", "kronecker.taught", about="the same, learned and trained by a teacher with labels"),
+    "dmae": Arm("dmae", "dense", about="distilled from the dense source for the size"),
+    "principal_slice": Arm("principal_slice", "dense", about="first principal directions of the dense source, no more"),
+    "sweet_prefix": Arm("sweet", "template", {"order": "prefix"}, about="the paper's slice of the paper's template"),
+    "sweet_learned": Arm("sweet", "template", about="the paper's template, a third of the numbers, in principal order"),
+    "sweet_inner_prefix": Arm(
+        "sweet", "converted", {"inner": "prefix"}, about="sweet with each layer's first heads and hidden units"
+    ),
+    "sweet": Arm(
+        "sweet", "converted", about="in principal order, equal gains, loudest heads; of a template learned whole"
+    ),
+    "sweet_fitted": Arm("sweet_fitted", "converted", about="sweet, its scalers then fitted on unlabelled images"),
     # only what reads the features learns
-    "sweet_fitted_control": Arm("sweet_fitted", "converted", {"train": "decoder", "objective": "mae"}),
+    "sweet_fitted_control": Arm(
+        "sweet_fitted", "converted", {"train": "decoder", "objective": "mae"}, about="sweet; a fit of the decoder alone"
+    ),
 }
 
 

@@ -254,7 +254,14 @@ TASK_TRIALS = (
     ),
 )
 # Gains, heads and units are chosen by classification (docs/log.md): the other tasks are asked as well.
-PLAIN = {"sweet_rms": Arm("sweet", "converted", {"gains": "rms", "inner": "prefix"})}
+PLAIN = {
+    "sweet_rms": Arm(
+        "sweet",
+        "converted",
+        {"gains": "rms", "inner": "prefix"},
+        about="principal order as it was first tried",
+    )
+}
 TASK_ARMS = arms("random", "weight_selection") | PLAIN | arms("sweet")
 
 

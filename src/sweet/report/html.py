@@ -23,7 +23,7 @@ from .metrics import METRICS, number
 from .paper import paper, paper_table
 from .read import BenchTable, Run
 from .run_figures import log_pictures, source_pictures, spectrum_picture
-from .tables import budget_note, cost_rows, facts, gain_rows, record_rows, score_rows, size_rows
+from .tables import budget_note, cost_rows, facts, gain_rows, record_rows, score_rows, size_rows, start_rows
 
 MARKS = {"gain": "▲", "worse": "▼", "no gain": "=", "one seed": "1"}
 CLASSES = {"gain": "win", "worse": "loss", "no gain": "tie", "one seed": "single"}
@@ -67,6 +67,8 @@ def _table(table: BenchTable, name: str) -> dict[str, Any]:
         parts.append({"title": f"Where {comparison.ours} wins", "heat": heat_map(comparison)})
         if comparison.rivals:
             parts.append({"title": "Wins, ties and losses", "rows": record_rows(comparison), "look": "words"})
+    if rows := start_rows(table):
+        parts.append({"title": "What the rows are", "rows": rows, "look": "words"})
     for metric in table.metrics:
         # the first is what the reader came for, the others wait to be opened
         rows = score_rows(table, metric)

@@ -12,7 +12,17 @@ from .compare import compare, sentences
 from .metrics import METRICS
 from .paper import paper, paper_table
 from .read import BenchTable
-from .tables import budget_note, cost_rows, facts, gain_rows, paired_rows, record_rows, score_rows, size_rows
+from .tables import (
+    budget_note,
+    cost_rows,
+    facts,
+    gain_rows,
+    paired_rows,
+    record_rows,
+    score_rows,
+    size_rows,
+    start_rows,
+)
 
 HEAD = """# Results
 
@@ -49,6 +59,8 @@ def _section(table: BenchTable, page: Path) -> str:
     parts = [f"\n## {table.title}\n", summary(table)]
     parts.append(", ".join(f"{key} {value}" for key, value in facts(table).items()) + ". " + budget_note(table))
     parts.append(_links(table, page))
+    if rows := start_rows(table):
+        parts.append(markdown(rows))
     for metric in table.metrics:
         rows = score_rows(table, metric)
         beside = told and any(paper()["label"] in row["start"] for row in rows)

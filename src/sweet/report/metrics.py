@@ -32,6 +32,8 @@ METRICS = {
     "fid": Metric("FID", higher=False, short="FID"),
     "is": Metric("Inception score", short="IS"),
     "test_loss": Metric("held-out loss", higher=False, digits=4, short="nats"),
+    "init_mae_loss": Metric("MAE loss before fine-tuning", higher=False, digits=4, short="of MAE loss"),
+    "init_knn": Metric("k-NN before fine-tuning, %"),
 }
 # What each task is decided by. The others of a cell's metrics are columns of their own.
 PRIMARY = {name: metric.key for name, metric in TASKS.items()}

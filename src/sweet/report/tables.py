@@ -93,6 +93,13 @@ def paired_rows(comparison: Comparison) -> Rows:
     return rows
 
 
+def start_rows(table: BenchTable) -> Rows:
+    """What the rows are, those that differ by their rate alone once."""
+    told = table.told.arms if table.told else {}
+    known = {arm.partition("@")[0]: told[arm].about for arm in table.arms if arm in told and told[arm].about}
+    return [{"start": arm, "what it is": about} for arm, about in known.items()]
+
+
 def size_rows(table: BenchTable) -> Rows:
     """Parameters and FLOPs of the targets."""
     return [
