@@ -148,7 +148,8 @@ def test_golden_losses(tiny: Callable[..., PretrainRecipe], tmp_path: Path) -> N
     for i in range(48):
         wave = abs((x * (i % 7) + y * (i % 5 + 1) + colour * (i % 11) + i) % 32 - 16) * 15
         Image.fromarray(wave.astype(np.uint8)).save(tmp_path / f"{i:02d}.png")
-    recipe = tiny(f"data.source=folder:{tmp_path}", "max_steps=20", "width.mode=independent", "seed=1")
+    told = ["max_steps=20", "width.mode=independent", "seed=1", "template.ranks=[24,8,8]"]
+    recipe = tiny(f"data.source=folder:{tmp_path}", *told)
     pretrain(recipe, tmp_path / "run", quiet=True)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     print("".join(f"{line['step']} {line['loss']:.7f}\n" for line in lines))
@@ -394,3 +395,13 @@ def test_a_compiled_model_is_the_same_model(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("CXX", raising=False)
     _, weights = fit(optim=OptimKeys(compile=True))
     assert compiled == [] and torch.equal(weights, plain)
+
+
+def test_few_steps_of_large_batches_are_told(
+    tiny: Callable[..., PretrainRecipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recipe for a GPU, told of few images: two steps an epoch learn nothing."""
+    pretrain(tiny("batch_size=260", "max_steps=2"), tmp_path / "large")
+    assert "note: 64 images in batches of 260 make 2 steps in all" in capsys.readouterr().err
+    pretrain(tiny("max_steps=2"), tmp_path / "small")
+    assert "note" not in capsys.readouterr().err

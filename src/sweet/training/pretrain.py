@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -44,6 +45,8 @@ from .begin import begin
 from .device import make_accelerator
 from .loop import part_size, total_steps, train
 from .supervised import SupervisedSource, known_labels, new_head, open_teacher
+
+LARGE, FEW = 256, 1000  # a batch, and steps in all, of which a user with few images is told
 
 
 def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -90,6 +93,12 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         workers=recipe.workers,
     )
     steps = total_steps(recipe, max(1, batches.steps_per_epoch // recipe.optim.accumulate))
+    if accelerator.is_main_process and not quiet and recipe.batch_size > LARGE and steps < FEW:
+        print(
+            f"note: {len(images):,} images in batches of {recipe.batch_size:,} make {steps} steps in all, few to learn "
+            f"from; smaller batches make more (batch_size=128 lr=1.5e-3)",
+            file=sys.stderr,
+        )
     if not recipe.model.norm_gain:
         for name, parameter in model.named_parameters():
             if name.startswith(("blocks.norm", "stem.norm")):
