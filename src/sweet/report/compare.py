@@ -188,10 +188,12 @@ def plainly(comparison: Comparison) -> list[str]:
     assert plain is not None
     counts = Counter(one.verdict for one in plain.decided())
     said = ", ".join(f"{counts[key]} {_plural(word, counts[key])}" for key, word in SCORES if counts[key])
-    rest = [f"{_average(row[AVERAGE], plain.metric, arm)}" for arm, row in plain.against.items()
-            if arm == comparison.strongest and AVERAGE in row]  # fmt: skip
     text = f"The paper's own slice ({PLAIN}), without our changes, against the same rivals: {said}"
-    return [text + (f"; on average {rest[0]}" if rest else "") + "."]
+    average = plain.against.get(comparison.strongest or "", {}).get(AVERAGE)
+    if average:
+        digits, unit = METRICS[plain.metric].digits, METRICS[plain.metric].short
+        text += f"; {average.text(digits)} {unit} against {comparison.strongest} on average ({average.verdict})"
+    return [f"{text}."]
 
 
 def tally(comparison: Comparison) -> str:
@@ -246,12 +248,11 @@ def _clause(comparison: Comparison, rival: str, verdict: str) -> str:
     return clause
 
 
-def _average(one: Difference, metric: str, rival: str = "") -> str:
+def _average(one: Difference, metric: str) -> str:
     word = {"gain": "ahead", "worse": "behind"}.get(one.verdict)
     amount = f"{one.text(METRICS[metric].digits)} {METRICS[metric].short}"
     if word:
-        of = f" of {rival}" if rival and word == "ahead" else f" {rival}" if rival else ""
-        return f"it is {word}{of} ({amount})"
+        return f"it is {word} ({amount})"
     return f"one seed shows {amount}" if one.verdict == "one seed" else f"the two are level ({amount})"
 
 
