@@ -243,7 +243,10 @@ def _clause(comparison: Comparison, rival: str, verdict: str) -> str:
         f"{abs(comparison.against[rival][size].value):.{metric.digits}f}" for size in (sizes[0], sizes[-1])
     )
     clause = f"{VERDICTS[verdict]} at {_listed(sizes)}"
-    if verdict in ("gain", "worse"):
+    if verdict == "one seed":
+        shown = [comparison.against[rival][size].text(metric.digits) for size in sizes]
+        clause += f" ({', '.join(shown)} {metric.short})"
+    elif verdict in ("gain", "worse"):
         clause += f" (by {least if least == largest else f'{least} to {largest}'} {metric.short})"
     return clause
 
