@@ -173,15 +173,15 @@ def sentences(table: BenchTable) -> list[str]:
     """What a table shows, in at most four sentences."""
     comparison = compare(table)
     if comparison is None:
-        missing = table.told is not None and table.told.ours not in table.arms
-        why = f": {table.told.ours} was not measured" if table.told and missing else ""
+        told = table.told
+        why = f": {told.ours} was not measured" if told and told.ours not in table.arms else ""
         return [f"Nothing to compare yet{why}."]
     counted = [tally(comparison)] if comparison.rivals else []
     return [headline(comparison), *counted, *plainly(comparison), noise(comparison)]
 
 
 def plainly(comparison: Comparison) -> list[str]:
-    """One sentence on the paper's own slice, where it is a row beside ours; it has changes of the method in it."""
+    """One sentence on the paper's own slice, where it is a row beside ours; ours has changes of the method in it."""
     if comparison.ours == PLAIN or PLAIN not in comparison.against or not comparison.rivals:
         return []
     plain = compare(comparison.table, comparison.metric, PLAIN)
