@@ -62,7 +62,9 @@ def initialise(
         needed = " or ".join(f"template.constraint={name}" for name in able.takes)
         raise UserError(f"--method {method}: the source's constraint is {constraint}; pretrain one with {needed}")
     if not able.grows and (size.depth > source.config.depth or size.heads > source.config.heads):
-        raise UserError(f"--method {method}: {size} is larger than the source {source.config.size}; it only selects")
+        raise UserError(
+            f"--method {method}: {size} is larger than the source {source.config.size}, and this method does not grow"
+        )
     if able.images != 0 and data is None:
         raise UserError(f"--method {method}: looks at images; name some with --fit, for example --fit folder:PATH")
     if able.trains:
