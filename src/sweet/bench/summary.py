@@ -91,8 +91,8 @@ def rivals(cells: Table, arms: list[str], columns: list[str], told: Protocol, ta
     return [
         {f"{told.ours} against": rival, **row}
         for rival in (arms if told.ours in arms else [])
-        for row in comparison(cells, told.ours, rival, columns, TASKS[task])
         if is_rival(rival, told.ours)
+        for row in comparison(cells, told.ours, rival, columns, TASKS[task])
     ]
 
 

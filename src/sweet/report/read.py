@@ -74,7 +74,7 @@ class BenchTable:
     @cached_property
     def open_sizes(self) -> list[str]:
         """Sizes of the protocol of which nothing was measured."""
-        return [size for size in (self.told.sizes if self.told else ()) if not any(size in one for one in self.sizes)]
+        return [size for size in (self.told.sizes if self.told else ()) if size not in self.sizes]
 
     @cached_property
     def ours(self) -> str | None:
