@@ -20,7 +20,7 @@ ROOT = Path(sweet.__file__).parent
 
 # From the ground up: a file may import files of its own row and of the rows above it in this list.
 ROWS = [
-    {"errors", "version", "initialise_names", "task_names", "template"},
+    {"errors", "version", "initialise_names", "metrics", "template"},
     {"files", "hub", "recipe_file", "recipe", "data", "cards", "console", "outputs", "pictures"},
     {"models"},
     {"plan", "inspect", "budget"},

@@ -18,11 +18,11 @@ from sweet.bench.results import read_sources
 from sweet.bench.sources import source_folder, source_recipe
 from sweet.bench.starts import switches_of
 from sweet.files import read_json, write_json
+from sweet.metrics import TASKS
 from sweet.models.config import MaeConfig
 from sweet.models.costs import mae_image_flops
 from sweet.plan import expected_networks, vit_config
 from sweet.recipe import PretrainRecipe, load_recipe
-from sweet.task_names import TASKS
 from sweet.training.pretrain import networks_at
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -200,6 +200,14 @@ def test_a_fair_table_is_let_through(tmp_path: Path) -> None:
 def test_every_violation_is_a_line(tmp_path: Path, change: dict, line: str) -> None:
     found = check(folder(tmp_path, cell("sweet", "L1H1", "a"), cell("dmae", "L1H1", "b") | change, a=1.0, b=1.06))
     assert f"micro/table1: {line}" in found["violations"]
+
+
+def test_a_source_learned_once_more_is_a_line(tmp_path: Path) -> None:
+    cells = [cell(arm, "L1H1", "a") for arm in ("sweet", "dmae")]
+    for one, weights in zip(cells, ("one", "two"), strict=True):
+        one["runs"][0]["source_sha256"] = weights  # older runs tell none
+    [line] = check(folder(tmp_path, *cells, a=1.0))["violations"]
+    assert line == "micro/table1: source a was learned more than once: its checksums are one, two"
 
 
 def test_means_are_computed_again(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,15 @@ from sweet.bench.results import (
     comparison,
     costs,
     markdown,
-    mean_and_spread,
     means,
-    paired,
     read_sources,
     read_table,
     result_path,
-    verdict,
     write_source,
 )
 from sweet.errors import UserError
 from sweet.files import read_json, write_json
-from sweet.task_names import Metric
+from sweet.metrics import TASKS
 
 HEAD: dict[str, Any] = {"recipe_hash": "a", "n_train": 10, "test_images": 5, "chance_top1": 10.0}
 
@@ -39,33 +35,6 @@ def cell(arm: str, size: str, *values: float, first_seed: int = 0) -> dict[str, 
 
 def table(*cells: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(one["arm"], one["size"]): one for one in cells}
-
-
-def test_mean_and_spread() -> None:
-    assert mean_and_spread([1.0, 2.0, 6.0]) == (3.0, pytest.approx(math.sqrt(7)))
-    mean, spread = mean_and_spread([4.0])
-    assert mean == 4 and math.isnan(spread)
-
-
-def test_differences_are_paired_by_seed() -> None:
-    difference, error, n = paired({0: 5.0, 1: 9.0, 2: 1.0}, {2: 0.0, 1: 6.0, 7: 99.0})
-    assert (difference, error, n) == (2.0, pytest.approx(math.sqrt(2) / math.sqrt(2)), 2)
-
-
-@pytest.mark.parametrize(
-    ("difference", "error", "said"),
-    [
-        (1.0, 0.4, "gain"),
-        (-1.0, 0.4, "worse"),
-        (1.0, 0.6, "no gain"),
-        (-1.0, 0.6, "no gain"),
-        (0.0, 0.0, "no gain"),
-        (0.1, 0.0, "gain"),
-        (50.0, math.nan, "one seed"),  # which shows nothing
-    ],
-)
-def test_verdict(difference: float, error: float, said: str) -> None:
-    assert verdict(difference, error) == said
 
 
 def test_markdown() -> None:
@@ -88,7 +57,7 @@ def test_comparison_needs_common_seeds() -> None:
         cell("random", "L3H3", 11.0, first_seed=1),
         cell("sweet", "L4H4", 12.0),
     )
-    assert comparison(cells, "sweet", "random", ["L1H1", "L2H2", "L3H3", "L4H4"]) == [
+    assert comparison(cells, "sweet", "random", ["L1H1", "L2H2", "L3H3", "L4H4"], TASKS["classify"]) == [
         {"size": "L1H1", "difference": 3.0, "standard_error": 1.0, "seeds": 2, "verdict": "gain"},
         {"size": "L2H2", "difference": 1.0, "standard_error": None, "seeds": 1, "verdict": "one seed"},
     ]
@@ -96,10 +65,10 @@ def test_comparison_needs_common_seeds() -> None:
 
 def test_lower_may_be_better() -> None:
     cells = table(cell("sweet", "L1H1", 12.0, 15.0), cell("random", "L1H1", 10.0, 11.0))
-    [row] = comparison(cells, "sweet", "random", ["L1H1"], Metric("top1", "FID", higher_is_better=False))
-    assert (row["difference"], row["verdict"]) == (3.0, "worse")
-    assert verdict(-1.0, 0.4, higher_is_better=False) == "gain"
-    assert verdict(-1.0, 0.6, higher_is_better=False) == "no gain"
+    for one in cells.values():
+        one["runs"] = [run | {"fid": run["top1"]} for run in one["runs"]]
+    [row] = comparison(cells, "sweet", "random", ["L1H1"], TASKS["generate"])
+    assert (row["difference"], row["verdict"]) == (-3.0, "worse")  # above zero ours is better, whatever the metric
 
 
 def test_a_failed_cell_is_marked() -> None:
@@ -144,6 +113,23 @@ def test_runs_of_one_cell_gather_in_one_file(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"{next(iter(other))} is .*, this run has"):
             add_run(path, head | other, {"seed": 2, "top1": 99.0})
     assert path.read_bytes() == before
+
+
+def test_another_recipe_is_named_by_its_keys(tmp_path: Path) -> None:
+    path, head = tmp_path / "a.json", HEAD | {"recipe": {"lr": 1e-3, "optim": {"clip": 1.0}}}
+    add_run(path, head, {"seed": 0, "top1": 10.0})
+    with pytest.raises(UserError, match=r"a.json: optim.clip is 1.0, this run has 2.0; remove"):
+        add_run(path, head | {"recipe_hash": "b", "recipe": {"lr": 1e-3, "optim": {"clip": 2.0}}}, {"seed": 1})
+    with pytest.raises(UserError, match="recipe_hash is a, this run has b"):  # another rule of layers
+        add_run(path, head | {"recipe_hash": "b"}, {"seed": 1})
+
+
+def test_a_source_learned_once_more_makes_no_mean_with_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for seed, weights in ((0, "one"), (0, "two"), (1, "two")):  # the only seed may be measured again
+        add_run(path, HEAD, {"seed": seed, "top1": 10.0, "source_sha256": weights})
+    with pytest.raises(UserError, match="source_sha256 is two, this run has three"):
+        add_run(path, HEAD, {"seed": 2, "source_sha256": "three"})
 
 
 def test_what_older_cells_said_of_all_runs_is_moved_into_each(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sweet.bench import run, schedule
 from sweet.bench.arms import arms
 from sweet.bench.protocols import PROTOCOLS, Protocol, Trial
 from sweet.files import read_json
-from sweet.task_names import TASKS
+from sweet.metrics import TASKS
 
 SHORT: dict[str, Any] = {"max_steps": 2, "batch_size": 4, "workers": 0, "optim": {"precision": "fp32"}}
 HEADS: dict[str, dict[str, Any]] = {

@@ -20,9 +20,9 @@ from sweet.family import family, make
 from sweet.family.chart import on_front
 from sweet.family.sizes import members
 from sweet.files import check_sums, read_json, sha256
+from sweet.metrics import TASKS, Metric
 from sweet.models.config import ViTConfig
 from sweet.recipe import FinetuneRecipe
-from sweet.task_names import TASKS, Metric
 from sweet.template.sizes import Size
 
 SIZES = ["1200", "L2H2", "L1H2"]

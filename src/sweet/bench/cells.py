@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sweet.files import TENSORS, sha256
 from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
 from sweet.recipe_file import task_recipe
 from sweet.template.sizes import Size
@@ -137,6 +138,7 @@ def measure(
         "size": cell.size,
         "task": cell.trial.task,
         **({"set": cell.trial.data} if cell.trial.data else {}),
+        **({"patch_size": patch} if patch else {}),
         "source": source.name if arm.source else None,
         "data": without_path(keys.source or ""),
         "recipe_hash": hash_of(recipe, told.layers),
@@ -156,6 +158,7 @@ def measure(
         "seconds": round(finished.seconds, 1),
         **made,
         **checked,
+        **({"source_sha256": sha256(source / TENSORS[stored.info["kind"]])} if arm.source else {}),
         "curve": curve(run),
         "environment": environment(),
     }

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sweet.errors import UserError
-from sweet.task_names import TASKS
+from sweet.metrics import METRICS_OF, TASKS
 
-from .results import Table, means, metrics_of, read_sources, read_table
+from .results import Table, means, read_sources, read_table
 
 TOLERANCE = 0.05  # by which the pre-training FLOPs of two sources of one table may differ
 SAME = ("n_train", "test_images", "classes", "data")  # of all cells of a column
@@ -36,6 +36,7 @@ def violations(out: Path, table: Path) -> Iterator[str]:
         for column in columns:
             yield from _of_column(column, {arm: cell for (arm, place), cell in cells.items() if place == column})
         yield from _layers(cells)
+        yield from _relearned(cells)
         yield from _told(table, cells, task)
     yield from _budgets(used, sources)
 
@@ -83,6 +84,21 @@ def _budget(cell: Mapping[str, Any]) -> dict[str, Any]:
     return recipe
 
 
+def _relearned(cells: Table) -> Iterator[str]:
+    """One set of weights behind a source's name: learned again, on another machine, it is another source."""
+    told: dict[str, set[str]] = {}
+    for cell in cells.values():
+        if cell.get("source"):
+            told.setdefault(cell["source"], set()).update(
+                run["source_sha256"] for run in cell["runs"] if "source_sha256" in run
+            )
+    yield from (
+        f"source {name} was learned more than once: its checksums are {', '.join(sorted(sums))}"
+        for name, sums in sorted(told.items())
+        if len(sums) > 1
+    )
+
+
 def _layers(cells: Table) -> Iterator[str]:
     """One rule for the layers of all methods that have a choice."""
     rules = {
@@ -99,8 +115,8 @@ def _told(table: Path, cells: Table, task: str) -> Iterator[str]:
         return
     written = path.read_text(encoding="utf-8").splitlines()
     arms, columns = (list(dict.fromkeys(key[part] for key in cells)) for part in (0, 1))
-    for metric in metrics_of(task):
-        for row in means(cells, arms, columns, metric.key):
+    for metric in METRICS_OF[task]:
+        for row in means(cells, arms, columns, metric):
             lines = [line for line in written if line.startswith(f"| {row['start']} |")]
             for column in columns:
                 if row[column] != "-" and not any(f"| {row[column]} |" in line for line in lines):

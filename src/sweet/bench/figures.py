@@ -8,10 +8,11 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sweet.files import replacing
-from sweet.task_names import TASKS
+from sweet.metrics import TASKS
 
 from .colours import colour
-from .results import Table, chance_of, mean_and_spread, seeds_of
+from .paired import mean_and_spread
+from .results import Table, chance_of, seeds_of
 
 
 def picture(

@@ -13,28 +13,13 @@ from typing import Any
 
 from sweet.errors import UserError
 from sweet.files import read_json, write_json
-from sweet.task_names import TASKS, Metric
+from sweet.metrics import TASKS, Metric
 
+from .paired import difference, mean_and_spread, spread_text
 from .protocols import Cell, Trial
 
 Table = dict[tuple[str, str], dict[str, Any]]  # (arm, column) -> a cell with its runs
-# What a table shows beside a task's main metric.
-BESIDE = {
-    "classify": (Metric("top5", "top-5, %"),),
-    "detect": (
-        Metric("ap_box50", "box AP50, %"),
-        Metric("ap_mask", "mask AP, %"),
-        *(Metric(f"ap_box_{size}", f"box AP of {size} objects, %") for size in ("small", "medium", "large")),
-    ),
-    "segment": (Metric("macc", "mAcc, %"),),
-    "generate": (Metric("is", "IS"),),
-}
 OF_A_RUN = ("commit", "environment")  # once stood in the cell
-
-
-def metrics_of(task: str) -> tuple[Metric, ...]:
-    """What is shown of a task, the main one first."""
-    return TASKS[task], *BESIDE.get(task, ())
 
 
 def result_path(out: Path, protocol: str, table: str, cell: Cell) -> Path:
@@ -43,9 +28,15 @@ def result_path(out: Path, protocol: str, table: str, cell: Cell) -> Path:
 
 
 def add_run(path: Path, head: dict[str, Any], run: dict[str, Any]) -> None:
-    """Add one seed's run to a cell's file, which ``head`` describes. Raises UserError on another budget or source."""
+    """Add one seed's run to a cell's file, which ``head`` describes. Raises UserError on another budget or source.
+
+    A source is another one too where it was learned once more, on another machine: runs tell its checksum.
+    """
     cell = read_cell(path) if path.is_file() else dict(head, runs=[])
-    check_same(path, cell, head, ("recipe_hash", "n_train", "test_images", "source"))
+    check_same(path, cell, head, ("recipe_hash", "n_train", "test_images", "patch_size", "source"))
+    for other in cell["runs"]:
+        if other["seed"] != run["seed"]:
+            check_same(path, other, run, ("source_sha256",))
     cell["runs"] = sorted([r for r in cell["runs"] if r["seed"] != run["seed"]] + [run], key=lambda r: r["seed"])
     write_json(path, cell)
 
@@ -54,7 +45,19 @@ def check_same(path: Path, cell: Mapping[str, Any], head: Mapping[str, Any], key
     """UserError unless a cell's file tells the same of itself as a new run does: seeds of two things make no mean."""
     for key in keys:
         if key in cell and key in head and cell[key] != head[key]:
-            raise UserError(f"{path}: {key} is {cell[key]}, this run has {head[key]}; remove the file to start anew")
+            was, now = cell, head
+            if key == "recipe_hash":  # the keys behind it say more; without one it is the rule of layers
+                was, now = ({key: one[key], **_flat(one.get("recipe", {}))} for one in (cell, head))
+                key = next((name for name in now if name != key and was.get(name) != now[name]), key)
+            raise UserError(f"{path}: {key} is {was.get(key)}, this run has {now[key]}; remove the file to start anew")
+
+
+def _flat(values: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """{"group.key": value} of a recipe."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{at}{key}.") if isinstance(value, Mapping) else {at + key: value}
+    return flat
 
 
 def read_cell(path: Path) -> dict[str, Any]:
@@ -63,33 +66,6 @@ def read_cell(path: Path) -> dict[str, Any]:
     moved = {key: cell.pop(key) for key in OF_A_RUN if key in cell}
     cell["runs"] = [moved | run for run in cell["runs"]]
     return cell
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (nan for a single value)."""
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, math.nan
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
-
-
-def paired(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float, float, int]:
-    """Mean difference over common seeds (at least one), its standard error, number of seeds."""
-    seeds = sorted(ours.keys() & theirs.keys())
-    mean, spread = mean_and_spread([ours[s] - theirs[s] for s in seeds])
-    return mean, spread / math.sqrt(len(seeds)), len(seeds)
-
-
-def verdict(difference: float, error: float, *, higher_is_better: bool = True) -> str:
-    """``gain`` and ``worse`` only beyond two standard errors of the paired difference, else ``no gain``.
-
-    A single seed (its error is nan) shows nothing.
-    """
-    if math.isnan(error):
-        return "one seed"
-    if difference == 0 or abs(difference) < 2 * error:
-        return "no gain"
-    return "gain" if (difference > 0) == higher_is_better else "worse"
 
 
 def chance_of(cells: Table) -> float | None:
@@ -118,7 +94,7 @@ def means(
     cells: Table,
     arms: Sequence[str],
     sizes: Sequence[str],
-    metric: str = "top1",
+    metric: Metric = TASKS["classify"],
     failed: Collection[tuple[str, str]] = (),
 ) -> list[dict[str, str]]:
     """Mean ± spread (seeds) of each cell, a row for each arm; ``average`` only where every size was measured.
@@ -132,21 +108,15 @@ def means(
             if (arm, size) not in cells:
                 row[size] = "failed" if (arm, size) in failed else "-"
                 continue
-            values = list(seeds_of(cells[arm, size], metric).values())
+            values = list(seeds_of(cells[arm, size], metric.key).values())
             if not values:
                 row[size] = "-"
                 continue
             found.append(mean_and_spread(values)[0])
-            row[size] = spread_text(values)
-        row["average"] = f"{sum(found) / len(found):.2f}" if len(found) == len(sizes) else "-"
+            row[size] = spread_text(values, metric)
+        row["average"] = metric.text(sum(found) / len(found)) if len(found) == len(sizes) else "-"
         rows.append(row)
     return rows
-
-
-def spread_text(values: Sequence[float]) -> str:
-    """``mean ± spread (seeds)``."""
-    mean, spread = mean_and_spread(values)
-    return f"{mean:.2f}" + (f" ± {spread:.2f}" if len(values) > 1 else "") + f" ({len(values)})"
 
 
 def write_source(out: Path, protocol: str, name: str, facts: Mapping[str, Any]) -> None:
@@ -198,7 +168,7 @@ def costs(
                 "size": size,
                 "MAE loss": _fixed(_mean(cell, "init_mae_loss"), 4),
                 "k-NN, %": _fixed(_mean(cell, "init_knn"), 2),
-                TASKS["classify"].label: spread_text(list(seeds_of(cell).values())),
+                TASKS["classify"].label: spread_text(list(seeds_of(cell).values()), TASKS["classify"]),
                 "init, s": _fixed(_mean(cell, "init_seconds"), 2),
                 "unlabelled images": _fixed(_mean(cell, "init_images"), 0),
                 "pre-training, s": _fixed(learned.get("seconds"), 0),
@@ -229,27 +199,21 @@ def _text(value: Any) -> str:
     return "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def comparison(
-    cells: Table,
-    ours: str,
-    theirs: str,
-    sizes: Sequence[str],
-    metric: Metric = TASKS["classify"],
-) -> list[dict[str, Any]]:
-    """Paired difference ``ours - theirs`` at each size where both have a seed in common, with its verdict."""
+def comparison(cells: Table, ours: str, theirs: str, columns: Sequence[str], metric: Metric) -> list[dict[str, Any]]:
+    """The paired difference of two rows at each column where they have a seed in common; above zero ours is better."""
     rows = []
-    for size in sizes:
-        a, b = (seeds_of(cells[arm, size], metric.key) if (arm, size) in cells else {} for arm in (ours, theirs))
-        if not a.keys() & b.keys():
+    for column in columns:
+        a, b = (seeds_of(cells[arm, column], metric.key) if (arm, column) in cells else {} for arm in (ours, theirs))
+        one = difference(a, b, metric)
+        if one is None:
             continue
-        difference, error, n = paired(a, b)
         rows.append(
             {
-                "size": size,
-                "difference": round(difference, 3),
-                "standard_error": None if math.isnan(error) else round(error, 3),
-                "seeds": n,
-                "verdict": verdict(difference, error, higher_is_better=metric.higher_is_better),
+                "size": column,
+                "difference": round(one.value, 3),
+                "standard_error": None if math.isnan(one.error) else round(one.error, 3),
+                "seeds": one.seeds,
+                "verdict": one.verdict,
             }
         )
     return rows

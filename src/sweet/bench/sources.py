@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from sweet.files import TENSORS, read_json, write_folder
+from sweet.files import TENSORS, read_json, sha256, write_folder
 from sweet.models.config import ViTConfig
 from sweet.plan import ranks_of
 from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
@@ -150,8 +150,17 @@ def _config_of(folder: Path) -> ViTConfig:
 def source_facts(protocol: Protocol, source: str, data: str) -> dict[str, Any]:
     """The ``config.json`` of a source in the cache; images, seconds and FLOPs of its training include its parents'."""
     folder = source_folder(protocol, source, data)
-    facts = {"source": folder.name, **read_json(folder / "config.json")}
-    own = facts.get("training") or facts.get("converted", {}).get("healing") or {}
+    facts = read_json(folder / "config.json")
+    own = _spent(protocol, source, data)
+    tensors = folder / TENSORS[facts["kind"]]
+    return {"source": folder.name, **facts, "training": own, "sha256": sha256(tensors), **_spectrum(tensors)}
+
+
+def _spent(protocol: Protocol, source: str, data: str) -> dict[str, Any]:
+    """What training a source took, all before it included."""
+    folder = source_folder(protocol, source, data)
+    facts = read_json(folder / "config.json")
+    own: dict[str, Any] = facts.get("training") or facts.get("converted", {}).get("healing") or {}
     told = protocol.sources[source]
     if isinstance(told, list) and "teacher" in _others(told):
         own = own | {"teacher": source_folder(protocol, _others(told)["teacher"], data).name}
@@ -159,11 +168,11 @@ def source_facts(protocol: Protocol, source: str, data: str) -> dict[str, Any]:
         own = own | {"pflops": 3 * own["images"] * _config_of(folder).cost().flops(attention=True) / 1e15}
     parent = before(protocol, source)
     if parent is not None:
-        for key, value in source_facts(protocol, parent, data)["training"].items():
+        for key, value in _spent(protocol, parent, data).items():
             own[key] = (
                 own.get(key, 0) + value if key in ("images", "steps", "seconds", "pflops") else own.get(key, value)
             )
-    return facts | {"training": own, **_spectrum(folder / TENSORS[facts["kind"]])}
+    return own
 
 
 def _spectrum(tensors: Path) -> dict[str, list[float]]:

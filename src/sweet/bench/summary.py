@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweet.files import write_text
-from sweet.task_names import TASKS
+from sweet.metrics import METRICS_OF, TASKS
 
 from .cells import CHECKED
 from .protocols import Cell, Protocol
@@ -20,9 +20,9 @@ from .results import (
     is_rival,
     markdown,
     means,
-    metrics_of,
     read_sources,
     read_table,
+    seeds_of,
 )
 
 COSTS = f"""
@@ -48,7 +48,7 @@ def summary(out: Path, name: str, told: Protocol, failed: Sequence[Cell] = ()) -
         cells, columns, arms = read(out, name, told, task)
         shown |= {(f"{task} {arm}", column): cell for (arm, column), cell in cells.items()}
         wrong = {(cell.arm, cell.trial.column(cell.size)) for cell in failed if cell.trial.task == task}
-        blocks = [means(cells, arms, columns, metric.key, wrong) for metric in metrics_of(task)]
+        blocks = [means(cells, arms, columns, metric, wrong) for metric in METRICS_OF[task]]
         against = rivals(cells, arms, columns, told, task)
         costing = costs(cells, arms, columns, read_sources(out, told.name)) if told.costs else []
         chance = chance_of(cells)
@@ -61,14 +61,15 @@ def summary(out: Path, name: str, told: Protocol, failed: Sequence[Cell] = ()) -
         text += "\n" if text else ""
         text += f"Protocol {told.name}, {task}, held-out images, mean ± spread (seeds)."
         text += "\n" if chance is None else f" Chance is {chance:g} % top-1.\n"
-        for metric, rows in zip(metrics_of(task), blocks, strict=True):
+        for metric, rows in zip(METRICS_OF[task], blocks, strict=True):
+            if metric != TASKS[task] and not any(seeds_of(cell, metric.key) for cell in cells.values()):
+                continue  # of boxes without masks
             text += f"\n{_heading(metric.label)}\n\n{markdown(rows)}"
         if against:
-            better = "higher" if TASKS[task].higher_is_better else "lower"
             text += (
-                f"\n{_heading(TASKS[task].label)}, {better} is better, paired over seeds; a gain is a difference of "
+                f"\nDifferences of {TASKS[task].label}, paired over seeds: above zero {told.ours} is better, a gain is "
             )
-            text += f"at least two standard errors\n\n{markdown(against)}"
+            text += f"two standard errors or more\n\n{markdown(against)}"
         text += COSTS + markdown(costing) if costing else ""
         picture(
             cells, arms, columns, folder / f"{at}table.png".replace("_", "-"), title=f"{name}, {told.name}", task=task

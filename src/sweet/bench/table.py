@@ -15,11 +15,11 @@ from typing import Any
 
 from sweet.errors import UserError
 from sweet.files import read_json, replacing, write_json
+from sweet.metrics import TASKS
 from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
-from sweet.task_names import TASKS
 
 from .arms import Arm
-from .cells import finetune_recipe, hash_of, measure, run_folder
+from .cells import finetune_recipe, hash_of, measure, run_folder, told_of
 from .estimates import cell_flops, plan, source_flops, start_flops
 from .protocols import PROTOCOLS, Cell, Protocol, Trial
 from .results import add_run, check_same, read_cell, result_path, write_source
@@ -27,6 +27,8 @@ from .schedule import Job, cores, work
 from .sources import cache_folder, chain, learn_source, learned, source_facts, source_folder, source_recipe
 from .starts import make_start, start_folder, switches_of
 from .summary import summary
+
+COMPARED = ("recipe_hash", "source", "switches")  # what a cell's file must have in common with a run of today
 
 
 def run(
@@ -164,11 +166,12 @@ class _Table:
         path, arm = self.path(cell), self.told.arms[cell.arm]
         head = {
             "recipe_hash": hash_of(self.recipe(cell), self.told.layers),
+            "recipe": told_of(self.recipe(cell)),
             "source": self.source(cell).name if arm.source else None,
             "switches": switches_of(arm, self.told.layers),
         }
         if path.is_file():
-            check_same(path, self._today(read_cell(path)), head, list(head))
+            check_same(path, self._today(read_cell(path)), head, COMPARED)
         if self.done(cell):
             return
         for other in self.told.borrows:
@@ -176,7 +179,7 @@ class _Table:
             found = self._today(read_cell(there)) if there.is_file() else {"runs": []}
             for one in found.pop("runs"):
                 enough = "init_knn" in one or not self.told.checks(cell.trial)
-                if one["seed"] == cell.seed and enough and all(found.get(k) == head[k] for k in head):
+                if one["seed"] == cell.seed and enough and all(found.get(key) == head[key] for key in COMPARED):
                     add_run(path, found | {"table": self.name}, one)
                     return
 

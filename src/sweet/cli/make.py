@@ -23,7 +23,7 @@ def init(
         list[str],
         typer.Argument(
             metavar="SOURCE|KEY=VALUE",
-            help="A folder made by pretrain, or the hub's USER/NAME; switches of the method.",
+            help="A folder made by pretrain, or the hub's USER/NAME; switches of the method (a wrong one lists them).",
         ),
     ],
     out: Out,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sweet.task_names import TASKS
+from sweet.metrics import TASKS
 
 
 def count(text: str | int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sweet.bench.results import markdown
 from sweet.files import replacing, write_text
-from sweet.task_names import Metric
+from sweet.metrics import Metric
 
 Member = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ def write_table(rows: Sequence[Member], metric: Metric, path: Path, *, about: st
             "parameters, M": f"{row['params'] / 1e6:.3f}",
             "GFLOPs": f"{row['flops'] / 1e9:.3f}",
             **({"ms": f"{row['latency']['ms']:.3g}" if row["latency"] else None} if timed else {}),
-            metric.label: f"{row['metrics'][metric.key]:.2f}",
+            metric.label: metric.text(row["metrics"][metric.key]),
             "Pareto": "yes" if front else "no",
         }
         for row, front in zip(rows, on_front(rows, metric), strict=True)

@@ -16,11 +16,11 @@ from sweet.errors import UserError
 from sweet.files import TENSORS, read_json, sha256, write_json
 from sweet.initialise import NAMES, switches
 from sweet.initialise.make import initialise_to
+from sweet.metrics import TASKS, Metric
 from sweet.models.config import ViTConfig
 from sweet.models.device import resolve_device
 from sweet.models.store import StoredSource, load_source, read_config
 from sweet.recipe import FinetuneRecipe
-from sweet.task_names import TASKS, Metric
 from sweet.tasks import task_class
 from sweet.template.sizes import Size
 from sweet.training.begin import begin

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweet.bench.colours import mark
-from sweet.bench.results import mean_and_spread
+from sweet.bench.paired import mean_and_spread
+from sweet.metrics import METRICS
 from sweet.template.sizes import Size
 
 from .compare import cell_means
 from .costs import crossing, pretraining_of, targets, totals
 from .draw import INK, axes, legend, svg
-from .metrics import METRICS
 from .read import BenchTable
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def shown_arms(table: BenchTable, metric: str) -> list[str]:
     """At most twelve arms, in the table's order: ours and the best of the others."""
     if len(table.arms) <= MOST:
         return table.arms
-    sign = 1 if METRICS[metric].higher else -1
+    sign = 1 if METRICS[metric].higher_is_better else -1
     means = {arm: mean_and_spread([*row.values()])[0] for arm, row in cell_means(table, metric).items() if row}
     ranked = sorted(means, key=lambda arm: (arm != table.ours, -sign * means[arm]))
     return [arm for arm in table.arms if arm in ranked[:MOST]]
@@ -232,7 +232,7 @@ def _chance(ax: Axes, table: BenchTable, metric: str) -> None:
 
 
 def _label(metric: str) -> str:
-    return METRICS[metric].label + ("" if METRICS[metric].higher else " (lower is better)")
+    return METRICS[metric].label + ("" if METRICS[metric].higher_is_better else " (lower is better)")
 
 
 def _crossing(sizes: int | None, name: str) -> str:

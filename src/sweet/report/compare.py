@@ -1,54 +1,22 @@
-"""Who wins where, by how much, and how sure that is: ours against every other arm, paired over seeds.
-
-A difference is a gain, or worse, from two standard errors on; a single seed shows nothing. Few seeds make a standard
-error itself uncertain, so each difference also says whether a paired t test at 95 % sees it (``sure``): with two seeds
-that asks for 12.7 standard errors.
-"""
+"""Who wins where, by how much, and how sure that is: ours against every other arm (:mod:`sweet.bench.paired`)."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import median
 
-from sweet.bench.results import mean_and_spread, paired, verdict
+from sweet.bench.paired import Difference, difference, mean_and_spread
+from sweet.metrics import METRICS
 
-from .metrics import METRICS
 from .read import BenchTable
 
-# 97.5 % quantiles of Student's t for 2, 3, ... seeds; more seeds are held to the last, which is a little strict
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 VERDICTS = {"gain": "wins", "no gain": "is level", "worse": "loses", "one seed": "has one seed"}
 SCORES = (("gain", "win"), ("no gain", "tie"), ("worse", "loss"), ("one seed", "single seed"))
 AVERAGE = "average"
 PLAIN = "sweet_prefix"  # the paper's own slice of its own template
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Ours minus theirs, turned so that above zero ours is better; ``error`` is nan for a single seed."""
-
-    value: float
-    error: float
-    seeds: int
-
-    @property
-    def verdict(self) -> str:
-        return verdict(self.value, self.error)
-
-    @property
-    def sure(self) -> bool:
-        """Whether a paired t test at 95 % sees it."""
-        if math.isnan(self.error):
-            return False
-        return abs(self.value) > T95[min(self.seeds - 2, len(T95) - 1)] * self.error
-
-    def text(self, digits: int = 2) -> str:
-        spread = "" if math.isnan(self.error) else f" ± {self.error:.{digits}f}"
-        return f"{self.value:+.{digits}f}{spread}".replace("-", "\N{MINUS SIGN}")
 
 
 @dataclass(frozen=True)
@@ -191,7 +159,7 @@ def plainly(comparison: Comparison) -> list[str]:
     text = f"The paper's own slice ({PLAIN}), without our changes, against the same rivals: {said}"
     average = plain.against.get(comparison.strongest or "", {}).get(AVERAGE)
     if average:
-        digits, unit = METRICS[plain.metric].digits, METRICS[plain.metric].short
+        digits, unit = METRICS[plain.metric].digits, METRICS[plain.metric].unit
         text += f"; {average.text(digits)} {unit} against {comparison.strongest} on average ({average.verdict})"
     return [f"{text}."]
 
@@ -218,7 +186,7 @@ def noise(comparison: Comparison) -> str:
     spreads = [mean_and_spread(values)[1] for values in found if len(values) > 1]
     if not spreads:
         return "Every cell has one seed: nothing is known of the spread."
-    middle = f"{median(spreads):.{metric.digits}f} {metric.short}"
+    middle = f"{median(spreads):.{metric.digits}f} {metric.unit}"
     return (
         f"Runs that differ by their seed alone spread by {middle} (median standard deviation of {len(spreads)} cells)."
     )
@@ -227,10 +195,7 @@ def noise(comparison: Comparison) -> str:
 def _difference(table: BenchTable, ours: str, arm: str, sizes: Sequence[str], metric: str) -> Difference | None:
     """Over the mean of ``sizes``, paired by seed; None without a common seed."""
     mine, theirs = (averaged(table, one, sizes, metric) for one in (ours, arm))
-    if not mine.keys() & theirs.keys():
-        return None
-    value, error, seeds = paired(mine, theirs)
-    return Difference(value if METRICS[metric].higher else -value, error, seeds)
+    return difference(mine, theirs, METRICS[metric])
 
 
 def _clause(comparison: Comparison, rival: str, verdict: str) -> str:
@@ -245,15 +210,15 @@ def _clause(comparison: Comparison, rival: str, verdict: str) -> str:
     clause = f"{VERDICTS[verdict]} at {_listed(sizes)}"
     if verdict == "one seed":
         shown = [comparison.against[rival][size].text(metric.digits) for size in sizes]
-        clause += f" ({', '.join(shown)} {metric.short})"
+        clause += f" ({', '.join(shown)} {metric.unit})"
     elif verdict in ("gain", "worse"):
-        clause += f" (by {least if least == largest else f'{least} to {largest}'} {metric.short})"
+        clause += f" (by {least if least == largest else f'{least} to {largest}'} {metric.unit})"
     return clause
 
 
 def _average(one: Difference, metric: str) -> str:
     word = {"gain": "ahead", "worse": "behind"}.get(one.verdict)
-    amount = f"{one.text(METRICS[metric].digits)} {METRICS[metric].short}"
+    amount = f"{one.text(METRICS[metric].digits)} {METRICS[metric].unit}"
     if word:
         return f"it is {word} ({amount})"
     return f"one seed shows {amount}" if one.verdict == "one seed" else f"the two are level ({amount})"

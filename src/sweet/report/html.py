@@ -13,13 +13,13 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from sweet.files import SUMS, check_sums, sha256
+from sweet.metrics import METRICS
 from sweet.models.store import load_source
 from sweet.version import VERSION
 
 from .bench_figures import pictures
 from .compare import AVERAGE, Comparison, compare, sentences
 from .draw import png, style
-from .metrics import METRICS, number
 from .paper import paper, paper_table
 from .read import BenchTable, Run
 from .run_figures import log_pictures, source_pictures, spectrum_picture
@@ -214,7 +214,7 @@ def _what(run: Run) -> str:
     if first is None:
         return f"{text}."
     label, percent, _ = METRICS[first].label.partition(", %")
-    return f"{text}; {label} {number(metrics[first], first)}{' %' if percent else ''} on held-out images."
+    return f"{text}; {label} {METRICS[first].text(metrics[first])}{' %' if percent else ''} on held-out images."
 
 
 def _spectra(table: BenchTable) -> dict[str, list[float]]:

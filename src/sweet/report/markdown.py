@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweet.bench.results import markdown
+from sweet.metrics import METRICS
 
 from .compare import compare, sentences
-from .metrics import METRICS
 from .paper import paper, paper_table
 from .read import BenchTable
 from .tables import (

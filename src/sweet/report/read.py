@@ -13,10 +13,9 @@ from sweet.bench.protocols import PROTOCOLS, Protocol, Trial
 from sweet.bench.results import is_rival, read_cell
 from sweet.errors import UserError
 from sweet.files import read_json
+from sweet.metrics import METRICS, TASKS
 from sweet.models.config import ViTConfig
 from sweet.template.sizes import Size
-
-from .metrics import METRICS, metrics_of
 
 RUN_FILES = ("config.json", "metrics.jsonl", "recipe.yaml")
 CELL_KEYS = ("arm", "size", "runs")
@@ -90,7 +89,9 @@ class BenchTable:
     def metrics(self) -> list[str]:
         """Known metrics that were measured, the one that decides first; a table always has one."""
         runs = [run for cell in self.cells.values() for run in cell["runs"]]
-        return metrics_of(self.task, {key for run in runs for key, value in run.items() if value is not None})
+        found = [key for key in METRICS if any(run.get(key) is not None for run in runs)]
+        decides = TASKS[self.task].key if self.task in TASKS else None
+        return sorted(found, key=lambda key: key != decides)
 
     @property
     def first(self) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from sweet.bench.results import mean_and_spread
+from sweet.bench.paired import mean_and_spread, spread_text
+from sweet.metrics import METRICS
 
 from .compare import AVERAGE, PLAIN, Comparison, cell_means, gains_over_best
 from .costs import pretraining_of, targets
-from .metrics import METRICS, number
 from .paper import paper, paper_table
 from .read import BenchTable
 
@@ -28,14 +28,15 @@ def score_rows(table: BenchTable, metric: str) -> Rows:
             continue
         row = {"start": arm}
         for size in table.sizes:
-            row[size] = spread(list(table.values(arm, size, metric).values()), metric)
+            values = list(table.values(arm, size, metric).values())
+            row[size] = spread_text(values, METRICS[metric]) if values else NONE
         rows.append(row | _average([means[arm].get(size) for size in table.common], metric))
     told = paper_table(table.name, table.task)
     for name, values in (told["rows"] if told else {}).items():
         found = dict(zip(told["columns"], values.get(metric, ()), strict=False)) if told else {}
         if any(size in found for size in table.sizes):
             row = {"start": f"{name} ({paper()['label']})"}
-            row |= {size: number(found[size], metric) if size in found else NONE for size in table.sizes}
+            row |= {size: METRICS[metric].text(found[size]) if size in found else NONE for size in table.sizes}
             rows.append(row | _average([found.get(size) for size in table.common], metric))
     return rows
 
@@ -43,7 +44,7 @@ def score_rows(table: BenchTable, metric: str) -> Rows:
 def gain_rows(table: BenchTable, comparison: Comparison) -> Rows:
     """Ours minus the best rival, here and in the paper; both averages of it (methods 0, check 5)."""
     metric, rivals = comparison.metric, comparison.rivals
-    higher = METRICS[metric].higher
+    higher = METRICS[metric].higher_is_better
     rows = []
     means = cell_means(table, metric)
     for ours in dict.fromkeys([comparison.ours, PLAIN]) if rivals else ():
@@ -176,14 +177,6 @@ def _machines(table: BenchTable) -> str:
     return " and ".join(f"{name} ({count} runs)" if len(counted) > 1 else name for name, count in counted.items())
 
 
-def spread(values: Sequence[float], metric: str) -> str:
-    """``mean ± standard deviation (seeds)``."""
-    if not values:
-        return NONE
-    mean, deviation = mean_and_spread(values)
-    return number(mean, metric) + (f" ± {number(deviation, metric)}" if len(values) > 1 else "") + f" ({len(values)})"
-
-
 def _gains(gains: dict[str, float], sizes: Sequence[str], metric: str) -> dict[str, str]:
     columns = [*sizes, "mean gain", "gain in average"]
     digits = METRICS[metric].digits
@@ -195,7 +188,7 @@ def _gains(gains: dict[str, float], sizes: Sequence[str], metric: str) -> dict[s
 def _average(values: Sequence[float | None], metric: str) -> dict[str, str]:
     """Of all sizes, or none."""
     found = [value for value in values if value is not None]
-    return {"average": number(sum(found) / len(found), metric) if found and len(found) == len(values) else NONE}
+    return {"average": METRICS[metric].text(sum(found) / len(found)) if found and len(found) == len(values) else NONE}
 
 
 def _count(value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from sweet.errors import UserError
-from sweet.task_names import TASKS
+from sweet.metrics import TASKS
 
 from .task import Task
 

@@ -113,7 +113,7 @@ class Task(ABC):
         device: torch.device | str = "cpu",
         workers: int = 0,
     ) -> dict[str, Any]:
-        """Metrics of a set, the task's main one among them (:data:`sweet.task_names.TASKS`), and ``images``."""
+        """Metrics of a set, the task's main one among them (:data:`sweet.metrics.TASKS`), and ``images``."""
 
     @abstractmethod
     def predict(
