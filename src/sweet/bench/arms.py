@@ -135,26 +135,33 @@ def arms(*names: str) -> dict[str, Arm]:
     return {name: ARMS[name] for name in names}
 
 
-def both_orders(rows: Mapping[str, str]) -> dict[str, Arm]:
-    """Rows by their sources, sliced as the paper does, and below each ``NAME_principal``, in principal order."""
+def both_orders(rows: Mapping[str, tuple[str, str]]) -> dict[str, Arm]:
+    """Rows by their sources and what those are, sliced as the paper does, and below each ``NAME_principal``."""
     result = {}
-    for name, source in rows.items():
+    for name, (source, about) in rows.items():
         dense = source.startswith("dense")
         prefix = ("weight_selection", {"rule": "consecutive"}) if dense else ("sweet", {"order": "prefix"})
-        result[name] = Arm(prefix[0], source, prefix[1])
-        result[f"{name}_principal"] = Arm("sweet", source, {"order": "principal"})
+        result[name] = Arm(prefix[0], source, prefix[1], about=about)
+        result[f"{name}_principal"] = Arm("sweet", source, {"order": "principal"}, about="the same by the defaults of sweet")
     return result
 
 
 # The paper's Table 4: one way to take a size, four ways to have learned the source.
-CONSTRAINTS = both_orders({"none": "dense", "linear": "linear", "kronecker": "kronecker", "tucker": "template"})
+CONSTRAINTS = both_orders(
+    {
+        "none": ("dense", "first channels of weights learned without a constraint"),
+        "linear": ("linear", "of blocks learned on a line"),
+        "kronecker": ("kronecker", "of sums of Kronecker products"),
+        "tucker": ("template", "of a Tucker template, the paper's choice"),
+    }
+)
 # The paper's Table 5. WT-Select there starts from the MAE of everybody, GELU and LayerNorm.
 ABLATIONS = both_orders(
     {
-        "no_scaling": "template",
-        "weight_selection": "dense.gelu",
-        "no_architecture": "template.scaled-gelu",
-        "sweet": "template.scaled",
+        "no_scaling": ("template", "the template learned at full width alone"),
+        "weight_selection": ("dense.gelu", "first channels of a dense source with GELU and LayerNorm (WT-Select)"),
+        "no_architecture": ("template.scaled-gelu", "the template with GELU and LayerNorm, its width scaled at random"),
+        "sweet": ("template.scaled", "the paper's template, its width scaled at random"),
     }
 )
 # A mean over seeds of the fine-tuning says nothing of the source's own seed: rows of their own, never one mean.
