@@ -142,7 +142,9 @@ def both_orders(rows: Mapping[str, tuple[str, str]]) -> dict[str, Arm]:
         dense = source.startswith("dense")
         prefix = ("weight_selection", {"rule": "consecutive"}) if dense else ("sweet", {"order": "prefix"})
         result[name] = Arm(prefix[0], source, prefix[1], about=about)
-        result[f"{name}_principal"] = Arm("sweet", source, {"order": "principal"}, about="the same by the defaults of sweet")
+        result[f"{name}_principal"] = Arm(
+            "sweet", source, {"order": "principal"}, about="the same by the defaults of sweet"
+        )
     return result
 
 
