@@ -70,7 +70,7 @@ def test_starts_that_learn_from_a_teacher_pay_for_it() -> None:
     told = PROTOCOLS["table1", "micro"]
     flops = {arm: start_flops(told, Cell(arm, told.trials[0], "L6H6", 0)) for arm in told.arms}
     assert {arm for arm, count in flops.items() if not count} == {
-        "random", "weight_selection", "isomorphic", "sweet_prefix", "sweet_learned", "sweet"
+        "random", "weight_selection", "isomorphic", "sweet_prefix", "sweet_learned", "sweet", "sweet_tiles"
     }  # fmt: skip
     recipe = source_recipe(told, "dense", "shapes:")
     config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())

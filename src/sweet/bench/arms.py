@@ -123,6 +123,8 @@ ARMS = {
     "sweet": Arm(
         "sweet", "converted", about="in principal order, equal gains, loudest heads; of a template learned whole"
     ),
+    "sweet_tiles": Arm("sweet", "kronecker", about="sweet; of a template learned as sums of Kronecker products"),
+    "sweet_tiles_prefix": Arm("sweet", "kronecker", {"order": "prefix"}, about="the paper's slice of that template"),
     "sweet_fitted": Arm("sweet_fitted", "converted", about="sweet, its scalers then fitted on unlabelled images"),
     # only what reads the features learns
     "sweet_fitted_control": Arm(

@@ -24,6 +24,8 @@ MARKS = {
     "sweet_prefix": ("#56b4e9", "v"),
     "sweet_inner_prefix": ("#86b6e8", "8"),
     "sweet": ("#1a73c8", "o"),
+    "sweet_tiles": ("#0b3d91", "D"),
+    "sweet_tiles_prefix": ("#7f9fcf", "<"),
     "sweet_fitted": ("#2f9fb5", "P"),
     "sweet_fitted_control": ("#8fcbd6", "d"),
 }

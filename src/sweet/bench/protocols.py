@@ -141,6 +141,7 @@ TABLE1_ARMS = arms(
     "sweet_prefix",
     "sweet_learned",
     "sweet",
+    "sweet_tiles",
     "sweet_fitted",
 )
 

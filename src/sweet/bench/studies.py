@@ -23,6 +23,7 @@ FULL_RANKS = ["template.ranks=[96,128,128]"]
 STUDY_SOURCES: dict[str, Recipe] = {
     **{f"dense{lr}": [DENSE, f"lr={lr}e-3"] for lr in (1, 2, 4, 8)},
     **{f"tucker{lr}": [f"lr={lr}e-3", *LOW_RANKS] for lr in (1, 2, 4)},
+    **{f"tiles{lr}": ["template.constraint=kronecker", f"lr={lr}e-3"] for lr in (1, 2)},
     "dense1-decay": [DENSE, "lr=1e-3", "optim.weight_decay=0.5"],
     "own": [DENSE, "lr=1e-3", "model.depth=4", "model.heads=4"],  # L4H4 learned at its own size for as long
     "full1": ["lr=1e-3", *FULL_RANKS],
@@ -47,7 +48,8 @@ STUDY_SOURCES: dict[str, Recipe] = {
 }
 DENSES = [source for source in STUDY_SOURCES if source.startswith("dense")]
 RANKED = ("slow4", "mid4", "few4", "frozen4")
-TUCKERS = [source for source in STUDY_SOURCES if source not in (*DENSES, "third4", "third-turned4")]
+TILES = ("tiles1", "tiles2")
+TUCKERS = [source for source in STUDY_SOURCES if source not in (*DENSES, *TILES, "third4", "third-turned4")]
 # Most questions were asked before equal gains and the loudest heads and units, today's defaults, were tried.
 FIRST: dict[str, Any] = {"inner": "prefix"}
 RMS = {"gains": "rms"} | FIRST
@@ -80,7 +82,7 @@ ARMS = {
         for gains in ("none", "sqrt", "equal")
     },
     "turned1.fit-equal": Arm("sweet_fitted", "turned1", FIRST),
-    **{f"{source}.loudest": Arm("sweet", source) for source in ("turned1", *RANKED)},
+    **{f"{source}.loudest": Arm("sweet", source) for source in ("turned1", *RANKED, *TILES)},
     "turned1.fit-loudest": Arm("sweet_fitted", "turned1"),
     "dense1.prefix-equal": Arm("weight_selection", "dense1", {"rule": "consecutive", "gains": "equal"}),
     "dense1.dmae": Arm("dmae", "dense1"),
@@ -95,7 +97,7 @@ ARMS |= {
     for given in ({"rms": 0.05}, {"rms": 0.07}, {"rms": 0.1}, {"flat": 0.5, "rms": 0.07}, {"flat": 0.0, "rms": 0.07})
 }
 RANKS = [f"{source}.{how}" for source in RANKED for how in ("principal", "loudest")]
-for name in (*FITS, *RANKS):
+for name in (*FITS, *RANKS, *(f"{source}.loudest" for source in TILES)):
     ARMS[f"{name}.decay0.75"] = replace(ARMS[name], layer_decay=0.75)
 for name in ("random", "dense1.principal", "dense1.prefix", "own.prefix", "tucker1.principal", "full1.principal"):
     for noise in (0.1, 0.3, 0.5):

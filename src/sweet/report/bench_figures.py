@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST = 12  # arms in one picture
-STARTS = ("random", "sweet_prefix", "sweet", "sweet_learned", "sweet_fitted")
+STARTS = ("random", "sweet_prefix", "sweet_learned", "sweet", "sweet_tiles", "sweet_fitted")
 STARTS_SAID = (
     "Ways to take a size from a template, beside random: sweet_prefix is the paper's slice of the paper's template, "
-    "sweet_learned the same template in principal order, sweet and sweet_fitted are of one that was learned whole. "
+    "sweet_learned the same template in principal order, sweet and sweet_fitted are of one that was learned whole, "
+    "sweet_tiles of one that was learned as sums of Kronecker products. "
     "Bars are the standard deviation over seeds."
 )
 Picture = tuple[str, str]  # SVG, caption
