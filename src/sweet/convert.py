@@ -29,7 +29,7 @@ from sweet.template.fold import folded
 from sweet.template.hosvd import Hosvd, hosvd_of
 from sweet.template.order import Order
 from sweet.template.slices import FC1, FC2, PROJ, QKV, stack_blocks
-from sweet.template.target import Source, absorb, target_weights
+from sweet.template.target import Source, absorb, target_weights, untiled
 from sweet.version import VERSION
 
 METRICS = ("activations", "weights")
@@ -163,7 +163,9 @@ def read(source: str, *, heads: int | None = None) -> tuple[Checkpoint, Order | 
         info = read_json(path / "config.json")
         if isinstance(info, dict) and "architecture" in info:
             return from_folder(path), None
-    info = read_config(path, ("dense", "model"))
+    info = read_config(path, ("dense", "model", "template"))
+    if info["kind"] == "template" and info["constraint"] != "kronecker":
+        raise UserError(f"{path}: is a template, expected a dense or a model, or one of template.constraint=kronecker")
     file, config = path / TENSORS[info["kind"]], ViTConfig.from_dict(info["vit"])
     about = {"name": path.name, "sha256": sha256(file), "config": config, "data": info["data"]}
     if info["kind"] == "model":
@@ -171,7 +173,7 @@ def read(source: str, *, heads: int | None = None) -> tuple[Checkpoint, Order | 
         check_shapes(state, config, str(file))
         return Checkpoint(state=state, **about), None
     stored = load_source(path)
-    state = source_tensors(replace(stored.source, order=None))
+    state = source_tensors(replace(untiled(stored.source), order=None))
     return Checkpoint(
         state=state, mae=stored.mae if "pred.weight" in stored.source.decoder else None, **about
     ), stored.source.order

@@ -40,13 +40,20 @@ def vit_config(model: ModelKeys, img_size: int) -> ViTConfig:
 
 
 def ranks_of(recipe: PretrainRecipe) -> tuple[int, int, int]:
-    """Ranks of the core. Of a Kronecker template, which has none, those of a core of as many numbers."""
+    """Ranks of the core that is written."""
     template, depth, width = recipe.template, recipe.model.depth, recipe.model.width
-    if template.ranks:
-        return template.ranks
-    if template.whole:
+    if template.turned:
         return 12 * depth, width, width
-    return (matched_ranks if template.constraint == "kronecker" else default_ranks)(depth, width)
+    return template.ranks or default_ranks(depth, width)
+
+
+def trained_ranks(recipe: PretrainRecipe) -> tuple[int, int, int]:
+    """Ranks of the core that is learned. Of Kronecker tiles, which have none, those of a core of as many numbers."""
+    template = recipe.template
+    if template.trained != "kronecker":
+        return ranks_of(recipe)
+    given = None if template.turned else template.ranks
+    return given or matched_ranks(recipe.model.depth, recipe.model.width)
 
 
 def tile_of(recipe: PretrainRecipe) -> int:
@@ -54,8 +61,14 @@ def tile_of(recipe: PretrainRecipe) -> int:
 
 
 def template_cost_of(recipe: PretrainRecipe, config: ViTConfig) -> TemplateCost:
-    told = template_cost(config, recipe.template.constraint, ranks=ranks_of(recipe), tile=tile_of(recipe))
-    return replace(told, rebuild_macs=0) if recipe.template.whole else told
+    """Numbers of the template that is written, and what a step of learning it adds."""
+    told, tile = recipe.template, tile_of(recipe)
+    learned = template_cost(config, told.trained, ranks=trained_ranks(recipe), tile=tile)
+    if not told.turned:
+        return learned
+    return replace(
+        template_cost(config, told.constraint, ranks=ranks_of(recipe), tile=tile), rebuild_macs=learned.rebuild_macs
+    )
 
 
 def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[dict[str, Any]]:
@@ -156,7 +169,7 @@ def plan(recipe: PretrainRecipe) -> dict[str, Any]:
     }
     if constraint == "tucker":
         result |= {"ranks": list(ranks_of(recipe)), "learn": recipe.template.learn}
-    if constraint == "kronecker":
+    if recipe.template.trained == "kronecker":
         result["tile"] = tile_of(recipe)
     if constraint != "none":
         parameters = template.shared + template.scalers

@@ -129,22 +129,30 @@ class ModelKeys(_Keys):
 class TemplateKeys(_Keys):
     """How the slices of the encoder come from shared parameters; ``none`` learns a dense source.
 
-    A Tucker template is learned as its factors (the paper), or ``whole``: the slices themselves, which are factored at
-    the end without loss.
+    A Tucker template is learned as its factors (the paper), or otherwise and factored at the end without loss:
+    ``whole``, as the slices themselves, or as ``tiles``, sums of Kronecker products.
     """
 
     constraint: Literal["tucker", "none", "linear", "kronecker"] = "tucker"
-    learn: Literal["factored", "whole"] = "factored"  # of tucker
-    ranks: tuple[Count, Count, Count] | None = None  # None: 4 L, D, D, of whole all; kronecker: as many numbers
-    tile: Count | None = None  # channels of a tile of kronecker; None: three heads, or one where three do not divide
+    learn: Literal["factored", "whole", "tiles"] = "factored"  # of tucker
+    ranks: tuple[Count, Count, Count] | None = None  # None: 4 L, D, D, unless factored all; kronecker: as many numbers
+    tile: Count | None = None  # channels of a Kronecker tile; None: three heads, or one where three do not divide
     lr_x: NonNegative = 1.0  # multipliers of lr; a Kronecker's scalers are its X
     lr_u: NonNegative = 1.0
     lr_v: NonNegative = 1.0
     order_images: Count = 1024  # images from which the principal order is computed at the end
 
     @property
-    def whole(self) -> bool:
-        return self.constraint == "tucker" and self.learn == "whole"
+    def trained(self) -> str:
+        """The constraint under which the weights are learned."""
+        if self.constraint != "tucker" or self.learn == "factored":
+            return self.constraint
+        return "none" if self.learn == "whole" else "kronecker"
+
+    @property
+    def turned(self) -> bool:
+        """Whether they are factored at the end, to all ranks."""
+        return self.trained != self.constraint
 
 
 class WidthKeys(_Keys):
@@ -278,8 +286,9 @@ def _check_model(model: ModelKeys, data: DataKeys) -> None:
 
 def _check_template(model: ModelKeys, template: TemplateKeys, width: WidthKeys) -> None:
     limits = {"12 x depth": 12 * model.depth, "width": model.width}
-    if template.whole and template.ranks is not None and template.ranks != (12 * model.depth, model.width, model.width):
-        _refuse("whole has full ranks; for others say factored", "template.learn", "template.ranks")
+    full = (12 * model.depth, model.width, model.width)
+    if template.turned and template.ranks is not None and template.ranks != full:
+        _refuse(f"{template.learn} has full ranks; for others say factored", "template.learn", "template.ranks")
     for position, (rank, limit) in enumerate(zip(template.ranks or (), ("12 x depth", "width", "width"), strict=False)):
         if rank > limits[limit]:
             _refuse(

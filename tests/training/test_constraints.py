@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from sweet.convert import convert
 from sweet.errors import UserError
 from sweet.files import read_json, sha256
 from sweet.initialise import initialise
@@ -17,7 +18,7 @@ from sweet.models.config import MaeConfig
 from sweet.models.mae import MaskedAutoencoder, init_source
 from sweet.models.store import load_source
 from sweet.models.vit import build_vit
-from sweet.plan import plan, ranks_of, vit_config
+from sweet.plan import plan, trained_ranks, vit_config
 from sweet.recipe import PretrainRecipe
 from sweet.template.constraints import Kronecker, Linear
 from sweet.template.sizes import Size
@@ -90,29 +91,36 @@ def test_a_source_goes_on_where_it_stopped(tiny: Tiny, tmp_path: Path, constrain
 
 
 @pytest.mark.parametrize("family", ["eva", "vit"])
-def test_a_template_learned_whole_is_the_dense_source_of_the_same_run(tiny: Tiny, tmp_path: Path, family: str) -> None:
-    """The same function as a dense run gives, as a template of full ranks; and it may start from that run."""
+@pytest.mark.parametrize(("learn", "constraint"), [("whole", "none"), ("tiles", "kronecker")])
+def test_a_template_learned_otherwise_is_the_source_of_the_same_run(
+    tiny: Tiny, tmp_path: Path, family: str, learn: str, constraint: str
+) -> None:
+    """The same function as a run under that constraint gives, as a template of full ranks; it may go on from that."""
     chosen = (f"model.family={family}", "max_steps=3", "width.mode=shared")
-    pretrain(tiny("template.constraint=none", *chosen), tmp_path / "dense", quiet=True)
-    recipe = tiny("template.learn=whole", *chosen)
+    other = tiny(f"template.constraint={constraint}", *chosen)
+    pretrain(other, tmp_path / "other", quiet=True)
+    recipe = tiny(f"template.learn={learn}", *chosen)
     pretrain(recipe, tmp_path / "whole", quiet=True)
     info = read_json(tmp_path / "whole" / "config.json")
     assert (info["kind"], info["constraint"], info["ranks"]) == ("template", "tucker", [24, 16, 16])
-    assert plan(recipe)["ranks"] == info["ranks"] and plan(recipe)["rebuild_share_of_step"] == 0
-    dense, whole = (load_source(tmp_path / name) for name in ("dense", "whole"))
+    assert plan(recipe)["ranks"] == info["ranks"]
+    assert plan(recipe)["rebuild_share_of_step"] == plan(other).get("rebuild_share_of_step", 0)
+    convert(str(tmp_path / "other"), tmp_path / "converted")
+    learned, whole, converted = (load_source(tmp_path / name) for name in ("other", "whole", "converted"))
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     for size in (Size(2, 2, 8), Size(1, 1, 8)):
         made = [
             build_vit(
                 stored.config.resized(size.depth, size.heads),
-                initialise(method, stored, size, gains="equal", inner="loudest"),
+                initialise("sweet", stored, size),
             ).eval()
-            for stored, method in ((dense, "principal_slice"), (whole, "sweet"))
+            for stored in (learned, whole, converted)
         ]
-        torch.testing.assert_close(*(vit(images) for vit in made), rtol=0, atol=1e-4)
-    again = tiny("template.learn=whole", *chosen, f"init_from={tmp_path / 'dense'}", "max_steps=1")
+        for vit in made[1:]:
+            torch.testing.assert_close(made[0](images), vit(images), rtol=0, atol=1e-4)
+    again = tiny(f"template.learn={learn}", *chosen, f"init_from={tmp_path / 'other'}", "max_steps=1")
     assert pretrain(again, tmp_path / "again", quiet=True)["steps"] == 1
-    with pytest.raises(UserError, match="its constraint is tucker, the recipe says none"):
+    with pytest.raises(UserError, match=f"its constraint is tucker, the recipe says {constraint}"):
         pretrain(again.model_copy(update={"init_from": str(tmp_path / "whole")}), tmp_path / "third", quiet=True)
 
 
@@ -125,7 +133,7 @@ def test_templates_decay_and_scalers_do_not(tiny: Tiny, constraint: str, still: 
     recipe = tiny(f"template.constraint={constraint}", "optim.weight_decay=0.3", "template.lr_x=0.5")
     config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
     source = init_source(
-        config, mae, constraint=constraint, ranks=ranks_of(recipe), generator=torch.Generator().manual_seed(0)
+        config, mae, constraint=constraint, ranks=trained_ranks(recipe), generator=torch.Generator().manual_seed(0)
     )
     model = MaskedAutoencoder(source, config, mae)
     names = {parameter: name for name, parameter in model.named_parameters()}

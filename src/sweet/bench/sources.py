@@ -74,7 +74,7 @@ def source_folder(protocol: Protocol, source: str, data: str) -> Path:
     values["data"]["source"] = Path(values["data"]["source"]).name
     if recipe.template.constraint != "tucker":
         values["template"].pop("learn", None)
-    elif not recipe.template.whole:
+    elif not recipe.template.turned:
         values.setdefault("template", {})["ranks"] = ranks_of(recipe)
     for key in ("init_from", "teacher"):
         if values.get(key) is not None:

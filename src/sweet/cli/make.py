@@ -108,7 +108,8 @@ def convert(
         str,
         typer.Argument(
             metavar="timm:NAME|FILE|DIR",
-            help="A model of timm, a .safetensors or MAE .pth file, a timm folder, or a dense source of sweet.",
+            help="A model of timm, a .safetensors or MAE .pth file, a timm folder, a dense source of sweet or one of "
+            "template.constraint=kronecker.",
         ),
     ],
     out: Out,

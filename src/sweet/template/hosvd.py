@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .fold import folded
 from .slices import SLICES, pack
-from .target import Source
+from .target import Source, untiled
 from .tucker import Full, Tucker
 
 SWEEPS = 3
@@ -90,11 +90,10 @@ def hosvd(slices: Tensor, *, metric: Tensor | None = None, balance: bool = True)
 
 
 def factored(source: Source) -> Source:
-    """A dense source as a template of full ranks: the same function, with the gains of its blocks' norms folded in.
-
-    Raises TypeError for a template.
+    """A dense source, or one of Kronecker tiles, as a template of full ranks: the same function, with the gains of its
+    blocks' norms folded in. Raises TypeError for another template.
     """
-    source = folded(source)
+    source = folded(untiled(source))
     parts = hosvd_of(source)
     return replace(source, core=parts.tucker(tuple(parts.slices.shape)))
 

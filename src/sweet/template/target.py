@@ -22,11 +22,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .constraints import Core, Linear, on_a_line
+from .constraints import Core, Kronecker, Linear, on_a_line
 from .order import Order, embedding_basis
 from .sizes import hidden_features
 from .slices import FC1, FC2, PROJ, QKV, select_inner, select_parts, unstack_blocks
-from .tucker import Tucker, pick
+from .tucker import Full, Tucker, pick
 
 ORDERS = ("principal", "prefix")
 LAYER_RULES = ("even", "first")
@@ -70,6 +70,13 @@ class Source:
         """Whether every norm is a plain RMSNorm, so that a rotation commutes with it and nothing is to be folded."""
         gains = [v for k, v in (self.blocks | self.stem).items() if k.startswith("norm")]
         return self.norm == "rms" and all(bool((gain == 1).all()) for gain in gains)
+
+
+def untiled(source: Source) -> Source:
+    """A source of Kronecker tiles as the dense source of the same weights; any other as it is."""
+    if not isinstance(source.core, Kronecker):
+        return source
+    return replace(source, core=Full(source.core.stacked(source.width, source.mlp)))
 
 
 def absorb(source: Source) -> Source:

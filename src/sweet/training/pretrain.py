@@ -32,7 +32,7 @@ from sweet.models.costs import mae_image_flops, pretraining_flops
 from sweet.models.mae import MaskedAutoencoder, init_decoder, init_source
 from sweet.models.moments import compute_order
 from sweet.models.store import FORMAT, load_source, read_config, source_tensors
-from sweet.plan import ranks_of, template_cost_of, tile_of, vit_config
+from sweet.plan import ranks_of, template_cost_of, tile_of, trained_ranks, vit_config
 from sweet.recipe import DataKeys, PretrainRecipe, dump_recipe
 from sweet.template.constraints import Kronecker
 from sweet.template.hosvd import factored
@@ -132,7 +132,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         resume=resume,
         quiet=quiet,
     )
-    learned = factored(model.detached()) if recipe.template.whole else model.detached()
+    learned = factored(model.detached()) if recipe.template.turned else model.detached()
     whole = order_batches(data, recipe.data, config.img_size, recipe.template.order_images, recipe.workers)
     learned.order = compute_order(learned, config, whole, device=accelerator.device)
     learned = absorb(learned)
@@ -183,8 +183,8 @@ def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
         return init_source(
             config,
             mae,
-            constraint=_trained(recipe),
-            ranks=ranks_of(recipe),
+            constraint=recipe.template.trained,
+            ranks=trained_ranks(recipe),
             tile=tile_of(recipe),
             generator=torch.Generator().manual_seed(recipe.seed),
         )
@@ -197,10 +197,10 @@ def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
         stored.source.decoder = init_decoder(config, mae, torch.Generator().manual_seed(recipe.seed))
     elif stored.mae != mae:
         raise UserError(f"init_from={recipe.init_from}: its decoder is {stored.mae}, the recipe says {mae}")
-    if stored.info["constraint"] != _trained(recipe):
+    if stored.info["constraint"] != recipe.template.trained:
         raise UserError(
             f"init_from={recipe.init_from}: its constraint is {stored.info['constraint']}, "
-            f"the recipe says {_trained(recipe)}"
+            f"the recipe says {recipe.template.trained}"
         )
     core = stored.source.core
     if isinstance(core, Tucker) and tuple(core.core.shape) != ranks_of(recipe):
@@ -211,11 +211,6 @@ def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
     if isinstance(core, Tucker):
         stored.source.core = core.expanded()
     return stored.source
-
-
-def _trained(recipe: PretrainRecipe) -> str:
-    """The constraint under which the weights are learned."""
-    return "none" if recipe.template.whole else recipe.template.constraint
 
 
 def networks_at(recipe: PretrainRecipe, step: int, steps: int) -> list[Network]:
