@@ -83,6 +83,7 @@ class Protocol:
     trials: tuple[Trial, ...] = (Trial(),)
     layers: str = "even"
     ours: str = "sweet"  # the arm that the others are compared with
+    ablation: bool = False  # its rows are ways of one method, and all others ours is compared with
     borrows: tuple[str, ...] = ()
     costs: bool = False  # the table also tells what initialising costs, and gives before any fine-tuning (a sixth more)
     write_models: bool = False  # model folders of every size beside the results
@@ -286,8 +287,8 @@ def _tables(
             name, name, ("L6H6",), rate_arms(finetune["lr"]), 1, finetune, told, borrows=("init", "table1")
         ),
         ("table3", name): table(("L6H6",), TABLE1_ARMS, trials=transfers),
-        ("table4", name): table(("L3H5", "L4H4", "L5H3"), CONSTRAINTS, ours="tucker_principal"),
-        ("table5", name): table(("L3H3", "L3H4", "L3H5"), ABLATIONS, ours="sweet_principal"),
+        ("table4", name): table(("L3H5", "L4H4", "L5H3"), CONSTRAINTS, ours="tucker_principal", ablation=True),
+        ("table5", name): table(("L3H3", "L3H4", "L3H5"), ABLATIONS, ours="sweet_principal", ablation=True),
         ("luck", name): table(("L6H6", "L12H3"), SECOND_SOURCE, ours="sweet_learned", borrows=("table1",)),
     }
 

@@ -74,9 +74,9 @@ def chance_of(cells: Table) -> float | None:
     return told.pop() if len(told) == 1 else None
 
 
-def is_rival(arm: str, ours: str) -> bool:
-    """Whether a row is none of ours: ours are named ``sweet...``, but in tables that compare something else."""
-    return arm != ours and not (arm.startswith("sweet") and ours.startswith("sweet"))
+def is_rival(arm: str, ours: str, *, ablation: bool = False) -> bool:
+    """Whether ours is compared with a row: with those that are not named ``sweet...``, in an ablation with all."""
+    return arm != ours and (ablation or not (arm.startswith("sweet") and ours.startswith("sweet")))
 
 
 def read_table(out: Path, protocol: str, table: str, task: str = "classify") -> Table:

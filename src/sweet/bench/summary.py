@@ -92,7 +92,7 @@ def rivals(cells: Table, arms: list[str], columns: list[str], told: Protocol, ta
     return [
         {f"{told.ours} against": rival, **row}
         for rival in (arms if told.ours in arms else [])
-        if is_rival(rival, told.ours)
+        if is_rival(rival, told.ours, ablation=told.ablation)
         for row in comparison(cells, told.ours, rival, columns, TASKS[task])
     ]
 

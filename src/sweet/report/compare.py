@@ -128,7 +128,9 @@ def headline(comparison: Comparison) -> str:
     table, ours = comparison.table, comparison.ours
     if rival is None:
         return f"{ours} was measured beside its own variants only; there is no rival to compare with."
-    among = f"the strongest of {len(comparison.rivals)} rivals" if len(comparison.rivals) > 1 else "its only rival"
+    among = (
+        f"the strongest of {len(comparison.rivals)} {table.others}" if len(comparison.rivals) > 1 else "its only rival"
+    )
     rows = comparison.against[rival]
     parts = [_clause(comparison, rival, verdict) for verdict in VERDICTS]
     text = f"Against {rival}, {among} here, {ours} {_listed([part for part in parts if part])}"
@@ -173,7 +175,8 @@ def tally(comparison: Comparison) -> str:
     said = [
         f"{counts[key]} {_plural(word, counts[key])}" for key, word in SCORES if counts[key] or key in ("gain", "worse")
     ]
-    text = f"All rivals and sizes: {_listed(said)} of {total} (a win or loss is two standard errors or more)"
+    text = f"All {comparison.table.others} and sizes: {_listed(said)} of {total}"
+    text += " (a win or loss is two standard errors or more)"
     if seen:
         text += f"; a paired t test at 95 % sees {sum(one.sure for one in seen)} of the {len(seen)}"
     return text + "."

@@ -99,7 +99,7 @@ def heat_map(comparison: Comparison) -> dict[str, Any]:
     columns = [c for c in (*table.sizes, AVERAGE) if any(c in row for row in comparison.against.values())]
     largest = max((abs(one.value) for row in comparison.against.values() for one in row.values()), default=0) or 1
     groups = []
-    for word, arms in (("rivals", comparison.rivals), ("other ways of ours", comparison.variants)):
+    for word, arms in ((table.others, comparison.rivals), ("other ways of ours", comparison.variants)):
         rows = []
         for arm in arms:
             cells = []

@@ -82,8 +82,18 @@ class BenchTable:
 
     @cached_property
     def rivals(self) -> list[str]:
-        """Arms that are none of ours."""
-        return [arm for arm in self.arms if is_rival(arm, self.ours or "")]
+        """Arms that ours is compared with."""
+        return [arm for arm in self.arms if is_rival(arm, self.ours or "", ablation=self.ablation)]
+
+    @property
+    def ablation(self) -> bool:
+        """Whether its rows are ways of one method, not rivals."""
+        return self.told is not None and self.told.ablation
+
+    @property
+    def others(self) -> str:
+        """What to call :attr:`rivals`."""
+        return "other rows" if self.ablation else "rivals"
 
     @cached_property
     def metrics(self) -> list[str]:
