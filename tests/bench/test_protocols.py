@@ -63,7 +63,9 @@ def test_estimated_flops_are_those_that_a_run_counts() -> None:
     names = {source_folder(told, source, "parquet:x/cifar10").name: source for source in told.sources}
     assert counted.keys() & names.keys()
     for folder in counted.keys() & names.keys():
-        assert budget_of(told, names[folder]) / 1e15 == pytest.approx(counted[folder]["pflops"], abs=1e-4)
+        drawn = "scaled" in names[folder]  # by chance: the formula has the expectation
+        near = {"rel": 0.01} if drawn else {"abs": 1e-4}
+        assert budget_of(told, names[folder]) / 1e15 == pytest.approx(counted[folder]["pflops"], **near)
 
 
 def test_starts_that_learn_from_a_teacher_pay_for_it() -> None:
