@@ -220,7 +220,7 @@ def test_bench_plans_without_a_folder_or_images() -> None:
     result = run("bench", "table1", "--protocol", "paper", "--dry-run", "--json")
     assert result.exit_code == 0, result.stderr
     told = json.loads(result.stdout)
-    assert (told["recipe"], told["cells"]) == ("vit_b16_in1k", 55)
+    assert (told["recipe"], told["cells"]) == ("vit_b16_in1k", 61)
     without_teacher = [row for row in told["sources"] if row["source"] != "kronecker.taught"]
     assert max(row["against_the_least"] for row in without_teacher) < 1.05
 
