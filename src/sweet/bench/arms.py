@@ -46,10 +46,11 @@ class FineTuned:
 Recipe = list[str] | Converted | Rotated | FineTuned
 
 DENSE = "template.constraint=none"
+KRONECKER = "template.constraint=kronecker"
 FACTORED = "template.learn=factored"  # the paper's way
 GELU = "model.family=vit"
 SCALED = "width.mode=independent"
-TAUGHT = ["template.constraint=kronecker", "objective=supervised", "teacher=@taught"]
+TAUGHT = [KRONECKER, "objective=supervised", "teacher=@taught"]
 
 # Overrides of a table's recipe, or made of another. ``init_from=@NAME`` goes on from another of these,
 # ``teacher=@NAME`` learns from its answers and the labels of the table. Only sources that are asked for are learned.
@@ -57,7 +58,7 @@ SOURCES: dict[str, Recipe] = {
     "dense": [DENSE],  # the first: starts without a source take its shape
     "template": [FACTORED],
     "linear": ["template.constraint=linear"],
-    "kronecker": ["template.constraint=kronecker"],
+    "kronecker": [KRONECKER],
     "converted": Converted("dense"),
     # the paper's second way to learn WAVE's tiles
     "taught": FineTuned("dense"),

@@ -17,6 +17,7 @@ from .arms import (
     ARMS,
     CONSTRAINTS,
     DENSE,
+    KRONECKER,
     SECOND_SOURCE,
     SOURCES,
     TAUGHT,
@@ -202,7 +203,7 @@ UNSCALED = "width.mode=none"
 PAPER_SOURCES: dict[str, Recipe] = {
     "dense": [DENSE, UNSCALED, "epochs=386"],
     "template": [],
-    "kronecker": ["template.constraint=kronecker", UNSCALED, "epochs=386"],
+    "kronecker": [KRONECKER, UNSCALED, "epochs=386"],
     "converted": Converted("dense"),
     "taught": FineTuned("dense"),
     "kronecker.taught": [*TAUGHT, UNSCALED, "epochs=159"],

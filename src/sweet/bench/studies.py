@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .arms import Arm, Converted, Recipe, Rotated
+from .arms import DENSE, KRONECKER, Arm, Converted, Recipe, Rotated
 
-DENSE = "template.constraint=none"
 FINETUNE = {"@1": 1e-3, "@2": None, "@4": 4e-3, "@8": 8e-3}  # None: the table's own 2e-3
 
 SLOW = ["lr=4e-3", "template.lr_u=0.1", "template.lr_v=0.1"]
@@ -23,7 +22,7 @@ FULL_RANKS = ["template.ranks=[96,128,128]"]
 STUDY_SOURCES: dict[str, Recipe] = {
     **{f"dense{lr}": [DENSE, f"lr={lr}e-3"] for lr in (1, 2, 4, 8)},
     **{f"tucker{lr}": [f"lr={lr}e-3", *LOW_RANKS] for lr in (1, 2, 4)},
-    **{f"tiles{lr}": ["template.constraint=kronecker", f"lr={lr}e-3"] for lr in (1, 2)},
+    **{f"tiles{lr}": [KRONECKER, f"lr={lr}e-3"] for lr in (1, 2)},
     "dense1-decay": [DENSE, "lr=1e-3", "optim.weight_decay=0.5"],
     "own": [DENSE, "lr=1e-3", "model.depth=4", "model.heads=4"],  # L4H4 learned at its own size for as long
     "full1": ["lr=1e-3", *FULL_RANKS],

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 INK = "#010203"  # stands for the page's own colour of text, on white and on black
+DECIMALS = re.compile(r"(\.\d\d)\d+")  # a hundredth of a pixel is enough: a page has hundreds of pictures
 WIDTH, HEIGHT = 4.6, 3.0  # inches: near the width of a phone, so that its text is readable there
 STYLE: Any = {  # matplotlib types each key
     "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
@@ -73,10 +74,14 @@ def svg(ax: Axes, name: str) -> str:
     text = written.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)  # inside HTML the parser knows
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing points at a group
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     text = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"font-family: [^;\"]*", "font-family: inherit", text)
+    text = re.sub(r' transform="rotate\(-0 [^"]*"', "", text)
+    text = re.sub(r'\b(?:d|x|y|transform|points)="[^"]*"', lambda found: DECIMALS.sub(r"\1", found[0]), text)
+    text = re.sub(r"\n\s*", "\n", text)
     return text.replace(INK, "currentColor").strip()
 
 
