@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sweet.data import open_images, pack, without_path
+from sweet.data import open_images, pack
 from sweet.files import write_json
-from sweet.models.extractor import BUNDLED, Comparison, find_extractor
+from sweet.recipes.schema import without_path
+from sweet.tasks.generation.extractor import BUNDLED, Comparison, find_extractor
 
 COUNT = 2000  # images on each side
 

@@ -20,9 +20,10 @@ from report import report
 from sweet.api import Template
 from sweet.models.config import MaeConfig
 from sweet.models.mae import init_source
-from sweet.models.store import StoredSource
-from sweet.plan import ranks_of, vit_config
-from sweet.recipe import PretrainRecipe, load_recipe
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.resolved import ranks_of, vit_config
+from sweet.recipes.schema import PretrainRecipe
+from sweet.storage.folders import StoredSource
 from sweet.template.order import Order
 from sweet.template.sizes import hidden_features
 from sweet.template.target import absorb

@@ -20,14 +20,14 @@ from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 from sweet.data import open_images
 from sweet.files import write_json
-from sweet.recipe import FinetuneRecipe, load_recipe
-from sweet.recipe_file import task_recipe
-from sweet.tasks import task_class
-from sweet.training.begin import environment
+from sweet.recipes.loader import load_recipe, task_recipe
+from sweet.recipes.schema import FinetuneRecipe
+from sweet.tasks.registry import task_class
 from sweet.training.device import make_accelerator
 from sweet.training.finetune import open_splits
 from sweet.training.loop import train
 from sweet.training.pretrain import data_info
+from sweet.training.run_folder import environment
 
 
 class ReadyMade(nn.Module):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sweet.training.begin import environment
+from sweet.training.run_folder import environment
 
 
 def report(result: dict[str, Any], path: Path | None) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 
 from sweet.files import read_json, write_json
-from sweet.training.begin import environment
+from sweet.training.run_folder import environment
 
 SIZE = ["--depth", "4", "--heads", "4"]
 

@@ -58,8 +58,9 @@ def _helps(command: Any, words: str, parent: Any = None) -> Iterator[tuple[str, 
 
 def recipe_keys() -> str:
     """A whole recipe of either kind, and the classes that check it."""
-    from sweet import recipe
-    from sweet.recipe import FinetuneRecipe, PretrainRecipe, dump_recipe, load_recipe
+    from sweet.recipes import schema as recipe
+    from sweet.recipes.loader import dump_recipe, load_recipe
+    from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
 
     text = "# Keys of recipes\n\nNested keys are dotted on the command line: `optim.weight_decay=0.1`.\n"
     for title, told in (

@@ -11,9 +11,10 @@ from toy import FINETUNE, SCENES, make_source, playground
 
 import sweet
 from sweet.data import eval_batches, open_images, packed
+from sweet.inference.checks import knn
 from sweet.initialise.make import initialise_to
-from sweet.recipe import FinetuneRecipe, load_recipe
-from sweet.training.checks import knn
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import FinetuneRecipe
 from sweet.training.finetune import finetune
 
 METHODS = ("random", "weight_selection", "isomorphic", "principal_slice")

@@ -13,7 +13,7 @@ from timm.models import save_for_hf
 from toy import playground
 
 import sweet
-from sweet.convert import convert
+from sweet.convert.convert import convert
 
 with playground() as place:
     torch.manual_seed(0)

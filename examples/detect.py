@@ -12,7 +12,8 @@ from __future__ import annotations
 from toy import make_source, playground
 
 from sweet.initialise.make import initialise_to
-from sweet.recipe import FinetuneRecipe, load_recipe
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import FinetuneRecipe
 from sweet.training.finetune import finetune
 
 SMALL = (

@@ -11,7 +11,7 @@ from __future__ import annotations
 from toy import SCENES, make_classifier, make_source, playground
 
 from sweet.data import open_images
-from sweet.training.evaluate import evaluate, predict
+from sweet.inference.evaluate import evaluate, predict
 
 with playground() as place:
     model = make_classifier(make_source(place / "template"), place)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from toy import FINETUNE, make_source, playground
 
 from sweet.family import family
-from sweet.recipe import FinetuneRecipe, load_recipe
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import FinetuneRecipe
 
 with playground() as place:
     source = make_source(place / "template")

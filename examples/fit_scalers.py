@@ -11,9 +11,9 @@ from toy import SCENES, make_source, playground
 
 import sweet
 from sweet.data import open_images
-from sweet.initialise import initialise
+from sweet.inference.checks import mae_loss
+from sweet.initialise.apply import initialise
 from sweet.template.sizes import Size
-from sweet.training.checks import mae_loss
 
 with playground() as place:
     stored = sweet.load(make_source(place / "template")).stored

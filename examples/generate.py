@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from toy import SCENES, make_source, playground
 
+from sweet.inference.generate import generate
 from sweet.initialise.make import initialise_to
-from sweet.recipe import FinetuneRecipe, load_recipe
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import FinetuneRecipe
 from sweet.training.finetune import finetune
-from sweet.training.generate import generate
 
 SMALL = (
     f"device=cpu workers=0 max_steps=20 batch_size=32 lr=2e-3 ema=0.9 data.source={SCENES} data.augment=flip "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from toy import make_source, playground
 
-from sweet.inspect import inspect
+from sweet.describe import inspect
 
 with playground() as place:
     template = make_source(place / "template")

@@ -15,7 +15,8 @@ from toy import PRETRAIN, SCENES, playground
 import sweet
 from sweet.data import open_images
 from sweet.data.check import check
-from sweet.recipe import PretrainRecipe, load_recipe
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import PretrainRecipe
 from sweet.training.pretrain import pretrain
 
 with playground() as place:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from toy import make_classifier, make_source, playground
 
-from sweet.report import report
+from sweet.results.report import report
 
 with playground() as place:
     source = make_source(place / "template")

@@ -15,7 +15,8 @@ import time
 
 from toy import PRETRAIN, playground
 
-from sweet.recipe import PretrainRecipe, load_recipe
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import PretrainRecipe
 from sweet.training.pretrain import pretrain
 
 recipe = load_recipe(PretrainRecipe, "quickstart", [*PRETRAIN, "checkpoint_every=5"])

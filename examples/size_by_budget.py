@@ -10,7 +10,7 @@ from __future__ import annotations
 from toy import make_source, playground
 
 import sweet
-from sweet.budget import choose, read_budget
+from sweet.costs.budget import choose, read_budget
 
 with playground() as place:
     config = sweet.load(make_source(place / "template")).stored.config

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sweet.initialise.make import initialise_to
-from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
 from sweet.training.finetune import finetune
 from sweet.training.pretrain import pretrain
 

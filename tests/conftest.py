@@ -20,10 +20,11 @@ os.environ.update(
 
 import pytest
 
-from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
 
 if TYPE_CHECKING:
-    from sweet.models.store import StoredSource
+    from sweet.storage.folders import StoredSource
 
 TINY = Path(__file__).parent / "tiny.yaml"
 TINY_FINETUNE = (
@@ -42,7 +43,7 @@ def processes(own_cache: None) -> ForkServerContext:
     """Processes that have torch and sweet already: they cost a fork, not an import, and can be killed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["sweet.bench.table", "sweet.initialise.make", "sweet.training.finetune", "torch.utils.tensorboard", "pytest"]
+        ["sweet.bench.run", "sweet.initialise.make", "sweet.training.finetune", "torch.utils.tensorboard", "pytest"]
     )
     return context
 
@@ -113,7 +114,7 @@ def make_source() -> Callable[..., StoredSource]:
     from sweet.models.config import MaeConfig, ViTConfig
     from sweet.models.mae import init_source
     from sweet.models.moments import compute_order
-    from sweet.models.store import StoredSource
+    from sweet.storage.folders import StoredSource
 
     def make(
         family: str = "eva",

@@ -178,7 +178,8 @@ def test_pretrain_without_a_recipe_runs_the_quickstart(tmp_path: Path, spy: Call
 
 
 def test_resume_alone_takes_the_recipe_of_the_run(tmp_path: Path, spy: Callable) -> None:
-    from sweet.recipe import PretrainRecipe, dump_recipe, load_recipe
+    from sweet.recipes.loader import dump_recipe, load_recipe
+    from sweet.recipes.schema import PretrainRecipe
 
     calls = spy("sweet.training.pretrain", "pretrain", {})
     recipe = load_recipe(PretrainRecipe, "micro", ["seed=9", "data.source=folder:a b"])
@@ -237,7 +238,7 @@ def test_a_folder_of_unfair_results_is_refused(tmp_path: Path) -> None:
 def test_predict_prints_a_table(tmp_path: Path, spy: Callable) -> None:
     image = tmp_path / "a.png"
     image.touch()
-    spy("sweet.training.evaluate", "predict", [{"image": "a.png", "class": "cat", "probability": 0.75}])
+    spy("sweet.inference.evaluate", "predict", [{"image": "a.png", "class": "cat", "probability": 0.75}])
     result = run("predict", tmp_path, image)
     assert result.stdout.split() == "image class probability a.png cat 0.75".split()
 

@@ -14,7 +14,7 @@ from timm.utils import ModelEmaV3, freeze
 from torch import nn
 
 import sweet
-from sweet.models.store import StoredSource
+from sweet.storage.folders import StoredSource
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 1])

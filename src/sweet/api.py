@@ -9,14 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from sweet import hub
-from sweet.cards import front_matter, shareable
 from sweet.data import ImageSource, open_images
 from sweet.errors import UserError
-from sweet.files import TENSORS, write_folder
-from sweet.initialise import initialise, switches
-from sweet.models.store import StoredSource, load_model, load_source, read_config, source_tensors
+from sweet.initialise.apply import initialise, switches
 from sweet.models.vit import build_vit
+from sweet.storage import hub
+from sweet.storage.cards import front_matter, shareable
+from sweet.storage.folders import StoredSource, load_model, load_source, source_tensors
+from sweet.storage.layout import TENSORS, write_folder
+from sweet.storage.records import FolderRecord, read_record
 from sweet.template.sizes import Size
 
 
@@ -52,9 +53,9 @@ class Template:
         """
         recipe, card = shareable(self.texts.get("recipe.yaml", "")), self.texts.get("README.md", "")
         if licence is not None and not card.startswith("---\n"):
-            card = front_matter(self.info, licence=licence, library="sweet") + card
-        tensors = (TENSORS[self.info["kind"]], source_tensors(self.stored.source))
-        write_folder(Path(folder), tensors, self.info, recipe, card)
+            card = front_matter(self.record, licence=licence, library="sweet") + card
+        tensors = (TENSORS[self.record.kind], source_tensors(self.stored.source))
+        write_folder(Path(folder), tensors, self.record, recipe, card)
 
     def push_to_hub(
         self, repo: str, *, private: bool | None = None, token: str | None = None, licence: str = "other"
@@ -113,9 +114,14 @@ class Template:
         )
 
     @property
-    def info(self) -> dict[str, Any]:
+    def record(self) -> FolderRecord:
         """What ``config.json`` says: size, ranks, data, training budget."""
-        return self.stored.info
+        return self.stored.record
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """:attr:`record` as a dictionary."""
+        return self.record.to_dict()
 
 
 def load(
@@ -134,7 +140,7 @@ def load(
     models. Raises UserError for anything else.
     """
     folder = hub.local_folder(name, revision=revision, token=token, cache_dir=cache_dir)
-    if read_config(folder, tuple(TENSORS))["kind"] == "model":
+    if read_record(folder, tuple(TENSORS)).kind == "model":
         return load_model(folder, **timm_options)[0]
     if timm_options:
         raise UserError(f"{name}: is a source; {', '.join(timm_options)}: options of a model, give them to build()")

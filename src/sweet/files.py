@@ -17,18 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUMS = "SHA256SUMS"
-TENSORS = {"template": "template.safetensors", "dense": "model.safetensors", "model": "model.safetensors"}
-
-
-def claim(out: Path, *, resume: bool, overwrite: bool = False) -> None:
-    """Refuse a non-empty output folder unless asked to resume or to overwrite it. Writes nothing.
-
-    Raises UserError naming the folder.
-    """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: exists and is not a folder")
-    if out.is_dir() and any(out.iterdir()) and not (resume or overwrite):
-        raise UserError(f"--out {out}: not empty; use --resume to go on or --overwrite to start anew")
 
 
 @contextmanager
@@ -114,27 +102,3 @@ def check_sums(folder: Path) -> dict[str, bool]:
     lines = (folder / SUMS).read_text().splitlines()
     pairs = [line.split("  ", 1) for line in lines if "  " in line]
     return {name: (folder / name).is_file() and sha256(folder / name) == digest for digest, name in pairs}
-
-
-def write_folder(
-    out: Path,
-    tensors: tuple[str, Mapping[str, Tensor]],
-    config: Mapping[str, Any],
-    recipe: str,
-    card: str,
-    more: Mapping[str, str] | None = None,
-) -> None:
-    """A template or model folder (design section 5); ``more`` are further text files, name -> text."""
-    name, values = tensors
-    write_tensors(out / name, values)
-    complete_folder(out, [name], config, {"recipe.yaml": recipe, "README.md": card, **(more or {})})
-
-
-def complete_folder(out: Path, written: list[str], config: Mapping[str, Any], texts: Mapping[str, str]) -> None:
-    """The texts, the sums of them and of what is ``written`` already, and at last ``config.json``: "complete"."""
-    for name, text in texts.items():
-        write_text(out / name, text)
-    with replacing(out / "config.json") as temporary:
-        temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        temporary.chmod(0o644)
-        write_sums(out, {name: out / name for name in (*written, *texts)} | {"config.json": temporary})

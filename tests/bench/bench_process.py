@@ -6,8 +6,9 @@ import multiprocessing
 import os
 from typing import Any
 
-from sweet.bench import run, schedule
+from sweet.bench import schedule
 from sweet.bench.protocols import PROTOCOLS
+from sweet.bench.run import run
 
 JOB: dict[str, Any] = globals()["JOB"]
 os.environ |= {"SWEET_CACHE": JOB["cache"]} if "cache" in JOB else {}

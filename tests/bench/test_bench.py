@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from sweet.bench import run, schedule
+from sweet.bench import schedule
 from sweet.bench.arms import ARMS, Arm, Converted, FineTuned, arms
 from sweet.bench.protocols import PROTOCOLS, Protocol, Trial
+from sweet.bench.run import run
 from sweet.bench.sources import cache_folder, source_folder
 from sweet.errors import UserError
 from sweet.files import read_json, sha256, write_json
-from sweet.recipe import PretrainRecipe
+from sweet.recipes.schema import PretrainRecipe
 from sweet.training import pretrain
 from sweet.training.checkpoint import steps_of
 
@@ -141,7 +142,7 @@ def test_only_sources_that_are_needed_are_learned(tmp_path: Path, monkeypatch: p
         return schedule.Outcome()
 
     monkeypatch.setenv("SWEET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("sweet.bench.table.work", note)
+    monkeypatch.setattr("sweet.bench.run.work", note)
     broken = replace(TINY, sources=TINY.sources | {"linear": ["template.constraint=unheard_of"]})
     monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), broken)
     for methods, needed in ((["weight_selection", "random"], "dense"), (["sweet"], "template")):
@@ -329,7 +330,7 @@ def test_other_images_and_a_start_that_trains(tmp_path: Path, monkeypatch: pytes
         made.extend(job.name.split()[0] for job in jobs if job.name.startswith("start"))
         return whole(jobs, *rest, **options)
 
-    monkeypatch.setattr("sweet.bench.table.work", note)
+    monkeypatch.setattr("sweet.bench.run.work", note)
     told: dict[str, Any] = {"protocol": "micro", "out": tmp_path / "out", "workers": 1, "device": "cpu", "quiet": True}
     squares = "squares=shapes:n=40,size=16,seed=9"
     summary = run("tiny", transfer=[squares], archive=tmp_path / "all.tar", **told)

@@ -7,22 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from sweet.bench import dry_run
 from sweet.bench.arms import ARMS, Arm
 from sweet.bench.cells import finetune_recipe, hash_of
-from sweet.bench.check import TOLERANCE, check
-from sweet.bench.colours import MARKS, colour
 from sweet.bench.estimates import budget_of, cell_flops, source_flops, start_flops
 from sweet.bench.protocols import BEYOND, PROTOCOLS, Cell, Trial
-from sweet.bench.results import read_sources
+from sweet.bench.run import dry_run
 from sweet.bench.sources import source_folder, source_recipe
 from sweet.bench.starts import switches_of
+from sweet.costs.flops import mae_image_flops, pretraining_flops
+from sweet.costs.plan import expected_networks, template_cost_of
 from sweet.files import read_json, write_json
-from sweet.metrics import TASKS
 from sweet.models.config import MaeConfig
-from sweet.models.costs import mae_image_flops, pretraining_flops
-from sweet.plan import expected_networks, template_cost_of, vit_config
-from sweet.recipe import PretrainRecipe, load_recipe
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.resolved import vit_config
+from sweet.recipes.schema import PretrainRecipe
+from sweet.results.cells import read_sources
+from sweet.results.check import TOLERANCE, check
+from sweet.results.render.colours import MARKS, colour
+from sweet.tasks.registry import TASKS
 from sweet.training.pretrain import networks_at
 
 RESULTS = Path(__file__).parents[2] / "results"

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from sweet.bench import run, schedule
+from sweet.bench import schedule
 from sweet.bench.arms import arms
 from sweet.bench.protocols import PROTOCOLS, Protocol, Trial
+from sweet.bench.run import run
 from sweet.files import read_json
-from sweet.metrics import TASKS
+from sweet.tasks.registry import TASKS
 
 SHORT: dict[str, Any] = {"max_steps": 2, "batch_size": 4, "workers": 0, "optim": {"precision": "fp32"}}
 HEADS: dict[str, dict[str, Any]] = {

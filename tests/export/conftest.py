@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweet.files import write_folder
 from sweet.models.config import ViTConfig
-from sweet.models.store import FORMAT
 from sweet.models.vit import skeleton
+from sweet.storage.folders import FORMAT
+from sweet.storage.layout import write_folder
 
 WriteModel = Callable[..., Path]
 

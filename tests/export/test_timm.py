@@ -21,7 +21,7 @@ from sweet.export import export, verify
 from sweet.export import timm_folder as module
 from sweet.files import read_json, write_json
 from sweet.models.config import ViTConfig
-from sweet.models.store import load_model
+from sweet.storage.folders import load_model
 
 # name -> family, depth, heads, classes, shape: sizes at which a plain mlp_ratio gives the wrong hidden units, too
 MODELS: dict[str, tuple[str, int, int, int, dict[str, int]]] = {

@@ -17,7 +17,7 @@ from sweet.data.packed import centre_square
 from sweet.errors import UserError
 from sweet.export import export, verify
 from sweet.files import read_json
-from sweet.models.store import load_model
+from sweet.storage.folders import load_model
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow  # the import alone takes seconds

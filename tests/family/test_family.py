@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from sweet.budget import costs
 from sweet.cli import app
+from sweet.costs.budget import costs
 from sweet.errors import UserError
 from sweet.family import family, make
 from sweet.family.chart import on_front
 from sweet.family.sizes import members
 from sweet.files import check_sums, read_json, sha256
-from sweet.metrics import TASKS, Metric
 from sweet.models.config import ViTConfig
-from sweet.recipe import FinetuneRecipe
+from sweet.recipes.schema import FinetuneRecipe
+from sweet.tasks.registry import TASKS, Metric
 from sweet.template.sizes import Size
 
 SIZES = ["1200", "L2H2", "L1H2"]

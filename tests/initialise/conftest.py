@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from sweet.data import ImageSource, open_images
-from sweet.models.store import StoredSource
+from sweet.storage.folders import StoredSource
 
 DATA = {"img_size": 16, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}
 

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from sweet.data import ImageSource
 from sweet.errors import UserError
-from sweet.initialise import initialise
+from sweet.initialise.apply import initialise
 from sweet.initialise.dmae import Distillation, aligned, fair_share, groups
 from sweet.models.config import ViTConfig
-from sweet.models.mae import as_tensors, sincos
-from sweet.models.store import StoredSource, source_tensors
+from sweet.models.mae import sincos
+from sweet.models.source_module import as_tensors
 from sweet.models.vit import build_vit
+from sweet.storage.folders import StoredSource, source_tensors
 from sweet.template.sizes import Size
 from sweet.training import short_run
 from sweet.training.checkpoint import steps_of

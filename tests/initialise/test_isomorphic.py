@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from sweet.data import ImageSource
-from sweet.initialise import initialise
+from sweet.initialise.apply import initialise
 from sweet.initialise.isomorphic import group_scores, taylor
 from sweet.initialise.selection import channels
 from sweet.models.config import ViTConfig
-from sweet.models.store import StoredSource, source_tensors
 from sweet.models.vit import materialised
+from sweet.storage.folders import StoredSource, source_tensors
 from sweet.template.sizes import Size
 
 MakeSource = Callable[..., StoredSource]

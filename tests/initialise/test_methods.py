@@ -13,10 +13,12 @@ from torch import Tensor
 
 from sweet.data import ImageSource
 from sweet.errors import UserError
-from sweet.initialise import COMMON, NAMES, Weights, initialise, switches
+from sweet.initialise import COMMON
+from sweet.initialise.apply import Weights, initialise, switches
+from sweet.initialise.registry import NAMES
 from sweet.models.forward import encode, patchify
-from sweet.models.store import StoredSource
 from sweet.models.vit import build_vit
+from sweet.storage.folders import StoredSource
 from sweet.template.sizes import Size
 from sweet.template.slices import MATRICES
 
@@ -256,7 +258,7 @@ def test_switches_are_read_from_text() -> None:
 
 
 def test_a_source_is_not_changed(wide: Wide, images: ImageSource) -> None:
-    from sweet.models.store import source_tensors
+    from sweet.storage.folders import source_tensors
 
     def copy(source: StoredSource) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in source_tensors(source.source).items()}

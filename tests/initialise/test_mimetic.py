@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweet.initialise import initialise
+from sweet.initialise.apply import initialise
 from sweet.models.mae import sincos
-from sweet.models.store import StoredSource
+from sweet.storage.folders import StoredSource
 from sweet.template.sizes import Size
 
 MakeSource = Callable[..., StoredSource]

@@ -13,11 +13,11 @@ import torch
 
 from sweet.data import ImageSource, eval_batches, packed
 from sweet.errors import UserError
-from sweet.initialise import initialise
+from sweet.initialise.apply import initialise
 from sweet.initialise.closed_form import closed_form
 from sweet.initialise.sweet_fitted import Fit, start_rows
 from sweet.models.moments import moments_of
-from sweet.models.store import StoredSource
+from sweet.storage.folders import StoredSource
 from sweet.template.sizes import Size
 from sweet.template.slices import SLICES
 from sweet.template.target import absorb, at_depth, target_weights

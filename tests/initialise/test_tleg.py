@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweet.initialise import initialise
+from sweet.initialise.apply import initialise
 from sweet.initialise.tleg import fitted, linear_fit
 from sweet.models.mae import source_from_state
-from sweet.models.store import StoredSource
+from sweet.storage.folders import StoredSource
 from sweet.template.sizes import Size
 from sweet.template.slices import SLICES
 from sweet.template.target import target_weights

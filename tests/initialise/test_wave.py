@@ -12,10 +12,10 @@ from torch import Tensor
 
 from sweet.data import ImageSource
 from sweet.errors import UserError
-from sweet.initialise import Weights, initialise
+from sweet.initialise.apply import Weights, initialise
 from sweet.initialise.wave import TiledTarget, target_scalers
-from sweet.models.store import StoredSource
 from sweet.models.vit import build_vit
+from sweet.storage.folders import StoredSource
 from sweet.template.constraints import Kronecker
 from sweet.template.sizes import Size
 from sweet.template.slices import PROJ, QKV, WRITERS

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweet.initialise import initialise
-from sweet.models.store import StoredSource, source_tensors
+from sweet.initialise.apply import initialise
 from sweet.models.vit import encoder_shapes
+from sweet.storage.folders import StoredSource, source_tensors
 from sweet.template.sizes import Size
 from sweet.template.target import target_layers, target_weights
 

@@ -21,7 +21,7 @@ from sweet.models.mae import (
     source_from_state,
     split_patches,
 )
-from sweet.models.store import StoredSource
+from sweet.storage.folders import StoredSource
 from sweet.template.networks import Network
 
 MakeSource = Callable[..., StoredSource]

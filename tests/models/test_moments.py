@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sweet.models.forward import encode, patchify
 from sweet.models.moments import compute_order
-from sweet.models.store import StoredSource
+from sweet.storage.folders import StoredSource
 from sweet.template.target import target_weights
 
 both_families = pytest.mark.parametrize("family", ["eva", "vit"])

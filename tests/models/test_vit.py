@@ -17,8 +17,8 @@ from sweet.errors import UserError
 from sweet.models import forward
 from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, patchify
-from sweet.models.store import StoredSource
 from sweet.models.vit import build_vit, check_timm, encoder_shapes, skeleton
+from sweet.storage.folders import StoredSource
 from sweet.template.target import target_weights
 from sweet.template.tucker import Full, Tucker
 

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from sweet.data import Objects
-from sweet.tasks.average_precision import AveragePrecision
+from sweet.tasks.detection.average_precision import AveragePrecision
 
 CLASSES = ["ant", "bee", "cow", "never"]
 SIZE = (150, 200)

@@ -18,10 +18,10 @@ from sweet.cli import app
 from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.files import read_json, read_tensors, sha256
-from sweet.recipe import FinetuneRecipe, load_recipe
-from sweet.recipe_file import bundled_recipes, task_recipe
-from sweet.tasks.detect import Detect, DetectOptions, training_sample
-from sweet.training.evaluate import evaluate, predict
+from sweet.inference.evaluate import evaluate, predict
+from sweet.recipes.loader import bundled_recipes, load_recipe, task_recipe
+from sweet.recipes.schema import FinetuneRecipe
+from sweet.tasks.detection.detect import Detect, DetectOptions, training_sample
 from sweet.training.finetune import finetune, parameter_groups
 from sweet.training.log import RunLog
 from sweet.training.network import start_network

@@ -20,12 +20,13 @@ from sweet.cli import app
 from sweet.data import Batches, open_images, packed
 from sweet.errors import UserError
 from sweet.files import check_sums, read_json, read_tensors, sha256
-from sweet.models.jit import JiT
-from sweet.recipe import FinetuneRecipe, load_recipe
-from sweet.tasks.generate import Generate, pixels_of
-from sweet.training.evaluate import embed, evaluate
+from sweet.inference.evaluate import embed, evaluate
+from sweet.inference.generate import generate
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import FinetuneRecipe
+from sweet.tasks.generation.generate import Generate, pixels_of
+from sweet.tasks.generation.jit import JiT
 from sweet.training.finetune import finetune
-from sweet.training.generate import generate
 
 Tiny = Callable[..., FinetuneRecipe]
 SHAPES = "shapes:n=64,size=16"

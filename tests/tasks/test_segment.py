@@ -23,11 +23,12 @@ from sweet.data import ImageSource, open_images
 from sweet.data.images import IGNORE
 from sweet.errors import UserError
 from sweet.files import read_json, read_tensors
-from sweet.recipe import FinetuneRecipe, load_recipe
-from sweet.tasks.segment import Segment, figures, median_frequency, starts
-from sweet.training.evaluate import evaluate, predict
+from sweet.inference.evaluate import evaluate, predict
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import FinetuneRecipe
+from sweet.tasks.segmentation.segment import Segment, figures, median_frequency, starts
 from sweet.training.finetune import finetune, parameter_groups
-from sweet.training.network import Ready, start_network
+from sweet.training.network import FinetunedModel, start_network
 
 SHAPES = "shapes:n=64,size=16"
 FACTS = {"img_size": 16, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
@@ -355,6 +356,6 @@ def test_recipes(name: str, crop: int) -> None:
 
 def test_any_backbone_size(segmenter: Path) -> None:
     """Trained at 16 pixels, used at others."""
-    ready = Ready(segmenter, "cpu")
+    ready = FinetunedModel(segmenter, "cpu")
     with torch.no_grad():
         assert ready.model(torch.zeros(1, 3, 40, 24)).shape == (1, 11, 40, 24)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import MaskedAutoencoder, init_source, reconstruct, sincos
-from sweet.models.store import StoredSource
+from sweet.storage.folders import StoredSource
 from sweet.template.constraints import Kronecker, Linear, core_of, init_kronecker
 from sweet.template.networks import Network
 from sweet.template.slices import FC1, FC2, MATRICES, PROJ, QKV, SLICES, WRITERS, select_inner

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, patchify
-from sweet.models.store import StoredSource
+from sweet.storage.folders import StoredSource
 from sweet.template.fold import folded
 from sweet.template.target import Source, target_weights
 from sweet.template.tucker import Full

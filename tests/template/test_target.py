@@ -17,8 +17,8 @@ from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, linear, patchify
 from sweet.models.mae import reconstruct, sincos, source_from_state
 from sweet.models.moments import compute_order
-from sweet.models.store import StoredSource
 from sweet.models.vit import encoder_shapes, rope_module
+from sweet.storage.folders import StoredSource
 from sweet.template.sizes import hidden_features
 from sweet.template.slices import PROJ, SLICES, pack
 from sweet.template.target import Source, absorb, target_layers, target_weights

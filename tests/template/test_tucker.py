@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweet.models.costs import default_ranks, matched_ranks, template_parameters
+from sweet.costs.flops import template_parameters
+from sweet.template.sizes import default_ranks, matched_ranks
 from sweet.template.slices import MATRICES, SLICES, pack, unpack
 from sweet.template.tucker import Full, Tucker, init_tucker, pick
 

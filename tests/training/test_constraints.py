@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from sweet.convert import convert
+from sweet.convert.convert import convert
+from sweet.costs.plan import plan
+from sweet.describe import inspect
 from sweet.errors import UserError
 from sweet.files import read_json, sha256
-from sweet.initialise import initialise
-from sweet.inspect import inspect
+from sweet.initialise.apply import initialise
 from sweet.models.config import MaeConfig
 from sweet.models.mae import MaskedAutoencoder, init_source
-from sweet.models.store import load_source
 from sweet.models.vit import build_vit
-from sweet.plan import plan, trained_ranks, vit_config
-from sweet.recipe import PretrainRecipe
+from sweet.recipes.resolved import trained_ranks, vit_config
+from sweet.recipes.schema import PretrainRecipe
+from sweet.storage.folders import load_source
 from sweet.template.constraints import Kronecker, Linear
 from sweet.template.sizes import Size
 from sweet.template.target import target_weights

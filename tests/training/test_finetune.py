@@ -18,9 +18,10 @@ import sweet
 from sweet.data import normalise, open_images
 from sweet.errors import UserError
 from sweet.files import read_json, read_tensors
-from sweet.recipe import FinetuneRecipe, load_recipe
+from sweet.inference.evaluate import embed, evaluate, predict
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import FinetuneRecipe
 from sweet.tasks.classify import Classify
-from sweet.training.evaluate import embed, evaluate, predict
 from sweet.training.finetune import finetune, open_splits, parameter_groups
 
 Tiny = Callable[..., FinetuneRecipe]

@@ -12,8 +12,8 @@ import torch
 
 from sweet.data import Batches, open_images, pack
 from sweet.models.mae import MaskedAutoencoder
-from sweet.models.store import load_model, load_source
-from sweet.recipe import FinetuneRecipe, PretrainRecipe
+from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
+from sweet.storage.folders import load_model, load_source
 from sweet.training.finetune import finetune
 from sweet.training.pretrain import pretrain
 

@@ -19,11 +19,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from sweet.errors import UserError
 from sweet.files import read_json, read_tensors, sha256
-from sweet.recipe import OptimKeys, PretrainRecipe, TrainKeys
+from sweet.recipes.schema import OptimKeys, PretrainRecipe, TrainKeys
 from sweet.training import pretrain as pretrain_module
 from sweet.training.checkpoint import steps_of
 from sweet.training.device import make_accelerator, resolve_device, resolve_precision
-from sweet.training.loop import Finished, learning_rate, part_size, total_steps, train
+from sweet.training.loop import TrainResult, learning_rate, micro_batch_size, total_steps, train
 from sweet.training.pretrain import networks_at, pretrain
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pretrain_losses.txt"
@@ -58,7 +58,7 @@ def fit(
     run: Path | None = None,
     resume: bool = False,
     **values: Any,
-) -> tuple[Finished, Tensor]:
+) -> tuple[TrainResult, Tensor]:
     """Train a linear model on Line; what it cost and its weights."""
     told = optim or OptimKeys()
     model = nn.Linear(5, 1)
@@ -100,9 +100,9 @@ def test_number_of_steps() -> None:
     assert total_steps(keys(max_steps=None, epochs=2.5), 100) == 250
     assert total_steps(keys(max_steps=30, epochs=2.5), 100) == 30
     assert total_steps(keys(max_steps=None, epochs=0.001), 100) == 1
-    assert part_size(keys(batch_size=24), 3, 2) == 4
+    assert micro_batch_size(keys(batch_size=24), 3, 2) == 4
     with pytest.raises(UserError, match="batch_size=24: not a multiple of 5"):
-        part_size(keys(batch_size=24), 5, 1)
+        micro_batch_size(keys(batch_size=24), 5, 1)
 
 
 def test_the_rate_of_each_step_is_used(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sweet.files import check_sums, read_json, sha256
-from sweet.recipe import FinetuneRecipe, PretrainRecipe
+from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
 from sweet.training.checkpoint import steps_of
 from sweet.training.pretrain import pretrain
 

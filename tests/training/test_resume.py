@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from sweet.cli import app
 from sweet.errors import UserError
-from sweet.files import TENSORS, check_sums, read_json, sha256
-from sweet.recipe import FinetuneRecipe, PretrainRecipe
+from sweet.files import check_sums, read_json, sha256
+from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
+from sweet.storage.layout import TENSORS
 from sweet.training import checkpoint
 from sweet.training.finetune import finetune
 from sweet.training.log import RunLog

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from sweet.data import ImageSource, open_images
 from sweet.errors import UserError
 from sweet.files import read_json
-from sweet.initialise import initialise
-from sweet.models.store import StoredSource, load_source
+from sweet.inference.checks import mae_loss
+from sweet.initialise.apply import initialise
 from sweet.models.vit import build_vit
-from sweet.recipe import FinetuneRecipe, PretrainRecipe
+from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
+from sweet.storage.folders import StoredSource, load_source
 from sweet.template.sizes import Size
 from sweet.template.target import target_weights
-from sweet.training.checks import mae_loss
 from sweet.training.pretrain import pretrain
 from sweet.training.supervised import SupervisedSource, class_logits, distance, known_labels, new_head
 

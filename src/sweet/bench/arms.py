@@ -76,7 +76,7 @@ SOURCES: dict[str, Recipe] = {
 def sources(*, template: float, scaled: float, taught: float) -> dict[str, Recipe]:
     """:data:`SOURCES` at equal budgets: epochs of a template, whose steps cost more than a dense source's, of one that
     scales its width, whose steps cost less, and of one that a teacher shows whole images (the teacher comes on top).
-    From :func:`sweet.plan.pretraining_cost`; tests compute them again.
+    From :func:`sweet.costs.plan.pretraining_cost`; tests compute them again.
     """
 
     def epochs(name: str) -> list[str]:

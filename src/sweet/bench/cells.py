@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweet.files import TENSORS, sha256
-from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
-from sweet.recipe_file import task_recipe
+from sweet.files import sha256
+from sweet.recipes.loader import load_recipe, task_recipe
+from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
+from sweet.storage.layout import TENSORS
 from sweet.template.sizes import Size
 
 from .protocols import Cell, Protocol
@@ -95,22 +96,22 @@ def measure(
 
     Checkpoints lie in the cache, so that an interrupted cell goes on where it was; who keeps the result clears them.
     """
-    from sweet.data import without_path
-    from sweet.models.store import load_source
     from sweet.models.vit import build_vit
-    from sweet.tasks import task_class
-    from sweet.training.begin import environment
+    from sweet.recipes.schema import without_path
+    from sweet.storage.folders import load_source
+    from sweet.storage.records import DataConfig
+    from sweet.tasks.registry import task_class
     from sweet.training.device import make_accelerator
     from sweet.training.finetune import finetune_model, open_splits
     from sweet.training.network import with_new_head
-    from sweet.training.pretrain import data_info
+    from sweet.training.run_folder import environment
 
     arm, kind, keys = told.arms[cell.arm], task_class(cell.trial.task), recipe.data
     stored = load_source(source)
     weights, made = start_of(told, cell, stored, source, data, recipe.device)
     train_images, test_images = open_splits(recipe)
     classes = kind.classes_of(train_images)
-    job, facts = kind(classes, recipe), data_info(keys, classes)
+    job, facts = kind(classes, recipe), DataConfig.of_recipe(keys, classes)
     job.adapt(train_images, test_images)
     size = Size.parse(cell.size, stored.config.head_dim)
     config = stored.config.resized(size.depth, size.heads)
@@ -123,7 +124,7 @@ def measure(
 
     run = run_folder(told, cell, recipe, source)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, run)
-    train_data, test_data = job.held(train_images, facts), job.held(test_images, facts)
+    train_data, test_data = job.prepare_data(train_images, facts), job.prepare_data(test_images, facts)
     checked: dict[str, float | None] = {}
     if told.checks(cell.trial):
         checked = check(vit, weights, stored, config, train_data, test_data, facts, accelerator)
@@ -158,7 +159,7 @@ def measure(
         "seconds": round(finished.seconds, 1),
         **made,
         **checked,
-        **({"source_sha256": sha256(source / TENSORS[stored.info["kind"]])} if arm.source else {}),
+        **({"source_sha256": sha256(source / TENSORS[stored.record.kind])} if arm.source else {}),
         "curve": curve(run),
         "environment": environment(),
     }
@@ -180,17 +181,17 @@ def check(
     config: Any,
     train: Any,
     test: Any,
-    facts: dict[str, Any],
+    facts: Any,
     accelerator: Any,
 ) -> dict[str, float | None]:
     """What ``weights`` are worth before any fine-tuning, on the same test images and masks for every cell."""
     from sweet.data import shuffled
+    from sweet.inference.checks import BATCH, knn, mae_loss
     from sweet.tasks.labelled import images_of
-    from sweet.training.checks import BATCH, knn, mae_loss
 
     device = accelerator.device
     test = test.select(shuffled(len(test), 0)[:CHECKED])  # a set may be sorted by class
     with accelerator.autocast():
-        loss = mae_loss(weights, config, source.mae, test, source.info["data"], device=device)
+        loss = mae_loss(weights, config, source.mae, test, source.data, device=device)
         near = knn(vit, *(images_of(part, facts, BATCH, device, 0) for part in (train, test)), device=device)
     return {"init_mae_loss": None if loss is None else round(loss, 5), "init_knn": round(near, 3)}

@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from sweet.initialise_names import NAMES
-from sweet.models.config import MaeConfig, ViTConfig
-from sweet.models.costs import (
+from sweet.costs.flops import (
     STUDENTS,
     distilling_flops,
     fitting_flops,
@@ -16,8 +14,11 @@ from sweet.models.costs import (
     pretraining_flops,
     supervised_image_flops,
 )
-from sweet.plan import pretraining_cost, vit_config
-from sweet.recipe import FinetuneRecipe
+from sweet.costs.plan import pretraining_cost
+from sweet.initialise.registry import NAMES
+from sweet.models.config import MaeConfig, ViTConfig
+from sweet.recipes.resolved import resolve, vit_config
+from sweet.recipes.schema import FinetuneRecipe
 from sweet.template.sizes import Size
 
 from .arms import Converted, FineTuned, Rotated
@@ -39,7 +40,7 @@ def source_flops(told: Protocol, source: str) -> float:
     if isinstance(made, Converted):
         config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
         return pretraining_flops(mae_image_flops(config, mae), images=made.heal * HEALED, steps=0, rebuild=0)
-    return pretraining_cost(recipe, told.images)
+    return pretraining_cost(resolve(recipe), told.images)
 
 
 def budget_of(told: Protocol, source: str) -> float:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
 
-from sweet.initialise_names import NAMES
-from sweet.plan import tile_of
-from sweet.recipe import PretrainRecipe, load_recipe
+from sweet.initialise.registry import NAMES
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.resolved import resolve
+from sweet.recipes.schema import PretrainRecipe
 from sweet.template.sizes import Size
 
 from .arms import (
@@ -108,7 +109,7 @@ class Protocol:
         recipe = _recipe(self.pretrain, tuple(overrides_of(told)) if isinstance(told, list) else ())
         target, method = Size.parse(size, recipe.model.head_dim), self.arms[arm].method
         larger = target.depth > recipe.model.depth or target.heads > recipe.model.heads
-        return (NAMES[method].grows or not larger) and (method != "wave" or target.width % tile_of(recipe) == 0)
+        return (NAMES[method].grows or not larger) and (method != "wave" or target.width % resolve(recipe).tile == 0)
 
     def checks(self, trial: Trial) -> bool:
         """Whether a classifier is tested before it is fine-tuned too."""

@@ -12,10 +12,12 @@ from typing import Any
 
 from safetensors import safe_open
 
-from sweet.files import TENSORS, read_json, sha256, write_folder
+from sweet.files import read_json, sha256
 from sweet.models.config import ViTConfig
-from sweet.plan import ranks_of
-from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.resolved import resolve
+from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
+from sweet.storage.layout import TENSORS, write_folder
 
 from .arms import Converted, FineTuned, Rotated
 from .protocols import Protocol, overrides_of
@@ -74,8 +76,8 @@ def source_folder(protocol: Protocol, source: str, data: str) -> Path:
     values["data"]["source"] = Path(values["data"]["source"]).name
     if recipe.template.constraint != "tucker":
         values["template"].pop("learn", None)
-    elif not recipe.template.turned:
-        values.setdefault("template", {})["ranks"] = ranks_of(recipe)
+    elif not recipe.template.factored_at_end:
+        values.setdefault("template", {})["ranks"] = resolve(recipe).ranks
     for key in ("init_from", "teacher"):
         if values.get(key) is not None:
             values[key] = Path(values[key]).name
@@ -95,7 +97,7 @@ def learned(protocol: Protocol, source: str, data: str) -> bool:
 
 def learn_source(protocol: Protocol, source: str, data: str, device: str) -> Path:
     """Make a source in the cache unless it is there; resumes an interrupted one. What it is made from must be there."""
-    from sweet.convert import convert
+    from sweet.convert.convert import convert
     from sweet.training.pretrain import pretrain
 
     folder, told = source_folder(protocol, source, data), protocol.sources[source]
@@ -118,14 +120,14 @@ def learn_source(protocol: Protocol, source: str, data: str, device: str) -> Pat
 def rotate(dense: Path, out: Path) -> None:
     """The same function with the stream in its principal order, as a dense source of its own."""
     from sweet.models.mae import source_from_state
-    from sweet.models.store import load_source, source_tensors
+    from sweet.storage.folders import load_source, source_tensors
     from sweet.template.target import target_weights
 
     stored = load_source(dense)
     size = stored.config.size
     turned = source_from_state(target_weights(stored.source, size.depth, size.width), stored.config)
-    info = {key: value for key, value in stored.info.items() if key != "training"}
-    write_folder(out, (TENSORS["dense"], source_tensors(turned)), info, f"rotated: {dense.name}\n", "")
+    record = stored.record.model_copy(update={"training": None})
+    write_folder(out, (TENSORS["dense"], source_tensors(turned)), record, f"rotated: {dense.name}\n", "")
 
 
 def teach(protocol: Protocol, source: Path, out: Path, data: str, device: str) -> None:

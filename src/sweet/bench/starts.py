@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweet.files import read_json, read_tensors, write_json, write_tensors
-from sweet.initialise_names import NAMES
+from sweet.initialise.registry import NAMES
 from sweet.template.sizes import Size
 
 from .arms import Arm
@@ -22,7 +22,7 @@ Start = tuple[dict[str, Any], dict[str, Any]]  # weights under timm's names, and
 
 def switches_of(arm: Arm, layers: str) -> dict[str, Any]:
     """All switches of an arm: one rule for the layers of all methods of a table, unless an arm has its own."""
-    from sweet.initialise import switches
+    from sweet.initialise.apply import switches
 
     common = {"layers": layers} if "layers" in switches(arm.method) else {}
     return switches(arm.method, common | dict(arm.switches))
@@ -39,7 +39,7 @@ def start_folder(told: Protocol, cell: Cell, source: Path, data: str) -> Path | 
 
 def make_start(told: Protocol, cell: Cell, source: Path, data: str, device: str) -> dict[str, Any]:
     """Fill the folder of a start, unless it is; an interrupted training goes on. Returns what it took."""
-    from sweet.models.store import load_source
+    from sweet.storage.folders import load_source
 
     folder = start_folder(told, cell, source, data)
     assert folder is not None
@@ -62,7 +62,7 @@ def start_of(told: Protocol, cell: Cell, stored: Any, source: Path, data: str, d
 
 def _initialise(told: Protocol, cell: Cell, stored: Any, data: str, device: str, run: Path | None) -> Start:
     from sweet.data import open_images
-    from sweet.initialise import images_used, initialise
+    from sweet.initialise.apply import images_used, initialise
 
     arm = told.arms[cell.arm]
     size = Size.parse(cell.size, stored.config.head_dim)

@@ -9,7 +9,7 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
-from sweet.outputs import output_folder
+from sweet.storage.outputs import output_folder
 
 from .app import app
 from .options import NUMBER, DataOrRecipe, Device, Json, Overwrite, Resume
@@ -50,14 +50,14 @@ def bench(
     """Compare initialisers: a table and a picture."""
     part: dict[str, Any] = {"methods": listed(methods), "sizes": listed(sizes), "seeds": seeds}
     if dry_run:
-        from sweet.bench import dry_run as plan
+        from sweet.bench.run import dry_run as plan
 
         show(lambda: plan(name, protocol=protocol, **part), as_json=as_json)
         return
     if out is None:
         raise UserError("--out is missing: the folder of the results")
     if name == CHECK:
-        from sweet.bench import check
+        from sweet.results.check import check
 
         found = check(out)
         show(lambda: found, as_json=as_json)
@@ -65,7 +65,7 @@ def bench(
             raise typer.Exit(2)
         return
     with output_folder(out, resume=resume, overwrite=overwrite):
-        from sweet.bench import run
+        from sweet.bench.run import run
 
         show(
             lambda: run(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sweet.console import show
-from sweet.outputs import check_output_file, output_folder
+from sweet.storage.outputs import check_output_file, output_folder
 
 from .app import data_app
 from .options import NUMBER, Json, Overwrite, Source

@@ -9,8 +9,8 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
-from sweet.initialise_names import NAMES
-from sweet.outputs import output_folder
+from sweet.initialise.registry import NAMES
+from sweet.storage.outputs import output_folder
 
 from .app import app
 from .options import NUMBER, DataOrRecipe, Json, Out, Overwrite, Quiet, Resume, Task
@@ -40,7 +40,8 @@ def family(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune several sizes and chart what each is worth."""
-    from sweet.recipe import FinetuneRecipe, load_recipe
+    from sweet.recipes.loader import load_recipe
+    from sweet.recipes.schema import FinetuneRecipe
 
     source, overrides = split_words(words, data)
     if source is None:

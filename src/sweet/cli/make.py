@@ -9,8 +9,8 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
-from sweet.initialise_names import NAMES
-from sweet.outputs import loss_curve, output_folder
+from sweet.initialise.registry import NAMES
+from sweet.storage.outputs import loss_curve, output_folder
 
 from .app import app
 from .options import NUMBER, SOURCES, Device, Json, Out, Overwrite
@@ -63,7 +63,7 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a model of any depth and width from a source."""
-    from sweet.budget import read_budget
+    from sweet.costs.budget import read_budget
 
     source, switches = split_words(words, None)
     if source is None:
@@ -140,7 +140,7 @@ def convert(
     if ranks is not None and not re.fullmatch(r"\d+,\d+,\d+", ranks):
         raise UserError(f"--ranks {ranks}: expected three whole numbers, as 144,448,448")
     with output_folder(out, overwrite=overwrite):
-        from sweet.convert import convert as make
+        from sweet.convert.convert import convert as make
 
         with loss_curve(out) as run:
             show(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sweet.metrics import TASKS
+from sweet.tasks.registry import TASKS
 
 
 def count(text: str | int) -> int:

@@ -9,7 +9,7 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
-from sweet.outputs import check_output_file
+from sweet.storage.outputs import check_output_file
 
 from .app import app
 from .options import SOURCES, Json, Overwrite
@@ -39,6 +39,6 @@ def report(
             check_output_file(file, overwrite=overwrite, option=option)
     for path in paths:
         check_folder("RUN_DIR", path)
-    from sweet.report import report as run
+    from sweet.results.report import report as run
 
     show(lambda: run(paths, out, markdown=markdown, data=data), as_json=as_json)

@@ -9,7 +9,7 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
-from sweet.outputs import output_folder
+from sweet.storage.outputs import output_folder
 
 from .app import app
 from .options import BatchSize, Device, Json, Out, Overwrite, Split

@@ -9,7 +9,7 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
-from sweet.outputs import output_folder
+from sweet.storage.outputs import output_folder
 
 from .app import app
 from .options import DataOrRecipe, Json, ModelWords, Out, Overwrite, Quiet, RecipeWords, Resume, Task
@@ -27,7 +27,8 @@ def pretrain(
     quiet: Quiet = False,
 ) -> None:
     """Learn a template from images (recipe: quickstart)."""
-    from sweet.recipe import PretrainRecipe, load_recipe
+    from sweet.recipes.loader import load_recipe
+    from sweet.recipes.schema import PretrainRecipe
 
     name, overrides = split_words(words, data)
     recipe = load_recipe(PretrainRecipe, name or saved_recipe(out, resume) or "quickstart", overrides)
@@ -53,8 +54,8 @@ def finetune(
     quiet: Quiet = False,
 ) -> None:
     """Train a model on labelled images."""
-    from sweet.recipe import FinetuneRecipe, load_recipe
-    from sweet.recipe_file import task_recipe
+    from sweet.recipes.loader import load_recipe, task_recipe
+    from sweet.recipes.schema import FinetuneRecipe
 
     model, overrides = split_words(words, data)
     if model is None:
@@ -74,8 +75,9 @@ def finetune(
 @app.command()
 def plan(words: RecipeWords = None, data: DataOrRecipe = None, as_json: Json = False) -> None:
     """Check a recipe and count what it takes; runs nothing."""
-    from sweet.plan import plan as run
-    from sweet.recipe import PretrainRecipe, load_recipe
+    from sweet.costs.plan import plan as run
+    from sweet.recipes.loader import load_recipe
+    from sweet.recipes.schema import PretrainRecipe
 
     name, overrides = split_words(words, data)
     recipe = load_recipe(PretrainRecipe, name or "quickstart", overrides)

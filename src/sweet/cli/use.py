@@ -10,7 +10,7 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
-from sweet.outputs import check_output_file, output_folder
+from sweet.storage.outputs import check_output_file, output_folder
 
 from .app import app
 from .options import NUMBER, ONE_OF_TASKS, BatchSize, Data, Device, Json, Model, Out, Overwrite, Split
@@ -30,7 +30,7 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled images."""
     check_folder("MODEL", model)
-    from sweet.training.evaluate import evaluate as run
+    from sweet.inference.evaluate import evaluate as run
 
     show(
         lambda: run(model, task, data, split=split, batch_size=batch_size, device=device, limit=limit),
@@ -53,7 +53,7 @@ def predict(
     for image in images:
         if not image.is_file():
             raise UserError(f"IMAGES {image}: no such file")
-    from sweet.training.evaluate import predict as run
+    from sweet.inference.evaluate import predict as run
 
     with output_folder(out, overwrite=overwrite) if out is not None else nullcontext():
         show(lambda: run(model, images, top, device, out), as_json=as_json)
@@ -80,7 +80,7 @@ def generate(
     if guidance is not None and guidance < 1:
         raise UserError(f"--guidance {guidance:g}: should be at least 1 (1: none)")
     with output_folder(out, overwrite=overwrite):
-        from sweet.training.generate import generate as run
+        from sweet.inference.generate import generate as run
 
         show(
             lambda: run(
@@ -112,7 +112,7 @@ def embed(
     """Write one feature vector per image to a parquet file."""
     check_folder("MODEL", model)
     check_output_file(out, overwrite=overwrite)
-    from sweet.training.evaluate import embed as run
+    from sweet.inference.evaluate import embed as run
 
     show(lambda: run(model, data, out, split, batch_size, device), as_json=as_json)
 
@@ -124,7 +124,7 @@ def inspect(
 ) -> None:
     """Show what a folder holds, and check its sums."""
     check_folder("SOURCE", path)
-    from sweet.inspect import inspect as run
+    from sweet.describe import inspect as run
 
     show(lambda: run(path), as_json=as_json)
 
@@ -144,7 +144,7 @@ def reconstruct(
     """Draw what a source of several sizes sees behind masked patches."""
     check_folder("SOURCE", source)
     check_output_file(out, overwrite=overwrite)
-    from sweet.reconstruct import draw_reconstructions
+    from sweet.inference.reconstruct import draw_reconstructions
 
     show(
         lambda: draw_reconstructions(source, listed(sizes) or [], data, out, split=split, count=images, seed=seed),

@@ -9,7 +9,7 @@ from .joint import jittered
 from .objects import Objects
 from .packed import Packed, pack, packed, should_pack
 from .samples import Samples, in_order
-from .sources import open_images, without_path
+from .sources import open_images
 from .subset import balanced_subset, shuffled, some
 
 __all__ = [
@@ -33,5 +33,4 @@ __all__ = [
     "shuffled",
     "some",
     "step_generator",
-    "without_path",
 ]

@@ -65,11 +65,5 @@ def source_splits(spec: str) -> dict[str, Callable[[], ImageSource]]:
     return KINDS[kind](spec, rest)
 
 
-def without_path(spec: str) -> str:
-    """A data source as it may be told to others: its kind and last folder, not where it lies on this machine."""
-    kind, _, place = spec.partition(":")
-    return f"{kind}:{Path(place).name}" if "/" in place else spec
-
-
 def _has_val(splits: dict[str, Callable[[], ImageSource]]) -> bool:
     return any(name in splits for name in ALSO_CALLED["val"])

@@ -15,6 +15,7 @@ from torch import nn
 from sweet.errors import UserError
 from sweet.files import replacing
 from sweet.models.config import ViTConfig
+from sweet.storage.records import FolderRecord
 
 from .timm_folder import random_images
 
@@ -33,7 +34,7 @@ def need_onnx() -> None:
             raise UserError(f"ONNX: the package {name} is missing: pip install sweet-vit[onnx]") from None
 
 
-def write_onnx(model: nn.Module, config: ViTConfig, info: dict[str, Any], path: Path) -> float:
+def write_onnx(model: nn.Module, config: ViTConfig, record: FolderRecord, path: Path) -> float:
     """Write the graph ``images`` (N, C, S, S) -> ``output`` (N, classes or width); returns the largest difference.
 
     Class names, mean, std, size and crop stand in its metadata as JSON. Raises UserError, and writes nothing, when
@@ -56,9 +57,8 @@ def write_onnx(model: nn.Module, config: ViTConfig, info: dict[str, Any], path: 
         )
     if program is None:
         raise UserError("--to onnx: torch made no program")
-    data = info["data"]
-    facts = {key: data.get(key) for key in ("classes", "mean", "std", "img_size", "crop")}
-    program.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
+    data = record.data.model_dump(mode="json", include={"classes", "mean", "std", "img_size", "crop"})
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in data.items()})
     graph = program.model_proto.SerializeToString()
     difference = compare(model, config, graph)
     with replacing(path) as temporary:

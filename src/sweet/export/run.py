@@ -9,14 +9,14 @@ from typing import Any
 
 import yaml
 
-from sweet import hub
 from sweet.api import Template
 from sweet.api import load as load_any
-from sweet.cards import front_matter, model_card, shareable
 from sweet.errors import UserError
-from sweet.files import TENSORS, complete_folder, write_folder
-from sweet.models.config import ViTConfig
-from sweet.models.store import load_model, read_config
+from sweet.storage import hub
+from sweet.storage.cards import front_matter, model_card, shareable
+from sweet.storage.folders import load_model
+from sweet.storage.layout import TENSORS, complete_folder, write_folder
+from sweet.storage.records import FolderRecord, read_record
 
 from .onnx_file import FILE, need_onnx, write_onnx
 from .timm_folder import timm_folder
@@ -51,52 +51,52 @@ def export(
         raise UserError(f"--repo {repo}: goes with --to hub")
     if repo is not None:
         hub.check_repo(repo)
-    info = read_config(model, tuple(TENSORS))
-    if info["kind"] == "model":
-        told = _export_model(model, info, to, out, head=head, seeds=seeds, licence=licence)
+    record = read_record(model, tuple(TENSORS))
+    if record.kind == "model":
+        told = _export_model(model, record, to, out, head=head, seeds=seeds, licence=licence)
     elif to in ("hub", "safetensors"):
         told = _export_source(model, to, out, licence)
     else:
-        raise UserError(f"{model}: is a {info['kind']}, and --to {to} takes a model: sweet init {model} makes one")
+        raise UserError(f"{model}: is a {record.kind}, and --to {to} takes a model: sweet init {model} makes one")
     if repo is not None:
         told["repo"] = hub.upload(out, repo, private=private, token=token, message="Upload by sweet")
     return told | {"out": str(out)}
 
 
 def _export_model(
-    folder: Path, info: dict[str, Any], to: str, out: Path, *, head: bool, seeds: Sequence[Path], licence: str
+    folder: Path, record: FolderRecord, to: str, out: Path, *, head: bool, seeds: Sequence[Path], licence: str
 ) -> dict[str, Any]:
-    task = info.get("task", "classify")
+    task = record.task or "classify"
     if task != "classify":
         raise UserError(f"{folder}: its task is {task}, and sweet exports classifiers and models without a head")
     if to == "onnx":
         need_onnx()  # before the work
-    model, info = load_model(folder, **({} if head else {"num_classes": 0}))
+    model, record = load_model(folder, **({} if head else {"num_classes": 0}))
     if not head:
-        info = {key: value for key, value in info.items() if key != "metrics"}
-        info["data"] = info["data"] | {"classes": None}
-    config = ViTConfig.from_dict(info["vit"])
+        data = record.data.model_copy(update={"classes": None})
+        record = record.model_copy(update={"metrics": None, "data": data})
+    config = record.vit
     recipe_text = _recipe(folder)
     recipe = yaml.safe_load(recipe_text) or {}
     others = [_same_run(folder, recipe, other) for other in seeds]
     use = {"hub": "timm", "safetensors": "model"}.get(to, to)
-    card = model_card(info, recipe, use=use, licence=licence, seeds=others)
-    told: dict[str, Any] = {"to": to, "size": str(config.size), "classes": len(info["data"].get("classes") or ())}
+    card = model_card(record, recipe, use=use, licence=licence, seeds=others)
+    told: dict[str, Any] = {"to": to, "size": str(config.size), "classes": len(record.data.classes or ())}
     if to == "safetensors":
-        write_folder(out, (TENSORS["model"], dict(model.state_dict())), info, recipe_text, card)
+        write_folder(out, (TENSORS["model"], dict(model.state_dict())), record, recipe_text, card)
     elif to == "transformers":
-        tensors, described, processor = transformers_folder(model, config, info)
+        tensors, described, processor = transformers_folder(model, config, record)
         more = {"preprocessor_config.json": json.dumps(processor, indent=2) + "\n"}
         write_folder(out, (TENSORS["model"], tensors), described, recipe_text, card, more)
         told["class"] = described["architectures"][0]
     elif to == "onnx":
-        told["difference"] = write_onnx(model, config, info, out / FILE)
+        told["difference"] = write_onnx(model, config, record, out / FILE)
         texts = {"recipe.yaml": recipe_text, "README.md": card}
-        complete_folder(out, [FILE], {"onnx": FILE, "sweet": info}, texts)
+        complete_folder(out, [FILE], {"onnx": FILE, "sweet": record.to_dict()}, texts)
     else:
-        tensors, described = timm_folder(model, config, info, licence)
+        tensors, described = timm_folder(model, config, record, licence)
         if to == "hub":
-            card = front_matter(info, licence=licence, library="timm") + card
+            card = front_matter(record, licence=licence, library="timm") + card
         write_folder(out, (TENSORS["model"], tensors), described, recipe_text, card)
         told["architecture"] = described["architecture"]
     return told
@@ -106,7 +106,7 @@ def _export_source(folder: Path, to: str, out: Path, licence: str) -> dict[str, 
     source = load_any(folder)
     assert isinstance(source, Template)
     source.save_pretrained(out, licence=licence if to == "hub" else None)
-    return {"to": to, "kind": source.info["kind"]}
+    return {"to": to, "kind": source.record.kind}
 
 
 def _recipe(folder: Path) -> str:
@@ -114,15 +114,15 @@ def _recipe(folder: Path) -> str:
     return shareable(path.read_text(encoding="utf-8")) if path.is_file() else ""
 
 
-def _same_run(folder: Path, recipe: dict[str, Any], other: Path) -> dict[str, Any]:
+def _same_run(folder: Path, recipe: dict[str, Any], other: Path) -> dict[str, float]:
     """The metrics of the same recipe by another seed. Raises UserError for anything else."""
-    info = read_config(other, ("model",))
+    record = read_record(other, ("model",))
     theirs = yaml.safe_load(_recipe(other)) or {}
-    if "metrics" not in info:
+    if not record.scores:
         raise UserError(f"--seeds {other}: has no metrics")
     if theirs.get("seed") == recipe.get("seed"):
         raise UserError(f"--seeds {other}: has the seed {recipe.get('seed')} of {folder}, and is no other run")
     for key in recipe.keys() | theirs.keys():
         if key != "seed" and recipe.get(key) != theirs.get(key):
             raise UserError(f"--seeds {other}: {key} differs from {folder}, so it is no run of the same recipe")
-    return info["metrics"]
+    return record.scores

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.vit import timm_args
+from sweet.storage.records import FolderRecord
 from sweet.version import VERSION
 
 # Entries of timm whose constructors we borrow. Eva takes its norm as a callable, which JSON cannot carry, so the
@@ -21,7 +22,7 @@ TOLERANCE = 1e-6
 
 
 def timm_folder(
-    model: nn.Module, config: ViTConfig, info: dict[str, Any], license: str
+    model: nn.Module, config: ViTConfig, record: FolderRecord, license: str
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and ``config.json``, compared with the model before they are handed out.
 
@@ -31,7 +32,7 @@ def timm_folder(
         raise UserError(f"--to timm: the norms have eps {config.eps:g}, and timm's {ENTRY[config.family]} has {EPS:g}")
     tensors = timm_tensors(model, config)
     arguments = model_args(config)
-    classes = info["data"].get("classes")
+    classes = record.data.classes
     count = len(tensors["head.bias"]) if "head.bias" in tensors else 0
     described = {
         "architecture": ENTRY[config.family],
@@ -40,9 +41,9 @@ def timm_folder(
         "global_pool": "avg",
         **({"label_names": classes} if count else {}),
         "model_args": arguments,
-        "pretrained_cfg": pretrained_cfg(config, info, count, license),
+        "pretrained_cfg": pretrained_cfg(config, record, count, license),
         # timm reads past this; with it the folder is one of sweet's as well
-        "sweet": info,
+        "sweet": record.to_dict(),
     }
     _compare(model, tensors, config, count)
     return tensors, described
@@ -71,18 +72,18 @@ def model_args(config: ViTConfig) -> dict[str, Any]:
     }
 
 
-def pretrained_cfg(config: ViTConfig, info: dict[str, Any], count: int, license: str) -> dict[str, Any]:
+def pretrained_cfg(config: ViTConfig, record: FolderRecord, count: int, license: str) -> dict[str, Any]:
     """What timm's data pipeline and its head need to know; nothing of the borrowed entry's remains."""
-    data = info["data"]
+    data = record.data
     return {
         "tag": "sweet",
         "input_size": [config.in_chans, config.img_size, config.img_size],
         "fixed_input_size": True,
-        "interpolation": data["interpolation"],
+        "interpolation": data.interpolation,
         "crop_pct": 1.0,
         "crop_mode": "center",
-        "mean": data["mean"],
-        "std": data["std"],
+        "mean": list(data.mean),
+        "std": list(data.std),
         "num_classes": count,
         "pool_size": None,
         "first_conv": "patch_embed.proj",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
+from sweet.storage.records import FolderRecord
 
 # timm's names as transformers writes them on disk; those of blocks differ between its two classes.
 COMMON = {
@@ -35,7 +36,7 @@ RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
 
 
 def transformers_folder(
-    model: nn.Module, config: ViTConfig, info: dict[str, Any]
+    model: nn.Module, config: ViTConfig, record: FolderRecord
 ) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Tensors, ``config.json`` and ``preprocessor_config.json``. Raises UserError for the Eva family."""
     if config.family != "vit":
@@ -55,18 +56,18 @@ def transformers_folder(
         "patch_size": config.patch_size,
         "num_channels": config.in_chans,
         "qkv_bias": True,
-        "sweet": info,
+        "sweet": record.to_dict(),
     }
     if weight is None or bias is None:
         about = {"architectures": ["ViTModel"], "model_type": "vit", "intermediate_size": 4 * config.width}
-        return _renamed(state, VIT), about | shape, preprocessor(info)
+        return _renamed(state, VIT), about | shape, preprocessor(record)
     tensors = {f"dinov2.{name}": value for name, value in _renamed(state, COMMON).items()}
     tensors["dinov2.embeddings.mask_token"] = torch.zeros(1, config.width)  # used in its pre-training only
     for i in range(config.depth):
         for scale in (1, 2):
             tensors[f"dinov2.encoder.layer.{i}.layer_scale{scale}.lambda1"] = torch.ones(config.width)
     tensors |= {"classifier.weight": torch.cat([torch.zeros_like(weight), weight], 1), "classifier.bias": bias}
-    classes = info["data"].get("classes") or [f"LABEL_{i}" for i in range(len(bias))]
+    classes = record.data.classes or [f"LABEL_{i}" for i in range(len(bias))]
     about = {
         "architectures": ["Dinov2ForImageClassification"],
         "model_type": "dinov2",
@@ -75,24 +76,24 @@ def transformers_folder(
         "id2label": {str(i): name for i, name in enumerate(classes)},
         "label2id": {name: i for i, name in enumerate(classes)},
     }
-    return tensors, about | shape, preprocessor(info)
+    return tensors, about | shape, preprocessor(record)
 
 
-def preprocessor(info: dict[str, Any]) -> dict[str, Any]:
+def preprocessor(record: FolderRecord) -> dict[str, Any]:
     """Short side resized, centre cropped, normalised: what CLIP's processor does."""
-    size = info["data"]["img_size"]
+    size = record.data.img_size
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,
         "size": {"shortest_edge": size},
-        "resample": RESAMPLE[info["data"]["interpolation"]],
+        "resample": RESAMPLE[record.data.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": size, "width": size},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": info["data"]["mean"],
-        "image_std": info["data"]["std"],
+        "image_mean": list(record.data.mean),
+        "image_std": list(record.data.std),
         "do_convert_rgb": True,
     }
 

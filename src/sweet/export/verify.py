@@ -13,10 +13,10 @@ from sweet.api import load as load_any
 from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.files import SUMS, check_sums, read_json, read_tensors
+from sweet.inference.evaluate import evaluate
 from sweet.models.config import ViTConfig
-from sweet.models.store import read_config
-from sweet.tasks import task_class
-from sweet.training.evaluate import evaluate
+from sweet.storage.records import FolderRecord, parse_record
+from sweet.tasks.registry import task_class
 
 from .onnx_file import open_session
 from .timm_folder import random_images
@@ -41,27 +41,30 @@ def verify(
         raise UserError(f"{folder / wrong[0]}: {'is missing' if missing else f'its SHA256 is not the one in {SUMS}'}")
     if "config.json" not in sums:
         raise UserError(f"{folder / SUMS}: does not name config.json")
-    told: dict[str, Any] = {"files": len(sums), "checksums": "ok"}
-    described = read_json(folder / "config.json")
-    if "onnx" in described:
-        model: nn.Module | None = _Onnx(folder / described["onnx"])
-        info, told["layout"] = described["sweet"], "onnx"
-    elif "architectures" in described and "sweet" in described:
-        info, model, told["layout"] = described["sweet"], None, "transformers"
-        read_tensors(folder / "model.safetensors")
-    elif "architecture" in described:
-        read_config(folder, ("model",))  # one that sweet wrote
-        model, info, told["layout"] = _timm(folder), described["sweet"], "timm"
-    else:
-        info, told["layout"] = described, "sweet"
-        loaded = load_any(folder)
-        model = loaded.build(1, 1) if isinstance(loaded, Template) else loaded
+    result: dict[str, Any] = {"files": len(sums), "checksums": "ok"}
+    layout, record, model = _load(folder)
+    result["layout"] = layout
     if model is not None:
-        _runs(folder, model, ViTConfig.from_dict(info["vit"]))
-        told["loads"] = True
+        _runs(folder, model, record.vit)
+        result["loads"] = True
     if data is not None:
-        told |= _measure(folder, info, model, told["layout"], data, split, batch_size, device)
-    return told
+        result |= _measure(folder, record, model, layout, data, split, batch_size, device)
+    return result
+
+
+def _load(folder: Path) -> tuple[str, FolderRecord, nn.Module | None]:
+    """Layout, record and, but for transformers, the model of a folder. Raises UserError for what does not load."""
+    described = read_json(folder / "config.json")
+    record = parse_record(described, folder / "config.json")
+    if "onnx" in described:
+        return "onnx", record, _Onnx(folder / described["onnx"])
+    if "architectures" in described:
+        read_tensors(folder / "model.safetensors")
+        return "transformers", record, None
+    if "architecture" in described:
+        return "timm", record, _timm(folder)
+    loaded = load_any(folder)
+    return "sweet", record, loaded.build(1, 1) if isinstance(loaded, Template) else loaded
 
 
 def _timm(folder: Path) -> nn.Module:
@@ -81,7 +84,7 @@ def _runs(folder: Path, model: nn.Module, config: ViTConfig) -> None:
 
 def _measure(
     folder: Path,
-    info: dict[str, Any],
+    record: FolderRecord,
     model: nn.Module | None,
     layout: str,
     data: str,
@@ -89,15 +92,15 @@ def _measure(
     batch_size: int,
     device: str,
 ) -> dict[str, Any]:
-    recorded = {k: v for k, v in info.get("metrics", {}).items() if isinstance(v, int | float)}
+    recorded = record.scores
     if not recorded:
         raise UserError(f"--data {data}: {folder} records no metrics to compare with")
     if layout == "transformers":
         raise UserError(f"--data {data}: a transformers folder is not measured; its own tools do that")
     if layout == "onnx" and model is not None:
-        measured = _measure_onnx(model, info, data, split, batch_size)
+        measured = _measure_onnx(model, record, data, split, batch_size)
     else:
-        task = info.get("task", "classify")
+        task = record.task or "classify"
         measured = evaluate(folder, task, data, split=split, batch_size=batch_size, device=device, limit=None)
     count = measured.get("images", recorded.get("images"))
     if count != recorded.get("images"):
@@ -109,12 +112,12 @@ def _measure(
     return {"recorded": recorded, "measured": {name: measured[name] for name in recorded if name in measured}}
 
 
-def _measure_onnx(model: nn.Module, info: dict[str, Any], data: str, split: str, batch_size: int) -> dict[str, Any]:
-    images, facts = open_images(data, split), info["data"]
+def _measure_onnx(model: nn.Module, record: FolderRecord, data: str, split: str, batch_size: int) -> dict[str, Any]:
+    images, known = open_images(data, split), record.data.classes or []
     classes = task_class("classify").classes_of(images)
-    if classes != facts["classes"]:
-        raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(facts['classes'])} of the model")
-    return task_class("classify")(classes).evaluate(model, images, facts, batch_size=batch_size)
+    if classes != known:
+        raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of the model")
+    return task_class("classify")(classes).evaluate(model, images, record.data, batch_size=batch_size)
 
 
 class _Onnx(nn.Module):

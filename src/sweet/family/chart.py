@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweet.bench.results import markdown
 from sweet.files import replacing, write_text
-from sweet.metrics import Metric
+from sweet.results.cells import markdown
+from sweet.tasks.registry import Metric
 
 Member = Mapping[str, Any]
 

@@ -10,21 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sweet.budget import costs
-from sweet.data import without_path
+from sweet.costs.budget import costs
 from sweet.errors import UserError
-from sweet.files import TENSORS, read_json, sha256, write_json
-from sweet.initialise import NAMES, switches
+from sweet.files import read_json, sha256, write_json
+from sweet.initialise.apply import switches
 from sweet.initialise.make import initialise_to
-from sweet.metrics import TASKS, Metric
+from sweet.initialise.registry import NAMES
 from sweet.models.config import ViTConfig
 from sweet.models.device import resolve_device
-from sweet.models.store import StoredSource, load_source, read_config
-from sweet.recipe import FinetuneRecipe
-from sweet.tasks import task_class
+from sweet.recipes.schema import FinetuneRecipe, without_path
+from sweet.storage.folders import StoredSource, load_source, read_record
+from sweet.storage.layout import TENSORS
+from sweet.tasks.registry import TASKS, Metric, task_class
 from sweet.template.sizes import Size
-from sweet.training.begin import begin
 from sweet.training.finetune import finetune, open_splits, with_model_data
+from sweet.training.run_folder import begin
 
 from .chart import on_front, write_chart, write_table
 from .sizes import members
@@ -65,7 +65,7 @@ def family(
     recipe = _checked(stored, recipe, source, task, config)
     about = {
         "source": source.name,
-        "source_sha256": sha256(source / TENSORS[stored.info["kind"]]),
+        "source_sha256": sha256(source / TENSORS[stored.record.kind]),
         "task": task,
         "data": without_path(recipe.data.source or ""),
         "method": method,
@@ -99,15 +99,15 @@ def family(
             print(f"[{number}/{len(chosen)}] {name}: {counted['params']:,} parameters", file=sys.stderr, flush=True)
         finetune(_start(out, size), recipe, out / name, task=task, resume=True, quiet=quiet)
         shutil.rmtree(_start(out, size), ignore_errors=True)
-        info = read_config(out / name, ("model",))
+        record = read_record(out / name, ("model",))
         rows[name] = {
             "size": name,
             "asked": asked,
             "width": size.width,
             **counted,
             "latency": before.get(name, {}).get("latency"),
-            "metrics": info["metrics"],
-            "training": info["training"],
+            "metrics": record.metrics or {},
+            "training": record.training.to_dict() if record.training else {},
         }
         if place is not None:
             rows[name]["latency"] = _latency(config.resized(size.depth, size.heads), place)
@@ -127,7 +127,8 @@ def _checked(
     stored: StoredSource, recipe: FinetuneRecipe, source: Path, task: str, config: ViTConfig
 ) -> FinetuneRecipe:
     """The recipe that all members share; UserError now for what the first fine-tuning would say later."""
-    recipe = with_model_data(recipe, stored.info["data"] | {"img_size": config.img_size}, source)
+    data = stored.data.model_copy(update={"img_size": config.img_size})
+    recipe = with_model_data(recipe, data, source)
     for images in open_splits(recipe):
         task_class(task).classes_of(images)
     return recipe
@@ -151,7 +152,7 @@ def _start(out: Path, size: Size) -> Path:
 
 
 def _latency(config: ViTConfig, place: Any) -> dict[str, Any]:
-    from sweet.models.latency import measure_latency, protocol
+    from sweet.costs.latency import measure_latency, protocol
 
     timing = measure_latency(config, place)
     return {"ms": round(1e3 * timing.median, 4), "iqr_ms": round(1e3 * timing.iqr, 4), "protocol": protocol(place)}

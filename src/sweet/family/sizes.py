@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sweet.budget import choose, read_budget
+from sweet.costs.budget import choose, read_budget
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.template.sizes import Size

@@ -16,7 +16,7 @@ from torch import Tensor
 from sweet.data import ImageSource, eval_batches, packed, some
 from sweet.models.device import resolve_device
 from sweet.models.moments import moments_of
-from sweet.models.store import StoredSource
+from sweet.storage.folders import StoredSource
 from sweet.template.sizes import hidden_features
 from sweet.template.slices import FC1, FC2, PROJ, QKV, SLICES, inner_index, pack
 from sweet.template.target import Source, target_layers
@@ -41,9 +41,9 @@ def closed_form(
     """``made``, the source at the target's depth, with X (12 L*, r1) solved for a target of ``width`` channels."""
     order, core = made.order, made.core
     assert order is not None and isinstance(core, Tucker)
-    config, facts = source.config, source.info["data"]
+    config, data_config = source.config, source.data
     images = packed(some(data, min(budget or IMAGES, IMAGES), seed), config.img_size)
-    batches = eval_batches(images, batch_size=128, img_size=config.img_size, mean=facts["mean"], std=facts["std"])
+    batches = eval_batches(images, batch_size=128, img_size=config.img_size, mean=data_config.mean, std=data_config.std)
     found = moments_of(source.source, config, (batch for batch, _ in batches), device=resolve_device(device))
     turn = order.rotation.double()
     moments = turn.t() @ found.stream.double() @ turn

@@ -24,13 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sweet.costs.flops import STUDENTS
 from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
-from sweet.models.costs import STUDENTS
 from sweet.models.forward import encode, patchify
-from sweet.models.mae import as_parameters, as_tensors, init_source, reconstruct, sincos, split_patches
-from sweet.models.store import StoredSource, source_tensors
+from sweet.models.mae import init_source, reconstruct, sincos, split_patches
+from sweet.models.source_module import as_parameters, as_tensors
+from sweet.storage.folders import StoredSource, source_tensors
 from sweet.template.sizes import Size
 from sweet.template.target import target_weights
 from sweet.training.short_run import ShortRun, train_on
@@ -64,10 +65,10 @@ def initialise(
 
 def fair_share(source: StoredSource, batch: int) -> int:
     """Steps of one of five students that together see as many samples as the source's pre-training did."""
-    images = source.info.get("training", {}).get("images")
-    if images is None:
+    training = source.record.training
+    if training is None:
         raise UserError("--method dmae: the source does not say how many images it was trained on; give steps=N")
-    return max(1, images // (STUDENTS * batch))
+    return max(1, training.images // (STUDENTS * batch))
 
 
 def aligned(depth: int) -> int:

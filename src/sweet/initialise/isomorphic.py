@@ -27,7 +27,7 @@ from torch import Tensor
 from sweet.data import ImageSource, eval_batches, some, step_generator
 from sweet.models.config import ViTConfig
 from sweet.models.mae import reconstruct, sincos
-from sweet.models.store import StoredSource, source_tensors
+from sweet.storage.folders import StoredSource, source_tensors
 from sweet.template.sizes import Size, hidden_features
 from sweet.template.slices import FC1, FC2, PROJ, QKV
 from sweet.template.target import target_layers
@@ -49,9 +49,11 @@ def initialise(
     """Weights cut from a dense source that is at least as deep and wide; needs ``data``."""
     if data is None:
         raise ValueError("isomorphic: needs images")
-    config, told = source.config, source.info["data"]
+    config, data_config = source.config, source.data
     images = some(data, budget, seed)
-    batches = eval_batches(images, batch_size=BATCH, img_size=config.img_size, mean=told["mean"], std=told["std"])
+    batches = eval_batches(
+        images, batch_size=BATCH, img_size=config.img_size, mean=data_config.mean, std=data_config.std
+    )
     chosen = target_layers(config.depth, size.depth, layers)
     scores = group_scores(taylor(source, (batch for batch, _ in batches), seed), config, chosen)
     keep = Selection(

@@ -1,24 +1,28 @@
-"""``sweet init``: a source folder becomes a model folder, of a size that was told or of one that fits a budget."""
+"""``sweet init``: a source folder becomes a model folder, of a given size or of one that fits a budget."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweet import hub
-from sweet.budget import Budget, choose
-from sweet.cards import model_card, origin
+from sweet.costs.budget import Budget, Choice, choose
 from sweet.data import open_images
 from sweet.errors import UserError
-from sweet.files import TENSORS, sha256, write_folder
-from sweet.initialise import NAMES, images_used, initialise, switches
-from sweet.models.store import FORMAT, load_source
-from sweet.models.vit import build_vit
+from sweet.files import sha256
+from sweet.models.config import ViTConfig
+from sweet.models.vit import build_vit, resizable
+from sweet.storage import hub
+from sweet.storage.cards import model_card
+from sweet.storage.folders import StoredSource, load_source
+from sweet.storage.layout import TENSORS, write_folder
+from sweet.storage.records import FolderRecord, InitRecord
 from sweet.template.sizes import Size
-from sweet.version import VERSION
+
+from .apply import images_used, initialise, switches
+from .registry import NAMES
 
 
 def initialise_to(
@@ -45,64 +49,94 @@ def initialise_to(
     method. One that trains does so on ``device`` and writes its loss curve to the folder ``run`` (metrics.jsonl).
     Raises UserError for an impossible size, a method that cannot make it or a folder that is not a source.
     """
-    chosen_switches = switches(method, given)
+    method_switches = switches(method, given)
     if fit is not None and NAMES[method].images == 0:
         raise UserError(f"--fit {fit}: --method {method} looks at no images")
+    target = _resolve(source, depth, heads, budget, img_size, patch_size, in_chans)
+    images = None if fit is None else open_images(fit, "train")
+
+    began = time.perf_counter()
+    weights = initialise(
+        method,
+        target.stored,
+        target.size,
+        data=images,
+        budget=fit_images,
+        seed=seed,
+        device=device,
+        run=run,
+        **method_switches,
+    )
+    config = target.stored.config.resized(target.size.depth, target.size.heads)
+    vit = build_vit(config, weights, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
+    seconds = time.perf_counter() - began
+
+    record = _record(target, method, method_switches, images_used(method, fit_images, images), seed, vit)
+    assert record.made is not None
+    made = record.made.to_dict()
+    recipe = "".join(f"{key}: {value}\n" for key, value in made.items())
+    write_folder(out, (TENSORS["model"], vit.state_dict()), record, recipe, model_card(record))
+    chosen = {} if target.choice is None else {"budget": target.choice.to_dict()}
+    return {"size": str(target.size), "seconds": round(seconds, 3), "out": str(out), **made, **chosen}
+
+
+@dataclass(frozen=True)
+class _Target:
+    """The source, the size to make, and the shape of the model: another image, patch or channel size included."""
+
+    folder: Path
+    stored: StoredSource
+    size: Size
+    config: ViTConfig
+    choice: Choice | None
+
+
+def _resolve(
+    source: str,
+    depth: int | None,
+    heads: int | None,
+    budget: Budget | None,
+    img_size: int | None,
+    patch_size: int | None,
+    in_chans: int | None,
+) -> _Target:
+    """Raises UserError for a shape that cannot be made, before any work."""
     folder = hub.local_folder(source)
     stored = load_source(folder)
     pixels, patch = img_size or stored.config.img_size, patch_size or stored.config.patch_size
     if pixels % patch:
         raise UserError(f"--img-size {pixels} is not a multiple of --patch-size {patch}")
-    made = replace(stored.config, img_size=pixels, patch_size=patch, in_chans=in_chans or stored.config.in_chans)
-    choice = None if budget is None else choose(made, budget)
+    shape = replace(stored.config, img_size=pixels, patch_size=patch, in_chans=in_chans or stored.config.in_chans)
+    choice = None if budget is None else choose(shape, budget)
     if choice is not None:
         size = choice.size
     elif depth is not None and heads is not None:
-        size = Size(depth, heads, made.head_dim)
+        size = Size(depth, heads, shape.head_dim)
     else:
         raise UserError("--depth and --heads: give both, or one of --params, --flops and --latency")
-    made = made.resized(size.depth, size.heads)
-    images = None if fit is None else open_images(fit, "train")
+    if reason := resizable(stored.config, img_size=img_size, patch_size=patch_size, in_chans=in_chans):
+        raise UserError(f"--img-size/--patch-size/--in-chans: {reason}")
+    return _Target(folder, stored, size, shape.resized(size.depth, size.heads), choice)
 
-    began = time.perf_counter()
-    config = stored.config.resized(size.depth, size.heads)
 
-    def built(method: str, **options: Any) -> Any:
-        weights = initialise(method, stored, size, seed=seed, **options)
-        try:
-            return build_vit(config, weights, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
-        except (ValueError, AssertionError) as problem:
-            raise UserError(f"--img-size/--patch-size/--in-chans: {problem}") from None
-
-    if NAMES[method].trains:
-        built("random")  # what cannot be built is refused before an hour of training
-    vit = built(method, data=images, budget=fit_images, device=device, run=run, **chosen_switches)
-    seconds = time.perf_counter() - began
-    parent = folder / TENSORS[stored.info["kind"]]
-    data = dict(stored.info["data"], img_size=made.img_size)
-    if made.in_chans != config.in_chans:
-        mean, std = sum(data["mean"]) / len(data["mean"]), sum(data["std"]) / len(data["std"])
-        data |= {"mean": [mean] * made.in_chans, "std": [std] * made.in_chans}
-    info: dict[str, Any] = {
-        "format": FORMAT,
-        "sweet": VERSION,
-        "kind": "model",
-        "vit": made.to_dict(),
-        "data": data | {"classes": None},
-        "made": {
-            "method": method,
-            **chosen_switches,
-            "images": images_used(method, fit_images, images),
-            "seed": seed,
-            "source_kind": stored.info["kind"],
-            "source_size": str(stored.config.size),
-            "source_sha256": sha256(parent),
-            "source_data": origin(stored.info),
-            "parameters": sum(p.numel() for p in vit.parameters()),
-        },
-    }
-    state = {name: value for name, value in vit.state_dict().items()}
-    recipe = "".join(f"{key}: {value}\n" for key, value in info["made"].items())
-    write_folder(out, (TENSORS["model"], state), info, recipe, model_card(info))
-    told = {} if choice is None else {"budget": choice.told()}
-    return {"size": str(size), "seconds": round(seconds, 3), "out": str(out), **info["made"], **told}
+def _record(
+    target: _Target, method: str, method_switches: Mapping[str, Any], images: int, seed: int, vit: Any
+) -> FolderRecord:
+    stored, config = target.stored, target.config
+    data = stored.data.with_channels(config.in_chans)
+    return FolderRecord(
+        kind="model",
+        vit=config,
+        data=data.model_copy(update={"img_size": config.img_size, "classes": None}),
+        made=InitRecord(
+            method=method,
+            **method_switches,
+            images=images,
+            seed=seed,
+            source_kind=stored.record.kind,
+            source_size=str(stored.config.size),
+            source_sha256=sha256(target.folder / TENSORS[stored.record.kind]),
+            source_data=stored.record.origin,
+            parameters=sum(p.numel() for p in vit.parameters()),
+        ),
+    )

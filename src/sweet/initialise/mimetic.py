@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sweet.data import ImageSource
-from sweet.models.store import StoredSource
+from sweet.storage.folders import StoredSource
 from sweet.template.sizes import Size
 from sweet.template.slices import PROJ, QKV
 

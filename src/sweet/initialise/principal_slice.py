@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor
 
 from sweet.data import ImageSource
-from sweet.models.store import StoredSource
+from sweet.storage.folders import StoredSource
 from sweet.template.sizes import Size
 
 from . import sweet

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from sweet.data import ImageSource
 from sweet.models.mae import sincos
-from sweet.models.store import StoredSource
 from sweet.models.vit import materialised
+from sweet.storage.folders import StoredSource
 from sweet.template.sizes import Size
 
 

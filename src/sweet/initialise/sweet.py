@@ -2,7 +2,7 @@
 
 Switches: ``order`` principal (default) or prefix, the paper's slice; ``layers`` even (default) or first; ``gains`` of
 the norms after slicing: best (default: equal in principal order, none in prefix order), equal (rms, and equally loud
-channels, :mod:`sweet.template.equal`), rms, sqrt or none; ``inner``, which heads and hidden units a narrower target
+channels, :mod:`sweet.template.gains`), rms, sqrt or none; ``inner``, which heads and hidden units a narrower target
 takes in principal order: loudest (default) or prefix, as always in prefix order.
 """
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sweet.data import ImageSource
 from sweet.errors import UserError
-from sweet.models.store import StoredSource
-from sweet.template.equal import equally_loud, principal_energy
+from sweet.storage.folders import StoredSource
+from sweet.template.gains import equally_loud, principal_energy
 from sweet.template.sizes import Size
 from sweet.template.target import at_depth, target_weights
 

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.models.forward import encode, linear, patchify
-from sweet.models.mae import as_parameters, as_tensors, reconstruct, sincos, split_patches
-from sweet.models.store import ORDER, StoredSource
+from sweet.models.mae import reconstruct, sincos, split_patches
+from sweet.models.source_module import as_parameters, as_tensors
+from sweet.storage.folders import ORDER, StoredSource
 from sweet.template.sizes import Size
 from sweet.template.target import Source, at_depth, target_weights
 from sweet.template.tucker import Tucker

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sweet.data import ImageSource
-from sweet.models.store import StoredSource
+from sweet.storage.folders import StoredSource
 from sweet.template.constraints import Linear
 from sweet.template.sizes import Size
 from sweet.template.target import Source, target_weights

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.models.config import MaeConfig, ViTConfig
-from sweet.models.mae import as_parameters, as_tensors, reconstruct, sincos
-from sweet.models.store import StoredSource
+from sweet.models.mae import reconstruct, sincos
+from sweet.models.source_module import as_parameters, as_tensors
+from sweet.storage.folders import StoredSource
 from sweet.template.constraints import Kronecker
 from sweet.template.sizes import Size
 from sweet.template.slices import MATRICES, WRITERS, unstack_blocks
@@ -68,7 +69,7 @@ def initialise(
     start = replace(core, scalers=target_scalers(core, chosen, size.width // core.tile, seed))
     config = source.config.resized(size.depth, size.heads)
     model: TiledTarget
-    if source.info.get("objective") == "supervised":
+    if source.record.objective == "supervised":
         model = TaughtTarget(start, untrained, config, source)
     else:
         model = TiledTarget(start, untrained, config, source.mae)

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from sweet.data import ImageSource
 from sweet.errors import UserError
-from sweet.models.store import StoredSource
-from sweet.template.equal import equally_loud, stored_energy
+from sweet.storage.folders import StoredSource
+from sweet.template.gains import equally_loud, stored_energy
 from sweet.template.sizes import Size, hidden_features
 from sweet.template.target import at_depth, target_layers
 

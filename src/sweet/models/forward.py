@@ -145,8 +145,8 @@ def encode(
     """Patches (B, N, pixels) -> tokens after the final norm (B, 1 + n, D).
 
     ``keep`` (B, n) are the indices of the visible patches; their rotary positions are gathered with them. ``tap`` is
-    called with (norm index, stream) at each norm input, numbered as in :class:`sweet.template.Order`; ``inner`` with
-    the same index and what the part behind that norm hands to its writer: heads (B, 1 + n, h d) or hidden units.
+    called with (norm index, stream) at each norm input, numbered as in ``Order``; ``inner`` with the
+    same index and what the part behind that norm hands to its writer: heads (B, 1 + n, h d) or hidden units.
     """
     x = embed(w, patches, keep)
     rope = None

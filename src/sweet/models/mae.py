@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sweet.template.constraints import core_of, init_kronecker
 from sweet.template.networks import Network
-from sweet.template.target import Source, target_weights
+from sweet.template.sizes import default_tile
+from sweet.template.target import Source
 from sweet.template.tucker import Full, init_tucker
 
 from .config import MaeConfig, ViTConfig
-from .costs import default_tile
 from .forward import Tap, Weights, block, encode, linear, norm, patchify
+from .source_module import SourceModule
 from .vit import encoder_shapes
 
 
@@ -194,62 +195,14 @@ def source_from_state(state: Mapping[str, Tensor], config: ViTConfig) -> Source:
     )
 
 
-class MaskedAutoencoder(nn.Module):
-    """A source whose tensors are parameters; its forward is the MAE loss of one or more sub-networks (Eq. 6-8)."""
+class MaskedAutoencoder(SourceModule):
+    """A source to be learned; its forward is the MAE loss of one or more sub-networks (Eq. 6-8)."""
 
     def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig) -> None:
-        super().__init__()
-        self.config, self.mae = config, mae
-        self.core = as_parameters(source.core.tensors())
-        self.constraint = source.core.constraint
-        self.blocks = as_parameters(source.blocks)
-        self.stem = as_parameters({k: v for k, v in source.stem.items() if k != "pos_embed"})
-        self.decoder = as_parameters(source.decoder)
-        self.pos_embed: Tensor | None
+        super().__init__(source, config)
+        self.mae = mae
         self.decoder_positions: Tensor
-        self.register_buffer("pos_embed", source.stem.get("pos_embed"))
         self.register_buffer("decoder_positions", sincos(config.grid, mae.decoder_width), persistent=False)
-
-    def source(self) -> Source:
-        """The source made of this module's own tensors: gradients flow."""
-        stem = as_tensors(self.stem)
-        if self.pos_embed is not None:
-            stem["pos_embed"] = self.pos_embed
-        return Source(
-            core=core_of(self.constraint, as_tensors(self.core), self.config.depth),
-            blocks=as_tensors(self.blocks),
-            stem=stem,
-            decoder=as_tensors(self.decoder),
-            mlp=self.config.mlp,
-            norm=self.config.norm,
-        )
-
-    def detached(self) -> Source:
-        """The source as it is now: float32 on the CPU, no gradients."""
-
-        def cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {name: value.detach().float().cpu() for name, value in tensors.items()}
-
-        source = self.source()
-        core = core_of(source.core.constraint, cpu(source.core.tensors()), source.depth)
-        return replace(source, core=core, blocks=cpu(source.blocks), stem=cpu(source.stem), decoder=cpu(source.decoder))
-
-    @property
-    def whole(self) -> Network:
-        return Network(self.config.depth, self.config.heads, self.config.heads)
-
-    def weights(self, network: Network) -> tuple[Weights, ViTConfig]:
-        """A sub-network's weights, through which gradients flow, and what :func:`encode` has to know of its shape."""
-        config = self.config
-        weights = target_weights(
-            self.source(),
-            network.depth,
-            network.residual * config.head_dim,
-            inner_width=network.inner * config.head_dim,
-            order="prefix",
-            layers="even",
-        )
-        return weights, config.resized(network.depth, config.heads)
 
     def forward(self, images: Tensor, noise: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
         """Mean loss of the sub-networks ``networks``, default the full one."""
@@ -258,14 +211,3 @@ class MaskedAutoencoder(nn.Module):
             for weights, config in map(self.weights, networks or [self.whole])
         ]
         return torch.stack(losses).mean()
-
-
-def as_parameters(tensors: Mapping[str, Tensor], *, learn: bool = True) -> nn.ParameterDict:
-    """Copies of tensors as parameters of a module; a parameter's name may not contain a dot."""
-    copies = {name.replace(".", "/"): nn.Parameter(value.clone(), learn) for name, value in tensors.items()}
-    return nn.ParameterDict(copies)
-
-
-def as_tensors(parameters: nn.ParameterDict) -> dict[str, Tensor]:
-    """The parameters themselves under their names with dots again: gradients flow."""
-    return {name.replace("/", "."): value for name, value in parameters.items()}

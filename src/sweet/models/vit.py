@@ -122,6 +122,22 @@ def build_vit(
     return model.eval()
 
 
+def resizable(
+    config: ViTConfig, *, img_size: int | None = None, patch_size: int | None = None, in_chans: int | None = None
+) -> str | None:
+    """Why timm cannot reach another image, patch or channel size; None where it can. Allocates nothing."""
+    model = skeleton(config.resized(1, 1))
+    try:
+        with torch.device("meta"):
+            if img_size is not None or patch_size is not None:
+                model.set_input_size(img_size=img_size, patch_size=patch_size)
+            if in_chans is not None and in_chans != config.in_chans:
+                _set_in_chans(model, in_chans)
+    except (ValueError, AssertionError) as problem:
+        return str(problem) or type(problem).__name__
+    return None
+
+
 def rope_module(config: ViTConfig, *, dynamic: bool = False) -> Any:
     """timm's rotary table on the CPU: the one thing of a skeleton that is no parameter.
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from sweet.data import ImageSource, Packed, step_generator
 from sweet.errors import UserError
-from sweet.pictures import save_figure
-from sweet.recipe import FinetuneRecipe
+from sweet.recipes.schema import FinetuneRecipe
+from sweet.storage.records import DataConfig
 
 from .labelled import Labelled, images_of
-from .task import Facts
+from .pictures import save_figure
 
 
 class Classify(Labelled):
@@ -56,14 +56,14 @@ class Classify(Labelled):
         self,
         model: nn.Module,
         data: ImageSource | Packed,
-        facts: Facts,
+        data_config: DataConfig,
         *,
         batch_size: int = 256,
         device: torch.device | str = "cpu",
         workers: int = 0,
     ) -> dict[str, Any]:
         """As :meth:`measure`, over whole images of a set."""
-        return self.measure(model, images_of(data, facts, batch_size, device, workers))
+        return self.measure(model, images_of(data, data_config, batch_size, device, workers))
 
     @torch.no_grad()
     def measure(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
@@ -97,13 +97,20 @@ class Classify(Labelled):
 
     @torch.no_grad()
     def predict(
-        self, model: nn.Module, images: ImageSource, facts: Facts, *, top: int, device: torch.device, out: Path | None
+        self,
+        model: nn.Module,
+        images: ImageSource,
+        data_config: DataConfig,
+        *,
+        top: int,
+        device: torch.device,
+        out: Path | None,
     ) -> list[dict[str, Any]]:
         """The ``top`` classes of each image with their probabilities."""
         if out is not None:
             raise UserError(f"--out {out}: there is nothing to draw for a classifier")
         rows, model = [], model.eval()
-        for index, (batch, _) in enumerate(images_of(images, facts, 1, device, 0)):
+        for index, (batch, _) in enumerate(images_of(images, data_config, 1, device, 0)):
             best = model(batch).float().softmax(-1)[0].topk(min(top, len(self.classes)))
             rows += [
                 {"image": images.where(index), "class": self.classes[label], "probability": round(value, 5)}
@@ -115,7 +122,7 @@ class Classify(Labelled):
         self,
         model: nn.Module,
         data: ImageSource | Packed,
-        facts: Facts,
+        data_config: DataConfig,
         metrics: Mapping[str, Any],
         out: Path,
         device: torch.device,

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from sweet.data import Batches, ImageSource, Packed, eval_batches, packed
 from sweet.errors import UserError
-from sweet.recipe import FinetuneRecipe
+from sweet.recipes.schema import FinetuneRecipe
+from sweet.storage.records import DataConfig
 
-from .task import Facts, Task, TrainBatches
+from .task import Task, TrainBatches
 
 
 class Labelled(Task):
@@ -25,8 +26,8 @@ class Labelled(Task):
             raise UserError(f"--data {images.name}: has no class labels, and the task needs them")
         return images.classes
 
-    def held(self, images: ImageSource, facts: Facts) -> ImageSource | Packed:
-        return packed(images, facts["img_size"])
+    def prepare_data(self, images: ImageSource, data_config: DataConfig) -> ImageSource | Packed:
+        return packed(images, data_config.img_size)
 
     def batches(
         self,
@@ -58,15 +59,15 @@ class Labelled(Task):
 
 
 def images_of(
-    data: ImageSource | Packed, facts: Facts, batch_size: int, device: torch.device | str, workers: int
+    data: ImageSource | Packed, data_config: DataConfig, batch_size: int, device: torch.device | str, workers: int
 ) -> Iterable[tuple[Tensor, Any]]:
     """Whole images, normalised as the model wants them, with their labels."""
     return eval_batches(
         data,
         batch_size=batch_size,
-        img_size=facts["img_size"],
-        mean=facts["mean"],
-        std=facts["std"],
+        img_size=data_config.img_size,
+        mean=data_config.mean,
+        std=data_config.std,
         device=device,
         workers=workers,
     )

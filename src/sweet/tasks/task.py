@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from sweet.data import ImageSource, Packed
 from sweet.errors import UserError
-from sweet.recipe import FinetuneRecipe
-
-Facts = Mapping[str, Any]  # what a model folder says of its images: img_size, mean, std, interpolation, classes
+from sweet.recipes.schema import FinetuneRecipe
+from sweet.storage.records import DataConfig
 
 
 class TrainBatches(Protocol):
@@ -81,7 +80,7 @@ class Task(ABC):
         network: nn.Module = vit
         return network
 
-    def held(self, images: ImageSource, facts: Facts) -> ImageSource | Packed:
+    def prepare_data(self, images: ImageSource, data_config: DataConfig) -> ImageSource | Packed:
         """A set as it is kept while training: packed into memory, or read as it is asked for."""
         return images
 
@@ -107,17 +106,24 @@ class Task(ABC):
         self,
         model: nn.Module,
         data: ImageSource | Packed,
-        facts: Facts,
+        data_config: DataConfig,
         *,
         batch_size: int = 256,
         device: torch.device | str = "cpu",
         workers: int = 0,
     ) -> dict[str, Any]:
-        """Metrics of a set, the task's main one among them (:data:`sweet.metrics.TASKS`), and ``images``."""
+        """Metrics of a set, the task's main one among them (:data:`sweet.tasks.registry.TASKS`), and ``images``."""
 
     @abstractmethod
     def predict(
-        self, model: nn.Module, images: ImageSource, facts: Facts, *, top: int, device: torch.device, out: Path | None
+        self,
+        model: nn.Module,
+        images: ImageSource,
+        data_config: DataConfig,
+        *,
+        top: int,
+        device: torch.device,
+        out: Path | None,
     ) -> list[dict[str, Any]]:
         """What is seen in single images, rows for a table; pictures of it into the folder ``out``, if there is one."""
 
@@ -126,7 +132,7 @@ class Task(ABC):
         self,
         model: nn.Module,
         data: ImageSource | Packed,
-        facts: Facts,
+        data_config: DataConfig,
         metrics: Mapping[str, Any],
         out: Path,
         device: torch.device,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import gcd
+
+Ranks = tuple[int, int, int]
+"""(r1, r2, r3) of a Tucker core."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,22 @@ class Size:
 def hidden_features(width: int, mlp: str) -> int:
     """Hidden units of the MLP: 8 floor(D/3) for SwiGLU (three matrices in eight slices), 4 D for GELU."""
     return 8 * (width // 3) if mlp == "swiglu" else 4 * width
+
+
+def default_ranks(depth: int, width: int) -> Ranks:
+    """(4 L, D, D), one third of the weights: few whole slices start better than many of low rank (docs/log.md)."""
+    return 4 * depth, width, width
+
+
+def matched_ranks(depth: int, width: int) -> Ranks:
+    """(12 L, 0.58 D, 0.58 D), the last two a multiple of 8: a Kronecker template has as many numbers (methods 12.6)."""
+    rank = min(width, max(8, 8 * round(0.58 * width / 8)))
+    return 12 * depth, rank, rank
+
+
+def default_tile(heads: int, head_dim: int) -> int:
+    """Channels of a Kronecker tile: three heads (WAVE's 192), or one where three do not divide the width."""
+    return gcd(heads, 3) * head_dim
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,21 @@ from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from sweet.cards import model_card
 from sweet.data import ImageSource, Packed, balanced_subset, open_images, shuffled
 from sweet.errors import UserError
-from sweet.files import TENSORS, write_folder
-from sweet.models.store import read_config
-from sweet.recipe import FinetuneRecipe, dump_recipe
-from sweet.tasks import Task, task_class
+from sweet.recipes.loader import dump_recipe
+from sweet.recipes.schema import FinetuneRecipe
+from sweet.storage.cards import model_card
+from sweet.storage.layout import TENSORS, write_folder
+from sweet.storage.records import DataConfig, FolderRecord, TrainingRecord, read_record
+from sweet.tasks.registry import task_class
+from sweet.tasks.task import Task
 
-from .begin import begin
 from .device import make_accelerator, use_plain_attention
-from .loop import part_size, train
+from .loop import TrainResult, micro_batch_size, train
 from .network import start_network
-from .pretrain import data_info
+from .pretrain import now
+from .run_folder import begin
 
 
 def finetune(
@@ -39,70 +41,104 @@ def finetune(
     A finished run with ``resume`` changes nothing. Raises UserError for bad input, before anything is written.
     """
     if resume and (out / "config.json").is_file():
-        before = read_config(out, ("model",))
-        if "metrics" not in before:
+        before = read_record(out, ("model",))
+        if before.metrics is None:
             raise UserError(f"--out {out}: holds a model that was not fine-tuned, nothing to resume")
-        return dict(before["metrics"], out=str(out), finished_before=True)
-    kind = task_class(task)
+        return dict(before.metrics, out=str(out), finished_before=True)
+    run = prepare(model, recipe, out, task)
+    accelerator = run.accelerator
+    if accelerator.is_main_process:
+        begin(out, run.recipe, resume=resume)
+    result, metrics = finetune_model(
+        run.network,
+        run.task,
+        run.train_data,
+        run.val_data,
+        run.recipe,
+        accelerator=accelerator,
+        run=out,
+        resume=resume,
+        quiet=quiet,
+    )
+    training = training_record(result, accelerator)
+    if accelerator.is_main_process:
+        record = run.base.model_copy(
+            update={
+                "task": task,
+                "head": run.task.head.model_dump(),
+                "data": run.data_config,
+                "training": training,
+                "metrics": metrics,
+            }
+        )
+        run.task.pictures(run.network, run.val_data, run.data_config, metrics, out / "pictures", accelerator.device)
+        state = {name: value.detach().cpu() for name, value in run.network.state_dict().items()}
+        card = model_card(record, run.recipe.model_dump())
+        write_folder(out, (TENSORS["model"], state), record, dump_recipe(run.recipe), card)
+    accelerator.end_training()
+    return dict(metrics, **training.to_dict(), out=str(out))
+
+
+@dataclass
+class Finetuning:
+    """Everything that one fine-tuning works on; ``base`` is the record of the model that it starts from."""
+
+    base: FolderRecord
+    recipe: FinetuneRecipe
+    task: Task
+    data_config: DataConfig
+    network: nn.Module
+    train_data: ImageSource | Packed
+    val_data: ImageSource | Packed
+    accelerator: Any
+
+
+def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str) -> Finetuning:
+    """Network, images and accelerator of a recipe. Raises UserError for bad input; writes nothing."""
+    make_task = task_class(task_name)
     if recipe.data.source is None:
         raise UserError("--data: needed, for example --data folder:PATH")
-    info = read_config(model, ("model",))
-    recipe = with_model_data(recipe, info["data"], model)
+    base = read_record(model, ("model",))
+    recipe = with_model_data(recipe, base.data, model)
     train_images, val_images = open_splits(recipe)
-    classes = kind.classes_of(train_images)
-    if kind.classes_of(val_images) != classes:
+    classes = make_task.classes_of(train_images)
+    if make_task.classes_of(val_images) != classes:
         raise UserError(f"--data {recipe.data.source}: {val_images.split} has other classes than {train_images.split}")
-    job = kind(classes, recipe)
-    job.adapt(train_images, val_images)
-    facts = dict(data_info(recipe.data, classes), crop=job.crop)
-    network = start_network(model, job, task, seed=recipe.seed, drop_path=recipe.drop_path)
+    task = make_task(classes, recipe)
+    task.adapt(train_images, val_images)
+    data_config = DataConfig.of_recipe(recipe.data, classes, task.crop)
+    network = start_network(model, task, task_name, seed=recipe.seed, drop_path=recipe.drop_path)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
-    train_data, val_data = job.held(train_images, facts), job.held(val_images, facts)
-    if accelerator.is_main_process:
-        begin(out, recipe, resume=resume)
-    finished, metrics = finetune_model(
-        network, job, train_data, val_data, recipe, accelerator=accelerator, run=out, resume=resume, quiet=quiet
-    )
-    summary = {
-        "steps": finished.steps,
-        "images": finished.images,
-        "loss": round(finished.loss, 5),
-        "seconds": round(finished.seconds, 1),
-        "device": str(accelerator.device),
-        "precision": accelerator.mixed_precision,
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    written = dict(
-        info,
-        task=task,
-        head=job.head.model_dump(),
-        data=facts,
-        training=summary,
-        metrics=metrics,
-    )
-    if accelerator.is_main_process:
-        job.pictures(network, val_data, facts, metrics, out / "pictures", accelerator.device)
-        state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-        card = model_card(written, recipe.model_dump())
-        write_folder(out, (TENSORS["model"], state), written, dump_recipe(recipe), card)
-    accelerator.end_training()
-    return dict(metrics, **summary, out=str(out))
+    train_data, val_data = (task.prepare_data(images, data_config) for images in (train_images, val_images))
+    return Finetuning(base, recipe, task, data_config, network, train_data, val_data, accelerator)
 
 
-def with_model_data(recipe: FinetuneRecipe, info: dict[str, Any], model: Path) -> FinetuneRecipe:
+def training_record(result: TrainResult, accelerator: Any) -> TrainingRecord:
+    """What a fine-tuning took."""
+    return TrainingRecord(
+        steps=result.steps,
+        images=result.images,
+        loss=round(result.loss, 5),
+        seconds=round(result.seconds, 1),
+        device=str(accelerator.device),
+        precision=str(accelerator.mixed_precision),
+        finished=now(),
+    )
+
+
+def with_model_data(recipe: FinetuneRecipe, data: DataConfig, model: Path) -> FinetuneRecipe:
     """The recipe with the model's own size, mean, std and interpolation wherever it does not set them.
 
     Raises UserError when it sets another image size than the model takes.
     """
-    told = recipe.data.model_fields_set
-    if "img_size" in told and recipe.data.img_size != info["img_size"]:
+    given = recipe.data.model_fields_set
+    if "img_size" in given and recipe.data.img_size != data.img_size:
         raise UserError(
-            f"data.img_size={recipe.data.img_size}: the model {model} takes {info['img_size']} px; "
+            f"data.img_size={recipe.data.img_size}: the model {model} takes {data.img_size} px; "
             f"make one with sweet init --img-size {recipe.data.img_size}"
         )
-    stored = dict(info, mean=tuple(info["mean"]), std=tuple(info["std"]))
-    taken = {key: stored[key] for key in ("img_size", "mean", "std", "interpolation") if key not in told}
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=taken)})
+    inherited = data.model_dump(include={"img_size", "mean", "std", "interpolation"} - given)
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=inherited)})
 
 
 def open_splits(recipe: FinetuneRecipe) -> tuple[ImageSource, ImageSource]:
@@ -122,7 +158,7 @@ def open_splits(recipe: FinetuneRecipe) -> tuple[ImageSource, ImageSource]:
 
 def finetune_model(
     network: nn.Module,
-    job: Task,
+    task: Task,
     train_data: ImageSource | Packed,
     val_data: ImageSource | Packed,
     recipe: FinetuneRecipe,
@@ -131,12 +167,12 @@ def finetune_model(
     run: Path | None = None,
     resume: bool = False,
     quiet: bool = True,
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[TrainResult, dict[str, Any]]:
     """Train ``network`` in place and evaluate it; the averaged weights replace its own when ``ema`` is set."""
-    batches = job.batches(
+    batches = task.batches(
         train_data,
         recipe,
-        batch_size=part_size(recipe, recipe.optim.accumulate, accelerator.num_processes),
+        batch_size=micro_batch_size(recipe, recipe.optim.accumulate, accelerator.num_processes),
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         device=accelerator.device,
@@ -144,11 +180,11 @@ def finetune_model(
     network.to(accelerator.device)
     use_plain_attention(network, accelerator.device)
     ema = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-    finished = train(
+    result = train(
         network,
         parameter_groups(network, recipe),
         batches,
-        job.loss,
+        task.loss,
         keys=recipe,
         optim=recipe.optim,
         accelerator=accelerator,
@@ -159,10 +195,10 @@ def finetune_model(
     )
     if ema is not None:
         network.load_state_dict(ema.module.state_dict())
-    facts = data_info(recipe.data, job.classes)
+    data_config = DataConfig.of_recipe(recipe.data, task.classes)
     with accelerator.autocast():
-        metrics = job.evaluate(network, val_data, facts, device=accelerator.device, workers=recipe.workers)
-    return finished, metrics
+        metrics = task.evaluate(network, val_data, data_config, device=accelerator.device, workers=recipe.workers)
+    return result, metrics
 
 
 def parameter_groups(network: nn.Module, recipe: FinetuneRecipe) -> list[dict[str, Any]]:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from sweet.data import step_generator
 from sweet.errors import UserError
-from sweet.recipe import OptimKeys, TrainKeys
+from sweet.recipes.resolved import total_steps
+from sweet.recipes.schema import OptimKeys, TrainKeys
 
 from .checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from .device import can_compile
@@ -36,7 +37,7 @@ class BatchSource(Protocol):
 
 
 @dataclass
-class Finished:
+class TrainResult:
     """What a run cost."""
 
     steps: int
@@ -45,12 +46,7 @@ class Finished:
     loss: float
 
 
-def total_steps(keys: TrainKeys, steps_per_epoch: int) -> int:
-    steps = max(1, round(keys.epochs * steps_per_epoch))
-    return min(steps, keys.max_steps) if keys.max_steps else steps
-
-
-def part_size(keys: TrainKeys, accumulate: int, world: int) -> int:
+def micro_batch_size(keys: TrainKeys, accumulate: int, world: int) -> int:
     """Images in one forward pass of one process. Raises UserError when the batch does not divide."""
     if keys.batch_size % (accumulate * world):
         raise UserError(
@@ -83,7 +79,7 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     ema: Any = None,
-) -> Finished:
+) -> TrainResult:
     """Train ``model`` in place; bit-exact on a CPU when interrupted and resumed.
 
     ``groups`` are AdamW's parameter groups, each with an optional ``lr_scale``. ``loss_of(model, images, labels,
@@ -170,7 +166,7 @@ def train(
     final = float(last)
     if not math.isfinite(final):
         raise FloatingPointError(f"the loss is {final} after step {done}; try a lower lr or optim.precision=fp32")
-    return Finished(steps, steps * keys.batch_size, spent + time.perf_counter() - began, final)
+    return TrainResult(steps, steps * keys.batch_size, spent + time.perf_counter() - began, final)
 
 
 @contextmanager

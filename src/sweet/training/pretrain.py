@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
-from sweet.cards import source_card
+from sweet.costs.flops import mae_image_flops, pretraining_flops
+from sweet.costs.plan import template_cost_of
 from sweet.data import (
     Batches,
     ImageSource,
@@ -23,30 +25,29 @@ from sweet.data import (
     packed,
     shuffled,
     step_generator,
-    without_path,
 )
 from sweet.errors import UserError
-from sweet.files import TENSORS, write_folder
-from sweet.models.config import MaeConfig, ViTConfig
-from sweet.models.costs import mae_image_flops, pretraining_flops
 from sweet.models.mae import MaskedAutoencoder, init_decoder, init_source
 from sweet.models.moments import compute_order
-from sweet.models.store import FORMAT, load_source, read_config, source_tensors
-from sweet.plan import ranks_of, template_cost_of, tile_of, trained_ranks, vit_config
-from sweet.recipe import DataKeys, PretrainRecipe, dump_recipe
+from sweet.recipes.loader import dump_recipe
+from sweet.recipes.resolved import ResolvedRecipe, resolve
+from sweet.recipes.schema import DataKeys, PretrainRecipe, without_path
+from sweet.storage.cards import source_card
+from sweet.storage.folders import load_source, source_tensors
+from sweet.storage.layout import TENSORS, write_folder
+from sweet.storage.records import DataConfig, FolderRecord, TrainingRecord, read_record
 from sweet.template.constraints import Kronecker
 from sweet.template.hosvd import factored
 from sweet.template.networks import Network, draw_depth, draw_widths
 from sweet.template.target import Source, absorb
 from sweet.template.tucker import Tucker
-from sweet.version import VERSION
 
-from .begin import begin
 from .device import make_accelerator
-from .loop import part_size, total_steps, train
+from .loop import TrainResult, micro_batch_size, train
+from .run_folder import begin
 from .supervised import SupervisedSource, known_labels, new_head, open_teacher
 
-LARGE, FEW = 256, 1000  # a batch, and steps in all, of which a user with few images is told
+LARGE_BATCH, FEW_STEPS = 256, 1000  # when a user with few images is advised to take smaller batches
 
 
 def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
@@ -55,33 +56,163 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     A finished run with ``resume`` changes nothing. Raises UserError for bad input, before anything is written.
     """
     if resume and (out / "config.json").is_file():
-        info = read_config(out, ("template", "dense"))
-        if "training" not in info:
-            raise UserError(f"--out {out}: was not made by a pre-training that could be resumed")
-        return dict(info["training"], out=str(out), finished_before=True)
+        return finished_summary(out)
+    run = prepare(recipe, out)
+    run.advise(quiet=quiet)
+    if run.accelerator.is_main_process:
+        begin(out, recipe, resume=resume)
+    result = run.train(out, resume=resume, quiet=quiet)
+    source = run.finish()
+    record = run.record(result, source)
+    if run.accelerator.is_main_process:
+        tensors = (TENSORS[record.kind], source_tensors(source))
+        write_folder(out, tensors, record, dump_recipe(recipe), source_card(record, recipe))
+    run.accelerator.end_training()
+    assert record.training is not None
+    return dict(record.training.to_dict(), out=str(out))
+
+
+def finished_summary(out: Path) -> dict[str, Any]:
+    """The summary of a run that is finished already. Raises UserError for a folder of another kind."""
+    record = read_record(out, ("template", "dense"))
+    if record.training is None:
+        raise UserError(f"--out {out}: was not made by a pre-training that could be resumed")
+    return dict(record.training.to_dict(), out=str(out), finished_before=True)
+
+
+@dataclass
+class Pretraining:
+    """Everything that one pre-training works on."""
+
+    resolved: ResolvedRecipe
+    images: ImageSource
+    data: ImageSource | Packed
+    model: MaskedAutoencoder | SupervisedSource
+    batches: Batches
+    accelerator: Accelerator
+
+    @property
+    def recipe(self) -> PretrainRecipe:
+        return self.resolved.recipe
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.resolved.steps(len(self.data))
+
+    def advise(self, *, quiet: bool) -> None:
+        """Say that a large batch leaves few steps, where it does."""
+        recipe, steps = self.recipe, self.steps
+        if self.accelerator.is_main_process and not quiet and recipe.batch_size > LARGE_BATCH and steps < FEW_STEPS:
+            print(
+                f"note: {len(self.images):,} images in batches of {recipe.batch_size:,} make {steps} steps in all, few "
+                f"to learn from; smaller batches make more (batch_size=128 lr=1.5e-3)",
+                file=sys.stderr,
+            )
+
+    def train(self, out: Path, *, resume: bool, quiet: bool) -> TrainResult:
+        return train(
+            self.model,
+            parameter_groups(self.model, self.recipe),
+            self.batches,
+            self.loss,
+            keys=self.recipe,
+            optim=self.recipe.optim,
+            accelerator=self.accelerator,
+            run=out,
+            resume=resume,
+            quiet=quiet,
+        )
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Any, micro: int) -> Tensor:
+        """The loss of one micro-batch (B, C, H, W); masks and sub-networks are functions of the step."""
+        recipe, vit = self.recipe, self.resolved.vit
+        networks = networks_at(recipe, micro // recipe.optim.accumulate, self.steps)
+        loss: Tensor
+        if recipe.objective == "supervised":
+            loss = model(images, labels, networks)
+            return loss
+        generator = step_generator(recipe.seed, micro, self.accelerator.process_index, "mask")
+        noise = torch.rand(len(images), vit.patches, generator=generator)
+        loss = model(images, onto(noise, images.device), networks)
+        return loss
+
+    def finish(self) -> Source:
+        """What was learned, as it is stored: factored where the recipe says so, with its principal order."""
+        keys, vit = self.recipe.template, self.resolved.vit
+        source = factored(self.model.detached()) if keys.factored_at_end else self.model.detached()
+        whole = order_batches(self.data, self.recipe.data, vit.img_size, keys.order_images, self.recipe.workers)
+        source.order = compute_order(source, vit, whole, device=self.accelerator.device)
+        return absorb(source)
+
+    def flops(self, result: TrainResult) -> float:
+        """Training FLOPs of the networks that were computed, rebuilding of their weights included."""
+        recipe, resolved = self.recipe, self.resolved
+        if isinstance(self.model, SupervisedSource):
+            per_image = self.model.image_flops(len(self.images.classes or ()))
+        else:
+            drawn = (networks_at(recipe, step, self.steps) for step in range(self.steps))
+            spent = (mae_image_flops(resolved.vit, resolved.mae, *one) for networks in drawn for one in networks)
+            per_image = sum(spent) / self.steps
+        rebuild = template_cost_of(resolved).rebuild_macs
+        return pretraining_flops(per_image, images=result.images, steps=result.steps, rebuild=rebuild)
+
+    def record(self, result: TrainResult, source: Source) -> FolderRecord:
+        recipe, resolved = self.recipe, self.resolved
+        constraint = recipe.template.constraint
+        training = TrainingRecord(
+            steps=result.steps,
+            images=result.images,
+            loss=round(result.loss, 5),
+            seconds=round(result.seconds, 1),
+            img_per_s=round(result.images / max(result.seconds, 1e-9), 1),
+            pflops=round(self.flops(result) / 1e15, 4),
+            data=without_path(recipe.data.source or ""),
+            data_images=len(self.images),
+            device=str(self.accelerator.device),
+            precision=str(self.accelerator.mixed_precision),
+            finished=now(),
+        )
+        return FolderRecord(
+            kind="dense" if constraint == "none" else "template",
+            vit=resolved.vit,
+            mae=resolved.mae if recipe.objective == "mae" else None,
+            objective=recipe.objective,
+            constraint=constraint,
+            ranks=resolved.ranks if constraint == "tucker" else None,
+            absorbed=source.order is not None and source.order.absorbed,
+            data=DataConfig.of_recipe(recipe.data, self.images.classes),
+            training=training,
+        )
+
+
+def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
+    """Source, images and accelerator of a recipe. Raises UserError for bad input; writes nothing."""
     if recipe.data.source is None:
         raise UserError(f"--data: recipe {recipe.name} names no images; give them, for example --data folder:PATH")
-    config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
-    source = _start(recipe, config, mae)
+    resolved = resolve(recipe)
+    source, vit, mae = initial_source(resolved), resolved.vit, resolved.mae
     images = open_images(recipe.data.source, recipe.data.train_split)
     if recipe.data.limit is not None:
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
-    model: MaskedAutoencoder
+    model: MaskedAutoencoder | SupervisedSource
     if recipe.objective == "mae":
-        model = MaskedAutoencoder(source, config, mae)
+        model = MaskedAutoencoder(source, vit, mae)
     else:
         images, teacher = known_labels(images, recipe), open_teacher(recipe, images.classes)
-        model = SupervisedSource(new_head(source, len(images.classes or ())), config, mae, teacher)
-    data = packed(images, config.img_size)
+        model = SupervisedSource(new_head(source, len(images.classes or ())), vit, teacher)
+    if not recipe.model.norm_gain:
+        for name, parameter in model.named_parameters():
+            if name.startswith(("blocks.norm", "stem.norm")):
+                parameter.requires_grad_(False)
+    data = packed(images, vit.img_size)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
-
-    part = part_size(recipe, recipe.optim.accumulate, accelerator.num_processes)
     batches = Batches(
         data,
-        batch_size=part,
+        batch_size=micro_batch_size(recipe, recipe.optim.accumulate, accelerator.num_processes),
         seed=recipe.seed,
         augment="rrc",
-        img_size=config.img_size,
+        img_size=vit.img_size,
         mean=recipe.data.mean,
         std=recipe.data.std,
         crop_scale=recipe.data.crop_scale,
@@ -92,122 +223,40 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         device=accelerator.device,
         workers=recipe.workers,
     )
-    steps = total_steps(recipe, max(1, batches.steps_per_epoch // recipe.optim.accumulate))
-    if accelerator.is_main_process and not quiet and recipe.batch_size > LARGE and steps < FEW:
-        print(
-            f"note: {len(images):,} images in batches of {recipe.batch_size:,} make {steps} steps in all, few to learn "
-            f"from; smaller batches make more (batch_size=128 lr=1.5e-3)",
-            file=sys.stderr,
-        )
-    if not recipe.model.norm_gain:
-        for name, parameter in model.named_parameters():
-            if name.startswith(("blocks.norm", "stem.norm")):
-                parameter.requires_grad_(False)
-
-    def loss_of(model: nn.Module, images: Tensor, labels: Any, micro: int) -> Tensor:
-        networks = networks_at(recipe, micro // recipe.optim.accumulate, steps)
-        loss: Tensor
-        if recipe.objective == "supervised":
-            loss = model(images, labels, networks)
-            return loss
-        noise = torch.rand(
-            len(images),
-            config.patches,
-            generator=step_generator(recipe.seed, micro, accelerator.process_index, "mask"),
-        )
-        loss = model(images, onto(noise, images.device), networks)
-        return loss
-
-    if accelerator.is_main_process:
-        begin(out, recipe, resume=resume)
-    finished = train(
-        model,
-        parameter_groups(model, recipe),
-        batches,
-        loss_of,
-        keys=recipe,
-        optim=recipe.optim,
-        accelerator=accelerator,
-        run=out,
-        resume=resume,
-        quiet=quiet,
-    )
-    learned = factored(model.detached()) if recipe.template.turned else model.detached()
-    whole = order_batches(data, recipe.data, config.img_size, recipe.template.order_images, recipe.workers)
-    learned.order = compute_order(learned, config, whole, device=accelerator.device)
-    learned = absorb(learned)
-    rebuild = template_cost_of(recipe, config).rebuild_macs
-    if isinstance(model, SupervisedSource):
-        per_image = model.image_flops(len(images.classes or ()))
-    else:
-        drawn = (networks_at(recipe, step, steps) for step in range(steps))
-        per_image = sum(mae_image_flops(config, mae, *network) for networks in drawn for network in networks) / steps
-    flops = pretraining_flops(per_image, images=finished.images, steps=finished.steps, rebuild=rebuild)
-    summary = {
-        "steps": finished.steps,
-        "images": finished.images,
-        "loss": round(finished.loss, 5),
-        "seconds": round(finished.seconds, 1),
-        "img_per_s": round(finished.images / max(finished.seconds, 1e-9), 1),
-        "pflops": round(flops / 1e15, 4),
-        "data": without_path(recipe.data.source),
-        "data_images": len(images),
-        "device": str(accelerator.device),
-        "precision": accelerator.mixed_precision,
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    constraint = recipe.template.constraint
-    kind = "dense" if constraint == "none" else "template"
-    info = {
-        "format": FORMAT,
-        "sweet": VERSION,
-        "kind": kind,
-        "vit": config.to_dict(),
-        "mae": asdict(mae) if recipe.objective == "mae" else None,
-        "objective": recipe.objective,
-        "constraint": constraint,
-        "ranks": list(ranks_of(recipe)) if constraint == "tucker" else None,
-        "absorbed": learned.order is not None and learned.order.absorbed,
-        "data": data_info(recipe.data, images.classes),
-        "training": summary,
-    }
-    if accelerator.is_main_process:
-        tensors = (TENSORS[kind], source_tensors(learned))
-        write_folder(out, tensors, info, dump_recipe(recipe), source_card(info, recipe))
-    accelerator.end_training()
-    return dict(summary, out=str(out))
+    return Pretraining(resolved, images, data, model, batches, accelerator)
 
 
-def _start(recipe: PretrainRecipe, config: ViTConfig, mae: MaeConfig) -> Source:
+def initial_source(resolved: ResolvedRecipe) -> Source:
+    """Random weights, or those of ``init_from``. Raises UserError where these have another shape than the recipe."""
+    recipe, vit, mae = resolved.recipe, resolved.vit, resolved.mae
     if recipe.init_from is None:
         return init_source(
-            config,
+            vit,
             mae,
             constraint=recipe.template.trained,
-            ranks=trained_ranks(recipe),
-            tile=tile_of(recipe),
+            ranks=resolved.learned_ranks,
+            tile=resolved.tile,
             generator=torch.Generator().manual_seed(recipe.seed),
         )
+    where = f"init_from={recipe.init_from}"
     stored = load_source(Path(recipe.init_from))
-    if stored.config != config:
-        raise UserError(f"init_from={recipe.init_from}: its encoder is {stored.config}, the recipe says {config}")
+    if stored.config != vit:
+        raise UserError(f"{where}: its encoder is {stored.config}, the recipe says {vit}")
     if recipe.objective == "supervised":
         return stored.source
     if not stored.source.decoder:  # a converted checkpoint
-        stored.source.decoder = init_decoder(config, mae, torch.Generator().manual_seed(recipe.seed))
+        stored.source.decoder = init_decoder(vit, mae, torch.Generator().manual_seed(recipe.seed))
     elif stored.mae != mae:
-        raise UserError(f"init_from={recipe.init_from}: its decoder is {stored.mae}, the recipe says {mae}")
-    if stored.info["constraint"] != recipe.template.trained:
-        raise UserError(
-            f"init_from={recipe.init_from}: its constraint is {stored.info['constraint']}, "
-            f"the recipe says {recipe.template.trained}"
-        )
+        raise UserError(f"{where}: its decoder is {stored.mae}, the recipe says {mae}")
+    constraint = stored.record.constraint
+    if constraint != recipe.template.trained:
+        raise UserError(f"{where}: its constraint is {constraint}, the recipe says {recipe.template.trained}")
     core = stored.source.core
-    if isinstance(core, Tucker) and tuple(core.core.shape) != ranks_of(recipe):
-        has = ",".join(map(str, core.core.shape))
-        raise UserError(f"init_from={recipe.init_from}: its ranks are {has}; say template.ranks=[{has}]")
-    if isinstance(core, Kronecker) and core.tile != tile_of(recipe):
-        raise UserError(f"init_from={recipe.init_from}: its tile is {core.tile}; say template.tile={core.tile}")
+    if isinstance(core, Tucker) and tuple(core.core.shape) != resolved.ranks:
+        ranks = ",".join(map(str, core.core.shape))
+        raise UserError(f"{where}: its ranks are {ranks}; set template.ranks=[{ranks}]")
+    if isinstance(core, Kronecker) and core.tile != resolved.tile:
+        raise UserError(f"{where}: its tile is {core.tile}; set template.tile={core.tile}")
     if isinstance(core, Tucker):
         stored.source.core = core.expanded()
     return stored.source
@@ -234,16 +283,16 @@ def networks_at(recipe: PretrainRecipe, step: int, steps: int) -> list[Network]:
     return [Network(blocks, residual, inner) for residual, inner in widths]
 
 
-def parameter_groups(model: MaskedAutoencoder, recipe: PretrainRecipe) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, recipe: PretrainRecipe) -> list[dict[str, Any]]:
     """AdamW groups: decay on matrices only, not on scalers (methods 12.3); step sizes of X, U, V."""
-    told = recipe.template
-    scale = {"core.x": told.lr_x, "core.scalers": told.lr_x, "core.u": told.lr_u, "core.v": told.lr_v}
+    keys = recipe.template
+    scale = {"core.x": keys.lr_x, "core.scalers": keys.lr_x, "core.u": keys.lr_u, "core.v": keys.lr_v}
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             matrix = parameter.dim() > 1 and not name.startswith("blocks.") and not name.endswith(("token", "bias"))
-            part = name.partition("/")[0]
-            groups.setdefault((matrix and part not in scale, scale.get(part, 1.0)), []).append(parameter)
+            tensor = name.partition("/")[0]
+            groups.setdefault((matrix and tensor not in scale, scale.get(tensor, 1.0)), []).append(parameter)
     decay = recipe.optim.weight_decay
     return [
         {"params": params, "weight_decay": decay if decays else 0.0, "lr_scale": factor}
@@ -265,13 +314,6 @@ def order_batches(
             return
 
 
-def data_info(keys: DataKeys, classes: list[str] | None) -> dict[str, Any]:
-    """What travels with every model so that it can be used on images."""
-    return {
-        "img_size": keys.img_size,
-        "mean": list(keys.mean),
-        "std": list(keys.std),
-        "interpolation": keys.interpolation,
-        "crop": "short side resized, centre cropped",
-        "classes": classes,
-    }
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

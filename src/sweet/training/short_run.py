@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sweet.data import Batches, ImageSource, onto, packed, some, step_generator
 from sweet.errors import UserError
-from sweet.models.store import StoredSource
-from sweet.recipe import OptimKeys, TrainKeys
+from sweet.recipes.schema import OptimKeys, TrainKeys
+from sweet.storage.folders import StoredSource
 
 from .device import make_accelerator
 from .loop import train
@@ -60,7 +60,7 @@ def train_on(
     """
     if not told.steps:
         return
-    facts, config, steps = source.info["data"], source.config, told.steps
+    data_config, config, steps = source.data, source.config, told.steps
     keys = TrainKeys(
         seed=seed, epochs=steps, max_steps=steps, batch_size=told.batch_size, lr=told.lr, checkpoint_every=CHECKPOINT
     )
@@ -72,9 +72,9 @@ def train_on(
         seed=seed,
         augment="rrc",
         img_size=config.img_size,
-        mean=facts["mean"],
-        std=facts["std"],
-        interpolation=facts["interpolation"],
+        mean=data_config.mean,
+        std=data_config.std,
+        interpolation=data_config.interpolation,
         device=accelerator.device,
     )
 

@@ -14,17 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sweet.costs.flops import supervised_image_flops
 from sweet.data import ImageSource, balanced_subset
 from sweet.errors import UserError
-from sweet.models.config import MaeConfig, ViTConfig
-from sweet.models.costs import supervised_image_flops
+from sweet.models.config import ViTConfig
 from sweet.models.forward import Weights, encode, linear, patchify
-from sweet.models.mae import MaskedAutoencoder
-from sweet.recipe import PretrainRecipe
+from sweet.models.source_module import SourceModule
+from sweet.recipes.schema import PretrainRecipe
 from sweet.template.networks import Network
 from sweet.template.target import Source
 
-from .network import Ready
+from .network import FinetunedModel
 
 UNKNOWN = -1  # the label of an image that is learned from the teacher alone
 
@@ -64,28 +64,28 @@ def open_teacher(recipe: PretrainRecipe, classes: Sequence[str] | None) -> nn.Mo
     """The frozen classifier that ``teacher`` names, or None. Raises UserError where it knows other classes."""
     if recipe.teacher is None:
         return None
-    ready = Ready(Path(recipe.teacher), "cpu")
-    if ready.task != "classify" or ready.job.classes != list(classes or ()):
+    teacher = FinetunedModel(Path(recipe.teacher), "cpu")
+    if teacher.task_name != "classify" or teacher.task.classes != list(classes or ()):
         raise UserError(f"teacher={recipe.teacher}: does not tell the classes of {recipe.data.source} apart")
-    if ready.facts["img_size"] != recipe.data.img_size:
-        raise UserError(f"teacher={recipe.teacher}: takes {ready.facts['img_size']} px, not {recipe.data.img_size}")
-    return ready.model.requires_grad_(False)
+    if teacher.data.img_size != recipe.data.img_size:
+        raise UserError(f"teacher={recipe.teacher}: takes {teacher.data.img_size} px, not {recipe.data.img_size}")
+    return teacher.model.requires_grad_(False)
 
 
-class SupervisedSource(MaskedAutoencoder):
+class SupervisedSource(SourceModule):
     """A source whose tensors are parameters; its forward is the supervised loss of one or more sub-networks.
 
     Images (B, C, H, W), labels (B,) with :data:`UNKNOWN` where none is known. Without a teacher there is only the
     cross-entropy.
     """
 
-    def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig, teacher: nn.Module | None) -> None:
-        super().__init__(source, config, mae)
+    def __init__(self, source: Source, config: ViTConfig, teacher: nn.Module | None) -> None:
+        super().__init__(source, config)
         # in a list: no part of what is trained and saved
         self.teacher: list[Any] = [] if teacher is None else [teacher]
 
     def forward(self, images: Tensor, labels: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
-        wanted = self.taught(images)
+        wanted = self.teacher_logits(images)
         losses = []
         for weights, config in map(self.weights, networks or [self.whole]):
             logits = class_logits(weights, images, config)
@@ -94,12 +94,12 @@ class SupervisedSource(MaskedAutoencoder):
         return torch.stack(losses).mean()
 
     def image_flops(self, classes: int) -> float:
-        """See :func:`sweet.models.costs.supervised_image_flops`."""
+        """See :func:`sweet.costs.flops.supervised_image_flops`."""
         shapes = [self.config.resized(len(vit.blocks), vit.embed_dim // self.config.head_dim) for vit in self.teacher]
         return supervised_image_flops(self.config, classes, *shapes)
 
     @torch.no_grad()
-    def taught(self, images: Tensor) -> Tensor | None:
+    def teacher_logits(self, images: Tensor) -> Tensor | None:
         for teacher in self.teacher:
             logits: Tensor = teacher.to(images.device).eval()(images)
             return logits.float()

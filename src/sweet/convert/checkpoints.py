@@ -1,0 +1,238 @@
+"""Vision Transformers that others trained: weights of timm or of MAE become an encoder of ours, or one clear refusal.
+
+What is exact is folded (layer scale, separate q/k/v, absent biases, positions without a class token); whatever our
+:class:`ViTConfig` cannot express raises a UserError that names the parameter and its value. No file can run code:
+safetensors, or ``torch.load(weights_only=True)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sweet.errors import UserError
+from sweet.files import read_tensors, sha256
+from sweet.models.config import MaeConfig, ViTConfig
+from sweet.models.mae import sincos
+from sweet.models.vit import encoder_shapes
+from sweet.template.sizes import hidden_features
+
+HEAD = ("head.", "fc_norm.", "head_drop.", "attn_pool.")
+MAE_DECODER_HEADS = 16
+# Tensors (or parts of their names) of what no ViT of ours has.
+UNSUPPORTED = {
+    r"attn\.[qk]_norm\.": "qk_norm: queries and keys are normalised",
+    r"attn\.norm\.": "scale_attn_norm: attention outputs are normalised",
+    r"mlp\.norm\.": "scale_mlp: hidden units are normalised",
+    r"attn\.gate\.": "gated_attn: attention outputs are gated",
+    r"^reg_token$": "reg_tokens: register tokens",
+    r"^storage_tokens$": "reg_tokens: register tokens",
+    r"^dist_token$": "dist_token: a distillation token",
+    r"^norm_pre\.": "pre_norm: a norm before the blocks",
+    r"rel_pos|relative_position": "relative position biases",
+    r"^rope\.": "learned rotary frequencies",
+    r"^patch_embed\.norm\.": "a norm in the patch embedding",
+}
+
+
+@dataclass
+class Checkpoint:
+    """An encoder under timm's names (no head; ``decoder.*`` where MAE left one), and where it comes from.
+
+    ``data`` is what its images should look like: mean, std, interpolation.
+    """
+
+    name: str
+    sha256: str
+    config: ViTConfig
+    state: dict[str, Tensor]
+    mae: MaeConfig | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def read_file(path: Path, *, heads: int | None = None) -> Checkpoint:
+    """A bare checkpoint of a GELU / LayerNorm ViT under timm's (or MAE's) names; its shape is read off its tensors.
+
+    ``heads`` defaults to one for 64 channels. Raises UserError naming the file.
+    """
+    state, decoder = split_decoder(plain_tensors(path))
+    state = canonical(state, str(path))
+    config = config_of(state, str(path), heads=heads)
+    check_shapes(state, config, str(path))
+    tensors, mae = mae_decoder(decoder, config) if decoder else ({}, None)
+    return Checkpoint(path.name, sha256(path), config, state | tensors, mae)
+
+
+def plain_tensors(path: Path) -> dict[str, Tensor]:
+    """The floating-point tensors of a checkpoint file, in float32. Raises UserError naming the file."""
+    if path.suffix == ".safetensors":
+        found: Any = read_tensors(path)
+    elif path.suffix in (".pth", ".pt", ".bin"):
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as problem:  # a damaged or foreign file raises nearly any type
+            reason = str(problem).split(". ")[0].splitlines()[0] if str(problem) else type(problem).__name__
+            raise UserError(
+                f"{path}: not a file of plain tensors, and sweet runs no code of a checkpoint; save its weights as "
+                f"safetensors ({reason})"
+            ) from None
+        for key in ("model", "state_dict"):
+            if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+                found = found[key]
+    else:
+        raise UserError(f"{path}: expected a .safetensors, .pth, .pt or .bin file")
+    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        raise UserError(f"{path}: holds no state dict")
+    return {name: value.float() for name, value in found.items() if value.is_floating_point()}
+
+
+def canonical(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """timm's names, fused qkv, all biases, layer scale folded into o and down, no head. Raises UserError."""
+    for name in state:
+        for pattern, feature in UNSUPPORTED.items():
+            if re.search(pattern, name):
+                raise UserError(f"{where}: {feature} ({name} {tuple(state[name].shape)}), which sweet's ViT has not")
+    if "norm.weight" not in state and "fc_norm.weight" in state:
+        raise UserError(f"{where}: fc_norm: its final norm follows the pooling; sweet's ViT norms the tokens")
+    if "cls_token" not in state:
+        raise UserError(f"{where}: class_token: it has none (no tensor cls_token)")
+    state = {name: value for name, value in state.items() if not name.startswith(HEAD)}
+    depth = depth_of(state, where)
+    for i in range(depth):
+        _canonical_block(state, f"blocks.{i}.", where)
+    if "patch_embed.proj.weight" in state:
+        width = state["cls_token"].shape[-1]
+        state.setdefault("patch_embed.proj.bias", torch.zeros(width))
+    positions = state.get("pos_embed")
+    if positions is not None and isqrt(positions.shape[1]) ** 2 == positions.shape[1] > 1:
+        state["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], 1)  # none for the class token
+    return state
+
+
+def _canonical_block(state: dict[str, Tensor], block: str, where: str) -> None:
+    attention, mlp = f"{block}attn.", f"{block}mlp."
+    if f"{attention}q_proj.weight" in state:
+        parts = [state.pop(f"{attention}{part}_proj.weight") for part in "qkv"]
+        if len({len(part) for part in parts}) > 1:
+            raise UserError(f"{where}: num_kv_heads: grouped queries ({attention}k_proj {tuple(parts[1].shape)})")
+        biases = [state.pop(f"{attention}{part}_proj.bias", parts[0].new_zeros(len(parts[0]))) for part in "qkv"]
+        state[f"{attention}qkv.weight"], state[f"{attention}qkv.bias"] = torch.cat(parts), torch.cat(biases)
+    if f"{attention}q_bias" in state:
+        q, v = state.pop(f"{attention}q_bias"), state.pop(f"{attention}v_bias")
+        state[f"{attention}qkv.bias"] = torch.cat([q, state.pop(f"{attention}k_bias", torch.zeros_like(q)), v])
+    if f"{mlp}fc1_g.weight" in state:
+        for kind in ("weight", "bias"):
+            gate, up = state.pop(f"{mlp}fc1_g.{kind}", None), state.pop(f"{mlp}fc1_x.{kind}", None)
+            if gate is not None and up is not None:
+                state[f"{mlp}fc1.{kind}"] = torch.cat([gate, up])
+    for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
+        weight = state.get(f"{block}{name}.weight")
+        if weight is not None:
+            state.setdefault(f"{block}{name}.bias", weight.new_zeros(len(weight)))
+    for old, new, writer in (("gamma_1", "ls1.gamma", "attn.proj"), ("gamma_2", "ls2.gamma", "mlp.fc2")):
+        gamma = state.pop(f"{block}{old}", state.pop(f"{block}{new}", None))
+        if gamma is not None:
+            state[f"{block}{writer}.weight"] = state[f"{block}{writer}.weight"] * gamma[:, None]
+            state[f"{block}{writer}.bias"] = state[f"{block}{writer}.bias"] * gamma
+
+
+def depth_of(state: Mapping[str, Tensor], where: str) -> int:
+    blocks = {int(found[1]) for name in state if (found := re.match(r"blocks\.(\d+)\.", name))}
+    if not blocks or blocks != set(range(len(blocks))):
+        raise UserError(f"{where}: no Vision Transformer under timm's names (blocks.0 ... are not there)")
+    return len(blocks)
+
+
+def config_of(state: Mapping[str, Tensor], where: str, *, heads: int | None) -> ViTConfig:
+    """The shape that a canonical state dict of a ViT with learned or fixed positions must have. Raises UserError."""
+    patch, positions = state.get("patch_embed.proj.weight"), state.get("pos_embed")
+    if positions is None:
+        raise UserError(f"{where}: no pos_embed; a rotary model's file does not tell its shape: give its timm folder")
+    if patch is None or patch.dim() != 4 or patch.shape[2] != patch.shape[3]:
+        raise UserError(f"{where}: patch_embed.proj.weight: expected (width, channels, patch, patch)")
+    grid = isqrt(positions.shape[1] - 1)
+    if grid**2 + 1 != positions.shape[1]:
+        raise UserError(f"{where}: pos_embed {tuple(positions.shape)}: not a square grid and a class token")
+    width, head_dim = patch.shape[0], 64
+    if heads is not None:
+        if width % heads:
+            raise UserError(f"--heads {heads}: the width {width} of {where} is not a multiple of it")
+        head_dim = width // heads
+    elif width % head_dim:
+        raise UserError(f"{where}: width {width} is not a multiple of 64; say --heads N")
+    return ViTConfig(
+        depth=depth_of(state, where),
+        heads=width // head_dim,
+        head_dim=head_dim,
+        img_size=grid * patch.shape[-1],
+        patch_size=patch.shape[-1],
+        in_chans=patch.shape[1],
+        family="vit",
+    )
+
+
+def check_shapes(state: Mapping[str, Tensor], config: ViTConfig, where: str) -> None:
+    """Raises UserError unless the state dict has exactly the tensors of ``config``."""
+    hidden = state.get("blocks.0.mlp.fc2.weight")
+    wanted = hidden_features(config.width, config.mlp)
+    if hidden is not None and hidden.shape[-1] != wanted:
+        raise UserError(f"{where}: mlp_ratio: {hidden.shape[-1]} hidden units, sweet's ViT of this width has {wanted}")
+    shapes = encoder_shapes(config)
+    for name in sorted(shapes.keys() | state.keys()):
+        if name not in state:
+            raise UserError(f"{where}: tensor {name} is missing")
+        if name not in shapes:
+            raise UserError(f"{where}: {name} {tuple(state[name].shape)}: sweet's ViT has no such parameter")
+        if state[name].shape != shapes[name]:
+            raise UserError(f"{where}: {name} {tuple(state[name].shape)}, expected {tuple(shapes[name])}")
+
+
+def split_decoder(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The encoder, and MAE's decoder (``mask_token``, ``decoder_*``) under its own names."""
+    decoder = {name: value for name, value in tensors.items() if name.startswith("decoder_") or name == "mask_token"}
+    return {name: value for name, value in tensors.items() if name not in decoder}, decoder
+
+
+def mae_decoder(decoder: Mapping[str, Tensor], config: ViTConfig) -> tuple[dict[str, Tensor], MaeConfig | None]:
+    """MAE's decoder as ours; nothing where it is incomplete or its positions are not the fixed sines.
+
+    MAE gives pixels as (row, column, channel), we as a convolution kernel does. MAE's decoders have sixteen heads.
+    """
+    needed = {"mask_token", "decoder_embed.weight", "decoder_pred.weight", "decoder_norm.weight"}
+    if not needed <= decoder.keys():
+        return {}, None
+    width = len(decoder["decoder_embed.weight"])
+    positions = decoder.get("decoder_pos_embed")
+    if width % MAE_DECODER_HEADS or (
+        positions is not None
+        and (positions.shape[1] != config.patches + 1 or not _close(positions[0], sincos(config.grid, width)))
+    ):
+        return {}, None
+    ours = {f"decoder.{name.removeprefix('decoder_')}": value for name, value in decoder.items()}
+    ours.pop("decoder.pos_embed", None)
+    for name in ("decoder.pred.weight", "decoder.pred.bias"):
+        pixels = ours[name].unflatten(0, (config.patch_size, config.patch_size, config.in_chans))
+        ours[name] = pixels.movedim(2, 0).flatten(0, 2)
+    depth = len({name.split(".")[2] for name in ours if name.startswith("decoder.blocks.")})
+    return ours, MaeConfig(decoder_width=width, decoder_depth=depth, decoder_head_dim=width // MAE_DECODER_HEADS)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return bool(torch.allclose(a, b, atol=1e-4))
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names and values, for weights that came from no file."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

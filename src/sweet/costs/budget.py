@@ -1,0 +1,183 @@
+"""Which size fits a budget of parameters, FLOPs or milliseconds. Imports no torch; only a latency is measured.
+
+The grid: depth 1 to 2 L and heads 1 to 2 H of the source. Parameters and FLOPs (all matrix products, attention's
+included; no head) are exact, by the formulas of ``template/sizes.py``. Among the sizes that fit, those that use at
+least nine tenths of what the largest uses count as equally large; of them the one wins whose ratio of depth to heads
+is nearest the source's. A latency is measured for few sizes only: those whose ratio is within 1.25 of the source's, in
+the order of their FLOPs, by bisection; the last one that fits wins.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweet.errors import UserError
+from sweet.models.config import ViTConfig
+from sweet.template.sizes import Size
+
+if TYPE_CHECKING:
+    from .latency import Timing
+
+EQUAL = 0.9  # of the largest that fits
+NEAR = 1.25  # factor between the ratios of depth to heads
+SHOWN = 4
+MULTIPLES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
+SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most ``limit`` parameters, FLOPs or seconds, and the words that asked for it."""
+
+    kind: str  # params, flops or latency
+    limit: float
+    asked: str
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen size, why, and every candidate worth showing, the chosen one first."""
+
+    size: Size
+    why: str
+    budget: Budget
+    candidates: list[dict[str, Any]]
+    protocol: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For people and machines: a mapping that is JSON."""
+        facts: dict[str, Any] = {"asked": self.budget.asked, "chosen": str(self.size), "why": self.why}
+        if self.protocol is not None:
+            facts["protocol"] = self.protocol
+        return facts | {"candidates": self.candidates}
+
+
+def read_budget(params: str | None, flops: str | None, latency: str | None) -> Budget | None:
+    """The budget that was asked for, ``12M``, ``2G`` or ``4ms@cuda``; None without any. UserError for more than one."""
+    told = {"params": params, "flops": flops, "latency": latency}
+    given = [(kind, text) for kind, text in told.items() if text is not None]
+    if not given:
+        return None
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(f'--{kind}' for kind, _ in given)} exclude each other")
+    kind, text = given[0]
+    asked = f"--{kind} {text}"
+    if kind == "latency":
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(us|ms|s)(?:@(.+))?", text)
+        if found is None:
+            raise UserError(f"{asked}: expected a time such as 4ms, or 4ms@cuda")
+        limit, device = float(found[1]) * SECONDS[found[2]], found[3] or "auto"
+    else:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgbt]?)", text.lower())
+        if found is None:
+            raise UserError(f"{asked}: expected a number such as 12M or 2G")
+        limit, device = float(found[1]) * MULTIPLES[found[2]], "auto"
+    if limit <= 0:
+        raise UserError(f"{asked}: should be above 0")
+    return Budget(kind, limit, asked, device)
+
+
+def costs(config: ViTConfig, size: Size) -> dict[str, int]:
+    """Parameters and forward FLOPs of one image of a headless model of ``size``, both exact."""
+    counted = config.resized(size.depth, size.heads).cost()
+    return {
+        "params": counted.parameters(positions=config.family == "vit"),
+        "flops": counted.flops(attention=True),
+    }
+
+
+def grid(config: ViTConfig) -> list[Size]:
+    """All sizes that are considered for a source of shape ``config``."""
+    return [
+        Size(depth, heads, config.head_dim)
+        for depth in range(1, 2 * config.depth + 1)
+        for heads in range(1, 2 * config.heads + 1)
+    ]
+
+
+def choose(config: ViTConfig, budget: Budget, measure: Callable[[Size], Timing] | None = None) -> Choice:
+    """The size within ``budget`` for models of ``config``'s kind; its depth and heads are the source's.
+
+    ``measure`` replaces the clock. Raises UserError when not even the smallest size fits.
+    """
+    return _by_latency(config, budget, measure) if budget.kind == "latency" else _by_count(config, budget)
+
+
+def _by_count(config: ViTConfig, budget: Budget) -> Choice:
+    known = {size: costs(config, size) for size in grid(config)}
+    used = {size: one[budget.kind] for size, one in known.items()}
+    fitting = [size for size in known if used[size] <= budget.limit]
+    if not fitting:
+        smallest = min(used, key=used.__getitem__)
+        raise UserError(f"{budget.asked}: the smallest size, {smallest}, takes {used[smallest]:,}")
+    largest = max(fitting, key=used.__getitem__)
+    equal = [size for size in fitting if used[size] >= EQUAL * used[largest]]
+    equal.sort(key=lambda size: (round(_distance(config, size), 9), -used[size]))
+    why = (
+        f"of the {len(equal)} sizes that use {EQUAL:.0%} or more of what the largest fitting one ({largest}, "
+        f"{used[largest]:,}) uses, its depth/heads is nearest the source's {config.depth / config.heads:.2f}; "
+        f"grid: depth 1 to {2 * config.depth}, heads 1 to {2 * config.heads}"
+    )
+    rows = [_row(config, size) for size in equal[:SHOWN]]
+    return Choice(equal[0], why, budget, rows)
+
+
+def _by_latency(config: ViTConfig, budget: Budget, measure: Callable[[Size], Timing] | None) -> Choice:
+    protocol = None
+    if measure is None:
+        measure, protocol = _clock(config, budget.device)
+    limit = round(math.log(NEAR), 9)
+    near = [size for size in grid(config) if round(_distance(config, size), 9) <= limit]
+    near.sort(key=lambda size: costs(config, size)["flops"])
+    timed: dict[Size, Timing] = {}
+
+    def fits(size: Size) -> bool:
+        timed[size] = measure(size)
+        return timed[size].median <= budget.limit
+
+    low, high, middle = -1, len(near), near.index(config.size)  # the source's own size first: it can surely be built
+    while high - low > 1:
+        low, high = (middle, high) if fits(near[middle]) else (low, middle)
+        middle = (low + high) // 2
+    if low < 0 and near[0] != Size(1, 1, config.head_dim):  # a flat or tall source has no small size of its own ratio
+        near.insert(0, Size(1, 1, config.head_dim))
+        low = 0 if fits(near[0]) else -1
+    if low < 0:
+        raise UserError(f"{budget.asked}: the smallest size, {near[0]}, takes {1000 * timed[near[0]].median:.3g} ms")
+    size = near[low]
+    inside = sorted((s for s in timed if timed[s].median <= budget.limit), key=near.index, reverse=True)
+    outside = sorted((s for s in timed if timed[s].median > budget.limit), key=near.index)
+    why = (
+        f"the largest that was measured within {1000 * budget.limit:g} ms; {len(timed)} sizes measured, by bisection "
+        f"over the FLOPs of the {len(near)} whose depth/heads is within a factor {NEAR:g} of the source's"
+    )
+    shown = [size, *(s for s in inside if s != size)][: SHOWN - 1] + outside[:2]
+    rows = [_row(config, s) | _timing(timed[s]) | {"fits": timed[s].median <= budget.limit} for s in shown]
+    return Choice(size, why, budget, rows, protocol)
+
+
+def _clock(config: ViTConfig, device: str) -> tuple[Callable[[Size], Timing], dict[str, Any]]:
+    from sweet.models.device import resolve_device
+
+    from .latency import measure_latency, protocol
+
+    chosen = resolve_device(device)
+    return lambda size: measure_latency(config.resized(size.depth, size.heads), chosen), protocol(chosen)
+
+
+def _row(config: ViTConfig, size: Size) -> dict[str, Any]:
+    return {"size": str(size), **costs(config, size), "depth_per_head": round(size.depth / size.heads, 2)}
+
+
+def _timing(timing: Timing) -> dict[str, Any]:
+    return {"ms": round(1e3 * timing.median, 4), "iqr_ms": round(1e3 * timing.iqr, 4), "runs": timing.runs}
+
+
+def _distance(config: ViTConfig, size: Size) -> float:
+    """How far the ratio of depth to heads is from the source's: the logarithm of a factor."""
+    return abs(math.log((size.depth / size.heads) / (config.depth / config.heads)))

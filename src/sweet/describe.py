@@ -1,0 +1,79 @@
+"""What a folder holds: size, ranks, spectra, order, provenance, checksums."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sweet.costs.plan import bench_sizes, size_table
+from sweet.files import check_sums
+from sweet.storage.folders import load_source
+from sweet.storage.layout import TENSORS
+from sweet.storage.records import FolderRecord, read_record
+from sweet.template.constraints import Kronecker
+from sweet.template.target import Source
+from sweet.template.tucker import Tucker
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """What a template, dense source or model folder holds. Raises UserError for anything else."""
+    record = read_record(path, tuple(TENSORS))
+    config, classes = record.vit, record.data.classes
+    result: dict[str, Any] = {
+        "kind": record.kind,
+        "size": str(config.size),
+        "family": config.family,
+        "width": config.width,
+        "head_dim": config.head_dim,
+        "img_size": config.img_size,
+        "patch_size": config.patch_size,
+        "classes": len(classes) if classes else None,
+        "checksums": _checksums(path),
+    }
+    result |= {key: part.to_dict() for key in ("made", "training") if (part := getattr(record, key)) is not None}
+    if record.converted is not None:
+        result["converted"] = record.converted.to_dict()
+        result["converted"].pop("spectrum")
+    if record.kind == "model":
+        metrics = {key: value for key, value in (record.metrics or {}).items() if not isinstance(value, dict)}
+        return result | {"metrics": metrics, "cost": size_table(config, [config.size], len(classes or ()))}
+    return result | _source_rows(load_source(path).source, record)
+
+
+def _source_rows(source: Source, record: FolderRecord) -> dict[str, Any]:
+    """Numbers of the core, and what its principal order keeps at each width."""
+    core, config = source.core, record.vit
+    result: dict[str, Any] = {}
+    if core.constraint != "none":
+        parameters = sum(tensor.numel() for tensor in core.tensors().values())
+        result["constraint"] = core.constraint
+        result["parameters_m"] = round(parameters / 1e6, 3)
+        result["share_of_slices"] = round(parameters / (12 * config.depth * config.width**2), 3)
+    if isinstance(core, Kronecker):
+        result |= {"tile": core.tile, "templates": {name: len(t) for name, t in core.templates.items()}}
+    if isinstance(core, Tucker):
+        result["ranks"] = list(core.core.shape)
+        # directions needed for 90 % of the core's energy, per mode, and how far each factor is from orthonormal
+        result["core_rank_90"] = [_rank(core.core, mode) for mode in range(3)]
+        factors = [f for f in (core.x, core.u, core.v) if f is not None]
+        result["condition"] = [round(float(torch.linalg.cond(f)), 2) for f in factors]
+    if source.order is not None:
+        result["kept_energy"] = [
+            {"channels": n, "share": round(float(source.order.spectrum[:n].sum()), 4)}
+            for n in sorted({max(1, config.width * eighth // 8) for eighth in range(1, 9)})
+        ]
+    return result | {"sizes": size_table(config, bench_sizes(config.head_dim), 1000)}
+
+
+def _rank(core: torch.Tensor, mode: int, share: float = 0.9) -> int:
+    matrix = core.movedim(mode, 0).flatten(1)
+    values = torch.linalg.eigvalsh(matrix @ matrix.t()).flip(0)
+    return int((values.cumsum(0) < share * values.sum()).sum()) + 1
+
+
+def _checksums(path: Path) -> str:
+    sums = check_sums(path)
+    wrong = [name for name, good in sums.items() if not good]
+    return "WRONG: " + ", ".join(wrong) if wrong else "ok" if sums else "not recorded"

@@ -1,0 +1,1 @@
+"""Use a finished model: evaluate, predict, embed, generate, reconstruct."""

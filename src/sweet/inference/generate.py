@@ -1,0 +1,76 @@
+"""Images from a model that was trained to generate them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.transforms.functional import to_pil_image
+
+from sweet.errors import UserError
+from sweet.files import write_sums
+from sweet.tasks.generation.generate import Generate
+from sweet.tasks.pictures import contact_sheet, save_png
+from sweet.training.network import FinetunedModel
+
+SHEET = "contact_sheet.png"
+
+
+def generate(
+    model: Path,
+    out: Path,
+    *,
+    classes: list[str] | None = None,
+    per_class: int = 8,
+    guidance: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Write ``per_class`` PNG files of each of ``classes`` (default all) and one contact sheet; returns what was made.
+
+    The n-th image of a class is the same for one seed, whatever else is asked for. Raises UserError for an unknown
+    class and for a model that does something else, before anything is written.
+    """
+    tuned = FinetunedModel(model, device)
+    task = tuned.task
+    if not isinstance(task, Generate):
+        raise UserError(f"MODEL {model}: was trained to {tuned.task_name}, not to generate")
+    names = list(dict.fromkeys(task.classes if classes is None else classes))
+    for name in names:
+        if name not in task.classes:
+            raise UserError(f"--classes {name}: unknown; {model} knows {', '.join(task.classes)}")
+    labels = [task.classes.index(name) for name in names for _ in range(per_class)]
+    parts = task.sample(
+        tuned.model,
+        labels,
+        tuned.data,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        batch_size=batch_size,
+        device=tuned.device,
+    )
+    images = torch.cat([part.cpu() for part in parts])
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / f"{_slug(label, task.classes[label])}-{i % per_class:04d}.png" for i, label in enumerate(labels)]
+    for file, image in zip(files, images, strict=True):
+        save_png(to_pil_image(image), file)
+    contact_sheet(out / SHEET, images, names)
+    write_sums(out, {file.name: file for file in [*files, out / SHEET]})
+    return {
+        "images": len(files),
+        "classes": len(names),
+        "steps": steps or task.head.steps,
+        "guidance": guidance or task.head.guidance,
+        "seed": seed,
+        "out": str(out),
+    }
+
+
+def _slug(label: int, name: str) -> str:
+    """A file name for a class: its number, and what of its name is safe anywhere."""
+    return f"{label:03d}-{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}".rstrip("-")

@@ -1,0 +1,116 @@
+"""What masked autoencoders of several sizes, made from one source, see behind the mask (the paper's Fig. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sweet.data import ImageSource, eval_batches, open_images, some, step_generator
+from sweet.errors import UserError
+from sweet.models.forward import patchify, unpatchify
+from sweet.models.mae import reconstruct, sincos
+from sweet.storage.folders import StoredSource, load_source
+from sweet.storage.records import DataConfig
+from sweet.tasks.pictures import contact_sheet
+from sweet.template.sizes import Size
+from sweet.template.target import target_weights
+
+
+@dataclass
+class Pictures:
+    """Images (B, C, S, S) uint8: as they are, with the masked patches grey, and per size as it completes them.
+
+    ``losses`` are those of the masked patches of these images, per size, and ``order`` the one that was cut in.
+    """
+
+    original: Tensor
+    masked: Tensor
+    completed: dict[str, Tensor]
+    losses: dict[str, float]
+    order: str
+
+
+@torch.no_grad()
+def reconstruct_at(
+    stored: StoredSource,
+    sizes: list[Size],
+    images: Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    order: str | None = None,
+    seed: int = 0,
+) -> Pictures:
+    """Complete normalised images (B, C, S, S) by the source cut to each of ``sizes``, all with the same masks.
+
+    Where the autoencoder learned patches of mean 0 and variance 1, the true mean and variance are put back, as MAE's
+    pictures do. ``order`` as in :func:`sweet.template.target.target_weights`, default principal where there is one.
+    """
+    config, mae, source = stored.config, stored.mae, stored.source
+    order = order or ("prefix" if source.order is None else "principal")
+    patches = patchify(images, config.patch_size)
+    noise = torch.rand(patches.shape[:2], generator=step_generator(seed, 0, 0, "mask"))
+    positions = sincos(config.grid, mae.decoder_width)
+    variance, centre = torch.var_mean(patches, dim=-1, keepdim=True)
+    scale, shift = ((variance + 1e-6).sqrt(), centre) if mae.norm_pix else (torch.ones(1), torch.zeros(1))
+
+    def pixels(patches: Tensor) -> Tensor:
+        back = unpatchify(patches, config.patch_size, config.in_chans)
+        back = back * torch.tensor(std).view(-1, 1, 1) + torch.tensor(mean).view(-1, 1, 1)
+        return (back * 255).round().clamp(0, 255).to(torch.uint8)
+
+    completed, losses, hidden = {}, {}, torch.zeros(patches.shape[:2], dtype=torch.bool)
+    for size in sizes:
+        weights = target_weights(source, size.depth, size.width, order=order)
+        seen = reconstruct(weights, images, noise, config.resized(size.depth, size.heads), mae, positions)
+        whole = torch.zeros_like(patches)
+        where = seen.masked[..., None].expand(-1, -1, patches.shape[-1])
+        whole = whole.scatter(1, where, seen.prediction.float()) * scale + shift
+        hidden = hidden.scatter(1, seen.masked, True)
+        completed[str(size)] = pixels(torch.where(hidden[..., None], whole, patches))
+        losses[str(size)] = round(float(seen.loss), 4)
+    masked = unpatchify(hidden[..., None].expand_as(patches).float(), config.patch_size, config.in_chans) > 0
+    original = pixels(patches)
+    return Pictures(original, torch.where(masked, 128, original), completed, losses, order)
+
+
+def draw_reconstructions(
+    source: Path, sizes: list[str], data: str, out: Path, *, split: str = "val", count: int = 6, seed: int = 0
+) -> dict[str, Any]:
+    """Write a PNG: a row per image, then masked, completed by each size (with its loss), original.
+
+    Raises UserError for a source without a decoder and for a size that is not written L<depth>H<heads>.
+    """
+    stored = load_source(source)
+    if "pred.weight" not in stored.source.decoder:
+        raise UserError(f"SOURCE {source}: has no decoder, it can reconstruct nothing")
+    parsed = [_size(text, stored.config.head_dim) for text in sizes]
+    data_config = stored.data
+    images = some(open_images(data, split), count, seed)
+    shown = reconstruct_at(
+        stored, parsed, _batch(images, data_config), mean=list(data_config.mean), std=list(data_config.std), seed=seed
+    )
+    columns = [shown.masked, *shown.completed.values(), shown.original]
+    names = ["masked", *(f"{size} {loss:.3f}" for size, loss in shown.losses.items()), "original"]
+    rows = [str(number + 1) for number in range(len(images))]
+    contact_sheet(out, torch.stack(columns, 1).flatten(0, 1), rows, columns=names)
+    return {"images": len(images), "loss": shown.losses, "out": str(out)}
+
+
+def _size(text: str, head_dim: int) -> Size:
+    try:
+        return Size.parse(text, head_dim)
+    except ValueError as problem:
+        raise UserError(f"--sizes {text}: {problem}") from None
+
+
+def _batch(images: ImageSource, data_config: DataConfig) -> Tensor:
+    batches = eval_batches(
+        images, batch_size=len(images), img_size=data_config.img_size, mean=data_config.mean, std=data_config.std
+    )
+    return next(iter(batches))[0]

@@ -1,0 +1,1 @@
+"""Tables and charts as Markdown, HTML, SVG and PNG. Computes nothing: all numbers come from ``sweet.results``."""

@@ -1,0 +1,84 @@
+"""The pictures of a run: its curves, and what a source looks like inside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sweet.results.read import Run
+
+from .bench_figures import Picture
+from .colours import colour
+from .draw import INK, axes, legend, svg
+
+if TYPE_CHECKING:
+    from sweet.storage.folders import StoredSource
+
+LABELS = {"loss": "training loss", "lr": "learning rate", "img_per_s": "images per second"}
+
+
+def log_pictures(run: Run, name: str) -> list[Picture]:
+    """Everything that ``metrics.jsonl`` tells, against the step."""
+    result = []
+    for i, key in enumerate(run.logged()):
+        ax = axes(height=2.5)
+        points = run.series(key)
+        ax.plot(*zip(*points, strict=True), color=colour("sweet"), marker="o" if len(points) == 1 else None)
+        ax.set_xlabel("step")
+        ax.set_ylabel(LABELS.get(key, key))
+        if key == "img_per_s":
+            ax.set_ylim(bottom=0)
+        result.append((svg(ax, f"{name}l{i}"), f"{LABELS.get(key, key)[:1].upper()}{LABELS.get(key, key)[1:]}."))
+    return result
+
+
+def spectrum_picture(spectrum: list[float], name: str, *, sizes: dict[int, str] | None = None) -> Picture:
+    """Energy kept by the first n channels in principal order; ``sizes`` are targets' widths with their names."""
+    ax = axes()
+    kept = [0.0]
+    for share in spectrum:
+        kept.append(kept[-1] + 100 * share)
+    ax.plot(range(len(kept)), kept, color=colour("sweet"), label="principal order")
+    ax.plot([0, len(spectrum)], [0, 100], color=INK, linestyle=":", linewidth=0.9, label="if all were equal")
+    for width, label in (sizes or {}).items():
+        if width <= len(spectrum):
+            ax.plot([width], [kept[width]], "o", color=colour("sweet"))
+            ax.annotate(f"{label}: {kept[width]:.1f} %", (width, kept[width]), (5, -11), textcoords="offset points",
+                        fontsize=8, annotation_clip=False)  # fmt: skip
+    ax.set_xlabel("channels kept")
+    ax.set_ylabel("energy of the stream, %")
+    ax.set_ylim(0, 104)
+    legend(ax)
+    return svg(ax, name), "Energy of the residual stream that the first channels keep, over all norms."
+
+
+def source_pictures(stored: StoredSource, name: str) -> list[Picture]:
+    """Kept energy by index, and the singular values of a Tucker core along its three modes."""
+    import torch
+
+    from sweet.template.tucker import Tucker
+
+    result = []
+    if stored.source.order is not None:
+        config = stored.config
+        widths = {
+            config.head_dim * heads: f"H{heads}" for heads in {max(1, config.heads // 4), max(1, config.heads // 2)}
+        }
+        result.append(spectrum_picture(stored.source.order.spectrum.tolist(), f"{name}e", sizes=widths))
+    core = stored.source.core
+    if isinstance(core, Tucker):
+        ax = axes()
+        words = ("layers (X)", "residual side (U)", "inner side (V)")
+        for mode, (word, arm) in enumerate(zip(words, ("sweet", "weight_selection", "principal_slice"), strict=True)):
+            matrix = core.core.float().movedim(mode, 0).flatten(1)
+            values = torch.linalg.eigvalsh(matrix @ matrix.t()).clamp_min(0).sqrt().flip(0)
+            shares = (values / values[0]).tolist()
+            ax.plot([(i + 1) / len(shares) for i in range(len(shares))], shares, color=colour(arm),
+                    label=f"{word}, rank {len(shares)}")  # fmt: skip
+        ax.set_ylim(0, 1.04)
+        ax.set_xlabel("index, as a share of the rank")
+        ax.set_ylabel("singular value / largest")
+        legend(ax, columns=1)
+        result.append(
+            (svg(ax, f"{name}m"), "Spectra of the core along its three modes: flat means that every rank is used.")
+        )
+    return result

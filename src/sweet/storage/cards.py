@@ -1,0 +1,233 @@
+"""README.md of a folder, from its config and recipe: what it is, from what, at what cost, how good, how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import yaml
+
+from sweet.models.config import ViTConfig
+from sweet.recipes.schema import PretrainRecipe, without_path
+
+from .records import FolderRecord
+
+PAPER = "SWEET: Self-Supervised Weight Templates for Scalable Vision Model Initialization (arXiv 2601.19694)"
+CHECK = "every file's SHA256 stands in `SHA256SUMS`: `sweet verify .` or `sha256sum -c SHA256SUMS`"
+USE_SOURCE = """```
+sweet init this-folder --depth 6 --heads 6 --out my-vit
+```
+```python
+import sweet
+
+source = sweet.load("this-folder")  # or the hub's user/name
+vit = source.build(depth=6, heads=6, num_classes=100)  # a plain timm model
+```
+"""
+# How to use what `sweet export --to` wrote; FOLDER stands for the folder or the hub's name.
+USE = {
+    "model": """```python
+import sweet
+
+vit = sweet.load("this-folder")  # a plain timm model
+```
+`sweet export this-folder --to timm --out DIR` writes a folder that timm loads without sweet.
+""",
+    "timm": """```python
+import timm
+
+vit = timm.create_model("local-dir:this-folder", pretrained=True)  # or hf-hub:user/name; sweet is not needed
+maps = timm.create_model("local-dir:this-folder", pretrained=True, features_only=True)
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(vit))
+```
+""",
+    "onnx": """```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("this-folder/model.onnx")
+output = session.run(None, {"images": images})[0]  # float32 (N, channels, height, width), normalised; any N
+session.get_modelmeta().custom_metadata_map  # classes, mean, std, img_size as JSON
+```
+""",
+    "transformers": """```python
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification
+
+processor = AutoImageProcessor.from_pretrained("this-folder")
+encoder = AutoModel.from_pretrained("this-folder")  # last_hidden_state: class token, then patches
+classifier = AutoModelForImageClassification.from_pretrained("this-folder")  # where the model has a head
+```
+""",
+}
+
+
+def source_card(record: FolderRecord, recipe: PretrainRecipe) -> str:
+    """The card of a source that was learned by ``recipe``."""
+    training = record.training
+    assert training is not None
+    what = "Template" if record.kind == "template" else "Dense source"
+    ranks = f", ranks {record.ranks}" if record.ranks else ""
+    rows = {
+        "learned at": _shape(record.vit),
+        "constraint": f"{record.constraint}{ranks}",
+        "objective": f"masked autoencoding, {recipe.mae.mask_ratio:.0%} of the patches masked"
+        if recipe.objective == "mae"
+        else "labels and a teacher"
+        if recipe.teacher
+        else "labels",
+        "images": f"{training.data} ({training.data_images:,}); their terms apply to what is made from them",
+        "images seen": f"{training.images:,}",
+        "compute": f"{training.pflops} PFLOP",
+        "time": f"{training.seconds:.0f} s on {training.device} in {training.precision}",
+        "loss at the end": training.loss,
+        "seed": recipe.seed,
+        "method": PAPER,
+        "checksums": CHECK,
+    }
+    return f"""# {what} `{recipe.name}`
+
+The weights of a Vision Transformer of any depth and width come out of this folder (sweet {record.sweet}).
+
+{_table(rows)}
+{USE_SOURCE}"""
+
+
+def converted_card(record: FolderRecord) -> str:
+    """The card of a source that was made from a checkpoint."""
+    converted = record.converted
+    assert converted is not None
+    rows = {
+        "made from": f"`{converted.source}`, whose licence and terms apply to it and to what is made from it",
+        "sha256 of the source": converted.source_sha256,
+        "shape": _shape(record.vit),
+        "ranks": record.ranks,
+        "relative error of the weights": converted.error.overall,
+        "of the features": converted.feature_error,
+        "images for the principal order": converted.order_images,
+    }
+    if healing := converted.healing:
+        rows["healed"] = f"{healing.steps} steps on {healing.data}, whose terms apply as well"
+        rows["error of the features since then"] = healing.feature_error
+    rows["checksums"] = CHECK
+    return f"""# Template from `{converted.source}`
+
+The weights of a Vision Transformer of any depth and width come out of this folder (sweet {record.sweet}).
+
+{_table({key: value for key, value in rows.items() if value is not None})}
+{USE_SOURCE}"""
+
+
+def model_card(
+    record: FolderRecord,
+    recipe: Mapping[str, Any] | None = None,
+    *,
+    use: str = "model",
+    licence: str | None = None,
+    seeds: Sequence[Mapping[str, float]] = (),
+) -> str:
+    """The card of a model.
+
+    ``recipe`` is the one of fine-tuning, ``use`` a key of :data:`USE`, ``seeds`` metrics of its runs by other seeds.
+    """
+    rows = {"shape": _shape(record.vit), **_made(record), **_training_rows(record, recipe or {})}
+    rows |= {"method of the source": PAPER, "checksums": CHECK}
+    return f"""# {record.vit.size} Vision Transformer
+
+Made by sweet {record.sweet}. It pools the mean of the patch tokens after the final norm.
+
+{_table(rows)}
+{_results(record, seeds)}## Use
+
+{USE[use]}
+## Licence
+
+{_terms(record, recipe or {}, licence)}
+"""
+
+
+def front_matter(record: FolderRecord, *, licence: str, library: str) -> str:
+    """The YAML block by which the hub finds a repository."""
+    from huggingface_hub import ModelCardData
+
+    classifies = record.kind == "model" and bool(record.data.classes)
+    data = ModelCardData(
+        license=licence,
+        license_name="terms-of-the-images" if licence == "other" else None,
+        library_name=library,
+        pipeline_tag="image-classification" if classifies else "image-feature-extraction",
+        tags=["vision-transformer", "sweet", *(["timm"] if library == "timm" else []), record.kind],
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def shareable(recipe: str) -> str:
+    """A recipe's text without paths of this machine."""
+    keys = yaml.safe_load(recipe)
+    if not isinstance(keys, dict):
+        return recipe
+    data = keys.get("data")
+    if isinstance(data, dict) and isinstance(data.get("source"), str):
+        data["source"] = without_path(data["source"])
+    if isinstance(keys.get("init_from"), str):
+        keys["init_from"] = Path(keys["init_from"]).name
+    return yaml.safe_dump(keys, sort_keys=False, width=110)
+
+
+def _made(record: FolderRecord) -> dict[str, Any]:
+    return record.made.to_dict() if record.made is not None else {}
+
+
+def _training_rows(record: FolderRecord, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    training = record.training
+    if training is None:
+        return {}
+    rows = {"task": record.task, "fine-tuned on": _tuned_on(recipe)}
+    if "lr" in recipe:
+        rows["recipe"] = f"lr {recipe['lr']:g}, batch {recipe['batch_size']}, seed {recipe['seed']}; see recipe.yaml"
+    rows["steps"] = f"{training.steps:,} ({training.images:,} images seen)"
+    rows["time"] = f"{training.seconds:.0f} s on {training.device} in {training.precision}"
+    return {key: value for key, value in rows.items() if value is not None}
+
+
+def _tuned_on(recipe: Mapping[str, Any]) -> str | None:
+    data = recipe.get("data") or {}
+    source = data.get("source")
+    if source is None:
+        return None
+    labels = f", {data['labels']:,} labels" if data.get("labels") else ""
+    return without_path(source) + labels
+
+
+def _results(record: FolderRecord, seeds: Sequence[Mapping[str, float]]) -> str:
+    """A row for each number; with the mean and the standard deviation where other seeds are known."""
+    metrics = record.scores
+    if not metrics:
+        return ""
+    if not seeds:
+        rows = {k: v for k, v in (record.metrics or {}).items() if isinstance(v, int | float | str)}
+        return f"## Results\n\nOne seed, on the validation split.\n\n{_table(rows)}\n"
+    head = f"| | this model | mean of {len(seeds) + 1} seeds | standard deviation |\n|---|---|---|---|\n"
+    lines = []
+    for key, value in metrics.items():
+        values = [value, *(float(other[key]) for other in seeds if key in other)]
+        if len(values) > 1:
+            lines.append(f"| {key} | {value} | {mean(values):.5g} | {stdev(values):.3g} |\n")
+    return f"## Results\n\nOn the validation split.\n\n{head}{''.join(lines)}\n"
+
+
+def _terms(record: FolderRecord, recipe: Mapping[str, Any], licence: str | None) -> str:
+    source_data = record.made.source_data if record.made is not None else None
+    sources = [text for text in (source_data, _tuned_on(recipe)) if text]
+    stated = f"Licence: {licence}. " if licence else ""
+    if not sources:
+        return f"{stated}The terms of the images from which it was learned apply to it."
+    return f"{stated}The terms of what it was learned from apply to it: {', '.join(f'`{text}`' for text in sources)}."
+
+
+def _shape(vit: ViTConfig) -> str:
+    return f"{vit.size}, width {vit.width}, {vit.img_size} px, patch {vit.patch_size}, family {vit.family}"
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    return "| | |\n|---|---|\n" + "".join(f"| {key} | {value} |\n" for key, value in rows.items())

@@ -1,0 +1,129 @@
+"""Sources and models as folders: which tensors lie where, and how they come back (design section 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sweet.errors import UserError
+from sweet.files import read_tensors
+from sweet.models.config import MaeConfig, ViTConfig
+from sweet.models.mae import source_from_state
+from sweet.models.vit import build_vit
+from sweet.template.constraints import core_of
+from sweet.template.order import Order
+from sweet.template.slices import unstack_blocks
+from sweet.template.target import Source
+from sweet.template.tucker import Full
+
+from .layout import TENSORS
+from .records import DataConfig, FolderRecord, read_record
+
+ORDER = ("rotation", "energy", "heads", "units")
+
+
+@dataclass
+class StoredSource:
+    """A source with everything that its ``config.json`` says."""
+
+    source: Source
+    config: ViTConfig
+    mae: MaeConfig
+    record: FolderRecord
+
+    @property
+    def data(self) -> DataConfig:
+        """How its images are read and normalised."""
+        return self.record.data
+
+
+def source_tensors(source: Source) -> dict[str, Tensor]:
+    """Flat dict of a source's file: ``core.*``, ``blocks.*``, ``stem.*`` or, dense, an encoder under timm's names."""
+    if isinstance(source.core, Full):
+        tensors = unstack_blocks(source.core.weights | source.blocks) | source.stem
+    else:
+        tensors = {f"core.{name}": value for name, value in source.core.tensors().items()}
+        tensors |= {f"blocks.{name}": value for name, value in source.blocks.items()}
+        tensors |= {f"stem.{name}": value for name, value in source.stem.items()}
+    tensors |= {f"decoder.{name}": value for name, value in source.decoder.items()}
+    if source.order is not None:
+        tensors |= {f"order.{name}": getattr(source.order, name) for name in ORDER}
+    return tensors
+
+
+def source_from_tensors(
+    tensors: dict[str, Tensor], config: ViTConfig, *, constraint: str, absorbed: bool = False
+) -> Source:
+    """Inverse of :func:`source_tensors`; ``absorbed`` as in :class:`sweet.template.order.Order`."""
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    known = under("order.")  # of a version that did not order heads and units it counts as none
+    order = Order(**known, absorbed=absorbed) if known.keys() == set(ORDER) else None
+    if constraint == "none":
+        source = source_from_state({k: v for k, v in tensors.items() if not k.startswith("order.")}, config)
+        source.order = order
+        return source
+    return Source(
+        core=core_of(constraint, under("core."), config.depth),
+        blocks=under("blocks."),
+        stem=under("stem."),
+        decoder=under("decoder."),
+        mlp=config.mlp,
+        norm=config.norm,
+        order=order,
+    )
+
+
+def load_source(folder: Path) -> StoredSource:
+    """A template or dense source. Raises UserError naming the folder for anything else."""
+    record = read_record(folder, ("template", "dense"))
+    file = folder / TENSORS[record.kind]
+    try:
+        source = source_from_tensors(
+            read_tensors(file), record.vit, constraint=record.constraint, absorbed=record.absorbed
+        )
+    except (KeyError, TypeError) as problem:
+        raise UserError(f"{file}: tensor {problem} is missing") from None
+    return StoredSource(source, record.vit, record.mae or MaeConfig(), record)
+
+
+def backbone_tensors(folder: Path) -> dict[str, Tensor]:
+    """Tensors of a model folder under timm's names; what a task put around the ViT is left out."""
+    tensors = read_tensors(folder / TENSORS["model"])
+    inside = {name[4:]: value for name, value in tensors.items() if name.startswith("vit.")}
+    return inside or tensors
+
+
+def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any) -> tuple[nn.Module, FolderRecord]:
+    """The timm model of a model folder, or of its export for timm, and its record.
+
+    What a task put around it is left out. ``num_classes`` other than the stored head's gives a new head. Raises
+    UserError naming folder and parameter.
+    """
+    record = read_record(folder, ("model",))
+    tensors = without_layer_scale(backbone_tensors(folder))
+    stored = tensors["head.weight"].shape[0] if "head.weight" in tensors else 0
+    wanted = stored if num_classes is None else num_classes
+    if wanted != stored:
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("head.")}
+    try:
+        return build_vit(record.vit, tensors, num_classes=wanted, **timm_options), record
+    except ValueError as problem:
+        raise UserError(f"{folder / TENSORS['model']}: {problem}") from None
+
+
+def without_layer_scale(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same function without the layer scales of an export: folded into what writes to the residual stream."""
+    kept = dict(tensors)
+    for name, gamma in tensors.items():
+        if name.endswith(".gamma_1"):
+            writer = name.replace("gamma_1", "attn.proj")
+            kept[f"{writer}.weight"] = kept[f"{writer}.weight"] * gamma[:, None]
+            kept[f"{writer}.bias"] = kept[f"{writer}.bias"] * gamma
+            del kept[name]
+    return kept

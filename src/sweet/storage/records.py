@@ -1,0 +1,192 @@
+"""``config.json`` of a folder as typed records: the one writer and the one reader. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sweet.errors import UserError
+from sweet.files import read_json
+from sweet.models.config import MaeConfig, ViTConfig
+from sweet.recipes.schema import DataKeys
+from sweet.version import VERSION
+
+from .legacy import upgraded
+
+FORMAT = 1
+Kind = Literal["template", "dense", "model"]
+CENTRE_CROP = "short side resized, centre cropped"
+
+
+class Record(BaseModel):
+    """A part of ``config.json``; keys of a later version are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; what is None is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class DataConfig(Record):
+    """What travels with every model so that it can be used on images."""
+
+    img_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    crop: str = CENTRE_CROP  # what of an image is looked at
+    classes: list[str] | None = None
+
+    @classmethod
+    def of_recipe(cls, keys: DataKeys, classes: Sequence[str] | None, crop: str = CENTRE_CROP) -> DataConfig:
+        return cls(
+            img_size=keys.img_size,
+            mean=keys.mean,
+            std=keys.std,
+            interpolation=keys.interpolation,
+            crop=crop,
+            classes=None if classes is None else list(classes),
+        )
+
+    def with_channels(self, channels: int) -> DataConfig:
+        """For another number of input channels: each gets the mean of the old means and of the old deviations."""
+        if channels == len(self.mean):
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return self.model_copy(update={"mean": (mean,) * channels, "std": (std,) * channels})
+
+
+class TrainingRecord(Record):
+    """What a pre-training or fine-tuning took, in images, seconds and FLOPs."""
+
+    steps: int
+    images: int
+    loss: float
+    seconds: float
+    img_per_s: float | None = None
+    pflops: float | None = None
+    data: str | None = None
+    data_images: int | None = None
+    device: str = ""
+    precision: str = ""
+    finished: str = ""
+
+
+class HealingRecord(Record):
+    """Training steps that mend a conversion to low ranks."""
+
+    steps: int
+    images: int
+    pflops: float
+    seconds: float
+    data: str
+    feature_error: float
+
+
+class WeightError(Record):
+    """Relative Frobenius error of the block matrices."""
+
+    overall: float
+    components: dict[str, float]
+    layers: list[float]
+
+
+class ConvertedRecord(Record):
+    """How a checkpoint of somebody else became this source."""
+
+    source: str
+    source_sha256: str
+    metric: str
+    order_images: str | None = None
+    seconds: float
+    error: WeightError
+    feature_error: float | None = None
+    healing: HealingRecord | None = None
+    spectrum: dict[str, list[float]] = {}
+
+
+class InitRecord(Record):
+    """How a model was initialised; the switches of its method stand beside these keys."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: str
+    images: int = 0
+    seed: int = 0
+    source_kind: str = ""
+    source_size: str = ""
+    source_sha256: str = ""
+    source_data: str | None = None
+    parameters: int = 0
+
+
+class FolderRecord(Record):
+    """All of ``config.json``: what the folder holds and where it comes from."""
+
+    format: int = FORMAT
+    sweet: str = VERSION
+    kind: Kind
+    vit: ViTConfig
+    mae: MaeConfig | None = None
+    objective: str | None = None
+    constraint: str = "none"
+    ranks: tuple[int, int, int] | None = None
+    absorbed: bool = False
+    data: DataConfig
+    training: TrainingRecord | None = None
+    converted: ConvertedRecord | None = None
+    made: InitRecord | None = None
+    task: str | None = None
+    head: dict[str, Any] | None = None
+    metrics: dict[str, Any] | None = None
+
+    @property
+    def origin(self) -> str | None:
+        """The images or the checkpoint from which a source was learned: their terms go with it."""
+        if self.converted is not None:
+            return self.converted.source
+        return self.training.data if self.training is not None else None
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The metrics that are single numbers."""
+        return {key: value for key, value in (self.metrics or {}).items() if isinstance(value, int | float)}
+
+
+def read_record(folder: Path, kinds: Sequence[str]) -> FolderRecord:
+    """``config.json`` of a sweet folder of one of ``kinds``, exports included.
+
+    Raises UserError naming the folder, or the file and the key that is wrong.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    path = folder / "config.json"
+    if not path.is_file():
+        unfinished = (folder / "checkpoints").is_dir()
+        why = "an unfinished run (finish it with --resume)" if unfinished else "not a sweet folder (no config.json)"
+        raise UserError(f"{folder}: {why}")
+    record = parse_record(read_json(path), path)
+    if record.kind not in kinds:
+        hint = "; sweet init makes one of it" if tuple(kinds) == ("model",) else ""
+        raise UserError(f"{folder}: is a {record.kind}, expected a {' or a '.join(kinds)}{hint}")
+    return record
+
+
+def parse_record(values: Any, path: Path) -> FolderRecord:
+    """The record in what was read from ``path``. Raises UserError naming file and key."""
+    if isinstance(values, dict) and isinstance(values.get("sweet"), dict):
+        values = values["sweet"]  # exported for timm, ONNX or transformers
+    if not isinstance(values, dict) or "kind" not in values or "vit" not in values:
+        raise UserError(f"{path}: not written by sweet")
+    if values.get("format") != FORMAT:
+        raise UserError(f"{path}: format {values.get('format')!r}, this version reads {FORMAT}")
+    try:
+        return FolderRecord.model_validate(upgraded(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "config.json"
+        raise UserError(f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -1,0 +1,1 @@
+"""Object detection: Mask R-CNN on a simple feature pyramid (ViTDet)."""

@@ -1,0 +1,153 @@
+"""Faster and Mask R-CNN on a plain ViT: torchvision's proposals and heads, ViTDet's backbone (methods 8.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_image
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+from torchvision.ops import MultiScaleRoIAlign
+
+from sweet.tasks.features import feature_maps
+
+from .pyramid import SimpleFeaturePyramid
+
+RATIOS = (0.5, 1.0, 2.0)  # of an anchor, height to width
+
+
+class SquareInput(GeneralizedRCNNTransform):
+    """Normalised images of any size -> one batch (B, C, S, S), padded with zeros at the right and at the bottom.
+
+    S is ``size``, up to a multiple of ``multiple``, so that neither an image's neighbours in the batch nor its shape
+    change what is seen in it. While training the images come resized; else the long side is resized (antialiased) to
+    ``size``, and boxes and masks go back to the image as it was.
+    """
+
+    def __init__(self, size: int, multiple: int) -> None:
+        super().__init__(size, size, [0.0], [1.0], size_divisible=multiple)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        return image
+
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
+        if self.training:
+            return image, target
+        scale = self.max_size / max(image.shape[-2:])
+        sides = [max(1, round(side * scale)) for side in image.shape[-2:]]
+        return F.interpolate(image[None], size=sides, mode="bilinear", antialias=True)[0], target
+
+    def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
+        side = -(-self.max_size // size_divisible) * size_divisible
+        batch = images[0].new_zeros(len(images), images[0].shape[0], side, side)
+        for padded, image in zip(batch, images, strict=True):
+            padded[:, : image.shape[1], : image.shape[2]] = image
+        return batch
+
+    def postprocess(
+        self,
+        result: list[dict[str, Tensor]],
+        image_shapes: list[tuple[int, int]],
+        original_image_sizes: list[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        for found, shape, original in zip(result, image_shapes, original_image_sizes, strict=True):
+            found["boxes"] = resize_boxes(found["boxes"], shape, original)
+            if "masks" in found:  # one at a time: a hundred float masks of a photograph do not fit into memory
+                masks = found["masks"].new_zeros(len(found["masks"]), *original, dtype=torch.bool)
+                for place, (mask, box) in enumerate(zip(found["masks"], found["boxes"], strict=True)):
+                    masks[place] = paste_masks_in_image(mask[None], box[None], original)[0, 0] > 0.5
+                found["masks"] = masks
+        return result
+
+
+class Detector(nn.Module):
+    """The ViT as ``vit``, its pyramid and the heads; boxes are (x0, y0, x1, y1) in pixels of each image.
+
+    ``rois`` are the boxes per image that the heads learn from, ``proposals`` those that they look at. Anchors are
+    ``anchor_scale`` times the stride of their level. ``convs`` layers of ``channels`` lie below boxes and masks.
+    """
+
+    def __init__(
+        self,
+        vit: Any,
+        classes: int,
+        *,
+        masks: bool,
+        window: int,
+        channels: int,
+        upsample: int,
+        convs: int,
+        fc_width: int,
+        anchor_scale: float,
+        proposals: int,
+        rois: int,
+        score: float,
+        overlap: float,
+        detections: int,
+    ) -> None:
+        super().__init__()
+        patch, size = vit.patch_embed.patch_size[0], vit.patch_embed.img_size[0]
+        self.window = window
+        self.vit = vit
+        self.transform = SquareInput(size, 4 * patch)
+        self.pyramid = SimpleFeaturePyramid(vit.embed_dim, channels, upsample)
+        strides = [patch / factor for factor in self.pyramid.factors]
+        sizes = tuple((anchor_scale * stride,) for stride in [*strides, 2 * strides[-1]])
+        self.rpn = RegionProposalNetwork(
+            AnchorGenerator(sizes, (RATIOS,) * len(sizes)),
+            RPNHead(channels, len(RATIOS), conv_depth=2),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=256,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": 2 * proposals, "testing": proposals},
+            post_nms_top_n={"training": proposals, "testing": proposals},
+            nms_thresh=0.7,
+        )
+        levels = [str(place) for place in range(len(strides))]
+        hidden = [channels] * convs
+        self.roi_heads = RoIHeads(
+            MultiScaleRoIAlign(levels, 7, 2),
+            FastRCNNConvFCHead((channels, 7, 7), hidden, [fc_width], LayerNorm2d),
+            FastRCNNPredictor(fc_width, classes + 1),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=rois,
+            positive_fraction=0.25,
+            bbox_reg_weights=None,
+            score_thresh=score,
+            nms_thresh=overlap,
+            detections_per_img=detections,
+            mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2) if masks else None,
+            mask_head=MaskRCNNHeads(channels, hidden, 1, LayerNorm2d) if masks else None,
+            mask_predictor=MaskRCNNPredictor(channels, channels, classes + 1) if masks else None,
+        )
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        """Normalised images (C, h, w). While training {name: loss}; else per image a dict of what is found in it.
+
+        Targets and findings have ``boxes`` (n, 4), ``labels`` (n,) from 0 and, with masks, ``masks``: targets (n, h, w)
+        uint8, findings bool. Findings have ``scores`` (n,) and are sorted by them.
+        """
+        shapes = [(image.shape[-2], image.shape[-1]) for image in images]
+        batch, _ = self.transform(images)
+        if targets is not None:  # torchvision's class 0 is the background
+            targets = [{**target, "labels": target["labels"] + 1} for target in targets]
+        (last,) = feature_maps(self.vit, batch.tensors, [len(self.vit.blocks) - 1], window=self.window)
+        # anchors take the type of the maps, and bfloat16 has no room for a coordinate above 256
+        maps = {name: level.float() for name, level in self.pyramid(last).items()}
+        boxes, losses = self.rpn(batch, maps, targets)
+        found, more = self.roi_heads(maps, boxes, batch.image_sizes, targets)
+        if self.training:
+            return losses | more
+        for one in found:
+            one["labels"] = one["labels"] - 1
+        with torch.autocast(batch.tensors.device.type, enabled=False):
+            return self.transform.postprocess(found, batch.image_sizes, shapes)

@@ -1,0 +1,1 @@
+"""Image generation: a pixel diffusion transformer (JiT) and its FID."""

@@ -1,0 +1,72 @@
+"""The tasks and the metrics that they are judged by, apart from their code: ``sweet finetune --help`` must not import
+torch.
+
+A line of :data:`METRICS_OF` and a file of the same name in ``tasks/`` (and its recipe in ``recipes/finetune/``) are
+all that a new task needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from sweet.errors import UserError
+
+if TYPE_CHECKING:
+    from .task import Task
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a run: its key there, how it is called and written, and which direction is better."""
+
+    key: str
+    label: str
+    higher_is_better: bool = True
+    digits: int = 2
+    unit: str = "points"  # of a difference, in a sentence
+
+    def text(self, value: float) -> str:
+        return f"{value:.{self.digits}f}"
+
+
+METRICS_OF: dict[str, tuple[Metric, ...]] = {
+    "classify": (Metric("top1", "top-1, %"), Metric("top5", "top-5, %")),
+    "detect": (
+        Metric("ap_box", "box AP, %"),
+        Metric("ap_box50", "box AP50, %"),
+        *(Metric(f"ap_box_{size}", f"box AP of {size} objects, %") for size in ("small", "medium", "large")),
+        Metric("ap_mask", "mask AP, %"),
+        Metric("ap_mask50", "mask AP50, %"),
+        *(Metric(f"ap_mask_{size}", f"mask AP of {size} objects, %") for size in ("small", "medium", "large")),
+    ),
+    "segment": (Metric("miou", "mIoU, %"), Metric("macc", "mAcc, %")),
+    "generate": (Metric("fid", "FID", higher_is_better=False, unit="FID"), Metric("is", "Inception score", unit="IS")),
+}
+"""What a task's ``evaluate`` tells of a model; the first decides."""
+
+OF_ANY_TASK = (
+    Metric("test_loss", "held-out loss", higher_is_better=False, digits=4, unit="nats"),
+    Metric("init_mae_loss", "MAE loss before fine-tuning", higher_is_better=False, digits=4, unit="of MAE loss"),
+    Metric("init_knn", "k-NN before fine-tuning, %"),
+)
+TASKS: dict[str, Metric] = {task: metrics[0] for task, metrics in METRICS_OF.items()}
+METRICS: dict[str, Metric] = {
+    metric.key: metric for metrics in (*METRICS_OF.values(), OF_ANY_TASK) for metric in metrics
+}
+
+MODULES = {
+    "classify": "classify",
+    "detect": "detection.detect",
+    "segment": "segmentation.segment",
+    "generate": "generation.generate",
+}
+
+
+def task_class(name: str) -> type[Task]:
+    """The class of a task by its name. Raises UserError for an unknown one."""
+    if name not in TASKS:
+        raise UserError(f"--task {name}: unknown, expected one of {', '.join(TASKS)}")
+    found: type[Task] = import_module(f"sweet.tasks.{MODULES[name]}").TASK
+    return found

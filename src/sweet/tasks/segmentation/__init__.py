@@ -1,0 +1,1 @@
+"""Semantic segmentation: UPerNet on four blocks of the ViT."""

@@ -1,0 +1,176 @@
+"""Files of others: MAE's as transformers computes it, exact folds, and refusals that name what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+from sweet.convert.checkpoints import canonical, read_file
+from sweet.errors import UserError
+from sweet.models.config import ViTConfig
+from sweet.models.mae import MaskedAutoencoder, sincos, source_from_state
+from sweet.models.vit import build_vit
+
+WIDTH, DEPTH = 32, 2
+
+
+def shaken(model: torch.nn.Module) -> torch.nn.Module:
+    """All parameters random, so that no bias is zero and no gain one."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if not name.endswith("decoder_pos_embed"):
+                value.add_(torch.randn(value.shape, generator=generator) * (0.3 if value.dim() < 2 else 0.05))
+    return model.eval()
+
+
+def vit(**options: object) -> VisionTransformer:
+    shape = {"img_size": 16, "patch_size": 4, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": 4, "num_classes": 5}
+    return shaken(VisionTransformer(**shape | options))
+
+
+def images() -> Tensor:
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def mae() -> tuple[ViTMAEForPreTraining, dict[str, Tensor]]:
+    """transformers' MAE, and its weights under the names of facebookresearch/mae."""
+    config = ViTMAEConfig(
+        hidden_size=WIDTH, num_hidden_layers=DEPTH, num_attention_heads=4, intermediate_size=4 * WIDTH,
+        layer_norm_eps=1e-6, image_size=16, patch_size=4, decoder_hidden_size=64, decoder_num_hidden_layers=1,
+        decoder_num_attention_heads=16, decoder_intermediate_size=256, norm_pix_loss=True,
+    )  # fmt: skip
+    model = shaken(ViTMAEForPreTraining(config))
+    with torch.no_grad():  # facebookresearch/mae puts columns first, transformers rows
+        model.decoder.decoder_pos_embed.copy_(sincos(4, 64)[None])
+    names = {
+        "vit.embeddings.cls_token": "cls_token",
+        "vit.embeddings.position_embeddings": "pos_embed",
+        "vit.embeddings.patch_embeddings.projection": "patch_embed.proj",
+        "vit.layernorm": "norm",
+        "vit.layers": "blocks",
+        "decoder.mask_token": "mask_token",
+        "decoder.decoder_layers": "decoder_blocks",
+        "decoder.decoder_": "decoder_",
+        "attention.o_proj": "attn.proj",
+        "layernorm_before": "norm1",
+        "layernorm_after": "norm2",
+    }
+    theirs = {}
+    for name, value in model.state_dict().items():
+        for old, new in names.items():
+            name = name.replace(old, new)
+        theirs[name] = value
+    for name in [name for name in theirs if "q_proj" in name]:
+        parts = [theirs.pop(name.replace("q_proj", f"{part}_proj")) for part in "qkv"]
+        theirs[name.replace("attention.q_proj", "attn.qkv")] = torch.cat(parts)
+    return model, theirs
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_mae_checkpoint_has_the_loss_that_transformers_computes(tmp_path: Path, suffix: str) -> None:
+    theirs, state = mae()
+    file = tmp_path / f"mae.{suffix}"
+    if suffix == "pth":
+        torch.save({"model": state, "epoch": 3}, file)
+    else:
+        save_file(state, file)
+    found = read_file(file, heads=4)
+    assert found.config == ViTConfig(DEPTH, 4, 8, 16, 4, family="vit")
+    assert found.mae is not None
+    assert (found.mae.decoder_width, found.mae.decoder_depth, found.mae.decoder_head_dim) == (64, 1, 4)
+    ours = MaskedAutoencoder(source_from_state(found.state, found.config), found.config, found.mae)
+    noise = torch.rand(2, 16, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        assert ours(images(), noise).item() == pytest.approx(theirs(images(), noise=noise).loss.item(), rel=1e-5)
+
+
+def test_a_decoder_of_learned_positions_is_left_out(tmp_path: Path) -> None:
+    _, state = mae()
+    state["decoder_pos_embed"] = state["decoder_pos_embed"] + 0.1
+    torch.save(state, tmp_path / "mae.pth")
+    found = read_file(tmp_path / "mae.pth", heads=4)
+    assert found.mae is None
+    assert not [name for name in found.state if name.startswith("decoder")]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"init_values": 0.1}, {"qkv_bias": False, "proj_bias": False}, {"no_embed_class": True}]
+)
+def test_what_is_exact_is_folded(tmp_path: Path, options: dict[str, object]) -> None:
+    theirs = vit(**options)
+    save_file(theirs.state_dict(), tmp_path / "vit.safetensors")
+    found = read_file(tmp_path / "vit.safetensors", heads=4)
+    with torch.no_grad():
+        expected = theirs.forward_features(images())
+        ours = build_vit(found.config, found.state).forward_features(images())
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+
+
+def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:
+    save_file({name: value.bfloat16() for name, value in vit().state_dict().items()}, tmp_path / "vit.safetensors")
+    found = read_file(tmp_path / "vit.safetensors", heads=4)
+    assert {value.dtype for value in found.state.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"qk_norm": True}, "qk_norm"),
+        ({"reg_tokens": 2}, r"reg_tokens: register tokens \(reg_token \(1, 2, 32\)\)"),
+        ({"class_token": False, "global_pool": "avg", "fc_norm": False}, "class_token"),
+        ({"pre_norm": True}, "pre_norm"),
+        ({"global_pool": "avg"}, "fc_norm"),
+        ({"scale_attn_norm": True}, "scale_attn_norm"),
+        ({"scale_mlp_norm": True}, "scale_mlp"),
+        ({"mlp_ratio": 2.0}, "mlp_ratio: 64 hidden units, sweet's ViT of this width has 128"),
+        ({"pos_embed": "none"}, "no pos_embed"),
+        ({"final_norm": False}, "norm.bias is missing"),
+    ],
+)
+def test_what_a_vit_of_ours_has_not_is_named(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    save_file(vit(**options).state_dict(), tmp_path / "vit.safetensors")
+    with pytest.raises(UserError, match=message) as problem:
+        read_file(tmp_path / "vit.safetensors", heads=4)
+    assert "vit.safetensors" in str(problem.value)
+
+
+def test_grouped_queries_are_named() -> None:
+    state = {"cls_token": torch.zeros(1, 1, 4), "blocks.0.attn.q_proj.weight": torch.zeros(4, 4)}
+    state |= {f"blocks.0.attn.{part}_proj.weight": torch.zeros(2, 4) for part in "kv"}
+    with pytest.raises(UserError, match="num_kv_heads"):
+        canonical(state, "x")
+
+
+@pytest.mark.parametrize(("heads", "message"), [(None, "not a multiple of 64; say --heads"), (5, "--heads 5")])
+def test_heads_are_asked_for(tmp_path: Path, heads: int | None, message: str) -> None:
+    save_file(vit().state_dict(), tmp_path / "vit.safetensors")
+    with pytest.raises(UserError, match=message):
+        read_file(tmp_path / "vit.safetensors", heads=heads)
+
+
+def test_no_code_is_run_and_no_other_file_is_read(tmp_path: Path) -> None:
+    torch.save({"model": vit().state_dict(), "args": SimpleNamespace(lr=1)}, tmp_path / "code.pth")
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    (tmp_path / "text.safetensors").write_text("no checkpoint")
+    (tmp_path / "notes.txt").write_text("no checkpoint")
+    torch.save([1, 2], tmp_path / "list.pth")
+    save_file({"fc.weight": torch.zeros(2, 2), "cls_token": torch.zeros(1)}, tmp_path / "other.safetensors")
+    for name, message in {
+        "code.pth": "not a file of plain tensors",
+        "text.pth": "not a file of plain tensors",
+        "text.safetensors": "not a safetensors file",
+        "notes.txt": "expected a .safetensors",
+        "list.pth": "holds no state dict",
+        "other.safetensors": "no Vision Transformer",
+    }.items():
+        with pytest.raises(UserError, match=message) as problem:
+            read_file(tmp_path / name)
+        assert name in str(problem.value)

@@ -1,0 +1,154 @@
+"""Models of timm, from a folder or by name: the same features, or a refusal that names the parameter."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm.layers import LayerNorm, RmsNorm
+from timm.models import save_for_hf
+from timm.models.eva import Eva
+from timm.models.vision_transformer import ResPostBlock, VisionTransformer
+from torch import nn
+
+from sweet.convert.from_timm import from_folder, from_model, from_name
+from sweet.errors import UserError
+from sweet.models.config import ViTConfig
+from sweet.models.vit import build_vit
+
+VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
+# what our own Eva is, see sweet.models.vit
+EVA = VIT | {
+    "mlp_ratio": 64.5 / 24, "swiglu_mlp": True, "attn_type": "rope", "use_fc_norm": False, "use_abs_pos_emb": False,
+    "use_rot_pos_emb": True, "rope_temperature": 100.0, "rope_rotate_half": True, "ref_feat_shape": (4, 4),
+    "norm_layer": partial(RmsNorm, eps=1e-5),
+}  # fmt: skip
+
+
+def shaken(model: Any) -> Any:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(torch.randn(value.shape, generator=generator) * (0.3 if value.dim() < 2 else 0.1))
+    return model.eval()
+
+
+def same_features(theirs: Any, config: ViTConfig, state: dict[str, torch.Tensor]) -> None:
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, ours = theirs.forward_features(images), build_vit(config, state).forward_features(images)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (VisionTransformer, VIT),
+        (VisionTransformer, VIT | {"init_values": 0.1, "qkv_bias": False, "dynamic_img_size": True}),
+        (Eva, EVA),
+        (Eva, EVA | {"qkv_fused": False, "init_values": 0.5}),
+        (Eva, EVA | {"qkv_fused": False, "init_values": 0.5, "attn_only_layer_scale": True}),
+        (Eva, EVA | {"attn_type": "eva", "swiglu_align_to": 8, "ref_feat_shape": (8, 8)}),
+        (Eva, VIT | {"use_fc_norm": False, "norm_layer": partial(LayerNorm, eps=1e-6)}),  # a plain ViT by another name
+    ],
+)
+def test_a_model_is_read_exactly(make: Any, options: dict[str, Any]) -> None:
+    theirs = shaken(make(**options))
+    found = from_model(theirs, "timm:x", "0")
+    same_features(theirs, found.config, found.state)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (VisionTransformer, VIT | {"act_layer": "quick_gelu"}, "act_layer=QuickGELU"),
+        (VisionTransformer, VIT | {"act_layer": "gelu_tanh"}, "act_layer="),
+        (VisionTransformer, VIT | {"norm_layer": "rmsnorm"}, "mlp gelu with norm rms"),
+        (VisionTransformer, VIT | {"block_fn": ResPostBlock, "init_values": 1.0}, "block_fn=ResPostBlock"),
+        (VisionTransformer, VIT | {"img_size": (16, 8)}, r"img_size=\(16, 8\)"),
+        (VisionTransformer, VIT | {"qk_norm": True}, "qk_norm"),
+        (VisionTransformer, VIT | {"reg_tokens": 4}, "reg_tokens"),
+        (Eva, EVA | {"rope_temperature": 50.0, "rope_rotate_half": False}, "rope_rotate_half=False"),
+        (Eva, EVA | {"rope_type": "dinov3"}, "rope_type: RotaryEmbeddingDinoV3"),
+        (Eva, EVA | {"rope_grid_offset": 0.5}, "rope_grid_offset=0.5"),
+        (Eva, EVA | {"use_abs_pos_emb": True}, "use_abs_pos_emb=True"),
+        (Eva, EVA | {"norm_layer": LayerNorm}, "mlp swiglu with norm layer"),
+        (Eva, EVA | {"qkv_fused": False, "num_heads": 6, "num_kv_heads": 3}, "num_kv_heads"),
+        (Eva, EVA | {"mlp_ratio": 2.0}, "mlp_ratio: 48 hidden units"),
+    ],
+)
+def test_what_cannot_be_expressed_is_named(make: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as problem:
+        from_model(shaken(make(**options)), "timm:x", "0")
+    assert str(problem.value).startswith("timm:x: ")
+
+
+def test_other_models_are_refused() -> None:
+    with pytest.raises(UserError, match="is a Linear, expected a VisionTransformer or Eva"):
+        from_model(nn.Linear(2, 2), "timm:x", "0")
+
+
+def test_what_no_check_foresees_shows_in_the_features() -> None:
+    model = shaken(VisionTransformer(**VIT))
+    model.blocks[1].attn.scale *= 3
+    model.blocks[1].attn.fused_attn = False
+    with pytest.raises(UserError, match="features differ"):
+        from_model(model, "timm:x", "0")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    args = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    model = shaken(timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=5, **args))
+    save_for_hf(model, tmp_path / "vit", model_args=args, safe_serialization=True)
+    return tmp_path / "vit"
+
+
+def test_a_timm_folder(folder: Path) -> None:
+    found = from_folder(folder)
+    assert (found.name, found.config) == ("vit", ViTConfig(2, 3, 8, 16, 4, family="vit"))
+    assert found.data["mean"]
+    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    same_features(theirs, found.config, found.state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": None}, "neither sweet's nor timm's"),
+        ({"architecture": "vit_of_tomorrow"}, "vit_of_tomorrow"),
+        ({"architecture": "resnet18"}, "resnet18"),
+        ({"model_args": {"depth": 3, "img_size": 16, "patch_size": 4, "embed_dim": 24, "num_heads": 3}}, "blocks.2"),
+    ],
+)
+def test_a_wrong_timm_folder(folder: Path, change: dict[str, Any], message: str) -> None:
+    info = json.loads((folder / "config.json").read_text()) | change
+    (folder / "config.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match=message):
+        from_folder(folder)
+
+
+def test_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = shaken(VisionTransformer(**VIT))
+    model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic"}
+    asked = []
+
+    def create_model(name: str, pretrained: bool) -> VisionTransformer:
+        asked.append((name, pretrained))
+        if name != "tiny.mae":
+            raise RuntimeError(f"Unknown model ({name})\nmore")
+        return model
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    found = from_name("tiny.mae")
+    assert asked == [("tiny.mae", True)]
+    assert found.name == "timm:tiny.mae"
+    assert len(found.sha256) == 64
+    assert found.data["mean"] == (0.5, 0.5, 0.5)
+    with pytest.raises(UserError, match=r"timm:else: timm cannot load it \(Unknown model \(else\)\)$"):
+        from_name("else")

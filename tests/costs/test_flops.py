@@ -1,0 +1,79 @@
+"""Stated FLOPs are those that torch counts while the network runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sweet.costs.flops import mae_image_flops, pretraining_flops, rebuild_macs, template_cost
+from sweet.models.mae import reconstruct, sincos
+from sweet.models.vit import build_vit
+from sweet.storage.folders import StoredSource
+from sweet.template.sizes import cost, default_tile
+from sweet.template.target import target_weights
+from sweet.training.device import use_plain_attention
+
+
+@pytest.fixture(params=["eva", "vit"])
+def stored(request: pytest.FixtureRequest, make_source: Callable[..., StoredSource]) -> StoredSource:
+    return make_source(request.param)
+
+
+def test_mae_image_flops(stored: StoredSource) -> None:
+    config, mae = stored.config, stored.mae
+    w = target_weights(stored.source, 3, 24, order="prefix")
+    images, noise = torch.randn(1, 3, 16, 16), torch.rand(1, 16)
+    with FlopCounterMode(display=False) as counter:
+        reconstruct(w, images, noise, config, mae, sincos(config.grid, mae.decoder_width))
+    assert mae_image_flops(config, mae) == mae_image_flops(config, mae, 3, 3, 3) == counter.get_total_flops()
+
+
+def test_mae_image_flops_of_a_sub_network(stored: StoredSource) -> None:
+    config, mae = stored.config, stored.mae
+    w = target_weights(stored.source, 2, 8, inner_width=16, order="prefix")
+    images, noise = torch.randn(1, 3, 16, 16), torch.rand(1, 16)
+    with FlopCounterMode(display=False) as counter:
+        reconstruct(w, images, noise, config.resized(2, 3), mae, sincos(config.grid, mae.decoder_width))
+    assert mae_image_flops(config, mae, 2, 1, 2) == counter.get_total_flops()
+
+
+def test_vit_flops(stored: StoredSource) -> None:
+    config = stored.config
+    model = build_vit(config, target_weights(stored.source, 3, 24, order="prefix"), num_classes=10)
+    use_plain_attention(model, torch.device("cpu"))  # some versions of torch do not count its fused kernel for CPUs
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.randn(1, 3, 16, 16))
+    counted = cost(config.size, mlp=config.mlp, norm=config.norm, img_size=16, patch_size=4, num_classes=10)
+    assert counted.flops(attention=True) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("ranks", [(10, 20, 18), (36, 8, 12)], ids=["V first", "X first"])
+def test_rebuild_macs(make_source: Callable[..., StoredSource], ranks: tuple[int, int, int]) -> None:
+    source = make_source("eva", ranks=ranks).source
+    with FlopCounterMode(display=False) as counter:
+        target_weights(source, 3, 24, order="prefix", layers="first")
+    assert 2 * rebuild_macs(3, 24, ranks) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("heads", "tile"), [(4, 8), (6, 24)])
+def test_rebuild_macs_of_tiles(make_source: Callable[..., StoredSource], heads: int, tile: int) -> None:
+    for family in ("eva", "vit"):
+        stored = make_source(family, "kronecker", ranks=(30, 24, 24), heads=heads)
+        with FlopCounterMode(display=False) as counter:
+            target_weights(stored.source, 3, 8 * heads, order="prefix")
+        counted = template_cost(stored.config, "kronecker", ranks=(30, 24, 24), tile=tile)
+        assert 2 * counted.rebuild_macs == counter.get_total_flops()
+
+
+def test_a_tile_is_three_heads_where_that_divides() -> None:
+    assert [default_tile(heads, 64) for heads in (12, 3, 4, 2)] == [192, 192, 64, 64]
+
+
+def test_pretraining_is_three_forwards(stored: StoredSource) -> None:
+    image, rebuild = mae_image_flops(stored.config, stored.mae), rebuild_macs(3, 24, (10, 20, 18))
+    dense = pretraining_flops(image, images=64, steps=2, rebuild=0)
+    assert dense == 3 * 64 * image
+    assert pretraining_flops(image, images=64, steps=2, rebuild=rebuild) == dense + 12 * rebuild

@@ -1,0 +1,126 @@
+"""``sweet plan``: arithmetic that agrees with what is really made, and without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sweet.costs.plan import plan, size_table
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.resolved import ranks_of, vit_config
+from sweet.recipes.schema import PretrainRecipe
+from sweet.template.sizes import Size
+
+FACTORED = "template.learn=factored"
+
+
+def recipe(name: str, *overrides: str) -> PretrainRecipe:
+    return load_recipe(PretrainRecipe, name, list(overrides))
+
+
+def test_planning_imports_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from sweet.costs.plan import plan\n"
+        "from sweet.recipes.schema import PretrainRecipe, load_recipe\n"
+        "plan(load_recipe(PretrainRecipe, 'micro'))\n"
+        "print(*{'torch', 'timm', 'numpy'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_a_plan_of_the_papers_recipe() -> None:
+    facts = plan(recipe("vit_b16_in1k"))
+    assert facts["encoder"] == "L12H12 eva, width 768"
+    ranks = facts["ranks"]
+    share = (ranks[0] * ranks[1] * ranks[2] + 144 * ranks[0] + 768 * (ranks[1] + ranks[2])) / (144 * 768**2)
+    assert facts["share_of_slices"] == round(share, 3)
+    assert facts["template_params_m"] == pytest.approx(share * 144 * 768**2 / 1e6, abs=1e-3)
+    assert [row["size"] for row in facts["sizes"]] == ["L3H12", "L6H12", "L6H6", "L12H6", "L12H3"]
+    # methods 14.1, RMSNorm + SwiGLU without a position table
+    assert [row["params_m"] for row in facts["sizes"]] == [22.623, 43.885, 11.326, 21.972, 5.678]
+    assert 0 < facts["rebuild_share_of_step"] < 0.5
+    assert "template.safetensors" in facts["writes"]
+
+
+def test_the_plain_vit_is_the_papers_column() -> None:
+    config = vit_config(recipe("vit_b16_in1k", "model.family=vit").model, 224)
+    rows = size_table(config, [Size(3, 12), Size(12, 3)], 1000)
+    assert [row["params_m"] for row in rows] == [22.777, 5.717]
+    assert [round(row["gflops"], 2) for row in rows] == [8.61, 2.16]
+    assert [round(row["gflops_with_attention"], 2) for row in rows] == [8.96, 2.51]
+    assert rows[0]["params_m"] - rows[0]["params_no_head_m"] == pytest.approx(0.769)
+
+
+def test_a_dense_plan_has_no_template() -> None:
+    dense, tucker = plan(recipe("micro", "template.constraint=none")), plan(recipe("micro", FACTORED))
+    assert "model.safetensors" in dense["writes"] and "template.safetensors" not in dense["writes"]
+    assert not {"ranks", "template_params_m", "share_of_slices", "rebuild_share_of_step"} & dense.keys()
+    rebuild = tucker["step_gflops"] - dense["step_gflops"]
+    assert rebuild / tucker["step_gflops"] == pytest.approx(tucker["rebuild_share_of_step"], abs=1e-3)
+
+
+def test_a_larger_batch_costs_more_and_rebuilds_no_more() -> None:
+    one, two = (plan(recipe("micro", FACTORED, f"batch_size={size}")) for size in (64, 128))
+    dense = plan(recipe("micro", "batch_size=64", "template.constraint=none"))
+    assert two["step_gflops"] - one["step_gflops"] == pytest.approx(dense["step_gflops"], rel=1e-3)
+    assert two["rebuild_share_of_step"] < one["rebuild_share_of_step"]
+
+
+def test_numbers_are_those_of_the_source_that_is_made() -> None:
+    import torch
+
+    from sweet.models.config import MaeConfig
+    from sweet.models.mae import init_source
+    from sweet.template.tucker import Tucker
+
+    micro = recipe("micro", FACTORED, "model.depth=2", "model.heads=3")
+    config = vit_config(micro.model, micro.data.img_size)
+    mae = MaeConfig(**micro.mae.model_dump())
+    source = init_source(
+        config, mae, constraint="tucker", ranks=ranks_of(micro), generator=torch.Generator().manual_seed(0)
+    )
+    assert isinstance(source.core, Tucker)
+    facts = plan(micro)
+    assert facts["ranks"] == list(source.core.core.shape)
+    assert facts["template_params_m"] == round(sum(t.numel() for t in vars(source.core).values()) / 1e6, 3)
+
+
+def test_plans_of_the_rivals() -> None:
+    tucker, linear, tiles, small = (
+        plan(recipe("vit_b16_in1k", *overrides))
+        for overrides in (
+            (),
+            ("template.constraint=linear",),
+            ("template.constraint=kronecker",),
+            ("template.constraint=kronecker", "template.tile=64"),
+        )
+    )
+    assert linear["template_params_m"] == pytest.approx(24 * 768**2 / 1e6, abs=1e-3)
+    assert (tiles["tile"], small["tile"]) == (192, 64)
+    # as many templates as a core has numbers; scalers on top, more of them for smaller tiles
+    assert tucker["template_params_m"] * 0.95 < tiles["template_params_m"] < tucker["template_params_m"] * 1.05
+    assert small["template_params_m"] > tiles["template_params_m"]
+    for facts in (linear, tiles, small):
+        assert "ranks" not in facts and "template.safetensors" in facts["writes"]
+        assert 0 <= facts["rebuild_share_of_step"] < 0.1
+
+
+def test_ranks_of_a_recipe_win_over_the_default() -> None:
+    assert ranks_of(recipe("micro", FACTORED, "template.ranks=[5, 6, 7]")) == (5, 6, 7)
+    assert ranks_of(recipe("micro", FACTORED)) == (48, 192, 192)
+    assert ranks_of(recipe("micro")) == (144, 192, 192)
+
+
+@pytest.mark.parametrize(("size", "theta"), [(32, 100.0), (64, 100.0), (128, 10000.0)])
+def test_the_rotary_base_follows_the_grid(size: int, theta: float) -> None:
+    assert vit_config(recipe("micro").model, size).rope_theta == theta
+    assert vit_config(recipe("micro", "model.rope_theta=50").model, size).rope_theta == 50
+
+
+def test_a_plan_is_json() -> None:
+    assert json.loads(json.dumps(plan(recipe("quickstart"))))["recipe"] == "quickstart"
