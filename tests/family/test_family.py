@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweet.cli import app
-from sweet.costs.budget import costs
+from sweet.costs.budget import size_cost
 from sweet.errors import UserError
 from sweet.family import family, make
 from sweet.family.chart import on_front
@@ -50,7 +50,7 @@ def test_every_size_is_a_model_of_its_own(made: tuple[Path, dict[str, Any]], tem
         assert row["metrics"] == config["metrics"]
         assert shown["top1"] == config["metrics"]["top1"]
         assert row["params"] == config["made"]["parameters"]
-        assert row["flops"] == costs(ViTConfig.from_dict(config["vit"]), Size.parse(row["size"], 8))["flops"]
+        assert row["flops"] == size_cost(ViTConfig.from_dict(config["vit"]), Size.parse(row["size"], 8))["flops"]
         assert row["latency"]["ms"] > 0 and row["latency"]["protocol"]["batch"] == 1
         assert check_sums(out / row["size"]) and all(check_sums(out / row["size"]).values())
     assert not (out / ".starts").exists()
@@ -138,7 +138,7 @@ def test_sizes_by_budget() -> None:
     found = members(["3M", "L3H12", "12M"], config)
     assert list(found.values()) == ["3M", "L3H12", "12M"]
     for size, limit in zip(found, (3e6, None, 12e6), strict=True):
-        assert limit is None or 0.9 * limit < costs(config, size)["params"] <= limit
+        assert limit is None or 0.9 * limit < size_cost(config, size)["params"] <= limit
 
 
 @pytest.mark.parametrize(

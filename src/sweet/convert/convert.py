@@ -148,9 +148,8 @@ class Conversion:
         if not options.heal_steps or options.data is None:
             return factored.template, mae, None
         mae, began = mae or own_decoder(self.config.width), time.perf_counter()
-        stored = StoredSource(
-            factored.template, self.config, mae, FolderRecord(kind="template", vit=self.config, data=self.data)
-        )
+        record = FolderRecord(kind="template", vit=self.config, mae=mae, data=self.data)
+        stored = StoredSource(factored.template, record)
         images = open_images(options.data, "train")
         template = heal(stored, images, steps=options.heal_steps, lr=options.heal_lr, device=options.device, run=run)
         seconds = time.perf_counter() - began

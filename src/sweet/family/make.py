@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sweet.costs.budget import costs
+from sweet.costs.budget import size_cost
 from sweet.errors import UserError
 from sweet.files import read_json, sha256, write_json
 from sweet.initialise.apply import switches
@@ -76,7 +76,7 @@ def family(
 
     open_sizes = [size for size in chosen if not (out / str(size) / "config.json").is_file()]
     # The largest first: a method that cannot make the sizes says so before anything is written.
-    for size in sorted(open_sizes, key=lambda size: costs(config, size)["params"], reverse=True):
+    for size in sorted(open_sizes, key=lambda size: size_cost(config, size)["params"], reverse=True):
         start = _start(out, size)
         if not (start / "config.json").is_file():
             initialise_to(
@@ -94,7 +94,7 @@ def family(
     rows = dict(before)
     for number, (size, asked) in enumerate(chosen.items(), 1):
         name = str(size)
-        counted = costs(config, size)
+        counted = size_cost(config, size)
         if not quiet:
             print(f"[{number}/{len(chosen)}] {name}: {counted['params']:,} parameters", file=sys.stderr, flush=True)
         finetune(_start(out, size), recipe, out / name, task=task, resume=True, quiet=quiet)

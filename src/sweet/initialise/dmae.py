@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +33,7 @@ from sweet.models.source_module import as_parameters, as_tensors
 from sweet.storage.folders import StoredSource, source_tensors
 from sweet.template.sizes import Size
 from sweet.template.target import target_weights
+from sweet.training.loop import ParameterGroup
 from sweet.training.short_run import ShortRun, train_on
 
 WARMUP, DECAY = 0.1, 0.05
@@ -119,7 +119,7 @@ def features(
     return taps[2 * config.depth]
 
 
-def groups(model: Distillation) -> list[dict[str, Any]]:
+def groups(model: Distillation) -> list[ParameterGroup]:
     """AdamW's: decay on matrices only."""
     parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in model.named_parameters():

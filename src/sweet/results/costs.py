@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sweet.costs.budget import costs as target_costs
+from sweet.costs.budget import size_cost
 from sweet.costs.flops import (
     STUDENTS,
     distilling_flops,
@@ -46,7 +46,7 @@ def targets(table: BenchTable) -> dict[str, dict[str, int]]:
         config = replace(
             config, img_size=trial.img_size or config.img_size, patch_size=trial.patch_size or config.patch_size
         )
-    return {size: target_costs(config, Size.parse(size, config.head_dim)) for size in table.sizes}
+    return {size: size_cost(config, Size.parse(size, config.head_dim)) for size in table.sizes}
 
 
 def pretraining_of(table: BenchTable, arm: str) -> float | None:
