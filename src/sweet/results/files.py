@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from sweet.errors import UserError
-from sweet.files import read_json, write_json
+from sweet.files import dotted, read_json, write_json
 from sweet.storage.legacy import upgraded
 from sweet.storage.records import Record
 from sweet.tasks.registry import TASKS
@@ -75,9 +75,12 @@ def check_same(path: Path, cell: CellResult, other: CellResult, keys: Sequence[s
         if was == now or (key != "source" and (was in (None, {}) or now in (None, {}))):
             continue
         if key == "recipe_hash":  # the recipe says more; where it is the same, the rule for layers differs
-            old, new = _flat(cell.recipe), _flat(other.recipe)
-            key = next((name for name in new if old.get(name) != new[name]), key)
-            was, now = old.get(key, was), new.get(key, now)
+            old, new = dotted(cell.recipe), dotted(other.recipe)
+            different = [name for name in new if name in old and old[name] != new[name]]
+            if not different and old.keys() != new.keys():
+                raise UserError(f"{path}: measured by a version with other recipe keys; write to another --out")
+            for name in different[:1]:
+                key, was, now = name, old[name], new[name]
         raise UserError(_differs(path, key, was, now))
 
 
@@ -188,11 +191,3 @@ def _parsed(record: type[R], values: Any, path: Path) -> R:
 
 def _differs(path: Path, key: str, was: object, now: object) -> str:
     return f"{path}: {key} is {was}, this run has {now}; remove the file to start anew"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"group.key": value} of a recipe."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
