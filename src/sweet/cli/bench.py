@@ -57,7 +57,7 @@ def bench(
     if out is None:
         raise UserError("--out is missing: the folder of the results")
     if name == CHECK:
-        from sweet.results.check import check
+        from sweet.results.fairness import check
 
         found = check(out)
         show(lambda: found, as_json=as_json)

@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from sweet.errors import UserError
-from sweet.files import replacing
+from sweet.files import cache_folder, replacing
 
-from .cache import cache_file
 from .images import ImageSource, digest
 
 IN_MEMORY_BYTES = 1 << 30  # above this the encoded images are memory-mapped from the cache folder
@@ -151,7 +150,7 @@ def _read(file: Path) -> pa.Table:
 
 def _mapped(files: list[Path], fingerprint: str) -> pa.Table:
     """The table memory-mapped from an uncompressed copy, since single rows of parquet cannot be read."""
-    copy = cache_file(f"{fingerprint}.arrow")
+    copy = cache_folder() / "data" / f"{fingerprint}.arrow"
     if not copy.is_file():
         schema = _parquet(files[0]).schema_arrow
         wanted = _wanted(schema, str(files[0]))

@@ -15,9 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from sweet.errors import UserError
-from sweet.files import read_tensors, write_tensors
+from sweet.files import cache_folder, read_tensors, write_tensors
 
-from .cache import cache_file
 from .folder import FolderImages, check_folder, image_files, split_folders
 from .images import IGNORE, ORIENTATION, ImageSource, digest
 
@@ -144,7 +143,8 @@ def class_pixels(images: ImageSource) -> Tensor:
 
     Reads every mask the first time: raises UserError naming the first that is missing or wrong.
     """
-    file = cache_file(f"{digest('masks', FORMAT, images.name, images.split, images.fingerprint())}.safetensors")
+    name = digest("masks", FORMAT, images.name, images.split, images.fingerprint())
+    file = cache_folder() / "data" / f"{name}.safetensors"
     shape = (len(images), len(images.mask_classes or ()))
     with suppress(UserError):  # absent, or damaged: made again
         counts = read_tensors(file).get("class_pixels")

@@ -13,9 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from sweet.errors import UserError
-from sweet.files import read_tensors, write_tensors
+from sweet.files import cache_folder, read_tensors, write_tensors
 
-from .cache import cache_file
 from .images import ImageSource, digest
 
 MAX_BYTES = 2_000_000_000
@@ -56,7 +55,8 @@ def pack(source: ImageSource, img_size: int, *, cache: bool = True) -> Packed:
 
     Kept in a file of the cache folder. Raises UserError naming the file of a corrupt image.
     """
-    file = cache_file(f"{digest(FORMAT, source.name, source.split, source.fingerprint(), img_size)}.safetensors")
+    name = digest(FORMAT, source.name, source.split, source.fingerprint(), img_size)
+    file = cache_folder() / "data" / f"{name}.safetensors"
     images = _read(file, len(source), img_size) if cache else None
     if images is None:
         images = _decode_all(source, img_size)
