@@ -112,7 +112,9 @@ def test_the_rule(kind: str, text: str) -> None:
     assert factor(choice.size) == pytest.approx(min(map(factor, others)))
     record = choice.to_dict()
     assert json.loads(json.dumps(record)) == record
-    assert record["requested"] == f"--{kind} {text}" and record["chosen"] == record["candidates"][0]["size"] == str(choice.size)
+    assert record["requested"] == f"--{kind} {text}" and record["chosen"] == record["candidates"][0]["size"] == str(
+        choice.size
+    )
     assert [row["params" if kind == "params" else "flops"] for row in record["candidates"]] == [
         used[Size.parse(row["size"], config.head_dim)] for row in record["candidates"]
     ]
@@ -147,7 +149,9 @@ def test_the_bisection_ends_at_the_last_size_that_fits(text: str) -> None:
     choice = choose(VIT_B, budget, clock(VIT_B, measured))
     near = [size for size in grid(VIT_B) if 1 / 1.25 <= size.depth / size.heads <= 1.25]
     fitting = [size for size in near if size_cost(VIT_B, size)["flops"] / 1e12 <= budget.limit]
-    assert size_cost(VIT_B, choice.size) == size_cost(VIT_B, max(fitting, key=lambda size: size_cost(VIT_B, size)["flops"]))
+    assert size_cost(VIT_B, choice.size) == size_cost(
+        VIT_B, max(fitting, key=lambda size: size_cost(VIT_B, size)["flops"])
+    )
     assert measured[0] == Size(12, 12, 64) and len(measured) == len(set(measured)) <= 9
     rows = choice.to_dict()["candidates"]
     assert rows[0]["size"] == str(choice.size) and rows[0]["fits"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ class Choice:
     size: Size
     why: str
     budget: Budget
-    candidates: list[Mapping[str, object]]
+    candidates: Sequence[Mapping[str, object]]
     protocol: Mapping[str, object] | None = None
 
     def to_dict(self) -> Mapping[str, object]:
