@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from toy import SCENES, make_classifier, make_source, playground
 
-from sweet.inference.evaluate import embed
+from sweet.inference.embed import embed
 
 with playground() as place:
     model = make_classifier(make_source(place / "template"), place)

@@ -10,8 +10,8 @@ import torch
 
 from sweet.models.config import ViTConfig
 from sweet.models.vit import skeleton
-from sweet.storage.folders import FORMAT
 from sweet.storage.layout import write_folder
+from sweet.storage.records import DataConfig, FolderRecord, InitRecord
 
 WriteModel = Callable[..., Path]
 
@@ -29,22 +29,16 @@ def write_model() -> WriteModel:
         for name, parameter in skeleton(config, classes).named_parameters():
             gain = "norm" in name and name.endswith("weight")
             weights[name] = torch.randn(parameter.shape, generator=generator) * 0.2 + gain
-        info = {
-            "format": FORMAT,
-            "sweet": "0",
-            "kind": "model",
-            "vit": config.to_dict(),
-            "data": {
-                "img_size": config.img_size,
-                "mean": [0.1 * i for i in range(config.in_chans)],
-                "std": [0.3] * config.in_chans,
-                "interpolation": "bilinear",
-                "crop": "short side resized, centre cropped",
-                "classes": [f"kind {i}" for i in range(classes)] or None,
-            },
-            "made": {"method": "random", "source_data": "shapes:"},
-        }
-        write_folder(out, ("model.safetensors", weights), info, "method: random\n", "card\n")
+        data = DataConfig(
+            img_size=config.img_size,
+            mean=tuple(0.1 * i for i in range(config.in_chans)),
+            std=(0.3,) * config.in_chans,
+            interpolation="bilinear",
+            classes=[f"kind {i}" for i in range(classes)] or None,
+        )
+        made = InitRecord(method="random", source_data="shapes:")
+        record = FolderRecord(sweet="0", kind="model", vit=config, data=data, made=made)
+        write_folder(out, ("model.safetensors", weights), record, "method: random\n", "card\n")
         return out
 
     return write

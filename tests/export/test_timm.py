@@ -49,7 +49,7 @@ sys.meta_path.insert(0, NoSweet())
 import timm, torch
 from safetensors.torch import load_file
 
-told = {}
+strangers = {}
 for folder in sorted(Path(sys.argv[1]).iterdir()):
     known = load_file(folder / "expected.safetensors")
     images, where = known["images"], f"local-dir:{folder / 'timm'}"
@@ -69,7 +69,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
             "map": maps - known["map"],
             "flexible": flexible(images) - known["pooled"],
         }
-    told[folder.name] = {
+    strangers[folder.name] = {
         "off": {name: float(value.abs().max()) for name, value in off.items()},
         "other": list(other(images).shape),
         "wide": list(wide(torch.zeros(1, images.shape[1], 2 * size, 2 * size)).shape),
@@ -79,7 +79,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
         "class": type(model).__name__,
     }
 assert "sweet" not in sys.modules
-print(json.dumps(told))
+print(json.dumps(strangers))
 """
 
 
@@ -96,9 +96,9 @@ def world(write_model: Callable[..., Path], classifier: Path, tmp_path_factory: 
 @torch.no_grad()
 def prepare(model: Path, place: Path) -> None:
     export(model, "timm", place / "timm", licence="mit")
-    vit, info = load_model(model)
-    size, patch = info["vit"]["img_size"], info["vit"]["patch_size"]
-    images = torch.randn(3, info["vit"]["in_chans"], size, size, generator=torch.Generator().manual_seed(1))
+    vit, record = load_model(model)
+    size, patch = record.vit.img_size, record.vit.patch_size
+    images = torch.randn(3, record.vit.in_chans, size, size, generator=torch.Generator().manual_seed(1))
     tokens = vit.forward_features(images)
     maps = vit.forward_intermediates(images, indices=1, norm=False, intermediates_only=True)[-1]
     assert maps.shape[-1] == size // patch
@@ -108,7 +108,7 @@ def prepare(model: Path, place: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(world: Path) -> dict[str, Any]:
+def strangers(world: Path) -> dict[str, Any]:
     """What a process without sweet finds in these folders."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
@@ -120,8 +120,8 @@ def told(world: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*MODELS, "classifier"])
-def test_timm_without_sweet_computes_the_same(told: dict[str, Any], name: str) -> None:
-    found = told[name]
+def test_timm_without_sweet_computes_the_same(strangers: dict[str, Any], name: str) -> None:
+    found = strangers[name]
     assert found["class"] == ("VisionTransformer" if name.startswith("vit") else "Eva")
     for what, difference in found["off"].items():
         assert difference <= 1e-6, what
@@ -130,27 +130,33 @@ def test_timm_without_sweet_computes_the_same(told: dict[str, Any], name: str) -
 
 
 @pytest.mark.slow
-def test_what_travels_is_ours(told: dict[str, Any]) -> None:
-    assert set(told) == {*MODELS, "classifier"}
-    for name, found in told.items():
+def test_what_travels_is_ours(strangers: dict[str, Any]) -> None:
+    assert set(strangers) == {*MODELS, "classifier"}
+    for name, found in strangers.items():
         cfg = found["cfg"]
         assert cfg["license"] == "mit" and "2601.19694" in cfg["paper_ids"] and "sweet" in cfg["description"]
         assert not {"url", "hf_hub_id", "origin_url"} & cfg.keys()
         assert "sapiens" not in json.dumps({**cfg, "architecture": ""}), name
         assert found["data"]["crop_pct"] == 1.0 and found["data"]["crop_mode"] == "center"
-    grey = told["eva-2-4-grey"]["data"]
+    grey = strangers["eva-2-4-grey"]["data"]
     assert (grey["input_size"], grey["mean"], grey["std"]) == ([1, 16, 16], [0.0], [0.3])
-    assert told["eva-5-7"]["data"]["interpolation"] == "bilinear"
-    assert told["eva-2-13-large"]["cfg"]["input_size"] == [3, 24, 24]
-    assert told["vit-5-7"]["cfg"]["label_names"] == ["kind 0", "kind 1", "kind 2"]
-    assert "label_names" not in told["vit-1-1"]["cfg"] and told["vit-1-1"]["cfg"]["num_classes"] == 0
-    assert len(told["classifier"]["cfg"]["label_names"]) == 10
+    assert strangers["eva-5-7"]["data"]["interpolation"] == "bilinear"
+    assert strangers["eva-2-13-large"]["cfg"]["input_size"] == [3, 24, 24]
+    assert strangers["vit-5-7"]["cfg"]["label_names"] == ["kind 0", "kind 1", "kind 2"]
+    assert "label_names" not in strangers["vit-1-1"]["cfg"] and strangers["vit-1-1"]["cfg"]["num_classes"] == 0
+    assert len(strangers["classifier"]["cfg"]["label_names"]) == 10
 
 
 def test_the_folder(classifier: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    told = export(classifier, "timm", out)
-    assert told == {"to": "timm", "size": "L2H2", "classes": 10, "architecture": module.ENTRY["eva"], "out": str(out)}
+    strangers = export(classifier, "timm", out)
+    assert strangers == {
+        "to": "timm",
+        "size": "L2H2",
+        "classes": 10,
+        "architecture": module.ENTRY["eva"],
+        "out": str(out),
+    }
     assert {path.name for path in out.iterdir()} == {
         "model.safetensors", "config.json", "recipe.yaml", "README.md", "SHA256SUMS"
     }  # fmt: skip
@@ -181,9 +187,9 @@ def test_the_export_is_a_model_folder_of_sweet(write_model: Callable[..., Path],
 
 
 def test_without_head(classifier: Path, tmp_path: Path) -> None:
-    told = export(classifier, "timm", tmp_path / "out", head=False)
+    strangers = export(classifier, "timm", tmp_path / "out", head=False)
     described = read_json(tmp_path / "out" / "config.json")
-    assert told["classes"] == described["num_classes"] == 0
+    assert strangers["classes"] == described["num_classes"] == 0
     assert "label_names" not in described and "metrics" not in described["sweet"]
     full = sweet.load(classifier, num_classes=0)
     images = torch.randn(2, 3, 16, 16)

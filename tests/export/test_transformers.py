@@ -74,8 +74,8 @@ def test_the_processor_sees_the_same_pixels(write_model: Callable[..., Path], tm
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8))
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "out")
     found = processor(picture, return_tensors="pt")["pixel_values"]
-    data = load_model(made)[1]["data"]
-    expected = normalise(centre_square(picture, 16)[None], data["mean"], data["std"])
+    data = load_model(made)[1].data
+    expected = normalise(centre_square(picture, 16)[None], data.mean, data.std)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 

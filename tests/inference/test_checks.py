@@ -16,9 +16,10 @@ from sweet.inference.checks import knn, mae_loss
 from sweet.models.mae import reconstruct, sincos
 from sweet.models.vit import build_vit
 from sweet.storage.folders import StoredSource
+from sweet.storage.records import DataConfig
 from sweet.template.target import target_weights
 
-FACTS = {"mean": [0.5] * 3, "std": [0.25] * 3}
+DATA = DataConfig(img_size=16, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +34,21 @@ def test_mae_loss_is_the_mean_over_images(
     source = make_source(family, "none")
     config, mae = source.config.resized(2, 2), source.mae
     weights = target_weights(source.source, 2, config.width, order="prefix")
-    found = mae_loss(weights, config, mae, images, FACTS, seed=3)
+    found = mae_loss(weights, config, mae, images, DATA, seed=3)
 
     noise = torch.rand(len(images), 16, generator=step_generator(3, 0, 0, "held-out masks"))
     positions = sincos(4, mae.decoder_width)
     losses = []
     for pixels, draws in zip(images.images, noise, strict=True):
-        batch = normalise(pixels[None], FACTS["mean"], FACTS["std"])
+        batch = normalise(pixels[None], DATA.mean, DATA.std)
         losses.append(reconstruct(weights, batch, draws[None], config, mae, positions).loss.item())
     assert found == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
     monkeypatch.setattr(checks, "BATCH", 7)
-    assert mae_loss(weights, config, mae, images, FACTS, seed=3) == pytest.approx(found, rel=1e-5)
-    assert mae_loss(weights, config, mae, images, FACTS, seed=4) != pytest.approx(found, rel=1e-5)
+    assert mae_loss(weights, config, mae, images, DATA, seed=3) == pytest.approx(found, rel=1e-5)
+    assert mae_loss(weights, config, mae, images, DATA, seed=4) != pytest.approx(found, rel=1e-5)
     bare = {name: value for name, value in weights.items() if not name.startswith("decoder.")}
-    assert mae_loss(bare, config, mae, images, FACTS) is None
+    assert mae_loss(bare, config, mae, images, DATA) is None
 
 
 class Pooled(nn.Module):

@@ -14,11 +14,16 @@ from sweet.data import open_images
 from sweet.data.packed import centre_square
 from sweet.inference.reconstruct import reconstruct_at
 from sweet.models.mae import reconstruct, sincos
-from sweet.storage.folders import load_source
+from sweet.storage.folders import StoredSource, load_source
 from sweet.template.sizes import Size
 from sweet.template.target import target_weights
 
 SHAPES = "shapes:n=64,size=16"
+
+
+def normalised(pixels: torch.Tensor, stored: StoredSource) -> torch.Tensor:
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (stored.data.mean, stored.data.std))
+    return (pixels / 255 - mean) / std
 
 
 @pytest.mark.parametrize("kind", ["template", "dense"])
@@ -26,9 +31,9 @@ def test_only_masked_patches_change(kind: str, request: pytest.FixtureRequest) -
     stored = load_source(request.getfixturevalue(kind))
     val = open_images(SHAPES, "val")
     pixels = torch.stack([centre_square(val.decode(index), 16) for index in range(4)])
-    images = (pixels / 255 - 0.5) / 0.25
+    images = normalised(pixels, stored)
     sizes = [Size(2, 2, 8), Size(1, 1, 8), Size(3, 3, 8)]  # its own, smaller, larger
-    shown = reconstruct_at(stored, sizes, images, mean=[0.5] * 3, std=[0.25] * 3, order="prefix", seed=3)
+    shown = reconstruct_at(stored, sizes, images, order="prefix", seed=3)
     assert shown.original.equal(pixels)
     grey = (shown.masked == 128).all(1)
     assert grey.float().mean() == pytest.approx(0.75, abs=0.02)
@@ -37,7 +42,7 @@ def test_only_masked_patches_change(kind: str, request: pytest.FixtureRequest) -
         changed = (made != pixels).any(1)
         assert changed.any() and not (changed & ~grey).any()
     noise = torch.rand(4, 16, generator=torch.Generator().manual_seed(0))
-    again = reconstruct_at(stored, sizes[:1], images, mean=[0.5] * 3, std=[0.25] * 3, order="prefix", seed=4)
+    again = reconstruct_at(stored, sizes[:1], images, order="prefix", seed=4)
     assert not again.masked.equal(shown.masked)
     weights = target_weights(stored.source, 2, 16, order="prefix")
     loss = reconstruct(weights, images, noise, stored.config, stored.mae, sincos(4, stored.mae.decoder_width)).loss
@@ -57,8 +62,9 @@ def test_a_perfect_prediction_is_drawn_as_the_image(dense: Path, monkeypatch: py
 
     monkeypatch.setattr(module, "reconstruct", perfect)
     pixels = torch.randint(0, 256, (2, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    images = (pixels / 255 - 0.5) / 0.25
-    shown = reconstruct_at(load_source(dense), [Size(2, 2, 8)], images, mean=[0.5] * 3, std=[0.25] * 3)
+    stored = load_source(dense)
+    images = normalised(pixels, stored)
+    shown = reconstruct_at(stored, [Size(2, 2, 8)], images)
     assert (shown.completed["L2H2"].int() - pixels.int()).abs().max() <= 1
 
 

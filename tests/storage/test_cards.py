@@ -12,9 +12,10 @@ from sweet.errors import UserError
 from sweet.export import export
 from sweet.files import read_json, write_json
 from sweet.storage.cards import model_card, shareable
+from sweet.storage.records import read_record
 
 
-def test_a_source_tells_cost_terms_and_use(template: Path, dense: Path) -> None:
+def test_a_source_states_cost_terms_and_use(template: Path, dense: Path) -> None:
     for folder, title in ((template, "# Template `tiny`"), (dense, "# Dense source `tiny`")):
         card, info = (folder / "README.md").read_text(), read_json(folder / "config.json")
         assert card.startswith(title)
@@ -23,7 +24,7 @@ def test_a_source_tells_cost_terms_and_use(template: Path, dense: Path) -> None:
             assert text in card, text
 
 
-def test_a_classifier_tells_its_recipe_and_metrics(classifier: Path) -> None:
+def test_a_classifier_states_its_recipe_and_metrics(classifier: Path) -> None:
     card, info = (classifier / "README.md").read_text(), read_json(classifier / "config.json")
     recipe = yaml.safe_load((classifier / "recipe.yaml").read_text())
     made, metrics = info["made"], info["metrics"]
@@ -64,14 +65,14 @@ def test_several_seeds_give_a_spread(classifier: Path, tmp_path: Path) -> None:
 
 
 def test_every_layout_says_how_to_use_it(classifier: Path) -> None:
-    info = read_json(classifier / "config.json")
+    record = read_record(classifier, ("model",))
     for use, text in {
         "timm": 'timm.create_model("local-dir:',
         "onnx": "onnxruntime.InferenceSession",
         "transformers": "AutoModelForImageClassification",
         "model": "sweet.load(",
     }.items():
-        assert text in model_card(info, use=use)
+        assert text in model_card(record, use=use)
 
 
 def test_shareable_keeps_the_rest() -> None:

@@ -20,7 +20,8 @@ from sweet.cli import app
 from sweet.data import Batches, open_images, packed
 from sweet.errors import UserError
 from sweet.files import check_sums, read_json, read_tensors, sha256
-from sweet.inference.evaluate import embed, evaluate
+from sweet.inference.embed import embed
+from sweet.inference.evaluate import evaluate
 from sweet.inference.generate import generate
 from sweet.recipes.loader import load_recipe
 from sweet.recipes.schema import FinetuneRecipe

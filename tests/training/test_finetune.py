@@ -18,7 +18,8 @@ import sweet
 from sweet.data import normalise, open_images
 from sweet.errors import UserError
 from sweet.files import read_json, read_tensors
-from sweet.inference.evaluate import embed, evaluate, predict
+from sweet.inference.embed import embed
+from sweet.inference.evaluate import evaluate, predict
 from sweet.recipes.loader import load_recipe
 from sweet.recipes.schema import FinetuneRecipe
 from sweet.tasks.classify import Classify

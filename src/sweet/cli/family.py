@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sweet.console import show
-from sweet.errors import UserError
 from sweet.initialise.registry import NAMES
 from sweet.storage.outputs import output_folder
 
 from .app import app
 from .options import NUMBER, DataOrRecipe, Json, Out, Overwrite, Quiet, Resume, Task
-from .words import check_folder, listed, need_source, saved_recipe, split_words
+from .words import folder_and_recipe, listed, saved_recipe
 
 
 @app.command()
@@ -40,21 +38,14 @@ def family(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune several sizes and chart what each is worth."""
-    from sweet.recipes.loader import load_recipe
-    from sweet.recipes.schema import FinetuneRecipe
-
-    source, overrides = split_words(words, data)
-    if source is None:
-        raise UserError("SOURCE is missing: sweet family SOURCE --sizes 3M,6M --data SRC --out DIR [key=value ...]")
-    check_folder("SOURCE", Path(source))
-    recipe = load_recipe(FinetuneRecipe, saved_recipe(out, resume), overrides)
-    need_source(recipe.data.source)
+    usage = "sweet family SOURCE --sizes 3M,6M --data SRC --out DIR [key=value ...]"
+    source, recipe = folder_and_recipe("SOURCE", words, data, saved_recipe(out, resume), usage=usage)
     with output_folder(out, resume=resume, overwrite=overwrite):
         from sweet.family import family as run
 
         show(
             lambda: run(
-                Path(source),
+                source,
                 listed(sizes) or [],
                 recipe,
                 out,

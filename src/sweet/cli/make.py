@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,46 +16,60 @@ from .app import app
 from .options import NUMBER, SOURCES, Device, Json, Out, Overwrite
 from .words import split_words
 
+if TYPE_CHECKING:
+    from sweet.costs.budget import Budget
+
+
+SourceWords = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE|KEY=VALUE",
+        help="A folder made by pretrain, or the hub's USER/NAME; switches of the method (a wrong one lists them).",
+    ),
+]
+Depth = Annotated[int | None, typer.Option(**NUMBER, help="Blocks.")]
+Heads = Annotated[int | None, typer.Option(**NUMBER, help="Attention heads; the width is heads x head_dim.")]
+Params = Annotated[
+    str | None, typer.Option(metavar="COUNT", help="Instead of a size: at most this many parameters, as 12M.")
+]
+Flops = Annotated[
+    str | None, typer.Option(metavar="COUNT", help="Instead of a size: at most this many FLOPs per image, as 2G.")
+]
+Latency = Annotated[
+    str | None,
+    typer.Option(metavar="TIME[@DEVICE]", help="Instead of a size: at most this long per image, as 4ms@cuda."),
+]
+Order = Annotated[
+    Literal["principal", "prefix"] | None,
+    typer.Option(help="Basis in which the first channels are taken; default: the method's own."),
+]
+Layers = Annotated[
+    Literal["even", "first"] | None,
+    typer.Option(help="Which layers of the source a shallower model takes; default: the method's own."),
+]
+Pixels = Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as the source.")]
+
 
 @app.command()
 def init(
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE|KEY=VALUE",
-            help="A folder made by pretrain, or the hub's USER/NAME; switches of the method (a wrong one lists them).",
-        ),
-    ],
+    words: SourceWords,
     out: Out,
-    depth: Annotated[int | None, typer.Option(**NUMBER, help="Blocks.")] = None,
-    heads: Annotated[int | None, typer.Option(**NUMBER, help="Attention heads; the width is heads x head_dim.")] = None,
-    params: Annotated[
-        str | None, typer.Option(metavar="COUNT", help="Instead of a size: at most this many parameters, as 12M.")
-    ] = None,
-    flops: Annotated[
-        str | None, typer.Option(metavar="COUNT", help="Instead of a size: at most this many FLOPs per image, as 2G.")
-    ] = None,
-    latency: Annotated[
-        str | None,
-        typer.Option(metavar="TIME[@DEVICE]", help="Instead of a size: at most this long per image, as 4ms@cuda."),
-    ] = None,
+    depth: Depth = None,
+    heads: Heads = None,
+    params: Params = None,
+    flops: Flops = None,
+    latency: Latency = None,
     method: Annotated[str, typer.Option(help=f"Initialiser: {', '.join(NAMES)}.")] = "sweet",
-    order: Annotated[
-        Literal["principal", "prefix"] | None,
-        typer.Option(help="Basis in which the first channels are taken; default: the method's own."),
-    ] = None,
-    layers: Annotated[
-        Literal["even", "first"] | None,
-        typer.Option(help="Which layers of the source a shallower model takes; default: the method's own."),
-    ] = None,
+    order: Order = None,
+    layers: Layers = None,
     fit: Annotated[
         str | None, typer.Option(metavar="SRC", help=f"Images for a method that looks at some: {SOURCES}.")
     ] = None,
     fit_images: Annotated[
         int | None, typer.Option(**NUMBER, help="How many of them; default: the method's own.")
     ] = None,
-    img_size: Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as the source.")] = None,
-    patch_size: Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as the source.")] = None,
+    img_size: Pixels = None,
+    patch_size: Pixels = None,
     in_chans: Annotated[int | None, typer.Option(**NUMBER, help="Default: as the source.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
@@ -63,17 +77,10 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a model of any depth and width from a source."""
-    from sweet.costs.budget import read_budget
-
     source, switches = split_words(words, None)
     if source is None:
         raise UserError("SOURCE is missing: sweet init SOURCE --depth L --heads H --out DIR")
-    budget = read_budget(params, flops, latency)
-    size = [f"--{name}" for name, value in (("depth", depth), ("heads", heads)) if value is not None]
-    if budget is None and len(size) < 2:
-        raise UserError("--depth and --heads: give both, or one of --params, --flops and --latency")
-    if budget is not None and size:
-        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
+    budget = size_budget(depth, heads, params, flops, latency)
     given = dict(switch.split("=", 1) for switch in switches)
     given |= {name: value for name, value in (("order", order), ("layers", layers)) if value is not None}
     with output_folder(out, overwrite=overwrite):
@@ -102,6 +109,21 @@ def init(
             )
 
 
+def size_budget(
+    depth: int | None, heads: int | None, params: str | None, flops: str | None, latency: str | None
+) -> Budget | None:
+    """The budget that chooses the size, None where ``depth`` and ``heads`` do. Raises UserError unless one does."""
+    from sweet.costs.budget import read_budget
+
+    budget = read_budget(params, flops, latency)
+    size = [f"--{name}" for name, value in (("depth", depth), ("heads", heads)) if value is not None]
+    if budget is None and len(size) < 2:
+        raise UserError("--depth and --heads: give both, or one of --params, --flops and --latency")
+    if budget is not None and size:
+        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
+    return budget
+
+
 @app.command()
 def convert(
     source: Annotated[
@@ -126,10 +148,11 @@ def convert(
     ] = None,
     images: Annotated[int, typer.Option(**NUMBER, help="How many of them.")] = 512,
     heads: Annotated[
-        int | None, typer.Option(**NUMBER, help="Of a FILE, which does not tell; default: one for 64 channels.")
+        int | None, typer.Option(**NUMBER, help="Of a FILE, which does not say; default: one for 64 channels.")
     ] = None,
     heal: Annotated[
-        int, typer.Option(min=0, metavar="STEPS", help="Train the template on --data for so long: mends low ranks.")
+        int,
+        typer.Option(min=0, metavar="STEPS", help="Train the template on --data for so long: repairs low ranks."),
     ] = 0,
     heal_lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = 1e-3,
     device: Device = "auto",

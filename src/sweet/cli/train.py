@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sweet.console import show
-from sweet.errors import UserError
 from sweet.storage.outputs import output_folder
 
 from .app import app
 from .options import DataOrRecipe, Json, ModelWords, Out, Overwrite, Quiet, RecipeWords, Resume, Task
-from .words import check_folder, need_source, saved_recipe, split_words
+from .words import folder_and_recipe, need_source, saved_recipe, split_words
 
 
 @app.command()
@@ -54,22 +52,15 @@ def finetune(
     quiet: Quiet = False,
 ) -> None:
     """Train a model on labelled images."""
-    from sweet.recipes.loader import load_recipe, task_recipe
-    from sweet.recipes.schema import FinetuneRecipe
+    from sweet.recipes.loader import task_recipe
 
-    model, overrides = split_words(words, data)
-    if model is None:
-        raise UserError("MODEL is missing: sweet finetune MODEL --data SRC --out DIR [key=value ...]")
-    check_folder("MODEL", Path(model))
-    recipe = load_recipe(FinetuneRecipe, saved_recipe(out, resume) or recipe_name or task_recipe(task), overrides)
-    need_source(recipe.data.source)
+    chosen = saved_recipe(out, resume) or recipe_name or task_recipe(task)
+    usage = "sweet finetune MODEL --data SRC --out DIR [key=value ...]"
+    model, recipe = folder_and_recipe("MODEL", words, data, chosen, usage=usage)
     with output_folder(out, resume=resume, overwrite=overwrite):
         from sweet.training.finetune import finetune as run
 
-        show(
-            lambda: run(Path(model), recipe, out, task=task, resume=resume, quiet=quiet),
-            as_json=as_json,
-        )
+        show(lambda: run(model, recipe, out, task=task, resume=resume, quiet=quiet), as_json=as_json)
 
 
 @app.command()

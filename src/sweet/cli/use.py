@@ -42,13 +42,13 @@ def evaluate(
 def predict(
     model: Model,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    top: Annotated[int | None, typer.Option(**NUMBER, help="Answers per image; of classes 5 if not told.")] = None,
+    top: Annotated[int | None, typer.Option(**NUMBER, help="Answers per image; of classes 5 by default.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for pictures of what is seen.")] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Tell what is in the images."""
+    """Say what is in the images."""
     check_folder("MODEL", model)
     for image in images:
         if not image.is_file():
@@ -112,7 +112,7 @@ def embed(
     """Write one feature vector per image to a parquet file."""
     check_folder("MODEL", model)
     check_output_file(out, overwrite=overwrite)
-    from sweet.inference.evaluate import embed as run
+    from sweet.inference.embed import embed as run
 
     show(lambda: run(model, data, out, split, batch_size, device), as_json=as_json)
 

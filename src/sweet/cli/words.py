@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweet.errors import UserError
+
+if TYPE_CHECKING:
+    from sweet.recipes.schema import FinetuneRecipe
 
 
 def split_words(words: list[str] | None, data: str | None) -> tuple[str | None, list[str]]:
@@ -19,6 +23,25 @@ def split_words(words: list[str] | None, data: str | None) -> tuple[str | None, 
     return (plain[0] if plain else None), overrides
 
 
+def folder_and_recipe(
+    option: str, words: list[str] | None, data: str | None, recipe: str | None, *, usage: str
+) -> tuple[Path, FinetuneRecipe]:
+    """The folder and the recipe of a verb that fine-tunes: of a bundled name or a YAML path, with the overrides.
+
+    Raises UserError where the folder, called ``option``, or the images are missing.
+    """
+    from sweet.recipes.loader import load_recipe
+    from sweet.recipes.schema import FinetuneRecipe
+
+    folder, overrides = split_words(words, data)
+    if folder is None:
+        raise UserError(f"{option} is missing: {usage}")
+    check_folder(option, Path(folder))
+    loaded = load_recipe(FinetuneRecipe, recipe, overrides)
+    need_source(loaded.data.source)
+    return Path(folder), loaded
+
+
 def saved_recipe(out: Path, resume: bool) -> str | None:
     """The recipe of the run to resume, so that `--out DIR --resume` alone continues it."""
     saved = out / "recipe.yaml"
@@ -26,21 +49,24 @@ def saved_recipe(out: Path, resume: bool) -> str | None:
 
 
 def need_source(source: str | None) -> None:
+    """Raises UserError where neither --data nor a recipe names images."""
     if source is None:
         raise UserError("--data is missing, and the recipe has no data.source")
 
 
-def check_folder(word: str, path: Path) -> None:
+def check_folder(option: str, path: Path) -> None:
+    """Raises UserError unless ``path``, given as ``option``, is a folder."""
     if not path.is_dir():
-        raise UserError(f"{word} {path}: no such folder")
+        raise UserError(f"{option} {path}: no such folder")
 
 
 def listed(text: str | None) -> list[str] | None:
+    """``a, b`` as a list; None stays None."""
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
 
 
 def counts(option: str, text: str) -> dict[str, int]:
-    """``train=400,val=50`` as a mapping."""
+    """``train=400,val=50`` as a mapping. Raises UserError naming ``option`` for anything else."""
     pairs = [word.partition("=")[::2] for word in listed(text) or ()]
     if not pairs or not all(name and number.isdecimal() and int(number) for name, number in pairs):
         raise UserError(f"{option} {text}: expected SPLIT=N, or several with commas, as in train=400,val=50")

@@ -1,9 +1,13 @@
-"""How long one image takes, measured by torch's own benchmark: median and spread, on a named device."""
+"""How long one image takes, measured: warm-up, median and spread, on a named device.
+
+Not by torch.utils.benchmark: it times blocks of passes, and a spread between blocks is not one between passes.
+"""
 
 from __future__ import annotations
 
-import logging
 import platform
+import statistics
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +17,14 @@ import torch
 from sweet.models.config import ViTConfig
 from sweet.models.vit import build_vit, encoder_shapes
 
-SECONDS = 0.5  # of measuring; torch warms up before
-RUNS = 10  # blocks of one or more passes, at least about
+WARM_UP = 3
+RUNS = (10, 100)  # at least, at most
+SECONDS = 1.0  # between the two, stop after this
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one forward pass: median, and the range between the quartiles, over ``runs`` blocks of passes."""
+    """Seconds of one forward pass: median, and the range between the quartiles, over ``runs`` passes."""
 
     median: float
     iqr: float
@@ -32,19 +37,26 @@ class Timing:
 
 def measure_latency(config: ViTConfig, device: torch.device) -> Timing:
     """Time a plain timm model without a head on a batch of one image, in float32 and evaluation mode."""
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it reports a GPU that is not used
-    from torch.utils.benchmark import Timer
-
     generator = torch.Generator().manual_seed(0)
     weights = {n: torch.rand(s, generator=generator) * 0.04 - 0.02 for n, s in encoder_shapes(config).items()}
     model = build_vit(config, weights).to(device)
     image = torch.rand(1, config.in_chans, config.img_size, config.img_size, generator=generator).to(device)
-    timer = Timer("model(image)", globals={"model": model, "image": image}, num_threads=torch.get_num_threads())
-    with torch.inference_mode(), torch.accelerator.device_index(device.index):  # what the timer synchronises
-        measured = timer.blocked_autorange(min_run_time=SECONDS)
-        if len(measured.times) < RUNS:
-            measured = timer.blocked_autorange(min_run_time=RUNS * measured.median)
-    return Timing(measured.median, measured.iqr, len(measured.times))
+
+    def run() -> float:
+        began = time.perf_counter()
+        model(image)
+        if device.type != "cpu":
+            getattr(torch, device.type).synchronize()
+        return time.perf_counter() - began
+
+    with torch.inference_mode():
+        for _ in range(WARM_UP):
+            run()
+        seconds: list[float] = []
+        while len(seconds) < RUNS[0] or (len(seconds) < RUNS[1] and sum(seconds) < SECONDS):
+            seconds.append(run())
+    low, median, high = statistics.quantiles(seconds, n=4)
+    return Timing(median, high - low, len(seconds))
 
 
 def protocol(device: torch.device) -> Mapping[str, object]:
@@ -54,8 +66,8 @@ def protocol(device: torch.device) -> Mapping[str, object]:
         "batch": 1,
         "dtype": "float32",
         "model": "timm, no head",
-        "timer": "torch.utils.benchmark.Timer.blocked_autorange",
-        "runs": f"{SECONDS:g} s, at least about {RUNS} blocks",
+        "warm_up": WARM_UP,
+        "runs": f"{RUNS[0]} to {RUNS[1]}, {SECONDS:g} s",
         "statistic": "median, range between the quartiles",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

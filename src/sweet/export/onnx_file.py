@@ -34,7 +34,7 @@ def need_onnx() -> None:
             raise UserError(f"ONNX: the package {name} is missing: pip install sweet-vit[onnx]") from None
 
 
-def write_onnx(model: nn.Module, config: ViTConfig, record: FolderRecord, path: Path) -> float:
+def write_onnx(model: nn.Module, record: FolderRecord, path: Path) -> float:
     """Write the graph ``images`` (N, C, S, S) -> ``output`` (N, classes or width); returns the largest difference.
 
     Class names, mean, std, size and crop stand in its metadata as JSON. Raises UserError, and writes nothing, when
@@ -43,12 +43,12 @@ def write_onnx(model: nn.Module, config: ViTConfig, record: FolderRecord, path: 
     need_onnx()
     if sum(p.numel() * p.element_size() for p in model.parameters()) > MAX_BYTES:
         raise UserError("--to onnx: the weights are more than the 2 GB of one ONNX file")
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it tells what it does not fold
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it lists what it does not fold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about itself
         program = torch.onnx.export(
             model.eval(),
-            (random_images(config, 2),),
+            (random_images(record.vit, 2),),
             input_names=["images"],
             output_names=["output"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -60,7 +60,7 @@ def write_onnx(model: nn.Module, config: ViTConfig, record: FolderRecord, path: 
     data = record.data.model_dump(mode="json", include={"classes", "mean", "std", "img_size", "crop"})
     program.model.metadata_props.update({key: json.dumps(value) for key, value in data.items()})
     graph = program.model_proto.SerializeToString()
-    difference = compare(model, config, graph)
+    difference = compare(model, record.vit, graph)
     with replacing(path) as temporary:
         temporary.write_bytes(graph)
         temporary.chmod(0o644)

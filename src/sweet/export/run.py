@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from sweet.api import Template
-from sweet.api import load as load_any
 from sweet.errors import UserError
 from sweet.storage import hub
 from sweet.storage.cards import front_matter, model_card, shareable
@@ -36,8 +33,8 @@ def export(
     repo: str | None = None,
     private: bool | None = None,
     token: str | None = None,
-) -> dict[str, Any]:
-    """Write a model folder in another layout (a source folder: ``hub`` and ``safetensors`` only) and tell what it is.
+) -> Mapping[str, object]:
+    """Write a model folder in another layout (a source folder: ``hub`` and ``safetensors`` only); returns a summary.
 
     ``head=False`` leaves the classifier out. ``seeds`` are runs of the same recipe by other seeds, for the card.
     With ``repo`` the written folder is uploaded. Raises UserError for a task or a shape that the layout cannot
@@ -52,20 +49,22 @@ def export(
     if repo is not None:
         hub.check_repo(repo)
     record = read_record(model, tuple(TENSORS))
+    written: Mapping[str, object]
     if record.kind == "model":
-        told = _export_model(model, record, to, out, head=head, seeds=seeds, licence=licence)
+        written = _export_model(model, record, to, out, head=head, seeds=seeds, licence=licence)
     elif to in ("hub", "safetensors"):
-        told = _export_source(model, to, out, licence)
+        written = _export_source(model, to, out, licence)
     else:
         raise UserError(f"{model}: is a {record.kind}, and --to {to} takes a model: sweet init {model} makes one")
+    where = {"out": str(out)}
     if repo is not None:
-        told["repo"] = hub.upload(out, repo, private=private, token=token, message="Upload by sweet")
-    return told | {"out": str(out)}
+        where["repo"] = hub.upload(out, repo, private=private, token=token, message="Upload by sweet")
+    return {**written, **where}
 
 
 def _export_model(
     folder: Path, record: FolderRecord, to: str, out: Path, *, head: bool, seeds: Sequence[Path], licence: str
-) -> dict[str, Any]:
+) -> Mapping[str, object]:
     task = record.task or "classify"
     if task != "classify":
         raise UserError(f"{folder}: its task is {task}, and sweet exports classifiers and models without a head")
@@ -75,36 +74,29 @@ def _export_model(
     if not head:
         data = record.data.model_copy(update={"classes": None})
         record = record.model_copy(update={"metrics": None, "data": data})
-    config = record.vit
     recipe_text = _recipe(folder)
     recipe = yaml.safe_load(recipe_text) or {}
     others = [_same_run(folder, recipe, other) for other in seeds]
     use = {"hub": "timm", "safetensors": "model"}.get(to, to)
     card = model_card(record, recipe, use=use, licence=licence, seeds=others)
-    told: dict[str, Any] = {"to": to, "size": str(config.size), "classes": len(record.data.classes or ())}
-    if to == "safetensors":
-        write_folder(out, (TENSORS["model"], dict(model.state_dict())), record, recipe_text, card)
-    elif to == "transformers":
-        tensors, described, processor = transformers_folder(model, config, record)
-        more = {"preprocessor_config.json": json.dumps(processor, indent=2) + "\n"}
-        write_folder(out, (TENSORS["model"], tensors), described, recipe_text, card, more)
-        told["class"] = described["architectures"][0]
-    elif to == "onnx":
-        told["difference"] = write_onnx(model, config, record, out / FILE)
+    shown = {"to": to, "size": str(record.vit.size), "classes": len(record.data.classes or ())}
+    if to == "onnx":
+        difference = write_onnx(model, record, out / FILE)
         texts = {"recipe.yaml": recipe_text, "README.md": card}
         complete_folder(out, [FILE], {"onnx": FILE, "sweet": record.to_dict()}, texts)
-    else:
-        tensors, described = timm_folder(model, config, record, licence)
-        if to == "hub":
-            card = front_matter(record, licence=licence, library="timm") + card
-        write_folder(out, (TENSORS["model"], tensors), described, recipe_text, card)
-        told["architecture"] = described["architecture"]
-    return told
+        return {**shown, "difference": difference}
+    if to == "safetensors":
+        write_folder(out, (TENSORS["model"], model.state_dict()), record, recipe_text, card)
+        return shown
+    if to == "hub":
+        card = front_matter(record, licence=licence, library="timm") + card
+    made = transformers_folder(model, record) if to == "transformers" else timm_folder(model, record, licence)
+    write_folder(out, (TENSORS["model"], made.tensors), made.config, recipe_text, card, made.texts)
+    return {**shown, **made.shown}
 
 
-def _export_source(folder: Path, to: str, out: Path, licence: str) -> dict[str, Any]:
-    source = load_any(folder)
-    assert isinstance(source, Template)
+def _export_source(folder: Path, to: str, out: Path, licence: str) -> Mapping[str, object]:
+    source = Template.from_pretrained(folder)
     source.save_pretrained(out, licence=licence if to == "hub" else None)
     return {"to": to, "kind": source.record.kind}
 
@@ -114,7 +106,7 @@ def _recipe(folder: Path) -> str:
     return shareable(path.read_text(encoding="utf-8")) if path.is_file() else ""
 
 
-def _same_run(folder: Path, recipe: dict[str, Any], other: Path) -> dict[str, float]:
+def _same_run(folder: Path, recipe: Mapping[str, object], other: Path) -> dict[str, float]:
     """The metrics of the same recipe by another seed. Raises UserError for anything else."""
     record = read_record(other, ("model",))
     theirs = yaml.safe_load(_recipe(other)) or {}

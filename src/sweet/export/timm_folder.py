@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import timm
@@ -21,32 +23,40 @@ EPS = 1e-6  # of both entries, and not to be had as an argument
 TOLERANCE = 1e-6
 
 
-def timm_folder(
-    model: nn.Module, config: ViTConfig, record: FolderRecord, license: str
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and ``config.json``, compared with the model before they are handed out.
+@dataclass(frozen=True)
+class Exported:
+    """A model in the layout of another library: tensors, ``config.json``, further text files, and what to show."""
+
+    tensors: Mapping[str, Tensor]
+    config: Mapping[str, object]
+    shown: Mapping[str, object]
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+def timm_folder(model: nn.Module, record: FolderRecord, licence: str) -> Exported:
+    """A model as timm's, compared with the model before it is handed out.
 
     Raises UserError for a model that timm cannot describe, or of which it makes another function.
     """
+    config = record.vit
     if config.eps != EPS:
         raise UserError(f"--to timm: the norms have eps {config.eps:g}, and timm's {ENTRY[config.family]} has {EPS:g}")
     tensors = timm_tensors(model, config)
-    arguments = model_args(config)
-    classes = record.data.classes
     count = len(tensors["head.bias"]) if "head.bias" in tensors else 0
+    architecture = ENTRY[config.family]
     described = {
-        "architecture": ENTRY[config.family],
+        "architecture": architecture,
         "num_classes": count,
         "num_features": config.width,
         "global_pool": "avg",
-        **({"label_names": classes} if count else {}),
-        "model_args": arguments,
-        "pretrained_cfg": pretrained_cfg(config, record, count, license),
+        **({"label_names": record.data.classes} if count else {}),
+        "model_args": model_args(config),
+        "pretrained_cfg": pretrained_cfg(record, count, licence),
         # timm reads past this; with it the folder is one of sweet's as well
         "sweet": record.to_dict(),
     }
     _compare(model, tensors, config, count)
-    return tensors, described
+    return Exported(tensors, described, {"architecture": architecture})
 
 
 def timm_tensors(model: nn.Module, config: ViTConfig) -> dict[str, Tensor]:
@@ -72,9 +82,9 @@ def model_args(config: ViTConfig) -> dict[str, Any]:
     }
 
 
-def pretrained_cfg(config: ViTConfig, record: FolderRecord, count: int, license: str) -> dict[str, Any]:
+def pretrained_cfg(record: FolderRecord, count: int, licence: str) -> Mapping[str, object]:
     """What timm's data pipeline and its head need to know; nothing of the borrowed entry's remains."""
-    data = record.data
+    config, data = record.vit, record.data
     return {
         "tag": "sweet",
         "input_size": [config.in_chans, config.img_size, config.img_size],
@@ -88,7 +98,7 @@ def pretrained_cfg(config: ViTConfig, record: FolderRecord, count: int, license:
         "pool_size": None,
         "first_conv": "patch_embed.proj",
         "classifier": "head",
-        "license": license,
+        "license": licence,
         "description": f"L{config.depth}H{config.heads} Vision Transformer made by sweet {VERSION}",
         "paper_name": "SWEET: Self-Supervised Weight Templates for Scalable Vision Model Initialization",
         "paper_ids": "arXiv:2601.19694",

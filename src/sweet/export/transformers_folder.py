@@ -7,15 +7,17 @@ that zeros for the class token and ones for its layer scales make it the same fu
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from sweet.errors import UserError
-from sweet.models.config import ViTConfig
-from sweet.storage.records import FolderRecord
+from sweet.storage.records import DataConfig, FolderRecord
+
+from .timm_folder import Exported
 
 # timm's names as transformers writes them on disk; those of blocks differ between its two classes.
 COMMON = {
@@ -32,13 +34,13 @@ VIT = COMMON | {
     r"\.mlp\.fc1\.": ".intermediate.dense.",
     r"\.mlp\.fc2\.": ".output.dense.",
 }
+CLASSIFIER = "Dinov2ForImageClassification"
 RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
 
 
-def transformers_folder(
-    model: nn.Module, config: ViTConfig, record: FolderRecord
-) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """Tensors, ``config.json`` and ``preprocessor_config.json``. Raises UserError for the Eva family."""
+def transformers_folder(model: nn.Module, record: FolderRecord) -> Exported:
+    """A model as transformers', with its ``preprocessor_config.json``. Raises UserError for the Eva family."""
+    config = record.vit
     if config.family != "vit":
         raise UserError(
             f"--to transformers: family {config.family} (SwiGLU, RMSNorm, RoPE) has no class there; take --to timm, "
@@ -46,7 +48,7 @@ def transformers_folder(
         )
     state = {name: value.detach() for name, value in model.state_dict().items()}
     weight, bias = state.pop("head.weight", None), state.pop("head.bias", None)
-    shape: dict[str, Any] = {
+    shape = {
         "hidden_size": config.width,
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.heads,
@@ -58,9 +60,10 @@ def transformers_folder(
         "qkv_bias": True,
         "sweet": record.to_dict(),
     }
+    texts = {"preprocessor_config.json": json.dumps(preprocessor(record.data), indent=2) + "\n"}
     if weight is None or bias is None:
         about = {"architectures": ["ViTModel"], "model_type": "vit", "intermediate_size": 4 * config.width}
-        return _renamed(state, VIT), about | shape, preprocessor(record)
+        return Exported(_renamed(state, VIT), {**about, **shape}, {"class": "ViTModel"}, texts)
     tensors = {f"dinov2.{name}": value for name, value in _renamed(state, COMMON).items()}
     tensors["dinov2.embeddings.mask_token"] = torch.zeros(1, config.width)  # used in its pre-training only
     for i in range(config.depth):
@@ -69,31 +72,31 @@ def transformers_folder(
     tensors |= {"classifier.weight": torch.cat([torch.zeros_like(weight), weight], 1), "classifier.bias": bias}
     classes = record.data.classes or [f"LABEL_{i}" for i in range(len(bias))]
     about = {
-        "architectures": ["Dinov2ForImageClassification"],
+        "architectures": [CLASSIFIER],
         "model_type": "dinov2",
         "mlp_ratio": 4,
         "layerscale_value": 1.0,
         "id2label": {str(i): name for i, name in enumerate(classes)},
         "label2id": {name: i for i, name in enumerate(classes)},
     }
-    return tensors, about | shape, preprocessor(record)
+    return Exported(tensors, {**about, **shape}, {"class": CLASSIFIER}, texts)
 
 
-def preprocessor(record: FolderRecord) -> dict[str, Any]:
+def preprocessor(data: DataConfig) -> Mapping[str, object]:
     """Short side resized, centre cropped, normalised: what CLIP's processor does."""
-    size = record.data.img_size
+    size = data.img_size
     return {
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,
         "size": {"shortest_edge": size},
-        "resample": RESAMPLE[record.data.interpolation],
+        "resample": RESAMPLE[data.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": size, "width": size},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(record.data.mean),
-        "image_std": list(record.data.std),
+        "image_mean": list(data.mean),
+        "image_std": list(data.std),
         "do_convert_rgb": True,
     }
 
@@ -101,9 +104,9 @@ def preprocessor(record: FolderRecord) -> dict[str, Any]:
 def _renamed(state: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
     tensors = {}
     for name, value in state.items():
-        parts = zip(("query", "key", "value"), value.chunk(3), strict=True) if ".attn.qkv." in name else [("", value)]
-        for part, tensor in parts:
-            new = name.replace(".attn.qkv.", f".attention.attention.{part}.")
+        qkv = ".attn.qkv." in name
+        for role, tensor in zip(("query", "key", "value"), value.chunk(3), strict=True) if qkv else [("", value)]:
+            new = name.replace(".attn.qkv.", f".attention.attention.{role}.")
             for old, replacement in names.items():
                 new = re.sub(old, replacement, new)
             tensors[new] = tensor

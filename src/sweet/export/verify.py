@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from sweet.errors import UserError
 from sweet.files import SUMS, check_sums, read_json, read_tensors
 from sweet.inference.evaluate import evaluate
 from sweet.models.config import ViTConfig
-from sweet.storage.records import FolderRecord, parse_record
+from sweet.storage.records import FolderRecord, Metrics, numbers, parse_record
 from sweet.tasks.registry import task_class
 
 from .onnx_file import open_session
@@ -27,8 +28,8 @@ RELATIVE = 0.01
 
 def verify(
     folder: Path, *, data: str | None = None, split: str = "val", batch_size: int = 256, device: str = "auto"
-) -> dict[str, Any]:
-    """Check sums, load, and, given ``data``, measure again; tells what was checked.
+) -> Mapping[str, object]:
+    """Check sums, load, and, given ``data``, measure again; returns what was checked.
 
     Raises UserError in one line for the first file, tensor or metric that is not as recorded.
     """
@@ -41,30 +42,37 @@ def verify(
         raise UserError(f"{folder / wrong[0]}: {'is missing' if missing else f'its SHA256 is not the one in {SUMS}'}")
     if "config.json" not in sums:
         raise UserError(f"{folder / SUMS}: does not name config.json")
-    result: dict[str, Any] = {"files": len(sums), "checksums": "ok"}
-    layout, record, model = _load(folder)
-    result["layout"] = layout
-    if model is not None:
-        _runs(folder, model, record.vit)
+    loaded = _load(folder)
+    result: dict[str, object] = {"files": len(sums), "checksums": "ok", "layout": loaded.layout}
+    if loaded.model is not None:
+        _runs(folder, loaded.model, loaded.record.vit)
         result["loads"] = True
-    if data is not None:
-        result |= _measure(folder, record, model, layout, data, split, batch_size, device)
-    return result
+    return result if data is None else result | _measure(loaded, data, split, batch_size, device)
 
 
-def _load(folder: Path) -> tuple[str, FolderRecord, nn.Module | None]:
-    """Layout, record and, but for transformers, the model of a folder. Raises UserError for what does not load."""
+@dataclass(frozen=True)
+class Loaded:
+    """A folder that loads; transformers' own tools have to make a ``model`` of its layout."""
+
+    folder: Path
+    layout: str
+    record: FolderRecord
+    model: nn.Module | None
+
+
+def _load(folder: Path) -> Loaded:
+    """Raises UserError for what does not load."""
     described = read_json(folder / "config.json")
     record = parse_record(described, folder / "config.json")
     if "onnx" in described:
-        return "onnx", record, _Onnx(folder / described["onnx"])
+        return Loaded(folder, "onnx", record, _Onnx(folder / described["onnx"]))
     if "architectures" in described:
         read_tensors(folder / "model.safetensors")
-        return "transformers", record, None
+        return Loaded(folder, "transformers", record, None)
     if "architecture" in described:
-        return "timm", record, _timm(folder)
+        return Loaded(folder, "timm", record, _timm(folder))
     loaded = load_any(folder)
-    return "sweet", record, loaded.build(1, 1) if isinstance(loaded, Template) else loaded
+    return Loaded(folder, "sweet", record, loaded.build(1, 1) if isinstance(loaded, Template) else loaded)
 
 
 def _timm(folder: Path) -> nn.Module:
@@ -82,26 +90,20 @@ def _runs(folder: Path, model: nn.Module, config: ViTConfig) -> None:
         raise UserError(f"{folder}: its outputs are not finite")
 
 
-def _measure(
-    folder: Path,
-    record: FolderRecord,
-    model: nn.Module | None,
-    layout: str,
-    data: str,
-    split: str,
-    batch_size: int,
-    device: str,
-) -> dict[str, Any]:
+def _measure(loaded: Loaded, data: str, split: str, batch_size: int, device: str) -> dict[str, object]:
+    """Metrics, recorded and measured. Raises UserError where they differ."""
+    folder, record = loaded.folder, loaded.record
     recorded = record.scores
     if not recorded:
         raise UserError(f"--data {data}: {folder} records no metrics to compare with")
-    if layout == "transformers":
+    if loaded.layout == "transformers":
         raise UserError(f"--data {data}: a transformers folder is not measured; its own tools do that")
-    if layout == "onnx" and model is not None:
-        measured = _measure_onnx(model, record, data, split, batch_size)
+    if loaded.layout == "onnx" and loaded.model is not None:
+        metrics = _measure_onnx(loaded.model, record, data, split, batch_size)
     else:
         task = record.task or "classify"
-        measured = evaluate(folder, task, data, split=split, batch_size=batch_size, device=device, limit=None)
+        metrics = evaluate(folder, task, data, split=split, batch_size=batch_size, device=device, limit=None)
+    measured = numbers(metrics)
     count = measured.get("images", recorded.get("images"))
     if count != recorded.get("images"):
         raise UserError(f"--data {data}: {split} has {count} images, the metrics are of {recorded.get('images')}")
@@ -112,12 +114,12 @@ def _measure(
     return {"recorded": recorded, "measured": {name: measured[name] for name in recorded if name in measured}}
 
 
-def _measure_onnx(model: nn.Module, record: FolderRecord, data: str, split: str, batch_size: int) -> dict[str, Any]:
-    images, known = open_images(data, split), record.data.classes or []
-    classes = task_class("classify").classes_of(images)
+def _measure_onnx(model: nn.Module, record: FolderRecord, data: str, split: str, batch_size: int) -> Metrics:
+    images, known, make_task = open_images(data, split), record.data.classes or [], task_class("classify")
+    classes = make_task.classes_of(images)
     if classes != known:
         raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of the model")
-    return task_class("classify")(classes).evaluate(model, images, record.data, batch_size=batch_size)
+    return make_task(classes).evaluate(model, images, record.data, batch_size=batch_size)
 
 
 class _Onnx(nn.Module):
@@ -126,7 +128,7 @@ class _Onnx(nn.Module):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.session = open_session(path)
-        self.place = nn.Parameter(torch.zeros(()))  # who evaluates asks the parameters for their device
+        self.place = nn.Parameter(torch.zeros(()))  # an evaluation reads the device off the parameters
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.from_numpy(self.session.run(None, {"images": images.numpy()})[0])

@@ -32,9 +32,9 @@ def mae_loss(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> float | None:
-    """Mean MAE loss over whole images, one mask each, drawn by ``seed``; None where there is no decoder.
+    """Mean MAE loss over whole images, one mask each, drawn by ``seed``; None where ``weights`` have no decoder.
 
-    ``data_config`` says how images are normalised: ``mean`` and ``std``.
+    ``data_config`` says how the images are normalised.
     """
     if "decoder.pred.weight" not in weights:
         return None
@@ -45,8 +45,8 @@ def mae_loss(
         data, batch_size=BATCH, img_size=config.img_size, mean=data_config.mean, std=data_config.std, device=device
     )
     total = 0.0
-    for (images, _), part in zip(batches, noise.split(BATCH), strict=True):
-        total += reconstruct(here, images, part.to(device), config, mae, positions).loss.item() * len(images)
+    for (images, _), masks in zip(batches, noise.split(BATCH), strict=True):
+        total += reconstruct(here, images, masks.to(device), config, mae, positions).loss.item() * len(images)
     return total / len(data)
 
 

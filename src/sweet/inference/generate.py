@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torchvision.transforms.functional import to_pil_image
@@ -29,10 +29,10 @@ def generate(
     seed: int = 0,
     batch_size: int = 256,
     device: str = "auto",
-) -> dict[str, Any]:
+) -> Mapping[str, object]:
     """Write ``per_class`` PNG files of each of ``classes`` (default all) and one contact sheet; returns what was made.
 
-    The n-th image of a class is the same for one seed, whatever else is asked for. Raises UserError for an unknown
+    The n-th image of a class is the same for one seed, whatever else is generated. Raises UserError for an unknown
     class and for a model that does something else, before anything is written.
     """
     tuned = FinetunedModel(model, device)
@@ -44,7 +44,7 @@ def generate(
         if name not in task.classes:
             raise UserError(f"--classes {name}: unknown; {model} knows {', '.join(task.classes)}")
     labels = [task.classes.index(name) for name in names for _ in range(per_class)]
-    parts = task.sample(
+    batches = task.sample(
         tuned.model,
         labels,
         tuned.data,
@@ -54,7 +54,7 @@ def generate(
         batch_size=batch_size,
         device=tuned.device,
     )
-    images = torch.cat([part.cpu() for part in parts])
+    images = torch.cat([batch.cpu() for batch in batches])
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{_slug(label, task.classes[label])}-{i % per_class:04d}.png" for i, label in enumerate(labels)]
     for file, image in zip(files, images, strict=True):

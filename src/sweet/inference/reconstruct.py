@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sweet.data import ImageSource, eval_batches, open_images, some, step_generator
+from sweet.data import eval_batches, open_images, some, step_generator
 from sweet.errors import UserError
 from sweet.models.forward import patchify, unpatchify
 from sweet.models.mae import reconstruct, sincos
 from sweet.storage.folders import StoredSource, load_source
-from sweet.storage.records import DataConfig
 from sweet.tasks.pictures import contact_sheet
 from sweet.template.sizes import Size
 from sweet.template.target import target_weights
 
 
-@dataclass
-class Pictures:
+@dataclass(frozen=True)
+class Completion:
     """Images (B, C, S, S) uint8: as they are, with the masked patches grey, and per size as it completes them.
 
-    ``losses`` are those of the masked patches of these images, per size, and ``order`` the one that was cut in.
+    ``losses`` are those of the masked patches of these images, per size; ``order`` is the basis of the slices.
     """
 
     original: Tensor
@@ -41,12 +39,10 @@ def reconstruct_at(
     sizes: list[Size],
     images: Tensor,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
     order: str | None = None,
     seed: int = 0,
-) -> Pictures:
-    """Complete normalised images (B, C, S, S) by the source cut to each of ``sizes``, all with the same masks.
+) -> Completion:
+    """Complete images (B, C, S, S), normalised as the source's, by its slices of ``sizes``, all with the same masks.
 
     Where the autoencoder learned patches of mean 0 and variance 1, the true mean and variance are put back, as MAE's
     pictures do. ``order`` as in :func:`sweet.template.target.target_weights`, default principal where there is one.
@@ -56,12 +52,13 @@ def reconstruct_at(
     patches = patchify(images, config.patch_size)
     noise = torch.rand(patches.shape[:2], generator=step_generator(seed, 0, 0, "mask"))
     positions = sincos(config.grid, mae.decoder_width)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (stored.data.mean, stored.data.std))
     variance, centre = torch.var_mean(patches, dim=-1, keepdim=True)
     scale, shift = ((variance + 1e-6).sqrt(), centre) if mae.norm_pix else (torch.ones(1), torch.zeros(1))
 
     def pixels(patches: Tensor) -> Tensor:
         back = unpatchify(patches, config.patch_size, config.in_chans)
-        back = back * torch.tensor(std).view(-1, 1, 1) + torch.tensor(mean).view(-1, 1, 1)
+        back = back * std + mean
         return (back * 255).round().clamp(0, 255).to(torch.uint8)
 
     completed, losses, hidden = {}, {}, torch.zeros(patches.shape[:2], dtype=torch.bool)
@@ -76,13 +73,13 @@ def reconstruct_at(
         losses[str(size)] = round(float(seen.loss), 4)
     masked = unpatchify(hidden[..., None].expand_as(patches).float(), config.patch_size, config.in_chans) > 0
     original = pixels(patches)
-    return Pictures(original, torch.where(masked, 128, original), completed, losses, order)
+    return Completion(original, torch.where(masked, 128, original), completed, losses, order)
 
 
 def draw_reconstructions(
     source: Path, sizes: list[str], data: str, out: Path, *, split: str = "val", count: int = 6, seed: int = 0
-) -> dict[str, Any]:
-    """Write a PNG: a row per image, then masked, completed by each size (with its loss), original.
+) -> Mapping[str, object]:
+    """Write a PNG, a row per image: masked, completed by each size (with its loss), original.
 
     Raises UserError for a source without a decoder and for a size that is not written L<depth>H<heads>.
     """
@@ -90,11 +87,11 @@ def draw_reconstructions(
     if "pred.weight" not in stored.source.decoder:
         raise UserError(f"SOURCE {source}: has no decoder, it can reconstruct nothing")
     parsed = [_size(text, stored.config.head_dim) for text in sizes]
-    data_config = stored.data
     images = some(open_images(data, split), count, seed)
-    shown = reconstruct_at(
-        stored, parsed, _batch(images, data_config), mean=list(data_config.mean), std=list(data_config.std), seed=seed
+    batches = eval_batches(
+        images, batch_size=count, img_size=stored.data.img_size, mean=stored.data.mean, std=stored.data.std
     )
+    shown = reconstruct_at(stored, parsed, next(iter(batches))[0], seed=seed)
     columns = [shown.masked, *shown.completed.values(), shown.original]
     names = ["masked", *(f"{size} {loss:.3f}" for size, loss in shown.losses.items()), "original"]
     rows = [str(number + 1) for number in range(len(images))]
@@ -107,10 +104,3 @@ def _size(text: str, head_dim: int) -> Size:
         return Size.parse(text, head_dim)
     except ValueError as problem:
         raise UserError(f"--sizes {text}: {problem}") from None
-
-
-def _batch(images: ImageSource, data_config: DataConfig) -> Tensor:
-    batches = eval_batches(
-        images, batch_size=len(images), img_size=data_config.img_size, mean=data_config.mean, std=data_config.std
-    )
-    return next(iter(batches))[0]

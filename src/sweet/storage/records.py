@@ -156,7 +156,12 @@ class FolderRecord(Record):
     @property
     def scores(self) -> dict[str, float]:
         """The metrics that are single numbers."""
-        return {key: value for key, value in (self.metrics or {}).items() if isinstance(value, int | float)}
+        return numbers(self.metrics or {})
+
+
+def numbers(metrics: Metrics) -> dict[str, float]:
+    """Those that are single numbers."""
+    return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
 
 
 def read_record(folder: Path, kinds: Sequence[str]) -> FolderRecord:

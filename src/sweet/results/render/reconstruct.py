@@ -43,7 +43,7 @@ def reconstructions(stored: StoredSource, data: str) -> Reconstructions | None:
         images, batch_size=SHOWN, img_size=config.img_size, mean=data_config.mean, std=data_config.std
     )
     sizes = sizes_shown(config.size)
-    shown = reconstruct_at(stored, sizes, next(iter(batches))[0], mean=data_config.mean, std=data_config.std)
+    shown = reconstruct_at(stored, sizes, next(iter(batches))[0])
     losses = {}
     for size in sizes:
         weights = target_weights(stored.source, size.depth, size.width, order=shown.order)
