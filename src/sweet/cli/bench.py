@@ -67,7 +67,7 @@ def bench(
 
 def _check(out: Path | None, as_json: bool) -> None:
     """Print what is unfair in the results of a folder; exit code 2 where anything is."""
-    from sweet.results.check import check
+    from sweet.results.fairness import check
 
     found = check(_needed(out))
     show(lambda: found, as_json=as_json)

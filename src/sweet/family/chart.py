@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sweet.files import replacing, write_text
-from sweet.results.cells import markdown
+from sweet.results.render.markdown import markdown
+from sweet.results.rows import Grid
 from sweet.tasks.registry import Metric
 
 Member = Mapping[str, Any]
@@ -24,10 +25,10 @@ def on_front(rows: Sequence[Member], metric: Metric) -> list[bool]:
 def write_table(rows: Sequence[Member], metric: Metric, path: Path, *, about: str) -> None:
     """``rows`` as markdown under a line ``about`` them."""
     timed = any(row["latency"] for row in rows)
-    told = [
+    grid = Grid.of(
         {
             "size": row["size"],
-            "asked for": row["asked"],
+            "requested": row["asked"],
             "parameters, M": f"{row['params'] / 1e6:.3f}",
             "GFLOPs": f"{row['flops'] / 1e9:.3f}",
             **({"ms": f"{row['latency']['ms']:.3g}" if row["latency"] else None} if timed else {}),
@@ -35,9 +36,9 @@ def write_table(rows: Sequence[Member], metric: Metric, path: Path, *, about: st
             "Pareto": "yes" if front else "no",
         }
         for row, front in zip(rows, on_front(rows, metric), strict=True)
-    ]
+    )
     note = "Parameters and FLOPs (all matrix products, one image) are the encoder's, without a head. One run each."
-    write_text(path, f"{about}\n\n{markdown(told)}\n{note}\n")
+    write_text(path, f"{about}\n\n{markdown(grid)}\n{note}\n")
 
 
 def write_chart(rows: Sequence[Member], metric: Metric, folder: Path, *, title: str) -> None:
@@ -64,7 +65,8 @@ def write_chart(rows: Sequence[Member], metric: Metric, folder: Path, *, title: 
         axes.set_title(title, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
-        for kind in ("png", "svg"):
-            with replacing(folder / f"pareto.{kind}") as temporary:
-                figure.savefig(temporary, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+        for suffix in ("png", "svg"):
+            with replacing(folder / f"pareto.{suffix}") as temporary:
+                nothing = {"Date": None} if suffix == "svg" else None
+                figure.savefig(temporary, format=suffix, dpi=150, metadata=nothing)
                 temporary.chmod(0o644)

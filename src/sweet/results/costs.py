@@ -1,13 +1,15 @@
-"""What the rows of a table cost in all: pre-training once, and something for each target size. Imports no torch.
+"""What the arms of a table cost: pre-training once, and something for each target size. Imports no torch.
 
-Counted in training FLOPs (forward times three, all matrix products) by ``models/costs.py``; a source's own are as its
-``config.json`` tells. This is the paper's efficiency claim: one template and n cheap starts against n pre-trainings.
+Counted in training FLOPs (forward times three, all matrix products) by :mod:`sweet.costs.flops`; those of a source are
+as its ``config.json`` records them. This is the paper's efficiency claim: one template and n cheap initialisations
+against n pre-trainings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 from sweet.costs.budget import costs as target_costs
 from sweet.costs.flops import (
@@ -18,72 +20,131 @@ from sweet.costs.flops import (
     pretraining_flops,
     rebuild_macs,
 )
-from sweet.models.config import MaeConfig
 from sweet.template.sizes import Size
 
-from .read import BenchTable
+from .paired import Mean
+from .records import Role, SourceResult
+from .table import Table
+
+TOLERANCE = 0.05  # pre-training FLOPs that differ by less count as equal (design section 7)
+
+
+@dataclass(frozen=True)
+class ArmCost:
+    """What an arm took: the pre-training of its source, one initialisation, one fine-tuning; None where not recorded.
+
+    Values of the last two are medians over seeds, averaged over the columns that all arms can make. ``pflops`` include
+    what the source was made from and are 0 for an arm without one.
+    """
+
+    arm: str
+    source: str | None
+    images: int | None
+    seconds: float | None
+    pflops: float | None
+    init_seconds: float | None
+    init_images: float | None
+    finetune_seconds: float | None
+
+
+def arm_costs(table: Table) -> list[ArmCost]:
+    """The costs of every arm of a table."""
+    result = []
+    for arm in table.arms:
+        source = table.source(arm)
+        result.append(
+            ArmCost(
+                arm=arm,
+                source=next((cell.source for cell in table.cells_of(arm)), None),
+                images=source.training.images if source else None,
+                seconds=source.training.seconds if source else None,
+                pflops=pretraining_of(table, arm),
+                init_seconds=_typical(table, arm, "init_seconds"),
+                init_images=_typical(table, arm, "init_images"),
+                finetune_seconds=_typical(table, arm, "seconds"),
+            )
+        )
+    return result
+
+
+def pretraining_of(table: Table, arm: str) -> float | None:
+    """PFLOPs that went into the source of an arm, its parents' included; 0 without one, None if not recorded."""
+    if all(cell.source is None for cell in table.cells_of(arm)):
+        return 0.0
+    source = table.source(arm)
+    return source.training.pflops if source else None
+
+
+def budget_note(table: Table) -> str:
+    """Whether the sources had equal pre-training FLOPs, and which had more; empty with fewer than two."""
+    spent = {arm: value for arm in table.arms if (value := pretraining_of(table, arm))}
+    if len(spent) < 2:
+        return ""
+    least = min(spent.values())
+    more = {arm: value / least for arm, value in spent.items() if value > (1 + TOLERANCE) * least}
+    apart = max(value for arm, value in spent.items() if arm not in more) / least - 1
+    note = f"The pre-training FLOPs of the sources differ by up to {100 * apart:.1f} %, which counts as equal"
+    if more:
+        note += f", except for {', '.join(more)}: up to {max(more.values()):.2f} times as many"
+    if silent := [arm for arm in table.arms if pretraining_of(table, arm) is None]:
+        note += f"; those of {', '.join(silent)} are not recorded"
+    return note + "."
+
+
+def targets(table: Table) -> dict[str, dict[str, int]]:
+    """{column: {"params", "flops"}} of its target, exact, of the headless model; empty without a source."""
+    config = table.config
+    if config is None:
+        return {}
+    result = {}
+    for name in table.columns:
+        column = table.column(name)  # scenes are larger than the images of pre-training
+        pixels, patch = column.img_size or config.img_size, column.patch_size or config.patch_size
+        size = Size.parse(column.size, config.head_dim)
+        result[name] = target_costs(replace(config, img_size=pixels, patch_size=patch), size)
+    return result
 
 
 @dataclass(frozen=True)
 class Total:
-    """``once`` and ``each`` in PFLOPs: once, and for each target size."""
+    """A way to get models of many sizes: ``once`` and ``each`` in PFLOPs, once and for each target size."""
 
     name: str
     arm: str  # whose colour it takes
+    role: Role
     once: float
     each: float
 
     def of(self, sizes: int) -> float:
+        """PFLOPs for a number of target sizes."""
         return self.once + sizes * self.each
 
 
-def targets(table: BenchTable) -> dict[str, dict[str, int]]:
-    """{size: {"params", "flops"}} of the sizes of a table, exact, of the headless model; empty without a source."""
-    config, trial = table.config, table.trial
-    if config is None:
-        return {}
-    if trial is not None:  # scenes are larger than the images of pre-training
-        config = replace(
-            config, img_size=trial.img_size or config.img_size, patch_size=trial.patch_size or config.patch_size
-        )
-    return {size: target_costs(config, Size.parse(size, config.head_dim)) for size in table.sizes}
-
-
-def pretraining_of(table: BenchTable, arm: str) -> float | None:
-    """PFLOPs that went into the source of an arm, its parents' included; 0 for one without any, None if not told."""
-    if all(cell.get("source") is None for (name, _), cell in table.cells.items() if name == arm):
-        return 0.0
-    told = (table.source(arm) or {}).get("training", {}).get("pflops")
-    return None if told is None else float(told)
-
-
-def totals(table: BenchTable) -> list[Total]:
-    """The ways to come to models of many sizes that the sources of a table tell the cost of; ``each`` is a mean."""
-    template = _source(table, "tucker")
-    dense = _source(table, "none")
-    config = table.config
-    told = template or dense
-    if config is None or told is None or not told.get("mae"):
+def totals(table: Table) -> list[Total]:
+    """The ways to get models of many sizes whose cost the sources of a table record; ``each`` is a mean over sizes."""
+    template, dense = _source(table, "tucker"), _source(table, "none")
+    config, known = table.config, template or dense
+    if config is None or known is None or known.mae is None:
         return []
-    mae, images = MaeConfig(**told["mae"]), told["training"]["images"]
-    shapes = [config.resized(size.depth, size.heads) for size in map(Size.parse, table.sizes)]
+    mae, images = known.mae, known.training.images
+    sizes = dict.fromkeys(table.column(name).size for name in table.columns)
+    shapes = [config.resized(size.depth, size.heads) for size in map(Size.parse, sizes)]
     result = []
     if template is not None:
-        once, ranks = template["training"]["pflops"], template["ranks"]
+        once, ranks = template.training.pflops or 0.0, template.ranks
+        assert ranks is not None
         made = _mean([2 * rebuild_macs(shape.depth, shape.width, ranks) for shape in shapes])
-        result.append(Total("one template, sliced for each size", "sweet", once, made))
-        looked = _images(table, "sweet_fitted")
-        if looked is not None:
-            fit = _mean([fitting_flops(config, shape, mae, images=looked, ranks=ranks) for shape in shapes])
-            result.append(Total("one template, fitted for each size", "sweet_fitted", once, fit))
+        result.append(Total("one template, sliced for each size", "sweet", "ours", once, made))
+        if seen := _fit_images(table):
+            fit = _mean([fitting_flops(config, shape, mae, images=seen, ranks=ranks) for shape in shapes])
+            result.append(Total("one template, fitted for each size", "sweet_fitted", "ours", once, fit))
     own = _mean([pretraining_flops(mae_image_flops(shape, mae), images=images, steps=0, rebuild=0) for shape in shapes])
-    result.append(Total("own pre-training of each size, as many images", "random", 0.0, own))
+    result.append(Total("own pre-training of each size, as many images", "random", "baseline", 0.0, own))
     if dense is not None:
-        seen = dense["training"]["images"]
-        each = _mean([distilling_flops(config, shape, mae, images=seen // STUDENTS) for shape in shapes])
-        result.append(
-            Total("one dense source, distilled for each size (DMAE)", "dmae", dense["training"]["pflops"], each)
-        )
+        shown = dense.training.images // STUDENTS
+        each = _mean([distilling_flops(config, shape, mae, images=shown) for shape in shapes])
+        name = "one dense source, distilled for each size (DMAE)"
+        result.append(Total(name, "dmae", "baseline", dense.training.pflops or 0.0, each))
     return result
 
 
@@ -94,23 +155,23 @@ def crossing(one: Total, other: Total) -> int | None:
     return max(1, int((one.once - other.once) / (other.each - one.each)) + 1)
 
 
-def _source(table: BenchTable, constraint: str) -> dict | None:
-    """A source with this constraint whose cost is told, that of our own row before others."""
-    ours = table.source(table.ours) if table.ours else None
-    return next(
-        (
-            facts
-            for facts in ([ours] if ours else []) + [*table.sources.values()]
-            if facts.get("constraint") == constraint and {"images", "pflops"} <= facts.get("training", {}).keys()
-        ),
-        None,
-    )
+def _source(table: Table, constraint: str) -> SourceResult | None:
+    """A source with this constraint whose cost is recorded, that of the main arm before others."""
+    main = table.source(table.main) if table.main else None
+    found = [one for one in (main, *table.sources.values()) if one and one.constraint == constraint]
+    return next((one for one in found if one.training.images and one.training.pflops is not None), None)
 
 
-def _images(table: BenchTable, arm: str) -> int | None:
-    """Unlabelled images that one initialisation of an arm looked at."""
-    runs = [run for (name, _), cell in table.cells.items() if name == arm for run in cell["runs"]]
-    return next((run["init_images"] for run in runs if run.get("init_images")), None)
+def _fit_images(table: Table) -> int | None:
+    """Unlabelled images that one fit of a template looks at."""
+    fits = (run for cell in table.cells.values() if cell.method == "sweet_fitted" for run in cell.runs)
+    return next((run.init_images for run in fits if run.init_images), None)
+
+
+def _typical(table: Table, arm: str, key: str) -> float | None:
+    found = [table.values(arm, column, key) for column in table.common]
+    middle = [median(values.values()) for values in found if values]
+    return Mean.of(middle).value if middle else None
 
 
 def _mean(flops: Sequence[float]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,8 +12,10 @@ from sweet.errors import UserError
 from sweet.files import dotted, read_json, write_json
 from sweet.storage.legacy import upgraded
 from sweet.storage.records import Record
+from sweet.tasks.registry import TASKS
 
-from .records import CellResult, Run, SourceResult, TableSpec
+from .records import ArmSpec, CellResult, ColumnSpec, Run, SourceResult, TableSpec, role_of
+from .table import Table
 
 SPEC = "table.json"
 SAME = ("recipe_hash", "n_train", "test_images", "patch_size", "source")  # of all runs of a cell
@@ -42,10 +44,7 @@ def read_spec(folder: Path) -> TableSpec | None:
 
 def read_cell(path: Path) -> CellResult:
     """A cell with at least one run. Raises UserError naming file and key."""
-    cell = _parsed(CellResult, read_json(path), path)
-    if not cell.runs:
-        raise UserError(f"{path}: has no run")
-    return cell
+    return _cell(read_json(path), path)
 
 
 def add_run(path: Path, cell: CellResult, run: Run) -> None:
@@ -85,6 +84,72 @@ def check_same(path: Path, cell: CellResult, other: CellResult, keys: Sequence[s
         raise UserError(_differs(path, key, was, now))
 
 
+def find_tables(root: Path) -> list[Table]:
+    """Every table below a folder: of one protocol after the other, and those of the paper before others.
+
+    Raises UserError naming a damaged file.
+    """
+    folders = dict.fromkeys(
+        path.parent
+        for path in sorted(root.rglob("*.json"))
+        if not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
+    found = [table for folder in folders for table in read_tables(folder)]
+    return sorted(
+        found, key=lambda one: (one.spec.protocol, not one.spec.table.startswith("table"), one.spec.table)
+    )  # sorted keeps the order of tasks
+
+
+def read_tables(folder: Path, spec: TableSpec | None = None) -> list[Table]:
+    """The table of a folder for each task that was measured, in the order of its columns.
+
+    ``spec`` is what it compares, by default its ``table.json``. Raises UserError naming a damaged file.
+    """
+    cells: dict[Path, CellResult] = {}
+    for path in sorted(folder.glob("*.json")):
+        value = read_json(path)
+        if isinstance(value, dict) and "runs" in value:
+            cells[path] = _cell(value, path)
+    if not cells:
+        return []
+    spec = _complete(spec or read_spec(folder) or _old_spec(folder, [*cells.values()]), cells.values())
+    sources, tables = read_source_folder(folder.parent / "sources"), []
+    for task in dict.fromkeys(column.task for column in spec.columns):
+        own = {path: cell for path, cell in cells.items() if cell.task == task}
+        if own:
+            by_place = {(cell.arm, cell.column): cell for cell in own.values()}
+            tables.append(Table(folder, spec, task, by_place, sources, tuple(own)))
+    for table in tables:
+        if not table.metrics:
+            raise UserError(f"{folder}: its cells have no metric that this version knows")
+    return tables
+
+
+def _old_spec(folder: Path, cells: Sequence[CellResult]) -> TableSpec:
+    """Of a folder that was written before tables described themselves; its arms and columns are those of its cells."""
+    place, first = folder.resolve(), cells[0]
+    ours = [cell.arm for cell in cells if role_of(cell.method or cell.arm) == "ours"]
+    return TableSpec(
+        table=first.table or place.name,
+        protocol=first.protocol or place.parent.name,
+        arms=(),
+        columns=(),
+        main=ours[0] if ours and "sweet" not in ours else "sweet",
+    )
+
+
+def _complete(spec: TableSpec, cells: Iterable[CellResult]) -> TableSpec:
+    """With the arms and columns that were measured by another version of the table, behind its own."""
+    arms = {arm.name: arm for arm in spec.arms}
+    columns = {(column.task, column.name): column for column in spec.columns}
+    for cell in sorted(cells, key=lambda cell: list(TASKS).index(cell.task) if cell.task in TASKS else len(TASKS)):
+        method = cell.method or cell.arm
+        arms.setdefault(cell.arm, ArmSpec(name=cell.arm, method=method, role=role_of(method), source=cell.source))
+        column = ColumnSpec(size=cell.size, task=cell.task, set=cell.set, patch_size=cell.patch_size)
+        columns.setdefault((cell.task, cell.column), column)
+    return spec.model_copy(update={"arms": tuple(arms.values()), "columns": tuple(columns.values())})
+
+
 def read_sources(out: Path, protocol: str) -> dict[str, SourceResult]:
     """{name with hash: source} of the sources of a protocol. Raises UserError naming file and key."""
     return read_source_folder(out / protocol / "sources")
@@ -104,6 +169,13 @@ def write_source(out: Path, protocol: str, name: str, source: SourceResult) -> N
     taken = (folder / f"{name}.json").exists()
     file = f"{name}-{source.source.rpartition('-')[2]}.json" if taken else f"{name}.json"
     write_json(folder / file, source.to_dict())
+
+
+def _cell(values: Any, path: Path) -> CellResult:
+    cell = _parsed(CellResult, values, path)
+    if not cell.runs:
+        raise UserError(f"{path}: has no run")
+    return cell
 
 
 def _parsed(record: type[R], values: Any, path: Path) -> R:

@@ -7,13 +7,27 @@ everything that a renderer needs. Imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from sweet.storage.records import FolderRecord, Record, TrainingRecord
+from sweet.tasks.registry import METRICS
+from sweet.template.sizes import Size
 
 Role = Literal["ours", "baseline"]
+OUR_METHODS = ("sweet", "sweet_fitted")
+
+
+def role_of(method: str) -> Role:
+    """Whether an initialiser is ours or a baseline."""
+    return "ours" if method in OUR_METHODS else "baseline"
+
+
+def column_name(size: str, images: str | None) -> str:
+    """How a table heads the column of a size on a set of images; None: those of pre-training."""
+    return f"{images} {size}" if images else size
 
 
 class ArmSpec(Record):
@@ -38,7 +52,7 @@ class ColumnSpec(Record):
     @property
     def name(self) -> str:
         """How a table heads it."""
-        return f"{self.set} {self.size}" if self.set else self.size
+        return column_name(self.size, self.set)
 
 
 class TableSpec(Record):
@@ -73,14 +87,23 @@ class Run(Record):
     init_mae_loss: float | None = None
     init_knn: float | None = None
     source_sha256: str | None = None
-    curve: list[tuple[int, float]] = []
-    environment: dict[str, Any] = {}
+    curve: tuple[tuple[int, float], ...] = ()
+    environment: dict[str, Any] = Field({})
     commit: str | None = None
 
-    def value(self, metric: str) -> float | None:
-        """A metric by its key; None where it was not measured."""
-        found = getattr(self, metric, None)
-        return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+    @model_validator(mode="before")
+    @classmethod
+    def _metrics_are_numbers(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        for key in METRICS.keys() & values.keys():
+            value = values[key]
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"{key} is {value!r}, expected a number")
+        return values
+
+    def value(self, key: str) -> float | None:
+        """A number of the run by its key, a metric for example; None where it was not measured."""
+        found: float | None = getattr(self, key, None)
+        return found
 
 
 class CellResult(Record):
@@ -90,7 +113,7 @@ class CellResult(Record):
     table: str = ""
     arm: str
     method: str = ""
-    switches: dict[str, Any] = {}
+    switches: dict[str, Any] = Field({})
     size: str
     task: str = "classify"
     set: str | None = None
@@ -98,7 +121,7 @@ class CellResult(Record):
     source: str | None = None
     data: str = ""
     recipe_hash: str | None = None
-    recipe: dict[str, Any] = {}
+    recipe: dict[str, Any] = Field({})
     n_train: int | None = None
     test_set: int | None = None
     test_images: int | None = None
@@ -106,13 +129,20 @@ class CellResult(Record):
     chance_top1: float | None = None
     runs: tuple[Run, ...] = ()
 
+    @field_validator("size")
+    @classmethod
+    def _is_a_size(cls, value: str) -> str:
+        Size.parse(value)
+        return value
+
     @property
     def column(self) -> str:
-        return f"{self.set} {self.size}" if self.set else self.size
+        """How a table heads its column."""
+        return column_name(self.size, self.set)
 
-    def values(self, metric: str) -> dict[int, float]:
-        """{seed: value} of the runs that have it: a set without small objects has no AP of them."""
-        found = {run.seed: run.value(metric) for run in self.runs}
+    def values(self, key: str) -> dict[int, float]:
+        """{seed: number} of the runs that have it: a set without small objects has no AP of them."""
+        found = {run.seed: run.value(key) for run in self.runs}
         return {seed: value for seed, value in found.items() if value is not None}
 
 
@@ -132,4 +162,4 @@ class SourceResult(FolderRecord):
     source: str
     training: SourceTraining
     sha256: str | None = None
-    order_spectrum: list[float] = []
+    order_spectrum: tuple[float, ...] = ()

@@ -9,7 +9,10 @@ from typing import Any
 from sweet.errors import UserError
 from sweet.files import write_text
 
-from .read import read
+from .files import find_tables
+from .runs import RunFolder, is_run, read_run
+from .sentences import sentences
+from .table import Table
 
 
 def report(
@@ -25,7 +28,7 @@ def report(
     UserError naming the folder or file that cannot be read, before anything is written.
     """
     from .render.html import page
-    from .render.markdown import results_page, summary
+    from .render.markdown import results_page
 
     tables, runs = read(paths)
     if markdown is not None and not tables:
@@ -38,10 +41,27 @@ def report(
     for path, text in written.items():
         write_text(path, text)
     return {
-        "tables": [{"table": table.title, "summary": summary(table)} for table in tables],
+        "tables": [{"table": table.title, "summary": " ".join(sentences(table))} for table in tables],
         "runs": [{"run": str(run.folder), "kind": run.kind} for run in runs],
         "written": [str(path) for path in written],
     }
+
+
+def read(paths: Sequence[Path]) -> tuple[list[Table], list[RunFolder]]:
+    """Every table and run of ``paths``, each once. Raises UserError naming a folder that has neither, or a bad file."""
+    tables: dict[tuple[Path, str], Table] = {}
+    runs: dict[Path, RunFolder] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"{path}: no such folder")
+        if is_run(path):
+            runs[path.resolve()] = read_run(path)
+            continue
+        found = find_tables(path)
+        if not found:
+            raise UserError(f"{path}: holds neither a run nor results of sweet bench")
+        tables |= {(table.folder.resolve(), table.task): table for table in found}
+    return list(tables.values()), list(runs.values())
 
 
 def command(paths: Sequence[Path], markdown: Path) -> str:

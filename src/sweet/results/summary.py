@@ -1,101 +1,78 @@
-"""Table and picture of everything that was measured of a table so far, beside its results."""
+"""``table.md`` and pictures of everything that was measured of a table so far, beside its results."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweet.bench.cells import CHECKED
-from sweet.bench.protocols import Cell, Protocol
 from sweet.files import write_text
-from sweet.tasks.registry import METRICS_OF, TASKS
+from sweet.tasks.registry import METRICS_OF
 
-from .cells import (
-    Table,
-    budgets,
-    chance_of,
-    comparison,
-    costs,
-    is_rival,
-    markdown,
-    means,
-    read_sources,
-    read_table,
-    seeds_of,
-)
-
-COSTS = f"""
-What initialising gives and takes: MAE loss and k-NN on up to {CHECKED:,} test images before any fine-tuning, top-1
-after it; seconds and unlabelled images of one initialisation; seconds and PFLOPs of its source's pre-training
-
-"""
-BUDGETS = """
-What learning the sources took
-
-"""
+from .compare import compare
+from .files import read_tables
+from .records import TableSpec
+from .rows import cost_grid, score_grid
+from .table import Table
 
 
-def summary(out: Path, name: str, told: Protocol, failed: Sequence[Cell] = ()) -> dict[str, Any]:
-    """What was measured, a block for each task; ``table.md`` and pictures are written beside the results."""
-    from .render.table_figure import picture
+@dataclass(frozen=True)
+class TableSummary:
+    """What was measured of a table: one :class:`Table` for each task, in the folder ``written``."""
 
-    tasks = list(dict.fromkeys(trial.task for trial in told.trials))
-    folder, text = out / told.name / name, ""
-    result: dict[str, Any] = {"table": name, "protocol": told.name, "measured": 0}
-    shown: Table = {}
-    for task in tasks:
-        cells, columns, arms = read(out, name, told, task)
-        shown |= {(f"{task} {arm}", column): cell for (arm, column), cell in cells.items()}
-        wrong = {(cell.arm, cell.trial.column(cell.size)) for cell in failed if cell.trial.task == task}
-        blocks = [means(cells, arms, columns, metric, wrong) for metric in METRICS_OF[task]]
-        against = rivals(cells, arms, columns, told, task)
-        costing = costs(cells, arms, columns, read_sources(out, told.name)) if told.costs else []
-        chance = chance_of(cells)
-        at = "" if len(tasks) == 1 else f"{task}_"
-        result["measured"] += sum(len(cell["runs"]) for cell in cells.values())
-        result |= {f"{at}chance_top1": chance, f"{at}{TASKS[task].key}": blocks[0], f"{at}comparison": against}
-        result |= {f"{at}costs": costing} if costing else {}
-        if not cells:
-            continue
-        text += "\n" if text else ""
-        text += f"Protocol {told.name}, {task}, held-out images, mean ± spread (seeds)."
-        text += "\n" if chance is None else f" Chance is {chance:g} % top-1.\n"
-        for metric, rows in zip(METRICS_OF[task], blocks, strict=True):
-            if metric != TASKS[task] and not any(seeds_of(cell, metric.key) for cell in cells.values()):
-                continue  # of boxes without masks
-            text += f"\n{_heading(metric.label)}\n\n{markdown(rows)}"
-        if against:
-            text += (
-                f"\nDifferences of {TASKS[task].label}, paired over seeds: above zero {told.ours} is better, a gain is "
-            )
-            text += f"two standard errors or more\n\n{markdown(against)}"
-        text += COSTS + markdown(costing) if costing else ""
-        picture(
-            cells, arms, columns, folder / f"{at}table.png".replace("_", "-"), title=f"{name}, {told.name}", task=task
-        )
-    if text:
-        learned = budgets(shown, read_sources(out, told.name))
-        write_text(folder / "table.md", text + (BUDGETS + markdown(learned) if learned else ""))
-    return result | {"written": str(folder)}
+    spec: TableSpec
+    tables: tuple[Table, ...]
+    failed: Collection[tuple[str, str]]
+    written: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``sweet bench``; with several tasks the keys of each begin with its name."""
+        result: dict[str, Any] = {"table": self.spec.table, "protocol": self.spec.protocol}
+        result["measured"] = sum(len(table.runs) for table in self.tables)
+        several = len({column.task for column in self.spec.columns}) > 1
+        for table in self.tables:
+            prefix, metric = f"{table.task}_" if several else "", METRICS_OF[table.task][0]
+            result[f"{prefix}chance_top1"] = table.chance
+            result[f"{prefix}{metric.key}"] = score_grid(table, metric, self.failed).rows()
+            result[f"{prefix}comparison"] = compared(table)
+            if self.spec.shows_costs:
+                result[f"{prefix}costs"] = cost_grid(table).rows()
+        return result | {"written": str(self.written)}
 
 
-def read(out: Path, name: str, told: Protocol, task: str) -> tuple[Table, list[str], list[str]]:
-    """Cells of a task, the columns of its table, and the arms that have any."""
-    cells = read_table(out, told.name, name, task)
-    columns = [trial.column(size) for trial in told.trials if trial.task == task for size in told.sizes]
-    return cells, columns, [arm for arm in told.arms if any(key[0] == arm for key in cells)]
+def summarise(out: Path, spec: TableSpec, failed: Collection[tuple[str, str]] = ()) -> TableSummary:
+    """Write ``table.md`` and a picture for each task beside the results of a table; nothing where there are none.
+
+    ``failed`` are (arm, name of the column) of cells that could not be measured: they are marked.
+    """
+    from .render.figures import write_picture
+    from .render.markdown import section
+
+    folder = out / spec.protocol / spec.table
+    tables = read_tables(folder, spec)
+    if tables:
+        write_text(folder / "table.md", "\n".join(section(table, failed=failed) for table in tables))
+    for table in tables:
+        write_picture(table, folder / table.picture)
+    return TableSummary(spec, tuple(tables), failed, folder)
 
 
-def rivals(cells: Table, arms: list[str], columns: list[str], told: Protocol, task: str) -> list[dict[str, Any]]:
-    """Ours against every arm that is not ours, column by column."""
+def compared(table: Table) -> list[dict[str, Any]]:
+    """The main arm against every baseline, column by column, as numbers."""
+    found = compare(table)
+    if found is None:
+        return []
     return [
-        {f"{told.ours} against": rival, **row}
-        for rival in (arms if told.ours in arms else [])
-        if is_rival(rival, told.ours, ablation=told.ablation)
-        for row in comparison(cells, told.ours, rival, columns, TASKS[task])
+        {
+            f"{found.main} against": arm,
+            "size": column,
+            "difference": round(one.value, 3),
+            "standard_error": None if math.isnan(one.error) else round(one.error, 3),
+            "seeds": one.seeds,
+            "verdict": one.verdict,
+        }
+        for arm in found.baselines
+        for column, one in found.by_column(arm).items()
     ]
-
-
-def _heading(label: str) -> str:
-    return label[:1].upper() + label[1:] if label[1:2].islower() else label  # mIoU is a name

@@ -1,4 +1,4 @@
-"""Pictures for a page: matplotlib figures as inline SVG that takes the page's colour of text, pixels as data URIs."""
+"""Drawings for a page: matplotlib figures as inline SVG that takes the page's colour of text, pixels as data URIs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import base64
 import io
 import re
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+
+from sweet.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,14 +44,22 @@ STYLE: Any = {  # matplotlib types each key
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """An ``<svg>`` element and what it shows."""
+
+    svg: str
+    caption: str
+
+
 def style() -> AbstractContextManager[None]:
-    """All drawing for a page happens inside: matplotlib asks for fonts and colours as each part is made."""
+    """All drawing for a page happens inside: matplotlib looks up fonts and colours as each part is made."""
     return rc_context(STYLE)
 
 
-def axes(height: float = HEIGHT) -> Axes:
-    """Empty axes of a figure."""
-    return Figure(figsize=(WIDTH, height), layout="constrained").add_subplot()
+def axes(width: float = WIDTH, height: float = HEIGHT) -> Axes:
+    """Empty axes of a figure of so many inches."""
+    return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
 def legend(ax: Axes, columns: int = 2) -> None:
@@ -83,6 +95,21 @@ def svg(ax: Axes, name: str) -> str:
     text = re.sub(r'\b(?:d|x|y|transform|points)="[^"]*"', lambda found: DECIMALS.sub(r"\1", found[0]), text)
     text = re.sub(r"\n\s*", "\n", text)
     return text.replace(INK, "currentColor").strip()
+
+
+def drawing(ax: Axes, name: str, caption: str) -> Drawing:
+    """The figure of ``ax`` with its caption."""
+    return Drawing(svg(ax, name), caption)
+
+
+def write_png(ax: Axes, path: Path) -> None:
+    """The figure of ``ax`` as a file."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    ax.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+        temporary.chmod(0o644)
 
 
 def png(image: Image) -> str:

@@ -1,93 +1,59 @@
-"""``docs/results.md``: what was measured, in words and tables, from the JSON files alone."""
+"""``docs/results.md`` and the ``table.md`` beside each table: what was measured, from the JSON files alone."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from sweet.results.cells import markdown
-from sweet.results.compare import compare, sentences
-from sweet.results.paper import paper, paper_table
-from sweet.results.read import BenchTable
-from sweet.results.tables import (
-    budget_note,
-    cost_rows,
-    facts,
-    gain_rows,
-    paired_rows,
-    record_rows,
-    score_rows,
-    size_rows,
-    start_rows,
-)
-from sweet.tasks.registry import METRICS
+from sweet.results.paper import paper
+from sweet.results.rows import Grid, blocks, description
+from sweet.results.sentences import sentences
+from sweet.results.table import Table
 
 HEAD = """# Results
 
-Written by `{command}` from the JSON files of `sweet bench`; no number is typed by hand.
+`{command}` writes this page from the JSON files of `sweet bench`. No number is typed by hand.
 
-A cell is *mean ± standard deviation (seeds)* on held-out images. Differences are paired over seeds, and turned so that
-above zero ours is better: *gain* and *worse* are two standard errors or more, *no gain* is less, *one seed* shows
-nothing. Few seeds make a standard error itself uncertain: a star marks what a paired t test at 95 % sees as well. Each
-arm starts from one pre-trained source, so the spread is that of fine-tuning, not of pre-training. Rows of *{label}*
-are what the paper ({paper}) prints, on other data at another scale: compare the order of its rows with ours, not the
-numbers. A paired difference uses only the seeds that both rows have, so it may differ from that of the means.
+- A cell is *mean ± standard deviation (seeds)* on held-out images.
+- An average is over the sizes that every arm of the table can make.
+- Differences are paired over seeds, with the sign turned so that above zero the first arm is better. They use only the
+  seeds that both arms have, so they may differ from the difference of the means.
+- *gain* and *worse* mean two standard errors or more, *no gain* means less. *one seed* shows nothing.
+- With few seeds the standard error itself is uncertain. A star marks what a paired t test at 95 % sees too.
+- Each arm starts from one pre-trained source. The spread is that of fine-tuning, not of pre-training.
+- Rows of *{label}* are printed in the paper ({paper}), for other data at another scale. Compare the order of its rows
+  with ours, not the numbers.
 """
 
 
-def results_page(tables: Sequence[BenchTable], page: Path, command: str) -> str:
-    """The whole page; links are relative to where ``page`` lies."""
-    text = HEAD.format(command=command, label=paper()["label"], paper=paper()["paper"])
-    text += "\n## In short\n\n" + "".join(f"- **{table.title}**: {_short(table)}\n" for table in tables)
-    return text + "".join(_section(table, page) for table in tables)
+def markdown(grid: Grid) -> str:
+    """A grid as a table."""
+    lines = [grid.heads, ("---",) * len(grid.heads), *grid.lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def summary(table: BenchTable) -> str:
-    """Who wins where, how often, and how far runs spread."""
-    return " ".join(sentences(table))
+def results_page(tables: Sequence[Table], page: Path, command: str) -> str:
+    """All of ``docs/results.md``; links are relative to where ``page`` lies."""
+    text = HEAD.format(command=command, label=paper().label, paper=paper().paper)
+    text += "\n## In short\n\n" + "".join(f"- **{table.title}**: {sentences(table)[0]}\n" for table in tables)
+    return text + "".join(f"\n{section(table, links=_links(table, page))}" for table in tables)
 
 
-def _short(table: BenchTable) -> str:
-    return sentences(table)[0]
+def section(table: Table, *, links: str = "", failed: Collection[tuple[str, str]] = ()) -> str:
+    """What was measured of a table for one task; ``failed`` as of :func:`sweet.results.rows.blocks`."""
+    described = ", ".join(f"{key} {value}" for key, value in description(table).items())
+    parts = [f"## {table.title}", " ".join(sentences(table)), f"{described}.", links]
+    for block in blocks(table, failed):
+        parts += [f"### {block.title}", markdown(block.grid), block.note]
+    return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
 
 
-def _section(table: BenchTable, page: Path) -> str:
-    comparison = compare(table)
-    told = paper_table(table.name, table.task)
-    parts = [f"\n## {table.title}\n", summary(table)]
-    parts.append(", ".join(f"{key} {value}" for key, value in facts(table).items()) + ". " + budget_note(table))
-    parts.append(_links(table, page))
-    if rows := start_rows(table):
-        parts.append(markdown(rows))
-    for metric in table.metrics:
-        rows = score_rows(table, metric)
-        beside = told and any(paper()["label"] in row["start"] for row in rows)
-        below = f"\nRows of the paper: {told['title']}.\n" if told and beside else ""
-        parts.append(f"### {METRICS[metric].label}\n\n{markdown(rows)}{below}")
-    if comparison is not None:
-        gains = gain_rows(table, comparison)
-        label = METRICS[comparison.metric].label
-        if gains:
-            parts.append(f"### Gain over the best rival, {label}\n\n{markdown(gains)}")
-        parts.append(f"### Wins, ties and losses, {label}\n\n{markdown(record_rows(comparison))}")
-        parts.append(f"### Paired differences, {label}\n\n{markdown(paired_rows(comparison))}")
-    if sizes := size_rows(table):
-        parts.append(f"### Sizes of the targets\n\n{markdown(sizes)}")
-    parts.append(f"### Cost\n\nMedians over seeds, averaged over sizes.\n\n{markdown(cost_rows(table))}")
-    return "\n".join(part.rstrip() + "\n" for part in parts if part.strip())
-
-
-def _links(table: BenchTable, page: Path) -> str:
+def _links(table: Table, page: Path) -> str:
     here = page.absolute().parent
-    words = {"table.md": "table", "table.png": "picture"}
-    found = [
-        f"[{word}]({_relative(table.folder / name, here)})"
-        for name, word in words.items()
-        if (table.folder / name).is_file()
-    ]
-    return "As written by the bench: " + ", ".join([*found, f"[JSON files]({_relative(table.folder, here)})"]) + "."
-
-
-def _relative(path: Path, start: Path) -> str:
-    return Path(os.path.relpath(path.absolute(), start)).as_posix()
+    files = {"table": "table.md", "picture": table.picture}
+    found = {word: table.folder / name for word, name in files.items() if (table.folder / name).is_file()}
+    return "Files: " + ", ".join(
+        f"[{word}]({Path(os.path.relpath(path.absolute(), here)).as_posix()})"
+        for word, path in (found | {"JSON": table.folder}).items()
+    ) + "."  # fmt: skip

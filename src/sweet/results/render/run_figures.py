@@ -1,14 +1,14 @@
-"""The pictures of a run: its curves, and what a source looks like inside."""
+"""The figures of a run: its curves, and what a source looks like inside."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sweet.results.read import Run
+from sweet.results.runs import RunFolder
 
-from .bench_figures import Picture
 from .colours import colour
-from .draw import INK, axes, legend, svg
+from .draw import INK, Drawing, axes, drawing, legend
 
 if TYPE_CHECKING:
     from sweet.storage.folders import StoredSource
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 LABELS = {"loss": "training loss", "lr": "learning rate", "img_per_s": "images per second"}
 
 
-def log_pictures(run: Run, name: str) -> list[Picture]:
-    """Everything that ``metrics.jsonl`` tells, against the step."""
+def log_figures(run: RunFolder, name: str) -> list[Drawing]:
+    """Every number of ``metrics.jsonl`` against the step."""
     result = []
     for i, key in enumerate(run.logged()):
-        ax = axes(height=2.5)
+        ax, label = axes(height=2.5), LABELS.get(key, key)
         points = run.series(key)
         ax.plot(*zip(*points, strict=True), color=colour("sweet"), marker="o" if len(points) == 1 else None)
         ax.set_xlabel("step")
-        ax.set_ylabel(LABELS.get(key, key))
+        ax.set_ylabel(label)
         if key == "img_per_s":
             ax.set_ylim(bottom=0)
-        result.append((svg(ax, f"{name}l{i}"), f"{LABELS.get(key, key)[:1].upper()}{LABELS.get(key, key)[1:]}."))
+        result.append(drawing(ax, f"{name}l{i}", f"{label[:1].upper()}{label[1:]}."))
     return result
 
 
-def spectrum_picture(spectrum: list[float], name: str, *, sizes: dict[int, str] | None = None) -> Picture:
+def spectrum_figure(spectrum: Sequence[float], name: str, *, sizes: dict[int, str] | None = None) -> Drawing:
     """Energy kept by the first n channels in principal order; ``sizes`` are targets' widths with their names."""
     ax = axes()
     kept = [0.0]
@@ -48,10 +48,10 @@ def spectrum_picture(spectrum: list[float], name: str, *, sizes: dict[int, str] 
     ax.set_ylabel("energy of the stream, %")
     ax.set_ylim(0, 104)
     legend(ax)
-    return svg(ax, name), "Energy of the residual stream that the first channels keep, over all norms."
+    return drawing(ax, name, "Energy of the residual stream that the first channels keep, over all norms.")
 
 
-def source_pictures(stored: StoredSource, name: str) -> list[Picture]:
+def source_figures(stored: StoredSource, name: str) -> list[Drawing]:
     """Kept energy by index, and the singular values of a Tucker core along its three modes."""
     import torch
 
@@ -63,7 +63,7 @@ def source_pictures(stored: StoredSource, name: str) -> list[Picture]:
         widths = {
             config.head_dim * heads: f"H{heads}" for heads in {max(1, config.heads // 4), max(1, config.heads // 2)}
         }
-        result.append(spectrum_picture(stored.source.order.spectrum.tolist(), f"{name}e", sizes=widths))
+        result.append(spectrum_figure(stored.source.order.spectrum.tolist(), f"{name}e", sizes=widths))
     core = stored.source.core
     if isinstance(core, Tucker):
         ax = axes()
@@ -78,7 +78,6 @@ def source_pictures(stored: StoredSource, name: str) -> list[Picture]:
         ax.set_xlabel("index, as a share of the rank")
         ax.set_ylabel("singular value / largest")
         legend(ax, columns=1)
-        result.append(
-            (svg(ax, f"{name}m"), "Spectra of the core along its three modes: flat means that every rank is used.")
-        )
+        caption = "Spectra of the core along its three modes: flat means that every rank is used."
+        result.append(drawing(ax, f"{name}m", caption))
     return result

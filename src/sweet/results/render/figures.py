@@ -1,0 +1,236 @@
+"""The figures of a table, one function each; a figure whose numbers are not there is left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweet.results.costs import crossing, pretraining_of, targets, totals
+from sweet.results.paired import Mean
+from sweet.results.records import Run
+from sweet.results.table import Table
+from sweet.tasks.registry import Metric
+from sweet.template.sizes import Size
+
+from .colours import mark
+from .draw import INK, Drawing, axes, drawing, legend, write_png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST = 12  # arms in one figure
+FROM_TEMPLATE = ("random", "sweet_prefix", "sweet_learned", "sweet", "sweet_tiles", "sweet_fitted")
+FROM_TEMPLATE_SAYS = (
+    "Ways to take a size from a template, beside random: sweet_prefix is the paper's slice of the paper's template, "
+    "sweet_learned the same template in principal order, sweet and sweet_fitted are of one that was learned whole, "
+    "sweet_tiles of one that was learned as sums of Kronecker products. "
+    "Bars are the standard deviation over seeds."
+)
+BEFORE = {"init_mae_loss": "MAE loss, held-out images", "init_knn": "k-NN top-1, %"}
+
+
+def figures(table: Table, name: str) -> list[Drawing]:
+    """All figures that the numbers of a table allow; ids inside begin with ``name``."""
+    makers: list[Callable[[Table, str], Iterable[Drawing]]] = [
+        by_size, by_cost, by_pretraining, total_cost, from_template, before_tuning, curves
+    ]  # fmt: skip
+    return [one for i, make in enumerate(makers) for one in make(table, f"{name}{i}")]
+
+
+def write_picture(table: Table, path: Path) -> None:
+    """Every seed and mean of all arms as a PNG."""
+    columns, arms = len(table.columns), len(table.arms)
+    ax = axes(max(5.0, 1.1 + 0.32 * arms * columns), 3.8)
+    _draw_scores(ax, table, table.arms)
+    ax.set_title(table.title, fontsize=10)
+    legend(ax, min(6, arms))
+    write_png(ax, path)
+
+
+def shown_arms(table: Table) -> list[str]:
+    """At most twelve arms, in the table's order: the main one and the best of the others."""
+    if len(table.arms) <= MOST:
+        return table.arms
+    metric = table.metrics[0]
+    sign = 1 if metric.higher_is_better else -1
+    means = {arm: Mean.of(row.values()).value for arm in table.arms if (row := table.means(arm, metric.key))}
+    ranked = sorted(means, key=lambda arm: (arm != table.main, -sign * means[arm]))
+    return [arm for arm in table.arms if arm in ranked[:MOST]]
+
+
+def by_size(table: Table, name: str) -> Iterable[Drawing]:
+    """Every seed as a mark, the mean as a bar, side by side for the arms of each column."""
+    arms, ax = shown_arms(table), axes()
+    _draw_scores(ax, table, arms)
+    legend(ax)
+    left_out = len(table.arms) - len(arms)
+    more = f" {left_out} of {len(table.arms)} arms are left out; the table has all of them." if left_out else ""
+    yield drawing(ax, name, f"Every seed is a mark, the mean a bar.{more}")
+
+
+def _draw_scores(ax: Axes, table: Table, arms: Sequence[str]) -> None:
+    metric = table.metrics[0]
+    step = 0.8 / len(arms)
+    for i, arm in enumerate(arms):
+        colour, marker = mark(arm)
+        for j, column in enumerate(table.columns):
+            values = list(table.values(arm, column, metric.key).values())
+            if not values:
+                continue
+            x, mean = j - 0.4 + (i + 0.5) * step, Mean.of(values).value
+            ax.plot([x] * len(values), values, marker, color=colour, markersize=4, alpha=0.75, markeredgewidth=0)
+            ax.plot([x - 0.4 * step, x + 0.4 * step], [mean, mean], color=colour, linewidth=2)
+        ax.plot([], [], marker, color=colour, label=arm)
+    low, high = ax.get_ylim()
+    if metric.key == "top1" and table.chance is not None and table.chance > low - (high - low) / 3:
+        # further below it would squeeze the rest
+        ax.axhline(table.chance, color=INK, linewidth=0.9, linestyle=":", label=f"chance, {table.chance:g} %")
+    for j in range(1, len(table.columns)):
+        ax.axvline(j - 0.5, color=INK, alpha=0.12, linewidth=0.6)
+    ax.grid(visible=False, axis="x")
+    ax.set_xticks(range(len(table.columns)), table.columns)
+    ax.set_ylabel(_label(metric))
+
+
+def by_cost(table: Table, name: str) -> Iterable[Drawing]:
+    """The metric against parameters and against FLOPs of the target."""
+    metric, known = table.metrics[0], targets(table)
+    if len({tuple(one.values()) for one in known.values()}) < 2:
+        return
+    words = {"params": "parameters", "flops": "forward FLOPs of one image, all matrix products"}
+    for key, what in words.items():
+        billions = max(one[key] for one in known.values()) > 1e9
+        unit = 1e9 if billions else 1e6
+        ax = axes()
+        for arm in shown_arms(table):
+            points = sorted(
+                (known[column][key] / unit, value) for column, value in table.means(arm, metric.key).items()
+            )
+            _line(ax, arm, points)
+        for column, value in table.means(table.main or "", metric.key).items():
+            at = known[column][key] / unit, value
+            ax.annotate(column, at, (0, 6), textcoords="offset points", ha="center", fontsize=7)
+        ax.set_xlabel(
+            f"{'parameters' if key == 'params' else 'FLOPs'} of the target, {'G' if billions else 'millions'}"
+        )
+        ax.set_ylabel(_label(metric))
+        legend(ax)
+        text = f"Against exact {what}, without a head; means over seeds. Sizes are written at {table.spec.main}."
+        yield drawing(ax, f"{name}{key}", text)
+
+
+def by_pretraining(table: Table, name: str) -> Iterable[Drawing]:
+    """Mean over the columns that all shown arms have, against what was spent on their source."""
+    metric = table.metrics[0]
+    spent = {arm: value for arm in shown_arms(table) if (value := pretraining_of(table, arm)) is not None}
+    means = {arm: table.means(arm, metric.key) for arm in spent}
+    columns = [column for column in table.columns if all(column in row for row in means.values())]
+    if not columns or not any(spent.values()):
+        return
+    ax = axes()
+    for arm, value in spent.items():
+        colour, marker = mark(arm)
+        mean = sum(means[arm][column] for column in columns) / len(columns)
+        ax.plot([value], [mean], marker, color=colour, label=arm, markersize=8)
+    ax.set_xlim(left=-0.05 * ax.get_xlim()[1])
+    ax.set_xlabel("pre-training of the source, PFLOPs")
+    ax.set_ylabel(_label(metric))
+    legend(ax)
+    text = f"Mean over {', '.join(columns)} against what was spent on the source, once for all sizes."
+    yield drawing(ax, name, text)
+
+
+def total_cost(table: Table, name: str) -> Iterable[Drawing]:
+    """Total cost against the number of target sizes."""
+    found, numbers = totals(table), range(1, 11)
+    if len(found) < 2:
+        return
+    ax = axes()
+    for one in found:
+        colour, marker = mark(one.arm)
+        ax.plot(numbers, [one.of(n) for n in numbers], color=colour, marker=marker, label=one.name)
+    ax.set_xticks(numbers)
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("number of target sizes")
+    ax.set_ylabel("PFLOPs in all")
+    legend(ax, columns=1)
+    others = [one for one in found if one.role == "baseline"] if found[0].role == "ours" else []
+    crossings = [_crossing(crossing(found[0], one), one.name) for one in others]
+    text = " ".join(["Training FLOPs, counted by formula for sizes as in this table, on average.", *crossings])
+    yield drawing(ax, name, text)
+
+
+def from_template(table: Table, name: str) -> Iterable[Drawing]:
+    """Ways to take a size from a template, beside random; columns by width and depth."""
+    arms, metric = [arm for arm in FROM_TEMPLATE if arm in table.arms], table.metrics[0]
+    roles = {arm.name: arm.role for arm in table.spec.arms}
+    sizes = {column: Size.parse(table.column(column).size) for column in table.columns}
+    columns = sorted(table.columns, key=lambda column: (sizes[column].heads, sizes[column].depth))
+    if sum(roles[arm] == "ours" for arm in arms) < 2 or len(columns) < 2:
+        return
+    ax = axes()
+    for arm in arms:
+        colour, marker = mark(arm)
+        found = {i: mean for i, column in enumerate(columns) if (mean := table.mean(arm, column, metric.key))}
+        spreads = [0 if math.isnan(mean.spread) else mean.spread for mean in found.values()]
+        values = [mean.value for mean in found.values()]
+        ax.errorbar([*found], values, spreads, color=colour, marker=marker, label=arm, capsize=2)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_xlabel("target, narrow to wide")
+    ax.set_ylabel(_label(metric))
+    legend(ax)
+    yield drawing(ax, name, FROM_TEMPLATE_SAYS)
+
+
+def before_tuning(table: Table, name: str) -> Iterable[Drawing]:
+    """What initial weights are worth before any fine-tuning: reconstruction loss and k-NN in each column."""
+    for key, label in BEFORE.items():
+        ax = axes()
+        for arm in shown_arms(table):
+            means = table.means(arm, key)
+            _line(ax, arm, [(i, means[column]) for i, column in enumerate(table.columns) if column in means])
+        if not ax.lines:
+            continue
+        ax.set_xticks(range(len(table.columns)), table.columns)
+        ax.set_ylabel(label)
+        legend(ax)
+        yield drawing(ax, f"{name}{key[5]}", f"Before any fine-tuning: {label}.")
+
+
+def curves(table: Table, name: str) -> Iterable[Drawing]:
+    """Training loss of fine-tuning, mean over seeds, one figure for each column; where runs kept a ``curve``."""
+    for i, column in enumerate(table.columns):
+        ax = axes()
+        for arm in shown_arms(table):
+            if (arm, column) in table.cells:
+                _line(ax, arm, mean_curve(table.cells[arm, column].runs), marks=False)
+        if ax.lines:
+            ax.set_xlabel("step of fine-tuning")
+            ax.set_ylabel("training loss")
+            legend(ax)
+            yield drawing(ax, f"{name}c{i}", f"Convergence at {column}, mean over seeds.")
+
+
+def mean_curve(runs: Sequence[Run]) -> list[tuple[int, float]]:
+    """(step, mean loss) of the steps that every run with a ``curve`` has."""
+    losses = [dict(run.curve) for run in runs if run.curve]
+    steps = sorted(set.intersection(*map(set, losses))) if losses else []
+    return [(step, sum(one[step] for one in losses) / len(losses)) for step in steps]
+
+
+def _line(ax: Axes, arm: str, points: Sequence[tuple[float, float]], *, marks: bool = True) -> None:
+    colour, marker = mark(arm)
+    if points:
+        ax.plot(*zip(*points, strict=True), color=colour, marker=marker if marks else None, label=arm)
+
+
+def _label(metric: Metric) -> str:
+    return metric.label + ("" if metric.higher_is_better else " (lower is better)")
+
+
+def _crossing(sizes: int | None, name: str) -> str:
+    if sizes is None:
+        return f"One template never costs less than: {name}."
+    return f"From {sizes} {'size' if sizes == 1 else 'sizes'} on, one template costs less than: {name}."
