@@ -207,5 +207,6 @@ def find(table: str, protocol: str) -> tuple[str, Protocol]:
     name = OLD_TABLES.get(table, table)
     if (name, protocol) not in PROTOCOLS:
         known = ", ".join(f"{n} --protocol {p}" for n, p in PROTOCOLS)
-        raise UserError(f"bench {table} --protocol {protocol}: unknown, there are: {known}")
+        hint = "; the study is experiments/study.py" if table == "study" else ""
+        raise UserError(f"bench {table} --protocol {protocol}: unknown, there are: {known}{hint}")
     return name, PROTOCOLS[name, protocol]
