@@ -2,9 +2,9 @@
 
 python benchmarks/ready_made.py --data ../shared/data --work runs/ready-made --out results/tasks
 
-What recipe `segment` reaches with a ViT is told by benchmarks/tasks.py; this says what could be expected. No pretrained
-weights, as the ViT's template knows no labels and no other images either; views of images, loss, optimiser, steps and
-metrics are the recipe's own. A stopped run goes on.
+What recipe `segment` reaches with a ViT is in table `tasks` of `sweet bench`; this says what could be expected. No
+pretrained weights, as the ViT's template knows no labels and no other images either; views of images, loss, optimiser,
+steps and metrics are the recipe's own. A stopped run goes on.
 """
 
 from __future__ import annotations

@@ -198,8 +198,12 @@ def test_finetune_passes_model_task_and_overrides(tmp_path: Path, spy: Callable)
     assert (recipe.epochs, recipe.data.labels, recipe.data.source) == (2, 10, "shapes:")
 
 
-def test_bench_lists_are_split(tmp_path: Path, spy: Callable) -> None:
-    calls = spy("sweet.bench", "run", {})
+def test_bench_lists_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweet.bench import run as bench
+    from sweet.bench.protocols import PROTOCOLS
+
+    calls: list[tuple[tuple, dict]] = []
+    monkeypatch.setattr(bench, "run", lambda *names, **options: calls.append((names, options)) or {})
     run(
         "bench",
         "table1",
@@ -213,7 +217,7 @@ def test_bench_lists_are_split(tmp_path: Path, spy: Callable) -> None:
         2,
     )
     (names, options) = calls[0]
-    assert names == ("table1",)
+    assert names == (PROTOCOLS["table1", "micro"], "table1")
     assert (options["methods"], options["sizes"], options["seeds"]) == (["sweet", "random"], ["L3H6"], 2)
 
 

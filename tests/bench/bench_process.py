@@ -7,13 +7,11 @@ import os
 from typing import Any
 
 from sweet.bench import schedule
-from sweet.bench.protocols import PROTOCOLS
 from sweet.bench.run import run
 
 JOB: dict[str, Any] = globals()["JOB"]
 os.environ |= {"SWEET_CACHE": JOB["cache"]} if "cache" in JOB else {}
-PROTOCOLS["tiny", "micro"] = JOB["protocol"]
 fork = multiprocessing.get_context("fork")  # this process has torch already
 schedule.multiprocessing.get_context = lambda _: fork  # type: ignore[attr-defined]
 schedule.cores = lambda: 1
-run("tiny", protocol="micro", out=JOB["out"], workers=JOB["workers"], device="cpu", quiet=True)
+run(JOB["protocol"], "tiny", out=JOB["out"], workers=JOB["workers"], device="cpu", quiet=True)

@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from sweet.bench import schedule
 from sweet.bench.arms import ARMS, Arm, Converted, FineTuned, arms
-from sweet.bench.protocols import PROTOCOLS, Protocol, Trial
+from sweet.bench.protocol import Protocol, Trial, spec_of
+from sweet.bench.protocols import find
 from sweet.bench.run import run
-from sweet.bench.sources import cache_folder, source_folder
+from sweet.bench.sources import Sources
 from sweet.errors import UserError
-from sweet.files import read_json, sha256, write_json
+from sweet.files import cache_folder, read_json, sha256, write_json
 from sweet.recipes.schema import PretrainRecipe
+from sweet.results.files import read_spec
 from sweet.training import pretrain
 from sweet.training.checkpoint import steps_of
 
@@ -32,21 +35,21 @@ TINY = Protocol(
     sizes=("L2H2", "L1H1"),
     arms=arms("random", "weight_selection") | {"sweet": ARMS["sweet_learned"]},
     seeds=2,
-    finetune={
-        "max_steps": 3,
-        "batch_size": 16,
-        "workers": 0,
-        "optim": {"precision": "fp32"},
-        "data": {"augment": "crop", "val_split": "test"},
-    },
-    costs=True,
+    finetune=(
+        "max_steps=3",
+        "batch_size=16",
+        "workers=0",
+        "optim.precision=fp32",
+        "data.augment=crop",
+        "data.val_split=test",
+    ),
+    shows_costs=True,
 )
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tiny_protocol(processes: ForkServerContext) -> Iterator[None]:
+def small_processes(processes: ForkServerContext) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PROTOCOLS, ("tiny", "micro"), TINY)
         patch.setattr(schedule.multiprocessing, "get_context", lambda _: processes)
         patch.setattr(schedule, "cores", lambda: 1)  # so small a step is slower with two threads
         yield
@@ -56,14 +59,14 @@ def tiny_protocol(processes: ForkServerContext) -> Iterator[None]:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A whole bench by two workers, and what it returned."""
     out = tmp_path_factory.mktemp("results")
-    return out, run("tiny", protocol="micro", out=out, workers=2, device="cpu", quiet=True)
+    return out, run(TINY, "tiny", out=out, workers=2, device="cpu", quiet=True)
 
 
 def numbers(out: Path) -> dict[tuple[str, int], tuple[float, ...]]:
     """What each run measured, all that is not a time."""
     return {
         (path.stem, one["seed"]): (one["top1"], one["top5"], one["test_loss"], one["train_loss"])
-        for path in sorted((out / "tiny" / "tiny").glob("*.json"))
+        for path in sorted((out / "tiny" / "tiny").glob("classify-*.json"))
         for one in read_json(path)["runs"]
     }
 
@@ -72,7 +75,7 @@ def test_every_cell_is_measured(measured: tuple[Path, dict[str, Any]]) -> None:
     out, summary = measured
     assert (summary["measured"], summary["open"], summary["failed"]) == (12, 0, [])
     assert summary["chance_top1"] == 10.0
-    assert [row["start"] for row in summary["top1"]] == list(TINY.arms)
+    assert [row["arm"] for row in summary["top1"]] == list(TINY.arms)
     assert {(row["sweet against"], row["size"]) for row in summary["comparison"]} == {
         (arm, size) for arm in ("random", "weight_selection") for size in TINY.sizes
     }
@@ -96,17 +99,28 @@ def test_every_cell_is_measured(measured: tuple[Path, dict[str, Any]]) -> None:
     assert not {"commit", "environment"} & cell.keys()
     assert not list((cache_folder() / "cells").glob("*"))  # what is written down is not kept twice
     random = read_json(out / "tiny" / "tiny" / "classify-random-L1H1.json")
-    assert [one["init_mae_loss"] for one in random["runs"]] == [None, None]  # it brings no decoder
+    assert not any("init_mae_loss" in one for one in random["runs"])  # it brings no decoder
     assert {path.name for path in (out / "tiny" / "sources").iterdir()} == {"dense.json", "template.json"}
-    assert "| sweet |" in (out / "tiny" / "tiny" / "table.md").read_text()
-    assert (out / "tiny" / "tiny" / "table.png").stat().st_size > 1000
+    [row] = [row for row in summary["top1"] if row["arm"] == "sweet"]
+    line = f"| {' | '.join(row.values())} |\n"
+    assert line in (out / "tiny" / "tiny" / "table.md").read_text() and row["L1H1"] == spread(out, "sweet", "L1H1")
+    with Image.open(out / "tiny" / "tiny" / "table.png") as picture:
+        assert min(picture.size) > 100 and len(picture.convert("RGB").getcolors(1 << 20) or ()) > 3
+    spec = read_spec(out / "tiny" / "tiny")
+    assert spec == spec_of(TINY, "tiny") and [arm.role for arm in spec.arms] == ["baseline", "baseline", "ours"]
+
+
+def spread(out: Path, arm: str, size: str) -> str:
+    """Mean and spread of two seeds, as a table shows them."""
+    a, b = (run["top1"] for run in read_json(out / "tiny" / "tiny" / f"classify-{arm}-{size}.json")["runs"])
+    return f"{(a + b) / 2:.2f} ± {abs(a - b) / 2**0.5:.2f} (2)"
 
 
 def test_a_finished_bench_measures_nothing(measured: tuple[Path, dict[str, Any]]) -> None:
     out, summary = measured
-    results = sorted((out / "tiny" / "tiny").glob("*.json"))
+    results = sorted((out / "tiny" / "tiny").glob("classify-*.json"))
     before = [(path.stat().st_mtime_ns, sha256(path)) for path in results]
-    assert run("tiny", protocol="micro", out=out, workers=1, device="cpu", quiet=True) == summary
+    assert run(TINY, "tiny", out=out, workers=1, device="cpu", quiet=True) == summary
     assert [(path.stat().st_mtime_ns, sha256(path)) for path in results] == before
 
 
@@ -119,45 +133,42 @@ def test_a_switch_that_came_later_does_not_make_old_cells_strangers(
     cell = read_json(path)
     order = cell["switches"].pop("order")
     write_json(path, cell)
-    assert run("tiny", protocol="micro", out=out, workers=1, device="cpu", quiet=True)["open"] == 0
+    assert run(TINY, "tiny", out=out, workers=1, device="cpu", quiet=True)["open"] == 0
     write_json(path, cell | {"switches": {"order": "prefix" if order == "principal" else "principal"}})
     with pytest.raises(UserError, match=r"switches is .*, this run has"):
-        run("tiny", protocol="micro", out=out, workers=1, device="cpu", quiet=True)
+        run(TINY, "tiny", out=out, workers=1, device="cpu", quiet=True)
 
 
-def test_a_part_can_be_asked_for(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_part_of_a_table(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """One worker, one cell: the same numbers as two workers gave in the whole table."""
-    summary = run(
-        "tiny", protocol="micro", out=tmp_path, methods=["sweet"], sizes=["L1H1"], seeds=1, workers=1, device="cpu"
-    )
+    summary = run(TINY, "tiny", out=tmp_path, methods=["sweet"], sizes=["L1H1"], seeds=1, workers=1, device="cpu")
     assert summary["measured"] == 1
     assert numbers(tmp_path).items() < numbers(measured[0]).items()
 
 
 def test_only_sources_that_are_needed_are_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    seen: list[str] = []
 
     def note(jobs: list[schedule.Job], *_: Any, **__: Any) -> schedule.Outcome:
-        asked.extend(f"{job.name} after {', '.join(job.needs) or 'nothing'}" for job in jobs)
+        seen.extend(f"{job.name} after {', '.join(job.needs) or 'nothing'}" for job in jobs)
         return schedule.Outcome()
 
     monkeypatch.setenv("SWEET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sweet.bench.run.work", note)
     broken = replace(TINY, sources=TINY.sources | {"linear": ["template.constraint=unheard_of"]})
-    monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), broken)
     for methods, needed in ((["weight_selection", "random"], "dense"), (["sweet"], "template")):
-        run("tiny", protocol="micro", out=tmp_path, methods=methods, sizes=["L1H1"], seeds=1, device="cpu", quiet=True)
-        assert asked == [
+        run(broken, "tiny", out=tmp_path, methods=methods, sizes=["L1H1"], seeds=1, device="cpu", quiet=True)
+        assert seen == [
             f"source {needed} after nothing",
             *(f"{method} L1H1 seed 0 after source {needed}" for method in methods),
         ]
-        asked.clear()
+        seen.clear()
 
 
 def test_runs_of_another_table_are_taken_over(
     measured: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where they are the same cell, and checked if the table tells what a start gives before fine-tuning."""
+    """Where they are the same cell, and checked if the table shows what arms give before fine-tuning."""
     out = tmp_path / "results"
     shutil.copytree(measured[0], out)
     old = out / "tiny" / "tiny" / "classify-random-L2H2.json"
@@ -166,70 +177,58 @@ def test_runs_of_another_table_are_taken_over(
         del one["init_knn"]
     write_json(old, cell)
     costly = replace(TINY, arms={name: TINY.arms[name] for name in ("random", "sweet")}, seeds=1, borrows=("tiny",))
-    monkeypatch.setitem(PROTOCOLS, ("costly", "micro"), costly)
-    monkeypatch.setitem(PROTOCOLS, ("cheap", "micro"), replace(costly, costs=False))
-    monkeypatch.setitem(PROTOCOLS, ("other", "micro"), replace(costly, layers="first"))
 
-    def fill(name: str) -> dict[str, Any]:
-        return run(name, protocol="micro", out=out, max_minutes=0, workers=1, device="cpu", quiet=True)
+    def fill(name: str, protocol: Protocol) -> dict[str, Any]:
+        return run(protocol, name, out=out, max_minutes=0, workers=1, device="cpu", quiet=True)
 
-    summary = fill("costly")
+    summary = fill("costly", costly)
     assert (summary["measured"], summary["open"]) == (3, 1)
     taken = read_json(out / "tiny" / "costly" / "classify-sweet-L1H1.json")
     given = read_json(out / "tiny" / "tiny" / "classify-sweet-L1H1.json")
     assert taken == given | {"table": "costly", "runs": given["runs"][:1]}
-    assert [(row["start"], row["size"]) for row in summary["costs"]] == [
-        ("random", "L1H1"),
-        ("sweet", "L2H2"),
-        ("sweet", "L1H1"),
-    ]
-    random, sweet = summary["costs"][0], summary["costs"][2]
-    assert (random["MAE loss"], random["pre-training, s"], random["PFLOPs"]) == (None, None, None)
-    assert float(sweet["MAE loss"]) == pytest.approx(given["runs"][0]["init_mae_loss"], abs=1e-4)
-    assert float(sweet["PFLOPs"]) >= 0 and sweet["unlabelled images"] == "0"
-    text = (out / "tiny" / "costly" / "table.md").read_text()
-    assert "| start | size | MAE loss | k-NN, % |" in text and "| sweet | L1H1 | " in text
-    assert fill("cheap")["measured"] == 4
-    assert "MAE loss" not in (out / "tiny" / "cheap" / "table.md").read_text()
-    assert fill("other")["measured"] == 0  # another rule for layers is another cell
+    random, sweet = summary["costs"]
+    assert (random["arm"], random["source"], sweet["arm"]) == ("random", "-", "sweet")
+    assert sweet["source"] == given["source"] and float(sweet["PFLOPs"]) >= 0 and sweet["unlabelled images"] == "0"
+    cheap = fill("cheap", replace(costly, shows_costs=False))
+    assert cheap["measured"] == 4 and "costs" not in cheap
+    assert fill("other", replace(costly, layers="first"))["measured"] == 0  # another rule for layers is another cell
 
 
 def test_no_time_left(tmp_path: Path) -> None:
-    summary = run("tiny", protocol="micro", out=tmp_path, max_minutes=0, workers=1, device="cpu", quiet=True)
+    summary = run(TINY, "tiny", out=tmp_path, max_minutes=0, workers=1, device="cpu", quiet=True)
     assert (summary["measured"], summary["open"]) == (0, 12)
 
 
-def test_a_failed_cell_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_cell_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
     wrong = arms("weight_selection", "random") | {
         "sweet": Arm("sweet", "template", {"gains": "rms", "order": "prefix"})
     }
-    monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), replace(TINY, sizes=("L1H1",), arms=wrong, seeds=1))
-    summary = run("tiny", protocol="micro", out=tmp_path, workers=1, device="cpu", quiet=True)
+    broken = replace(TINY, sizes=("L1H1",), arms=wrong, seeds=1)
+    summary = run(broken, "tiny", out=tmp_path, workers=1, device="cpu", quiet=True)
     assert (summary["measured"], summary["open"]) == (2, 0)
     [failed] = summary["failed"]
     assert failed.startswith("sweet L1H1 seed 0: UserError: gains=rms: ")
     assert not (tmp_path / "tiny" / "tiny" / "classify-sweet-L1H1.json").exists()
 
 
-def test_what_a_method_cannot_do_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_method_cannot_do_is_left_out(tmp_path: Path) -> None:
     larger = replace(TINY, sizes=("L3H2",), arms=arms("weight_selection", "random"), seeds=1)
-    monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), larger)
-    summary = run("tiny", protocol="micro", out=tmp_path, workers=1, device="cpu", quiet=True)
+    summary = run(larger, "tiny", out=tmp_path, workers=1, device="cpu", quiet=True)
     assert (summary["measured"], summary["open"], summary["failed"]) == (1, 0, [])
 
 
 def test_killed_it_goes_on(processes: ForkServerContext, measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    told = {"protocol": TINY, "out": tmp_path, "workers": 1}
-    process = started(processes, told)
+    job = {"protocol": TINY, "out": tmp_path, "workers": 1}
+    process = started(processes, job)
     await_that(lambda: len(numbers(tmp_path)) >= 2, process.is_alive)
     workers = children(process.pid)
     process.kill()
     process.join()
     await_that(lambda: not any(map(alive, workers)))  # nobody goes on in secret
-    kept = {path.name: read_json(path)["runs"] for path in (tmp_path / "tiny" / "tiny").glob("*.json")}
+    kept = {path.name: read_json(path)["runs"] for path in (tmp_path / "tiny" / "tiny").glob("classify-*.json")}
     assert 2 <= len(numbers(tmp_path)) < 12
 
-    again = started(processes, told)
+    again = started(processes, job)
     again.join(120)
     assert again.exitcode == 0
     for name, runs in kept.items():
@@ -238,10 +237,10 @@ def test_killed_it_goes_on(processes: ForkServerContext, measured: tuple[Path, d
     assert numbers(tmp_path) == numbers(measured[0])
 
 
-def started(processes: ForkServerContext, told: dict[str, Any]) -> Any:
+def started(processes: ForkServerContext, job: dict[str, Any]) -> Any:
     """A bench in a process of its own."""
     script = str(Path(__file__).with_name("bench_process.py"))
-    process = processes.Process(target=runpy.run_path, args=(script, {"JOB": told}))
+    process = processes.Process(target=runpy.run_path, args=(script, {"JOB": job}))
     process.start()
     return process
 
@@ -274,40 +273,56 @@ def alive(process: int) -> bool:
         return False
 
 
-def test_what_is_asked_for_is_checked_first(tmp_path: Path) -> None:
+def test_options_are_checked_first(tmp_path: Path) -> None:
     for options, message in (
-        ({"protocol": "huge"}, "bench tiny --protocol huge: unknown"),
         ({"methods": ["sweet", "magic"]}, "--methods magic: not in this table"),
         ({"sizes": ["L7H7"]}, "--sizes L7H7: not in this table"),
         ({"data": "folder:nowhere"}, "--data folder:nowhere: no such folder"),
         ({"device": "tpu"}, "device=tpu"),
     ):
         with pytest.raises(UserError, match=message):
-            run("tiny", **({"protocol": "micro", "out": tmp_path / "out"} | options))
+            run(TINY, "tiny", **({"out": tmp_path / "out"} | options))
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="bench table1 --protocol huge: unknown"):
+        find("table1", "huge")
 
 
-def test_sources_made_of_others_come_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_of_another_version_are_left_alone(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Their recipes had other keys, so that their hashes cannot be compared."""
+    out = tmp_path / "results"
+    shutil.copytree(measured[0], out)
+    path = out / "tiny" / "tiny" / "classify-sweet-L2H2.json"
+    cell = read_json(path)
+    del cell["recipe"]["data"]["augment"]
+    write_json(path, cell | {"recipe_hash": "0123456789ab"})
+    with pytest.raises(UserError, match=f"{path}: measured by a version with other recipe keys"):
+        run(TINY, "tiny", out=out, workers=1, device="cpu", quiet=True)
+
+
+def test_sources_made_of_others_come_after_them(tmp_path: Path) -> None:
     """A conversion, a template that goes on from one, one with a teacher: in their order, under stable names."""
     chain = {
         "dense": ["template.constraint=none"],
-        "on": ["init_from=@turned", "template.ranks=[24,16,16]"],
-        "turned": Converted("dense"),
+        "on": ["init_from=@converted", "template.ranks=[24,16,16]"],
+        "converted": Converted("dense"),
         "taught": FineTuned("dense"),
         "tiles": ["template.constraint=kronecker", "template.tile=8", "objective=supervised", "teacher=@taught"],
     }
-    rows = {"on": Arm("sweet", "on"), "turned": Arm("sweet", "turned"), "tiles": Arm("wave", "tiles", {"steps": 2})}
-    told = replace(TINY, sources=chain, arms=rows, sizes=("L1H1",), seeds=1)
-    monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), told)
-    summary = run("tiny", protocol="micro", out=tmp_path / "out", workers=1, device="cpu", quiet=True)
+    rows = {
+        "on": Arm("sweet", "on"),
+        "converted": Arm("sweet", "converted"),
+        "tiles": Arm("wave", "tiles", {"steps": 2}),
+    }
+    protocol = replace(TINY, sources=chain, arms=rows, sizes=("L1H1",), seeds=1)
+    summary = run(protocol, "tiny", out=tmp_path / "out", workers=1, device="cpu", quiet=True)
     assert summary["measured"] == 3 and not summary["failed"]
-    names = {source: source_folder(told, source, "shapes:n=64,size=16").name for source in chain}
-    assert "-converted-" in names["turned"] and len(set(names.values())) == 5
-    facts = {path.stem: read_json(path)["training"] for path in (tmp_path / "out" / "tiny" / "sources").glob("*.json")}
-    assert facts["on"]["images"] == 2 * facts["turned"]["images"] > 0  # what it is made from is counted
-    assert facts["tiles"]["teacher"] == names["taught"]
-    assert facts["tiles"]["images"] == facts["on"]["images"] + 3 * 16  # of the teacher's fine-tuning
-    assert facts["tiles"]["pflops"] > facts["turned"]["pflops"]
+    names = {source: Sources(protocol, "shapes:n=64,size=16").folder(source).name for source in chain}
+    assert "-converted-" in names["converted"] and len(set(names.values())) == 5
+    spent = {path.stem: read_json(path)["training"] for path in (tmp_path / "out" / "tiny" / "sources").glob("*.json")}
+    assert spent["on"]["images"] == 2 * spent["converted"]["images"] > 0  # what it is made from is counted
+    assert spent["tiles"]["teacher"] == names["taught"]
+    assert spent["tiles"]["images"] == spent["on"]["images"] + 3 * 16  # of the teacher's fine-tuning
+    assert spent["tiles"]["pflops"] > spent["converted"]["pflops"]
 
 
 # A start that trains, and other images than those of pre-training.
@@ -315,14 +330,13 @@ DISTILLED = replace(
     TINY,
     name="distilled",
     arms={"dmae": Arm("dmae", "dense", {"steps": 4, "batch": 16})},
-    trials=(Trial(), Trial(data="squares", finetune={"max_steps": 2, "data": {"labels": 20}})),
+    trials=(Trial(), Trial(data="squares", finetune=("max_steps=2", "data.labels=20"))),
     sizes=("L1H1",),
 )
 
 
 def test_other_images_and_a_start_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is made once for both columns and both seeds, on the images of pre-training."""
-    monkeypatch.setitem(PROTOCOLS, ("tiny", "micro"), DISTILLED)
     made: list[str] = []
     whole = schedule.work
 
@@ -331,9 +345,9 @@ def test_other_images_and_a_start_that_trains(tmp_path: Path, monkeypatch: pytes
         return whole(jobs, *rest, **options)
 
     monkeypatch.setattr("sweet.bench.run.work", note)
-    told: dict[str, Any] = {"protocol": "micro", "out": tmp_path / "out", "workers": 1, "device": "cpu", "quiet": True}
+    options: dict[str, Any] = {"out": tmp_path / "out", "workers": 1, "device": "cpu", "quiet": True}
     squares = "squares=shapes:n=40,size=16,seed=9"
-    summary = run("tiny", transfer=[squares], archive=tmp_path / "all.tar", **told)
+    summary = run(DISTILLED, "tiny", transfer=[squares], archive=tmp_path / "all.tar", **options)
     assert (summary["measured"], summary["failed"], made) == (4, [], ["start"])
     folder = tmp_path / "out" / "distilled" / "tiny"
     own, other = (read_json(folder / f"classify-dmae-L1H1{end}.json") for end in ("", "-squares"))
@@ -342,26 +356,26 @@ def test_other_images_and_a_start_that_trains(tmp_path: Path, monkeypatch: pytes
     assert len({one["test_loss"] for one in own["runs"]}) == 2  # the seeds are of the fine-tuning
     assert [one["runs"][0]["init_images"] for one in (own, other)] == [64, 64]
     assert len(list((cache_folder() / "starts").glob("dmae-*"))) == 1  # as long as the sources
-    assert "| start | L1H1 | squares L1H1 | average |" in (folder / "table.md").read_text()
+    assert "| arm | L1H1 | squares L1H1 | average |" in (folder / "table.md").read_text()
     with tarfile.open(tmp_path / "all.tar") as tar:
         assert {"distilled/tiny/classify-dmae-L1H1-squares.json", "distilled/sources/dense.json"} <= set(tar.getnames())
         assert all(name.endswith(".json") for name in tar.getnames())
     with pytest.raises(UserError, match=r"--transfer circles=x: expected NAME=SRC with NAME one of squares"):
-        run("tiny", transfer=["circles=x"], **told)
+        run(DISTILLED, "tiny", transfer=["circles=x"], **options)
 
 
 def test_killed_while_it_learns_a_source_it_goes_on(
     processes: ForkServerContext, measured: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    told = {"protocol": TINY, "out": tmp_path / "out", "workers": 1, "cache": str(tmp_path / "cache")}
-    process = started(processes, told)
+    job = {"protocol": TINY, "out": tmp_path / "out", "workers": 1, "cache": str(tmp_path / "cache")}
+    process = started(processes, job)
     sources = tmp_path / "cache" / "sources"
     await_that(lambda: any(sources.glob("*/checkpoints/step-*")), process.is_alive)
     workers = children(process.pid)
     process.kill()
     process.join()
     await_that(lambda: not any(map(alive, workers)))
-    again = started(processes, told)
+    again = started(processes, job)
     again.join(240)
     assert again.exitcode == 0
     assert numbers(tmp_path / "out") == numbers(measured[0])

@@ -11,12 +11,12 @@ import pytest
 
 from sweet.bench import schedule
 from sweet.bench.arms import arms
-from sweet.bench.protocols import PROTOCOLS, Protocol, Trial
+from sweet.bench.protocol import Protocol, Trial
 from sweet.bench.run import run
 from sweet.files import read_json
 from sweet.tasks.registry import TASKS
 
-SHORT: dict[str, Any] = {"max_steps": 2, "batch_size": 4, "workers": 0, "optim": {"precision": "fp32"}}
+SHORT = ("max_steps=2", "batch_size=4", "workers=0", "optim.precision=fp32")
 HEADS: dict[str, dict[str, Any]] = {
     "detect": {"channels": 8, "fc_width": 16, "window": 0, "proposals": 8, "rois": 8, "anchor_scale": 1},
     "segment": {"channels": 8, "aux_channels": 8, "short_side": 0, "crop": 32, "window": 0},
@@ -26,26 +26,26 @@ TRIALS = {
     task: Trial(
         task,
         None,
-        SHORT | {"head": head},
+        (*SHORT, *(f"head.{key}={value}" for key, value in head.items())),
         img_size=None if task == "generate" else 32,
         patch_size=None if task == "generate" else 8,
     )
     for task, head in HEADS.items()
 }
 
+TINY = Protocol(
+    name="tiny",
+    pretrain=str(Path(__file__).parents[1] / "tiny.yaml"),
+    sizes=("L1H1",),
+    arms=arms("random", "sweet"),
+    seeds=1,
+    finetune=(),
+    trials=tuple(TRIALS.values()),
+)
+
 
 @pytest.fixture(autouse=True)
 def here(processes: ForkServerContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    tiny = Protocol(
-        name="tiny",
-        pretrain=str(Path(__file__).parents[1] / "tiny.yaml"),
-        sizes=("L1H1",),
-        arms=arms("random", "sweet"),
-        seeds=1,
-        finetune={},
-        trials=tuple(TRIALS.values()),
-    )
-    monkeypatch.setitem(PROTOCOLS, ("tasks", "tiny"), tiny)
     monkeypatch.setattr(schedule.multiprocessing, "get_context", lambda _: processes)
     monkeypatch.setattr(schedule, "cores", lambda: 1)
     yield
@@ -53,7 +53,7 @@ def here(processes: ForkServerContext, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @pytest.mark.slow
 def test_a_table_of_several_tasks(tmp_path: Path) -> None:
-    summary = run("tasks", protocol="tiny", out=tmp_path, workers=1, device="cpu", quiet=True)
+    summary = run(TINY, "tasks", out=tmp_path, workers=1, device="cpu", quiet=True)
     assert (summary["measured"], summary["open"], summary["failed"]) == (6, 0, [])
     for task in TRIALS:
         for arm in ("random", "sweet"):

@@ -4,41 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from sweet.results.records import Role
+
+Switches = Mapping[str, str | float]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of a table: an initialiser, how it is called, and which source it starts from."""
+    """One row of a table: an initialiser with its switches, and which of ``Protocol.sources`` it starts from.
+
+    All methods of a table have one rule for ``layers``, unless an arm's switches have another. ``lr`` and
+    ``layer_decay`` are of fine-tuning, where a sweep of the method found other values than the table's.
+    """
 
     method: str
-    source: str | None = None  # a key of Protocol.sources
-    switches: Mapping[str, Any] = field(default_factory=dict)  # a table has one rule for layers, unless an arm says so
-    lr: float | None = None  # of fine-tuning, where a sweep of the method found another than the table's
-    layer_decay: float | None = None  # likewise
-    about: str = field(default="", compare=False)  # for who reads a report
+    source: str | None = None
+    switches: Switches = field(default_factory=dict)
+    lr: float | None = None
+    layer_decay: float | None = None
+    role: Role = "baseline"
+    about: str = field(default="", compare=False)  # for readers of a report
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A template made from another source by ``sweet convert``; without ranks nothing is lost."""
+    """A template made from the source ``of`` by ``sweet convert``; without ``ranks`` nothing is lost.
+
+    ``heal`` are steps of training after the conversion.
+    """
 
     of: str
     ranks: tuple[int, int, int] | None = None
     metric: str = "activations"
-    heal: int = 0  # steps
+    heal: int = 0
 
 
 @dataclass(frozen=True)
 class Rotated:
-    """A dense source as it is, but stored in its own principal order, gains folded."""
+    """The dense source ``of``, stored in its own principal order, gains folded; the same function."""
 
     of: str
 
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A source at its whole size, fine-tuned on the labels of the table as its cells are: a teacher, not a source."""
+    """The source ``of`` at its whole size, fine-tuned on the labels of the table as its cells are: a teacher."""
 
     of: str
 
@@ -53,9 +64,9 @@ SCALED = "width.mode=independent"
 TAUGHT = [KRONECKER, "objective=supervised", "teacher=@taught"]
 
 # Overrides of a table's recipe, or made of another. ``init_from=@NAME`` goes on from another of these,
-# ``teacher=@NAME`` learns from its answers and the labels of the table. Only sources that are asked for are learned.
+# ``teacher=@NAME`` learns from its answers and the labels of the table. Only sources that a cell needs are learned.
 SOURCES: dict[str, Recipe] = {
-    "dense": [DENSE],  # the first: starts without a source take its shape
+    "dense": [DENSE],  # the first: arms without a source take its shape
     "template": [FACTORED],
     "linear": ["template.constraint=linear"],
     "kronecker": [KRONECKER],
@@ -63,7 +74,7 @@ SOURCES: dict[str, Recipe] = {
     # the paper's second way to learn WAVE's tiles
     "taught": FineTuned("dense"),
     "kronecker.taught": TAUGHT,
-    # once more from another seed: how much of a difference is the source's luck
+    # once more from another seed: how much of a difference comes from the source's seed
     "template.seed1": [FACTORED, "seed=1"],
     "dense.seed1": [DENSE, "seed=1"],
     # the paper's Table 5
@@ -74,9 +85,11 @@ SOURCES: dict[str, Recipe] = {
 
 
 def sources(*, template: float, scaled: float, taught: float) -> dict[str, Recipe]:
-    """:data:`SOURCES` at equal budgets: epochs of a template, whose steps cost more than a dense source's, of one that
-    scales its width, whose steps cost less, and of one that a teacher shows whole images (the teacher comes on top).
-    From :func:`sweet.costs.plan.pretraining_cost`; tests compute them again.
+    """:data:`SOURCES` at equal budgets, in epochs.
+
+    A step of a template costs more than one of a dense source, one with a scaled width costs less, and a source that
+    is ``taught`` sees whole images (its teacher comes on top). The epochs are from
+    :func:`sweet.costs.plan.pretraining_cost`; tests compute them again.
     """
 
     def epochs(name: str) -> list[str]:
@@ -86,7 +99,12 @@ def sources(*, template: float, scaled: float, taught: float) -> dict[str, Recip
             return [f"epochs={scaled:g}"]
         return [f"epochs={template:g}"] if name.startswith("template") else []
 
-    return {name: [*told, *epochs(name)] if isinstance(told, list) else told for name, told in SOURCES.items()}
+    return {name: [*made, *epochs(name)] if isinstance(made, list) else made for name, made in SOURCES.items()}
+
+
+def ours(method: str, source: str, switches: Switches | None = None, *, about: str = "") -> Arm:
+    """An arm that is not a baseline."""
+    return Arm(method, source, switches or {}, role="ours", about=about)
 
 
 ARMS = {
@@ -101,10 +119,7 @@ ARMS = {
         "weight_selection", "dense", {"rule": "uniform"}, about="evenly spaced channels, the rule of its paper"
     ),
     "weight_selection_equal": Arm(
-        "weight_selection",
-        "dense",
-        {"rule": "consecutive", "gains": "equal"},
-        about="first channels, sweet's gains",
+        "weight_selection", "dense", {"rule": "consecutive", "gains": "equal"}, about="first channels, sweet's gains"
     ),
     "weight_selection_heads": Arm(
         "weight_selection", "dense", {"rule": "whole_heads"}, about="evenly spaced channels, but whole heads"
@@ -116,36 +131,40 @@ ARMS = {
     "wave_supervised": Arm("wave", "kronecker.taught", about="the same, learned and trained by a teacher with labels"),
     "dmae": Arm("dmae", "dense", about="distilled from the dense source for the size"),
     "principal_slice": Arm("principal_slice", "dense", about="first principal directions of the dense source, no more"),
-    "sweet_prefix": Arm("sweet", "template", {"order": "prefix"}, about="the paper's slice of the paper's template"),
-    "sweet_learned": Arm("sweet", "template", about="the paper's template, a third of the numbers, in principal order"),
-    "sweet_inner_prefix": Arm(
+    "sweet_prefix": ours("sweet", "template", {"order": "prefix"}, about="the paper's slice of the paper's template"),
+    "sweet_learned": ours(
+        "sweet", "template", about="the paper's template, a third of the numbers, in principal order"
+    ),
+    "sweet_inner_prefix": ours(
         "sweet", "converted", {"inner": "prefix"}, about="sweet with each layer's first heads and hidden units"
     ),
-    "sweet": Arm(
-        "sweet", "converted", about="in principal order, equal gains, loudest heads; of a template learned whole"
+    "sweet": ours(
+        "sweet", "converted", about="principal order, equal gains, highest-energy heads; of a template learned whole"
     ),
-    "sweet_tiles": Arm("sweet", "kronecker", about="sweet; of a template learned as sums of Kronecker products"),
-    "sweet_tiles_prefix": Arm("sweet", "kronecker", {"order": "prefix"}, about="the paper's slice of that template"),
-    "sweet_fitted": Arm("sweet_fitted", "converted", about="sweet, its scalers then fitted on unlabelled images"),
+    "sweet_tiles": ours("sweet", "kronecker", about="sweet; of a template learned as sums of Kronecker products"),
+    "sweet_tiles_prefix": ours("sweet", "kronecker", {"order": "prefix"}, about="the paper's slice of that template"),
+    "sweet_fitted": ours("sweet_fitted", "converted", about="sweet, its scalers then fitted on unlabelled images"),
     # only what reads the features learns
-    "sweet_fitted_control": Arm(
+    "sweet_fitted_control": ours(
         "sweet_fitted", "converted", {"train": "decoder", "objective": "mae"}, about="sweet; a fit of the decoder alone"
     ),
 }
 
 
 def arms(*names: str) -> dict[str, Arm]:
+    """Rows of :data:`ARMS` by name."""
     return {name: ARMS[name] for name in names}
 
 
 def both_orders(rows: Mapping[str, tuple[str, str]]) -> dict[str, Arm]:
-    """Rows by their sources and what those are, sliced as the paper does, and below each ``NAME_principal``."""
+    """Rows from {name: (source, about)}, sliced as the paper does, and after each ``NAME_principal``."""
     result = {}
     for name, (source, about) in rows.items():
-        dense = source.startswith("dense")
-        prefix = ("weight_selection", {"rule": "consecutive"}) if dense else ("sweet", {"order": "prefix"})
-        result[name] = Arm(prefix[0], source, prefix[1], about=about)
-        result[f"{name}_principal"] = Arm(
+        if source.startswith("dense"):
+            result[name] = Arm("weight_selection", source, {"rule": "consecutive"}, about=about)
+        else:
+            result[name] = ours("sweet", source, {"order": "prefix"}, about=about)
+        result[f"{name}_principal"] = ours(
             "sweet", source, {"order": "principal"}, about="the same by the defaults of sweet"
         )
     return result
@@ -171,7 +190,7 @@ ABLATIONS = both_orders(
 )
 # A mean over seeds of the fine-tuning says nothing of the source's own seed: rows of their own, never one mean.
 SECOND_SOURCE = {
-    f"{name}{seed}": Arm(arm.method, f"{arm.source}{seed}", arm.switches)
+    f"{name}{seed}": Arm(arm.method, f"{arm.source}{seed}", arm.switches, role=arm.role)
     for seed in ("", ".seed1")
     for name, arm in arms("weight_selection", "principal_slice", "sweet_learned").items()
 }

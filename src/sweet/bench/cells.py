@@ -1,197 +1,215 @@
-"""The work behind a cell of a table: a start is made, fine-tuned and tested. Runs in a worker process."""
+"""The work behind a cell of a table: initial weights are made, fine-tuned and tested. Runs in a worker process."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sweet.files import sha256
+from sweet.files import cache_folder, sha256
 from sweet.recipes.loader import load_recipe, task_recipe
-from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
+from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe, without_path
+from sweet.results.records import CellResult, Run
 from sweet.storage.layout import TENSORS
 from sweet.template.sizes import Size
 
-from .protocols import Cell, Protocol
-from .sources import cache_folder, digest
+from .protocol import Cell, Protocol
+from .sources import HOW, digest, settings_of
 from .starts import start_of, switches_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sweet.data import ImageSource, Packed
+    from sweet.models.config import ViTConfig
+    from sweet.storage.folders import StoredSource
+    from sweet.storage.records import DataConfig
+    from sweet.tasks.task import Task
 
 CHECKED = 2000  # test images that a model is checked on before it is fine-tuned
 POINTS = 60  # of a loss curve
-# A recipe's key that is not one of these came after the first results; it counts only where it is not at its default.
-FIRST = {
-    "": "epochs max_steps batch_size lr data optim drop_path label_smoothing mixup cutmix ema probe",
-    "data": "source train_split val_split img_size mean std crop_scale hflip interpolation limit labels label_seed "
-    "augment",
-    "optim": "weight_decay betas warmup min_lr clip precision accumulate layer_decay",
-}
-HOW: Any = {"seed": True, "device": True, "workers": True, "checkpoint_every": True, "optim": {"compile"}}
+NOT_COMPARED = HOW | {"seed": True}  # keys in which the runs of one cell may differ
 
 
-def finetune_recipe(told: Protocol, cell: Cell, recipe: PretrainRecipe, data: str) -> FinetuneRecipe:
-    """How a cell is fine-tuned on ``data``: the protocol's budget, the trial's over it, and the source's own images."""
-    arm = told.arms[cell.arm]
-    task = cell.trial.task
-    base = told.finetune if task == "classify" else _recipe_of(task)
-    given = over(base, cell.trial.finetune)
-    given |= {"seed": cell.seed, "device": recipe.device}
-    if "workers" in told.finetune:  # how cells run, whatever the task
-        given["workers"] = told.finetune["workers"]
-    if arm.lr is not None:
-        given["lr"] = arm.lr
-    if arm.layer_decay is not None:
-        given = over(given, {"optim": {"layer_decay": arm.layer_decay}})
-    given["data"] = given.get("data", {}) | {
-        "source": data,
-        "img_size": cell.trial.img_size or recipe.data.img_size,
-        "mean": recipe.data.mean,
-        "std": recipe.data.std,
-        "interpolation": recipe.data.interpolation,
-        "label_seed": 0,
-    }
-    return FinetuneRecipe.model_validate(given)
+def finetune_recipe(protocol: Protocol, cell: Cell, recipe: PretrainRecipe, data: str) -> FinetuneRecipe:
+    """How a cell is fine-tuned on ``data``: the protocol's budget, the trial's and the arm's over it.
 
-
-def _recipe_of(task: str) -> dict[str, Any]:
-    return load_recipe(FinetuneRecipe, task_recipe(task)).model_dump(mode="json", exclude_unset=True)
-
-
-def over(under: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """``upper`` laid over ``under``, group by group."""
-    result = json.loads(json.dumps(dict(under)))
-    for key, value in upper.items():
-        result[key] = over(result.get(key, {}), value) if isinstance(value, Mapping) else value
-    return result
-
-
-def told_of(recipe: FinetuneRecipe) -> dict[str, Any]:
-    """A fine-tuning budget: what all seeds have in common, on any machine."""
-    whole, changed = recipe.model_dump(exclude=HOW), recipe.model_dump(exclude=HOW, exclude_defaults=True)
-
-    def known(values: dict[str, Any], group: str) -> dict[str, Any]:
-        return {key: values[key] for key in FIRST[group].split()}
-
-    told = over(known(whole, "") | {g: known(whole[g], g) for g in ("data", "optim")}, changed)
-    told["data"]["source"] = Path(told["data"]["source"]).name
-    return told
+    Images are read as those of ``recipe``, by which the source was learned.
+    """
+    trial, arm, keys = cell.trial, protocol.arms[cell.arm], recipe.data
+    classify = trial.task == "classify"
+    overrides = [
+        *(protocol.finetune if classify else ()),
+        *trial.finetune,
+        *(value for value in protocol.finetune if value.startswith("workers=")),  # how cells run, whatever the task
+        f"seed={cell.seed}",
+        f"device={recipe.device}",
+        f"data.source={data}",
+        f"data.img_size={trial.img_size or keys.img_size}",
+        f"data.mean={list(keys.mean)}",
+        f"data.std={list(keys.std)}",
+        f"data.interpolation={keys.interpolation}",
+        "data.label_seed=0",
+    ]
+    overrides += [] if arm.lr is None else [f"lr={arm.lr}"]
+    overrides += [] if arm.layer_decay is None else [f"optim.layer_decay={arm.layer_decay}"]
+    return load_recipe(FinetuneRecipe, None if classify else task_recipe(trial.task), overrides)
 
 
 def hash_of(recipe: FinetuneRecipe, layers: str) -> str:
     """Cells with the same one may be compared."""
-    return digest([told_of(recipe), layers])
+    return digest([settings_of(recipe, exclude=NOT_COMPARED, changed=True), layers])
 
 
-def run_folder(told: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path) -> Path:
-    """Where a cell's start and checkpoints lie in the cache until its result is written."""
-    about = digest([hash_of(recipe, told.layers), source.name])
-    column = cell.trial.column(cell.size).replace(" ", "-")
+def run_folder(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path) -> Path:
+    """Where a cell's checkpoints lie in the cache until its result is written."""
+    about = digest([hash_of(recipe, protocol.layers), source.name])
+    column = cell.column.replace(" ", "-")
     return cache_folder() / "cells" / f"{cell.arm}-{column}-{cell.seed}-{about}"
 
 
-def measure(
-    told: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path, data: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Start, fine-tune and test one cell: (what describes the cell, this seed's run). ``data`` are what a start sees.
+def description(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path) -> CellResult:
+    """What can be said of a cell before it is measured."""
+    arm, trial = protocol.arms[cell.arm], cell.trial
+    return CellResult(
+        protocol=protocol.name,
+        arm=cell.arm,
+        method=arm.method,
+        switches=switches_of(arm, protocol.layers),
+        size=cell.size,
+        task=trial.task,
+        set=trial.data,
+        patch_size=trial.patch_size,
+        source=source.name if arm.source else None,
+        data=without_path(recipe.data.source or ""),
+        recipe_hash=hash_of(recipe, protocol.layers),
+        recipe=settings_of(recipe, exclude=NOT_COMPARED),
+        runs=(),
+    )
 
-    Checkpoints lie in the cache, so that an interrupted cell goes on where it was; who keeps the result clears them.
+
+def measure(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path, data: str) -> tuple[CellResult, Run]:
+    """Initialise, fine-tune and test one cell: (what describes the cell, this seed's run).
+
+    ``source`` is the folder of its source, ``data`` are the images that an initialiser may look at. Checkpoints lie in
+    :func:`run_folder`, so that an interrupted cell goes on where it was; who keeps the result clears them.
     """
-    from sweet.models.vit import build_vit
-    from sweet.recipes.schema import without_path
     from sweet.storage.folders import load_source
+    from sweet.training.finetune import finetune_model
+    from sweet.training.run_folder import environment
+
+    stored, folder = load_source(source), run_folder(protocol, cell, recipe, source)
+    weights, start = start_of(protocol, cell, stored, source, data, recipe.device)
+    prepared = prepare(cell, recipe, stored, weights, folder)
+    checked = check(prepared, weights, stored) if protocol.checks(cell.trial) else {}
+    result, metrics = finetune_model(
+        prepared.network,
+        prepared.task,
+        prepared.train_data,
+        prepared.test_data,
+        recipe,
+        accelerator=prepared.accelerator,
+        run=folder,
+        resume=True,
+    )
+    classes, metrics["test_loss"] = len(prepared.task.classes), metrics.pop("loss", None)
+    head = description(protocol, cell, recipe, source).model_copy(
+        update={
+            "n_train": prepared.train_images,
+            "test_set": prepared.test_images,
+            "test_images": metrics.pop("images"),
+            "classes": classes,
+            "chance_top1": round(100 / classes, 3) if cell.trial.task == "classify" else None,
+        }
+    )
+    run = {
+        "seed": recipe.seed,
+        **{name: value for name, value in metrics.items() if isinstance(value, int | float)},
+        "train_loss": round(result.loss, 5),
+        "images_seen": result.images,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 1),
+        **start.model_dump(),
+        **checked,
+        "source_sha256": sha256(source / TENSORS[stored.record.kind]) if head.source else None,
+        "curve": curve(folder),
+        "environment": environment(),
+    }
+    return head, Run.model_validate(run)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network and the images that it is fine-tuned and tested on; ``vit`` is the backbone inside ``network``."""
+
+    vit: nn.Module
+    network: nn.Module
+    config: ViTConfig
+    task: Task
+    data_config: DataConfig
+    train_data: ImageSource | Packed
+    test_data: ImageSource | Packed
+    train_images: int
+    test_images: int
+    accelerator: Any
+
+
+def prepare(
+    cell: Cell, recipe: FinetuneRecipe, stored: StoredSource, weights: Mapping[str, Tensor], folder: Path
+) -> Prepared:
+    """The network of a cell with ``weights`` and a new head, and its images."""
+    from sweet.models.vit import build_vit
     from sweet.storage.records import DataConfig
     from sweet.tasks.registry import task_class
     from sweet.training.device import make_accelerator
-    from sweet.training.finetune import finetune_model, open_splits
+    from sweet.training.finetune import open_splits
     from sweet.training.network import with_new_head
-    from sweet.training.run_folder import environment
 
-    arm, kind, keys = told.arms[cell.arm], task_class(cell.trial.task), recipe.data
-    stored = load_source(source)
-    weights, made = start_of(told, cell, stored, source, data, recipe.device)
+    make_task, trial = task_class(cell.trial.task), cell.trial
     train_images, test_images = open_splits(recipe)
-    classes = kind.classes_of(train_images)
-    job, facts = kind(classes, recipe), DataConfig.of_recipe(keys, classes)
-    job.adapt(train_images, test_images)
+    classes = make_task.classes_of(train_images)
+    task, data_config = make_task(classes, recipe), DataConfig.of_recipe(recipe.data, classes)
+    task.adapt(train_images, test_images)
     size = Size.parse(cell.size, stored.config.head_dim)
     config = stored.config.resized(size.depth, size.heads)
-    options = dict(job.timm_options, drop_path_rate=recipe.drop_path)
-    pixels, patch = cell.trial.img_size, cell.trial.patch_size
-    vit = build_vit(
-        config, weights, num_classes=job.outputs, seed=recipe.seed, img_size=pixels, patch_size=patch, **options
+    options = dict(task.timm_options, drop_path_rate=recipe.drop_path, img_size=trial.img_size)
+    vit = build_vit(config, weights, num_classes=task.outputs, seed=recipe.seed, patch_size=trial.patch_size, **options)
+    return Prepared(
+        vit=vit,
+        network=with_new_head(vit, task, recipe.seed),
+        config=config,
+        task=task,
+        data_config=data_config,
+        accelerator=make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, folder),
+        train_data=task.prepare_data(train_images, data_config),
+        test_data=task.prepare_data(test_images, data_config),
+        train_images=len(train_images),
+        test_images=len(test_images),
     )
-    network = with_new_head(vit, job, recipe.seed)
-
-    run = run_folder(told, cell, recipe, source)
-    accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, run)
-    train_data, test_data = job.prepare_data(train_images, facts), job.prepare_data(test_images, facts)
-    checked: dict[str, float | None] = {}
-    if told.checks(cell.trial):
-        checked = check(vit, weights, stored, config, train_data, test_data, facts, accelerator)
-    finished, metrics = finetune_model(
-        network, job, train_data, test_data, recipe, accelerator=accelerator, run=run, resume=True
-    )
-    metrics["test_loss"] = metrics.pop("loss", None)
-    head = {
-        "arm": cell.arm,
-        "method": arm.method,
-        "switches": switches_of(arm, told.layers),
-        "size": cell.size,
-        "task": cell.trial.task,
-        **({"set": cell.trial.data} if cell.trial.data else {}),
-        **({"patch_size": patch} if patch else {}),
-        "source": source.name if arm.source else None,
-        "data": without_path(keys.source or ""),
-        "recipe_hash": hash_of(recipe, told.layers),
-        "recipe": told_of(recipe),
-        "n_train": len(train_images),
-        "test_set": len(test_images),
-        "test_images": metrics.pop("images"),
-        "classes": len(classes),
-        **({"chance_top1": round(100 / len(classes), 3)} if cell.trial.task == "classify" else {}),
-    }
-    result = {
-        "seed": recipe.seed,
-        **{name: value for name, value in metrics.items() if isinstance(value, int | float)},
-        "train_loss": round(finished.loss, 5),
-        "images_seen": finished.images,
-        "steps": finished.steps,
-        "seconds": round(finished.seconds, 1),
-        **made,
-        **checked,
-        **({"source_sha256": sha256(source / TENSORS[stored.record.kind])} if arm.source else {}),
-        "curve": curve(run),
-        "environment": environment(),
-    }
-    return head, result
 
 
-def curve(run: Path) -> list[list[float]]:
-    """At most :data:`POINTS` evenly spaced [step, training loss] of a run, the last one always."""
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    points = [[told["step"], round(told["loss"], 5)] for told in map(json.loads, lines) if "loss" in told]
+def curve(run: Path) -> list[tuple[int, float]]:
+    """At most :data:`POINTS` evenly spaced (step, training loss) of a run, the last one always."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    points = [(line["step"], round(line["loss"], 5)) for line in lines if "loss" in line]
     every = -(-len(points) // POINTS)
     return points[::-1][::every][::-1]
 
 
-def check(
-    vit: Any,
-    weights: dict[str, Any],
-    source: Any,
-    config: Any,
-    train: Any,
-    test: Any,
-    facts: Any,
-    accelerator: Any,
-) -> dict[str, float | None]:
+def check(prepared: Prepared, weights: Mapping[str, Tensor], source: StoredSource) -> dict[str, float | None]:
     """What ``weights`` are worth before any fine-tuning, on the same test images and masks for every cell."""
     from sweet.data import shuffled
     from sweet.inference.checks import BATCH, knn, mae_loss
     from sweet.tasks.labelled import images_of
 
-    device = accelerator.device
+    accelerator, config = prepared.accelerator, prepared.data_config
+    device, train, test = accelerator.device, prepared.train_data, prepared.test_data
     test = test.select(shuffled(len(test), 0)[:CHECKED])  # a set may be sorted by class
     with accelerator.autocast():
-        loss = mae_loss(weights, config, source.mae, test, source.data, device=device)
-        near = knn(vit, *(images_of(part, facts, BATCH, device, 0) for part in (train, test)), device=device)
+        loss = mae_loss(weights, prepared.config, source.mae, test, source.data, device=device)
+        near = knn(
+            prepared.vit, *(images_of(split, config, BATCH, device, 0) for split in (train, test)), device=device
+        )
     return {"init_mae_loss": None if loss is None else round(loss, 5), "init_knn": round(near, 3)}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from sweet.costs.flops import (
     STUDENTS,
@@ -22,35 +21,39 @@ from sweet.recipes.schema import FinetuneRecipe
 from sweet.template.sizes import Size
 
 from .arms import Converted, FineTuned, Rotated
-from .protocols import Cell, Protocol
-from .sources import before, chain, source_recipe
+from .protocol import Cell, Protocol
+from .sources import Sources, finetune_recipe_of
 
 HEALED = 128  # images of a step of healing
 
 
-def source_flops(told: Protocol, source: str) -> float:
+def sources_of(protocol: Protocol) -> Sources:
+    """Sources of a protocol for arithmetic alone: no image is read."""
+    return Sources(protocol, "shapes:")
+
+
+def source_flops(protocol: Protocol, source: str) -> float:
     """Of what is learned for this source alone, not for the one that it is made from."""
-    made = told.sources[source]
-    recipe = source_recipe(told, source, "shapes:")
+    made, recipe = protocol.sources[source], sources_of(protocol).recipe(source)
     if isinstance(made, Rotated):
         return 0.0
     if isinstance(made, FineTuned):
         config = vit_config(recipe.model, recipe.data.img_size)
-        return _tuning_flops(FinetuneRecipe.model_validate(told.finetune), told.images, config)
+        return _tuning_flops(finetune_recipe_of(protocol), protocol.images, config)
     if isinstance(made, Converted):
         config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
         return pretraining_flops(mae_image_flops(config, mae), images=made.heal * HEALED, steps=0, rebuild=0)
-    return pretraining_cost(resolve(recipe), told.images)
+    return pretraining_cost(resolve(recipe), protocol.images)
 
 
-def budget_of(told: Protocol, source: str) -> float:
-    """Of a source and all that it is made from."""
-    return sum(source_flops(told, name) for name in chain(told, source))
+def budget_of(protocol: Protocol, source: str) -> float:
+    """FLOPs of a source and all that it is made from."""
+    return sum(source_flops(protocol, name) for name in sources_of(protocol).chain(source))
 
 
-def cell_flops(told: Protocol, cell: Cell, recipe: FinetuneRecipe) -> float:
-    """Of fine-tuning a start."""
-    learned = source_recipe(told, told.source_of(cell.arm), "shapes:")
+def cell_flops(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe) -> float:
+    """Of fine-tuning a cell."""
+    learned = sources_of(protocol).recipe(protocol.source_of(cell.arm))
     config = vit_config(learned.model, learned.data.img_size)
     size, trial = Size.parse(cell.size, config.head_dim), cell.trial
     config = replace(
@@ -58,7 +61,7 @@ def cell_flops(told: Protocol, cell: Cell, recipe: FinetuneRecipe) -> float:
         img_size=trial.img_size or config.img_size,
         patch_size=trial.patch_size or config.patch_size,
     )
-    return _tuning_flops(recipe, trial.images or told.images, config)
+    return _tuning_flops(recipe, trial.images or protocol.images, config)
 
 
 def _tuning_flops(recipe: FinetuneRecipe, available: int, config: ViTConfig) -> float:
@@ -69,58 +72,58 @@ def _tuning_flops(recipe: FinetuneRecipe, available: int, config: ViTConfig) -> 
     return 3 * images * config.cost().flops(attention=True)
 
 
-def start_flops(told: Protocol, cell: Cell) -> float:
-    """Of making a start that trains."""
-    method = NAMES[told.arms[cell.arm].method]
+def start_flops(protocol: Protocol, cell: Cell) -> float:
+    """Of making initial weights by a method that trains."""
+    name = protocol.arms[cell.arm].method
+    method = NAMES[name]
     if not method.trains:
         return 0.0
-    learned = source_recipe(told, told.source_of(cell.arm), "shapes:")
+    learned = sources_of(protocol).recipe(protocol.source_of(cell.arm))
     config, mae = vit_config(learned.model, learned.data.img_size), MaeConfig(**learned.mae.model_dump())
     size = Size.parse(cell.size, config.head_dim)
     target = config.resized(size.depth, size.heads)
     if method.images is None:
-        return distilling_flops(config, target, mae, images=learned.epochs * told.images / STUDENTS)
-    if told.arms[cell.arm].method == "sweet_fitted":
+        return distilling_flops(config, target, mae, images=learned.epochs * protocol.images / STUDENTS)
+    if name == "sweet_fitted":
         return fitting_flops(config, target, mae, images=method.images)
     supervised = learned.objective == "supervised"  # then its source answers beside it
     per_image = supervised_image_flops(target, 0, config) if supervised else mae_image_flops(target, mae)
     return pretraining_flops(per_image, images=method.images, steps=0, rebuild=0)
 
 
-def plan(told: Protocol, table: str, cells: Iterable[Cell], recipes: dict[Cell, FinetuneRecipe]) -> dict[str, Any]:
-    """Everything about a table that can be known without running it."""
-    cells = list(cells)
-    needed = list(dict.fromkeys(told.source_of(cell.arm) for cell in cells))
-    own = dict.fromkeys(name for source in needed for name in chain(told, source))
-    budgets = {source: budget_of(told, source) for source in needed}
+def plan(protocol: Protocol, table: str, cells: Mapping[Cell, FinetuneRecipe]) -> dict[str, object]:
+    """Everything about a table that can be known without running it; ``cells`` with their recipes."""
+    needed = list(dict.fromkeys(protocol.source_of(cell.arm) for cell in cells))
+    own = dict.fromkeys(name for source in needed for name in sources_of(protocol).chain(source))
+    budgets = {source: budget_of(protocol, source) for source in needed}
     arms = list(dict.fromkeys(cell.arm for cell in cells))
-    columns = list(dict.fromkeys((cell.trial, cell.size) for cell in cells))
-    out_of = {(arm, size) for arm in arms for _, size in columns if not told.can(arm, size)}
-    fine = sum(cell_flops(told, cell, recipes[cell]) + start_flops(told, cell) for cell in cells)
-    learning = sum(source_flops(told, name) for name in own)
+    columns = list(dict.fromkeys(cell.trial.column(cell.size) for cell in cells))
+    left_out = {(arm, column.size) for arm in arms for column in columns if not protocol.can(arm, column.size)}
+    tuning = sum(cell_flops(protocol, cell, recipe) + start_flops(protocol, cell) for cell, recipe in cells.items())
+    learning = sum(source_flops(protocol, name) for name in own)
     return {
         "table": table,
-        "protocol": told.name,
-        "recipe": told.pretrain,
+        "protocol": protocol.name,
+        "recipe": protocol.pretrain,
         "cells": len(cells),
-        "starts": arms,
-        "columns": [trial.column(size) for trial, size in columns],
-        "left_out": [f"{arm} {size}" for arm, size in sorted(out_of)],
+        "arms": arms,
+        "columns": [column.name for column in columns],
+        "left_out": [f"{arm} {size}" for arm, size in sorted(left_out)],
         "sources": [
             {
                 "source": name,
-                "made": _made(told, name),
+                "made": _made(protocol, name),
                 "pflops": round(budgets[name] / 1e15, 4),
                 "against_the_least": round(budgets[name] / min(budgets.values()), 3),
             }
             for name in needed
         ],
-        "pflops": round((fine + learning) / 1e15, 3),
+        "pflops": round((tuning + learning) / 1e15, 3),
     }
 
 
-def _made(told: Protocol, source: str) -> str:
-    made = told.sources[source]
+def _made(protocol: Protocol, source: str) -> str:
+    made = protocol.sources[source]
     if isinstance(made, list):
         return " ".join(made) or "the recipe as it is"
-    return f"{type(made).__name__.lower()} from {before(told, source)}"
+    return f"{type(made).__name__.lower()} from {made.of}"

@@ -1,120 +1,160 @@
-"""The sources of a table: each is learned once, into the user's cache, under a name that tells its whole recipe."""
+"""The sources of a table: each is learned once, into the user's cache, under a name that holds its whole recipe."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
-from sweet.files import read_json, sha256
-from sweet.models.config import ViTConfig
+from sweet.files import cache_folder, sha256
 from sweet.recipes.loader import load_recipe
 from sweet.recipes.resolved import resolve
-from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
+from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe, TrainKeys
+from sweet.results.records import SourceResult, SourceTraining
 from sweet.storage.layout import TENSORS, write_folder
+from sweet.storage.records import FolderRecord, read_record
 
-from .arms import Converted, FineTuned, Rotated
-from .protocols import Protocol, overrides_of
+from .arms import Converted, FineTuned, Recipe, Rotated
+from .protocol import Protocol, own_overrides
 
 HOW: Any = {"device": True, "workers": True, "checkpoint_every": True, "optim": {"compile"}}  # how a run is run
+ADDED_UP = ("images", "steps", "seconds", "pflops")
 
 
-def cache_folder() -> Path:
-    """$SWEET_CACHE, by default the user's cache folder: sources and checkpoints of a bench live here."""
-    return Path(os.environ.get("SWEET_CACHE") or Path.home() / ".cache" / "sweet")
-
-
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
+    """12 hexadecimal digits of what JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def before(protocol: Protocol, source: str) -> str | None:
-    """The source that this one is made from, goes on from or is taught by (override ``KEY=@NAME``)."""
-    told = protocol.sources[source]
-    return told.of if not isinstance(told, list) else next(iter(_others(told).values()), None)
-
-
-def _others(told: list[str]) -> dict[str, str]:
-    """{key: name of another source} of overrides."""
-    return dict(value.split("=@") for value in told if "=@" in value)
-
-
-def source_recipe(protocol: Protocol, source: str, data: str) -> PretrainRecipe:
-    """What a source is trained by; of one that is made of another, what that was trained by."""
-    told = protocol.sources[source]
-    if not isinstance(told, list):
-        return source_recipe(protocol, told.of, data)
-    overrides = overrides_of(told)
-    for key, other in _others(told).items():
-        overrides.append(f"{key}={source_folder(protocol, other, data)}")
-        if key == "teacher":
-            overrides.append(f"data.labels={json.dumps(protocol.finetune['data'].get('labels'))}")
-    return load_recipe(PretrainRecipe, protocol.pretrain, [f"data.source={data}", *overrides])
-
-
-def source_folder(protocol: Protocol, source: str, data: str) -> Path:
-    """Where a source is cached: by everything in its recipe but how it is run and where its images lie.
-
-    A key at its default is left out, so that a new key does not make old sources strangers; ranks never are, for
-    their default follows from the size.
-    """
-    recipe, told = source_recipe(protocol, source, data), protocol.sources[source]
-    folder = cache_folder() / "sources"
-    if not isinstance(told, list):
-        about = [source_folder(protocol, told.of, data).name, *astuple(told)[1:]]
-        if isinstance(told, FineTuned):
-            about.append(protocol.finetune)
-        return folder / f"{recipe.name}-{type(told).__name__.lower()}-{digest(about)}"
-    changed = recipe.model_dump(exclude=HOW, exclude_defaults=True)
-    values = {key: value for key, value in changed.items() if value != {}}  # only how it runs
+def settings_of(recipe: TrainKeys, *, exclude: Any = HOW, changed: bool = False) -> dict[str, Any]:
+    """What a recipe's results depend on, on any machine: all keys, or only those ``changed`` from their defaults."""
+    values = recipe.model_dump(mode="json", exclude=exclude, exclude_defaults=changed)
     values["data"]["source"] = Path(values["data"]["source"]).name
-    if recipe.template.constraint != "tucker":
-        values["template"].pop("learn", None)
-    elif not recipe.template.factored_at_end:
-        values.setdefault("template", {})["ranks"] = resolve(recipe).ranks
-    for key in ("init_from", "teacher"):
-        if values.get(key) is not None:
-            values[key] = Path(values[key]).name
-    return folder / f"{recipe.name}-{recipe.template.constraint}-{digest(values)}"
+    return {key: value for key, value in values.items() if value != {}}
 
 
-def chain(protocol: Protocol, source: str) -> list[str]:
-    """The sources that one is made from, the first first, and itself."""
-    parent = before(protocol, source)
-    return [*(chain(protocol, parent) if parent else []), source]
+def finetune_recipe_of(protocol: Protocol, *overrides: str) -> FinetuneRecipe:
+    """How a protocol fine-tunes a classifier."""
+    return load_recipe(FinetuneRecipe, None, [*protocol.finetune, *overrides])
 
 
-def learned(protocol: Protocol, source: str, data: str) -> bool:
-    """Whether a source lies in the cache, complete."""
-    return (source_folder(protocol, source, data) / "config.json").is_file()
+@dataclass(frozen=True)
+class Sources:
+    """The sources of a protocol, learned on the images of ``data``."""
+
+    protocol: Protocol
+    data: str
+
+    def made(self, name: str) -> Recipe:
+        """How a source comes about."""
+        return self.protocol.sources[name]
+
+    def before(self, name: str) -> str | None:
+        """The source that this one is made from, goes on from or is taught by (override ``KEY=@NAME``)."""
+        made = self.made(name)
+        return next(iter(_others(made).values()), None) if isinstance(made, list) else made.of
+
+    def chain(self, name: str) -> list[str]:
+        """The sources that one is made from, the first first, and itself."""
+        parent = self.before(name)
+        return [*(self.chain(parent) if parent else []), name]
+
+    def recipe(self, name: str) -> PretrainRecipe:
+        """What a source is trained by; of one that is made of another, what that was trained by."""
+        made = self.made(name)
+        if not isinstance(made, list):
+            return self.recipe(made.of)
+        overrides = own_overrides(made)
+        for key, other in _others(made).items():
+            overrides.append(f"{key}={self.folder(other)}")
+            if key == "teacher":
+                overrides.append(f"data.labels={json.dumps(finetune_recipe_of(self.protocol).data.labels)}")
+        return load_recipe(PretrainRecipe, self.protocol.pretrain, [f"data.source={self.data}", *overrides])
+
+    def teacher_recipe(self) -> FinetuneRecipe:
+        """What a teacher is fine-tuned by: as the cells of the table are."""
+        return finetune_recipe_of(self.protocol, f"data.source={self.data}", "data.label_seed=0")
+
+    def folder(self, name: str) -> Path:
+        """Where a source is cached: by everything in its recipe but how it is run and where its images lie.
+
+        A key at its default is left out, so that a new key gives old sources no new name; ranks never are, for their
+        default follows from the size.
+        """
+        made, recipe, folder = self.made(name), self.recipe(name), cache_folder() / "sources"
+        if not isinstance(made, list):
+            about = [self.folder(made.of).name, *astuple(made)[1:]]
+            if isinstance(made, FineTuned):
+                about.append(settings_of(self.teacher_recipe(), changed=True))
+            return folder / f"{recipe.name}-{type(made).__name__.lower()}-{digest(about)}"
+        values = settings_of(recipe, changed=True)
+        if recipe.template.constraint != "tucker":
+            values["template"].pop("learn", None)
+        elif not recipe.template.factored_at_end:
+            values.setdefault("template", {})["ranks"] = resolve(recipe).ranks
+        for key in ("init_from", "teacher"):
+            if values.get(key) is not None:
+                values[key] = Path(values[key]).name
+        return folder / f"{recipe.name}-{recipe.template.constraint}-{digest(values)}"
+
+    def learned(self, name: str) -> bool:
+        """Whether a source lies in the cache, complete."""
+        return (self.folder(name) / "config.json").is_file()
+
+    def record(self, name: str) -> FolderRecord:
+        """The record of a learned source."""
+        return read_record(self.folder(name), tuple(TENSORS))
+
+    def result(self, name: str) -> SourceResult:
+        """What results keep of a learned source; images, seconds and FLOPs of its training include its parents'."""
+        folder, record = self.folder(name), self.record(name)
+        tensors = folder / TENSORS[record.kind]
+        more = {"source": folder.name, "training": self.training(name), "sha256": sha256(tensors)}
+        return SourceResult.model_validate(record.to_dict() | more | {"order_spectrum": _spectrum(tensors)})
+
+    def training(self, name: str) -> SourceTraining:
+        """What training a source took, all before it included."""
+        record, made, parent = self.record(name), self.made(name), self.before(name)
+        own = record.training or (record.converted.healing if record.converted else None)
+        values = own.to_dict() if own else {}
+        if isinstance(made, list) and "teacher" in _others(made):
+            values["teacher"] = self.folder(_others(made)["teacher"]).name
+        if isinstance(made, FineTuned):
+            values["pflops"] = 3 * values["images"] * record.vit.cost().flops(attention=True) / 1e15
+        for key, value in self.training(parent).to_dict().items() if parent else ():
+            values[key] = values.get(key, 0) + value if key in ADDED_UP else values.get(key, value)
+        return SourceTraining.model_validate(values)
 
 
-def learn_source(protocol: Protocol, source: str, data: str, device: str) -> Path:
+def _others(made: list[str]) -> dict[str, str]:
+    """{key: name of another source} of overrides."""
+    return dict(value.split("=@") for value in made if "=@" in value)
+
+
+def learn_source(sources: Sources, name: str, device: str) -> None:
     """Make a source in the cache unless it is there; resumes an interrupted one. What it is made from must be there."""
     from sweet.convert.convert import convert
     from sweet.training.pretrain import pretrain
 
-    folder, told = source_folder(protocol, source, data), protocol.sources[source]
-    if learned(protocol, source, data):
-        return folder
-    if isinstance(told, Converted):
-        parent = str(source_folder(protocol, told.of, data))
-        ranks, metric, steps = told.ranks, told.metric, told.heal
-        convert(parent, folder, ranks=ranks, metric=metric, heal_steps=steps, data=data, device=device)
-    elif isinstance(told, Rotated):
-        rotate(source_folder(protocol, told.of, data), folder)
-    elif isinstance(told, FineTuned):
-        teach(protocol, source_folder(protocol, told.of, data), folder, data, device)
+    folder, made = sources.folder(name), sources.made(name)
+    if sources.learned(name):
+        return
+    if isinstance(made, list):
+        pretrain(sources.recipe(name).model_copy(update={"device": device}), folder, resume=True, quiet=False)
+        return
+    parent = sources.folder(made.of)
+    if isinstance(made, Converted):
+        ranks, metric, steps, data = made.ranks, made.metric, made.heal, sources.data
+        convert(str(parent), folder, ranks=ranks, metric=metric, heal_steps=steps, data=data, device=device)
+    elif isinstance(made, Rotated):
+        rotate(parent, folder)
     else:
-        recipe = source_recipe(protocol, source, data).model_copy(update={"device": device})
-        pretrain(recipe, folder, resume=True, quiet=False)
-    return folder
+        teach(parent, sources.teacher_recipe().model_copy(update={"device": device}), folder)
 
 
 def rotate(dense: Path, out: Path) -> None:
@@ -125,62 +165,27 @@ def rotate(dense: Path, out: Path) -> None:
 
     stored = load_source(dense)
     size = stored.config.size
-    turned = source_from_state(target_weights(stored.source, size.depth, size.width), stored.config)
+    rotated = source_from_state(target_weights(stored.source, size.depth, size.width), stored.config)
     record = stored.record.model_copy(update={"training": None})
-    write_folder(out, (TENSORS["dense"], source_tensors(turned)), record, f"rotated: {dense.name}\n", "")
+    write_folder(out, (TENSORS["dense"], source_tensors(rotated)), record, f"rotated: {dense.name}\n", "")
 
 
-def teach(protocol: Protocol, source: Path, out: Path, data: str, device: str) -> None:
-    """A source of the protocol as a classifier of its own size, fine-tuned as cells are; seed 0."""
+def teach(source: Path, recipe: FinetuneRecipe, out: Path) -> None:
+    """A source as a classifier of its own size, fine-tuned; seed 0."""
     from sweet.initialise.make import initialise_to
     from sweet.training.finetune import finetune
 
-    config, start = _config_of(source), out.with_name(f".{out.name}-start")
+    config, start = read_record(source, ("dense", "template")).vit, out.with_name(f".{out.name}-start")
     if not (start / "config.json").is_file():
         initialise_to(str(source), start, depth=config.depth, heads=config.heads, method="weight_selection")
-    values = {key: value for key, value in protocol.finetune.items() if key != "data"}
-    keys = protocol.finetune["data"] | {"source": data, "label_seed": 0}
-    recipe = FinetuneRecipe.model_validate({**values, "device": device, "data": keys})
     finetune(start, recipe, out, resume=True)
     shutil.rmtree(start)
 
 
-def _config_of(folder: Path) -> ViTConfig:
-    return ViTConfig.from_dict(read_json(folder / "config.json")["vit"])
-
-
-def source_facts(protocol: Protocol, source: str, data: str) -> dict[str, Any]:
-    """The ``config.json`` of a source in the cache; images, seconds and FLOPs of its training include its parents'."""
-    folder = source_folder(protocol, source, data)
-    facts = read_json(folder / "config.json")
-    own = _spent(protocol, source, data)
-    tensors = folder / TENSORS[facts["kind"]]
-    return {"source": folder.name, **facts, "training": own, "sha256": sha256(tensors), **_spectrum(tensors)}
-
-
-def _spent(protocol: Protocol, source: str, data: str) -> dict[str, Any]:
-    """What training a source took, all before it included."""
-    folder = source_folder(protocol, source, data)
-    facts = read_json(folder / "config.json")
-    own: dict[str, Any] = facts.get("training") or facts.get("converted", {}).get("healing") or {}
-    told = protocol.sources[source]
-    if isinstance(told, list) and "teacher" in _others(told):
-        own = own | {"teacher": source_folder(protocol, _others(told)["teacher"], data).name}
-    if isinstance(told, FineTuned):
-        own = own | {"pflops": 3 * own["images"] * _config_of(folder).cost().flops(attention=True) / 1e15}
-    parent = before(protocol, source)
-    if parent is not None:
-        for key, value in _spent(protocol, parent, data).items():
-            own[key] = (
-                own.get(key, 0) + value if key in ("images", "steps", "seconds", "pflops") else own.get(key, value)
-            )
-    return own
-
-
-def _spectrum(tensors: Path) -> dict[str, list[float]]:
-    """Share of the normalised stream's energy at each index of the principal order, where a source has one."""
+def _spectrum(tensors: Path) -> list[float]:
+    """Share of the normalised stream's energy at each index of the principal order; empty where there is none."""
     with safe_open(tensors, "numpy") as stored:
         if "order.energy" not in stored.keys():  # noqa: SIM118
-            return {}
+            return []
         energy = stored.get_tensor("order.energy").sum(0)
-    return {"order_spectrum": [round(float(share), 6) for share in energy / energy.sum()]}
+    return [round(float(share), 6) for share in energy / energy.sum()]

@@ -7,17 +7,28 @@ import os
 import time
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sweet.files import read_json, read_tensors, write_json, write_tensors
+from sweet.files import cache_folder, read_json, read_tensors, write_json, write_tensors
 from sweet.initialise.registry import NAMES
+from sweet.storage.records import Record
 from sweet.template.sizes import Size
 
 from .arms import Arm
-from .protocols import Cell, Protocol
-from .sources import cache_folder, digest
+from .protocol import Cell, Protocol
+from .sources import digest
 
-Start = tuple[dict[str, Any], dict[str, Any]]  # weights under timm's names, and what making them took
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sweet.storage.folders import StoredSource
+
+
+class StartRecord(Record):
+    """What making initial weights took; seconds are None where the making was interrupted."""
+
+    init_seconds: float | None = None
+    init_images: int = 0
 
 
 def switches_of(arm: Arm, layers: str) -> dict[str, Any]:
@@ -28,43 +39,47 @@ def switches_of(arm: Arm, layers: str) -> dict[str, Any]:
     return switches(arm.method, common | dict(arm.switches))
 
 
-def start_folder(told: Protocol, cell: Cell, source: Path, data: str) -> Path | None:
+def start_folder(protocol: Protocol, cell: Cell, source: Path, data: str) -> Path | None:
     """Where the start of all seeds is kept; None where making it takes no time."""
-    arm = told.arms[cell.arm]
+    arm = protocol.arms[cell.arm]
     if NAMES[arm.method].images == 0:
         return None
-    about = digest([source.name, switches_of(arm, told.layers), Path(data).name])
+    about = digest([source.name, switches_of(arm, protocol.layers), Path(data).name])
     return cache_folder() / "starts" / f"{arm.method}-{cell.size}-{about}"
 
 
-def make_start(told: Protocol, cell: Cell, source: Path, data: str, device: str) -> dict[str, Any]:
-    """Fill the folder of a start, unless it is; an interrupted training goes on. Returns what it took."""
+def start_of(
+    protocol: Protocol, cell: Cell, stored: StoredSource, source: Path, data: str, device: str
+) -> tuple[dict[str, Tensor], StartRecord]:
+    """Initial weights of a cell under timm's names: from its folder, or made now and kept there.
+
+    ``stored`` is what lies in the folder ``source``. A training that was interrupted goes on.
+    """
+    folder = start_folder(protocol, cell, source, data)
+    if folder is None:
+        return _initialise(protocol, cell, stored, data, device, None)
+    record, tensors = folder / "start.json", folder / "weights.safetensors"
+    if not record.is_file():
+        weights, made = _initialise(protocol, cell, stored, data, device, folder)
+        write_tensors(tensors, {name: value.clone() for name, value in weights.items()})
+        write_json(record, made.model_dump())
+    return read_tensors(tensors), StartRecord.model_validate(read_json(record))
+
+
+def make_start(protocol: Protocol, cell: Cell, source: Path, data: str, device: str) -> None:
+    """Fill the folder of a start, for :func:`start_of` in other processes."""
     from sweet.storage.folders import load_source
 
-    folder = start_folder(told, cell, source, data)
-    assert folder is not None
-    if not (folder / "start.json").is_file():
-        weights, took = _initialise(told, cell, load_source(source), data, device, folder)
-        write_tensors(folder / "weights.safetensors", {name: value.clone() for name, value in weights.items()})
-        write_json(folder / "start.json", took)
-    facts: dict[str, Any] = read_json(folder / "start.json")
-    return facts
+    start_of(protocol, cell, load_source(source), source, data, device)
 
 
-def start_of(told: Protocol, cell: Cell, stored: Any, source: Path, data: str, device: str) -> Start:
-    """The start of a cell, from its folder or made now."""
-    folder = start_folder(told, cell, source, data)
-    if folder is None:
-        return _initialise(told, cell, stored, data, device, None)
-    took = make_start(told, cell, source, data, device)  # made already, unless another bench was done with it
-    return read_tensors(folder / "weights.safetensors"), took
-
-
-def _initialise(told: Protocol, cell: Cell, stored: Any, data: str, device: str, run: Path | None) -> Start:
+def _initialise(
+    protocol: Protocol, cell: Cell, stored: StoredSource, data: str, device: str, run: Path | None
+) -> tuple[dict[str, Tensor], StartRecord]:
     from sweet.data import open_images
     from sweet.initialise.apply import images_used, initialise
 
-    arm = told.arms[cell.arm]
+    arm = protocol.arms[cell.arm]
     size = Size.parse(cell.size, stored.config.head_dim)
     images = open_images(data, "train") if run else None
     resumed = run is not None and (run / "checkpoints").is_dir()
@@ -78,10 +93,7 @@ def _initialise(told: Protocol, cell: Cell, stored: Any, data: str, device: str,
             seed=0 if run else cell.seed,
             device=device,
             run=run,
-            **switches_of(arm, told.layers),
+            **switches_of(arm, protocol.layers),
         )
-    took = {
-        "init_seconds": None if resumed else round(time.perf_counter() - began, 3),  # of a part it would be wrong
-        "init_images": images_used(arm.method, None, images),
-    }
-    return weights, took
+    seconds = None if resumed else round(time.perf_counter() - began, 3)  # of the rest alone it would be wrong
+    return weights, StartRecord(init_seconds=seconds, init_images=images_used(arm.method, None, images))

@@ -40,7 +40,7 @@ def bench(
     archive: Annotated[
         Path | None, typer.Option(metavar="FILE.tar", help="Also put all JSON of --out into one file.")
     ] = None,
-    dry_run: Annotated[
+    plan: Annotated[
         bool, typer.Option("--dry-run", help="Check the protocol and count its cost; run nothing.")
     ] = False,
     resume: Resume = False,
@@ -48,37 +48,34 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Compare initialisers: a table and a picture."""
-    part: dict[str, Any] = {"methods": listed(methods), "sizes": listed(sizes), "seeds": seeds}
-    if dry_run:
-        from sweet.bench.run import dry_run as plan
-
-        show(lambda: plan(name, protocol=protocol, **part), as_json=as_json)
+    cells: dict[str, Any] = {"methods": listed(methods), "sizes": listed(sizes), "seeds": seeds}
+    if name == CHECK and not plan:
+        _check(out, as_json)
         return
+    from sweet.bench.protocols import find
+    from sweet.bench.run import dry_run, run
+
+    table, found = find(name, protocol)
+    if plan:
+        show(lambda: dry_run(found, table, **cells), as_json=as_json)
+        return
+    cells |= {"workers": workers, "max_minutes": max_minutes, "device": device, "data": data, "transfer": transfer}
+    place = _needed(out)
+    with output_folder(place, resume=resume, overwrite=overwrite):
+        show(lambda: run(found, table, out=place, archive=archive, **cells), as_json=as_json)
+
+
+def _check(out: Path | None, as_json: bool) -> None:
+    """Print what is unfair in the results of a folder; exit code 2 where anything is."""
+    from sweet.results.fairness import check
+
+    found = check(_needed(out))
+    show(lambda: found, as_json=as_json)
+    if found["violations"]:
+        raise typer.Exit(2)
+
+
+def _needed(out: Path | None) -> Path:
     if out is None:
         raise UserError("--out is missing: the folder of the results")
-    if name == CHECK:
-        from sweet.results.fairness import check
-
-        found = check(out)
-        show(lambda: found, as_json=as_json)
-        if found["violations"]:
-            raise typer.Exit(2)
-        return
-    with output_folder(out, resume=resume, overwrite=overwrite):
-        from sweet.bench.run import run
-
-        show(
-            lambda: run(
-                name,
-                protocol=protocol,
-                workers=workers,
-                max_minutes=max_minutes,
-                device=device,
-                out=out,
-                data=data,
-                transfer=transfer,
-                archive=archive,
-                **part,
-            ),
-            as_json=as_json,
-        )
+    return out

@@ -106,7 +106,6 @@ def write_png(ax: Axes, path: Path) -> None:
     """The figure of ``ax`` as a file."""
     figure = ax.get_figure(root=True)
     assert figure is not None
-    ax.spines[["top", "right"]].set_visible(False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
         temporary.chmod(0o644)

@@ -15,7 +15,7 @@ from sweet.tasks.registry import Metric
 from sweet.template.sizes import Size
 
 from .colours import mark
-from .draw import INK, Drawing, axes, drawing, legend, write_png
+from .draw import INK, Drawing, axes, drawing, legend, style, write_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,12 +41,12 @@ def figures(table: Table, name: str) -> list[Drawing]:
 
 def write_picture(table: Table, path: Path) -> None:
     """Every seed and mean of all arms as a PNG."""
-    columns, arms = len(table.columns), len(table.arms)
-    ax = axes(max(5.0, 1.1 + 0.32 * arms * columns), 3.8)
-    _draw_scores(ax, table, table.arms)
-    ax.set_title(table.title, fontsize=10)
-    legend(ax, min(6, arms))
-    write_png(ax, path)
+    with style():
+        ax = axes(max(7.0, 1.1 + 0.16 * len(table.arms) * len(table.columns)), 3.8)
+        _draw_scores(ax, table, table.arms)
+        ax.set_title(table.title, fontsize=10)
+        legend(ax, 6)
+        write_png(ax, path)
 
 
 def shown_arms(table: Table) -> list[str]:
