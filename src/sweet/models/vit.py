@@ -115,10 +115,7 @@ def build_vit(
     model.load_state_dict(parameters, assign=True)
     if config.rotary:
         model.rope = rope_module(config, dynamic=model.dynamic_img_size)
-    if img_size is not None or patch_size is not None:
-        model.set_input_size(img_size=img_size, patch_size=patch_size)
-    if in_chans is not None and in_chans != config.in_chans:
-        _set_in_chans(model, in_chans)
+    _reshape(model, img_size, patch_size, in_chans)
     return model.eval()
 
 
@@ -129,10 +126,7 @@ def resizable(
     model = skeleton(config.resized(1, 1))
     try:
         with torch.device("meta"):
-            if img_size is not None or patch_size is not None:
-                model.set_input_size(img_size=img_size, patch_size=patch_size)
-            if in_chans is not None and in_chans != config.in_chans:
-                _set_in_chans(model, in_chans)
+            _reshape(model, img_size, patch_size, in_chans)
     except (ValueError, AssertionError) as problem:
         return str(problem) or type(problem).__name__
     return None
@@ -157,8 +151,12 @@ def rope_module(config: ViTConfig, *, dynamic: bool = False) -> Any:
     )
 
 
-def _set_in_chans(model: Any, in_chans: int) -> None:
+def _reshape(model: Any, img_size: int | None, patch_size: int | None, in_chans: int | None) -> None:
+    if img_size is not None or patch_size is not None:
+        model.set_input_size(img_size=img_size, patch_size=patch_size)
     old = model.patch_embed.proj
+    if in_chans is None or in_chans == old.in_channels:
+        return
     new = nn.Conv2d(in_chans, old.out_channels, old.kernel_size, old.stride, device="meta")
     new.weight = nn.Parameter(adapt_input_conv(in_chans, old.weight.detach(), base_chans=old.in_channels))
     new.bias = old.bias
