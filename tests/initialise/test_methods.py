@@ -140,7 +140,10 @@ def test_switches_do_something_and_the_seed_repeats(method: str, family: str, wi
 @pytest.mark.parametrize("method", [name for name in NAMES if not NAMES[name].takes])
 def test_a_template_is_a_source_too(method: str, constraint: str, wide: Wide, images: ImageSource) -> None:
     source = wide("eva", constraint)
-    assert build_vit(source.config.resized(5, 7), make(method, source, "L5H7", images))
+    vit = build_vit(source.config.resized(5, 7), make(method, source, "L5H7", images))
+    with torch.no_grad():
+        features = vit(torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
+    assert features.isfinite().all() and not torch.allclose(features[0], features[1])
 
 
 def test_principal_slice_is_sweets_cut_of_a_dense_source(wide: Wide, images: ImageSource) -> None:

@@ -82,6 +82,16 @@ def encoder_shapes(config: ViTConfig) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in skeleton(config).named_parameters()}
 
 
+def mismatch(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> str | None:
+    """The first parameter that is missing, unknown or of another shape than ``shapes`` say; None if all fit."""
+    for name in sorted(shapes.keys() | state.keys()):
+        if name not in state or name not in shapes:
+            return f"parameter {name} is {'missing' if name in shapes else 'unknown'}"
+        if state[name].shape != shapes[name]:
+            return f"parameter {name}: shape {tuple(state[name].shape)}, expected {tuple(shapes[name])}"
+    return None
+
+
 def build_vit(
     config: ViTConfig,
     weights: Mapping[str, Tensor],
@@ -106,11 +116,8 @@ def build_vit(
         generator = torch.Generator().manual_seed(seed)
         state["head.weight"] = torch.randn(shapes["head.weight"], generator=generator) * 2e-5
         state["head.bias"] = torch.zeros(shapes["head.bias"])
-    for name in sorted(shapes.keys() | state.keys()):
-        if name not in state or name not in shapes:
-            raise ValueError(f"parameter {name} is {'missing' if name in shapes else 'unknown'}")
-        if state[name].shape != shapes[name]:
-            raise ValueError(f"parameter {name}: shape {tuple(state[name].shape)}, expected {tuple(shapes[name])}")
+    if problem := mismatch(state, shapes):
+        raise ValueError(problem)
     parameters = {name: nn.Parameter(value.detach().contiguous()) for name, value in state.items()}
     model.load_state_dict(parameters, assign=True)
     if config.rotary:
