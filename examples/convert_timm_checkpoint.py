@@ -22,22 +22,22 @@ with playground() as place:
     ).eval()
     save_for_hf(theirs, place / "checkpoint", safe_serialization=True)
 
-    told = convert(str(place / "checkpoint"), place / "template", device="cpu", images=64)
-    print(f"{told['size']} at full ranks {told['ranks']}: relative error of the weights {told['error']}")
+    made = convert(str(place / "checkpoint"), place / "template", device="cpu", images=64)
+    print(f"{made['size']} at full ranks {made['ranks']}: relative error of the weights {made['error']}")
 
-    # At full ranks and full size nothing is lost: the features are the checkpoint's (in principal order turned, in
+    # At full ranks and full size nothing is lost: the features are the checkpoint's (in principal order rotated, in
     # prefix order number by number).
     images = torch.randn(8, 3, 32, 32)
     source = sweet.load(place / "template")
     with torch.no_grad():
-        wanted = theirs.forward_features(images)
+        expected = theirs.forward_features(images)
         ours = source.build(depth=4, heads=4, order="prefix").forward_features(images)
-        off = (ours - wanted).norm() / wanted.norm()
+        off = (ours - expected).norm() / expected.norm()
     print(f"relative difference of the features: {off:.1e}")
     assert off < 1e-4
 
     small = source.build(depth=2, heads=2, num_classes=10)
     print(f"L2H2 from it: {sum(p.numel() for p in small.parameters()):,} parameters")
 
-    told = convert(str(place / "checkpoint"), place / "half", ranks=[24, 32, 32], device="cpu", images=64)
-    print(f"at ranks {told['ranks']} the weights are off by {told['error']:.2f}; --heal STEPS mends a trained one")
+    made = convert(str(place / "checkpoint"), place / "half", ranks=[24, 32, 32], device="cpu", images=64)
+    print(f"at ranks {made['ranks']} the weights are off by {made['error']:.2f}; --heal STEPS restores a trained one")

@@ -140,7 +140,8 @@ def make_source() -> Callable[..., Template]:
         if ordered:
             images = torch.randn(8, config.in_chans, config.img_size, config.img_size, generator=generator)
             source.order = compute_order(source, config, [images])
-        data = DataConfig(img_size=config.img_size, mean=(0.5,) * config.in_chans, std=(0.5,) * config.in_chans)
+        grey = {"mean": (0.5,) * config.in_chans, "std": (0.25,) * config.in_chans}
+        data = DataConfig(img_size=config.img_size, interpolation="bilinear", **grey)
         kind: Literal["template", "dense"] = "dense" if constraint == "none" else "template"
         return Template(source, FolderRecord(kind=kind, vit=config, mae=mae, constraint=constraint, data=data))
 

@@ -23,7 +23,7 @@ from sweet.errors import UserError
 from sweet.files import read_tensors, sha256
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import sincos
-from sweet.models.vit import encoder_shapes
+from sweet.models.vit import encoder_shapes, mismatch
 from sweet.storage.records import DataConfig
 from sweet.template.sizes import hidden_features
 
@@ -210,14 +210,8 @@ def check_shapes(state: Mapping[str, Tensor], config: ViTConfig, where: str) -> 
     units = hidden_features(config.width, config.mlp)
     if hidden is not None and hidden.shape[-1] != units:
         raise UserError(f"{where}: mlp_ratio: {hidden.shape[-1]} hidden units, sweet's ViT of this width has {units}")
-    shapes = encoder_shapes(config)
-    for name in sorted(shapes.keys() | state.keys()):
-        if name not in state:
-            raise UserError(f"{where}: tensor {name} is missing")
-        if name not in shapes:
-            raise UserError(f"{where}: {name} {tuple(state[name].shape)}: sweet's ViT has no such parameter")
-        if state[name].shape != shapes[name]:
-            raise UserError(f"{where}: {name} {tuple(state[name].shape)}, expected {tuple(shapes[name])}")
+    if problem := mismatch(state, encoder_shapes(config)):
+        raise UserError(f"{where}: {problem}")
 
 
 def split_decoder(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -22,9 +22,9 @@ from sweet.recipes.schema import without_path
 from sweet.storage.cards import converted_card
 from sweet.storage.folders import StoredSource, source_tensors
 from sweet.storage.layout import TENSORS, write_folder
-from sweet.storage.records import ConvertedRecord, DataConfig, FolderRecord, HealingRecord, WeightError
+from sweet.storage.records import ConvertedRecord, DataConfig, FolderRecord, HealingRecord
 from sweet.template.fold import folded
-from sweet.template.hosvd import Hosvd, hosvd_of
+from sweet.template.hosvd import hosvd_of
 from sweet.template.order import Order
 from sweet.template.sizes import Ranks
 from sweet.template.source import Source
@@ -82,30 +82,40 @@ def convert(source: str, out: Path, *, run: Path | None = None, **options: Any) 
     """
     began = time.perf_counter()
     work = prepare(source, ConvertOptions(**options))
-    factored = work.factor()
-    template, mae, healing = work.heal(factored, run)
-    template = absorb(template)
-    record = work.record(template, mae, factored, healing, seconds=round(time.perf_counter() - began, 1))
+    made = work.heal(work.factor(), run)
+    template = absorb(made.template)
+    record = FolderRecord(
+        kind="template",
+        vit=work.config,
+        mae=made.mae,
+        constraint="tucker",
+        ranks=made.ranks,
+        absorbed=template.order is not None and template.order.absorbed,
+        data=work.checkpoint.data,
+        converted=made.record.model_copy(update={"seconds": round(time.perf_counter() - began, 1)}),
+    )
     tensors = (TENSORS["template"], source_tensors(template))
-    write_folder(out, tensors, record, work.recipe(factored), converted_card(record))
+    write_folder(out, tensors, record, work.recipe(made), converted_card(record))
     return summary(record, out)
 
 
-@dataclass
-class Factored:
-    """A decomposition, and what it lost: relative errors of the weights and of the final features."""
+@dataclass(frozen=True)
+class Converted:
+    """A template, its ranks, the decoder's shape where it has one, and how it was made."""
 
     template: Source
-    found: Hosvd
     ranks: Ranks
-    metric: str
-    error: WeightError
-    feature_error: float | None
+    mae: MaeConfig | None
+    record: ConvertedRecord
 
 
-@dataclass
+@dataclass(frozen=True)
 class Conversion:
-    """Everything that one conversion works on; ``dense`` has its norm gains folded."""
+    """Everything that one conversion works on.
+
+    ``dense`` is the checkpoint with its norm gains folded; ``batches`` are normalised images (B, C, H, W), described by
+    ``order_images``. ``ranks`` None: those that keep the options' share of energy.
+    """
 
     options: ConvertOptions
     checkpoint: Checkpoint
@@ -113,6 +123,7 @@ class Conversion:
     order: Order | None
     batches: list[Tensor]
     order_images: str | None
+    ranks: Ranks | None
     device: torch.device
 
     @property
@@ -120,41 +131,42 @@ class Conversion:
         """The encoder's shape."""
         return self.checkpoint.config
 
-    def factor(self) -> Factored:
+    def factor(self) -> Converted:
         """The template of the chosen ranks; a loss is measured in activations where there is an order."""
         options, order, dense = self.options, self.order, self.dense
-        full = (12 * self.config.depth, self.config.width, self.config.width)
-        lossless = options.energy is None and (options.ranks is None or tuple(options.ranks) == full)
-        weighted = options.metric == "activations" and order is not None and not lossless
+        weighted = options.metric == "activations" and order is not None and self.ranks != _full(self.config)
         found = hosvd_of(dense, metric=second_moment(order) if order and weighted else None)
-        ranks = _choose(found, options.ranks, options.energy)
+        ranks = self.ranks or found.ranks(options.energy or 1.0)
         template = replace(dense, core=found.tucker(ranks), order=order)
-        return Factored(
-            template,
-            found,
-            ranks,
-            "activations" if weighted else "weights",
-            slice_errors(dense, template),
-            self.feature_error(template) if self.batches else None,
+        spectra = zip("xuv", found.spectra, strict=True)
+        record = ConvertedRecord(
+            source=self.checkpoint.name,
+            source_sha256=self.checkpoint.sha256,
+            metric="activations" if weighted else "weights",
+            order_images=self.order_images,
+            seconds=0.0,
+            error=slice_errors(dense, template),
+            feature_error=self.feature_error(template) if self.batches else None,
+            spectrum={mode: [float(f"{v:.3e}") for v in values.tolist()] for mode, values in spectra},
         )
+        return Converted(template, ranks, self.checkpoint.mae, record)
 
     def feature_error(self, template: Source) -> float:
         """Relative error of a template's features on the images of this conversion."""
         return feature_error(self.dense, template, self.config, self.batches, self.device)
 
-    def heal(self, factored: Factored, run: Path | None) -> tuple[Source, MaeConfig | None, HealingRecord | None]:
-        """The template after healing, with its decoder's shape; as it is where no steps are set."""
-        options, mae = self.options, self.checkpoint.mae
+    def heal(self, made: Converted, run: Path | None) -> Converted:
+        """The template after healing; as it is where no steps are set. The loss curve goes to the folder ``run``."""
+        options, config = self.options, self.config
         if not options.heal_steps or options.data is None:
-            return factored.template, mae, None
-        mae, began = mae or own_decoder(self.config.width), time.perf_counter()
-        record = FolderRecord(kind="template", vit=self.config, mae=mae, data=self.checkpoint.data)
-        stored = StoredSource(factored.template, record)
-        images = open_images(options.data, "train")
+            return made
+        mae, began = made.mae or own_decoder(config.width), time.perf_counter()
+        record = FolderRecord(kind="template", vit=config, mae=mae, data=self.checkpoint.data)
+        stored, images = StoredSource(made.template, record), open_images(options.data, "train")
         template = heal(stored, images, steps=options.heal_steps, lr=options.heal_lr, device=options.device, run=run)
         seconds = time.perf_counter() - began
-        template.order = compute_order(template, self.config, self.batches, device=self.device)
-        seen, pflops = healing_cost(self.config, mae, factored.ranks, options.heal_steps)
+        template.order = compute_order(template, config, self.batches, device=self.device)
+        seen, pflops = healing_cost(config, mae, made.ranks, options.heal_steps)
         healing = HealingRecord(
             steps=options.heal_steps,
             images=seen,
@@ -163,49 +175,16 @@ class Conversion:
             data=without_path(options.data),
             feature_error=self.feature_error(template),
         )
-        return template, mae, healing
+        return replace(made, template=template, mae=mae, record=made.record.model_copy(update={"healing": healing}))
 
-    def record(
-        self,
-        template: Source,
-        mae: MaeConfig | None,
-        factored: Factored,
-        healing: HealingRecord | None,
-        *,
-        seconds: float,
-    ) -> FolderRecord:
-        """``config.json`` of the template, after ``seconds`` of work."""
-        spectra = zip("xuv", factored.found.spectra, strict=True)
-        converted = ConvertedRecord(
-            source=self.checkpoint.name,
-            source_sha256=self.checkpoint.sha256,
-            metric=factored.metric,
-            order_images=self.order_images,
-            seconds=seconds,
-            error=factored.error,
-            feature_error=factored.feature_error,
-            healing=healing,
-            spectrum={mode: [float(f"{v:.3e}") for v in values.tolist()] for mode, values in spectra},
-        )
-        return FolderRecord(
-            kind="template",
-            vit=self.config,
-            mae=mae,
-            constraint="tucker",
-            ranks=factored.ranks,
-            absorbed=template.order is not None and template.order.absorbed,
-            data=self.checkpoint.data,
-            converted=converted,
-        )
-
-    def recipe(self, factored: Factored) -> str:
+    def recipe(self, made: Converted) -> str:
         """``recipe.yaml``: the options that led here."""
         options = self.options
         values: dict[str, object] = {
             "convert": self.checkpoint.name,
-            "ranks": list(factored.ranks),
+            "ranks": list(made.ranks),
             "energy": options.energy,
-            "metric": factored.metric,
+            "metric": made.record.metric,
             "data": without_path(options.data) if options.data else None,
             "images": options.images,
             "heal": options.heal_steps,
@@ -215,19 +194,18 @@ class Conversion:
 
 
 def prepare(source: str, options: ConvertOptions) -> Conversion:
-    """The checkpoint, folded, with its images and its principal order."""
+    """The checkpoint, folded, with its images and its principal order. Raises UserError for what cannot be done."""
     device = resolve_device(options.device)
     checkpoint, order = read(source, heads=options.heads)
     config = checkpoint.config
-    if options.ranks is not None:
-        _check_ranks(options.ranks, config)
+    ranks = _ranks(options, config)
     batches, order_images = _images(options, config, checkpoint.data, device, needed=order is None)
     dense = folded(source_from_state(checkpoint.state, config))
     if batches:
         order = compute_order(dense, config, batches, device=device)
     elif order is not None:
         order_images = "the source's own"
-    return Conversion(options, checkpoint, dense, order, batches, order_images, device)
+    return Conversion(options, checkpoint, dense, order, batches, order_images, ranks, device)
 
 
 def summary(record: FolderRecord, out: Path) -> dict[str, object]:
@@ -247,21 +225,22 @@ def summary(record: FolderRecord, out: Path) -> dict[str, object]:
     return result | {"seconds": converted.seconds, "out": str(out)}
 
 
-def _choose(found: Hosvd, ranks: Sequence[int] | None, energy: float | None) -> Ranks:
-    if energy is not None:
-        return found.ranks(energy)
-    r1, r2, r3 = found.slices.shape if ranks is None else ranks
-    return r1, r2, r3
+def _full(config: ViTConfig) -> Ranks:
+    return 12 * config.depth, config.width, config.width
 
 
-def _check_ranks(ranks: Sequence[int], config: ViTConfig) -> None:
-    text = f"--ranks {','.join(map(str, ranks))}"
-    if len(ranks) != 3:
+def _ranks(options: ConvertOptions, config: ViTConfig) -> Ranks | None:
+    """The ranks that were given or, without ``energy``, all. Raises UserError for others than the mode has."""
+    if options.ranks is None:
+        return _full(config) if options.energy is None else None
+    text = f"--ranks {','.join(map(str, options.ranks))}"
+    if len(options.ranks) != 3:
         raise UserError(f"{text}: expected three, r1,r2,r3")
-    sizes = (12 * config.depth, config.width, config.width)
-    for name, rank, size in zip(("r1", "r2", "r3"), ranks, sizes, strict=True):
+    r1, r2, r3 = options.ranks
+    for name, rank, size in zip(("r1", "r2", "r3"), options.ranks, _full(config), strict=True):
         if not 1 <= rank <= size:
             raise UserError(f"{text}: {name} = {rank} is not in 1..{size}")
+    return r1, r2, r3
 
 
 def _images(

@@ -34,8 +34,7 @@ def from_name(name: str) -> Checkpoint:
     try:
         model = timm.create_model(name, pretrained=True)
     except Exception as problem:  # an unknown name, no network, no such weights: each library has its own type
-        reason = (str(problem) or type(problem).__name__).splitlines()[0]
-        raise UserError(f"{where}: timm cannot load it ({reason})") from None
+        raise UserError(f"{where}: timm cannot load it ({_reason(problem)})") from None
     return from_model(model, where, tensors_sha256(model.state_dict()))
 
 
@@ -55,13 +54,17 @@ def from_folder(folder: Path) -> Checkpoint:
         )
         missing, unknown = model.load_state_dict(tensors, strict=False)
     except Exception as problem:
-        reason = (str(problem) or type(problem).__name__).splitlines()[0]
-        raise UserError(f"{folder}: timm cannot make architecture {config['architecture']} ({reason})") from None
+        name = config["architecture"]
+        raise UserError(f"{folder}: timm cannot make architecture {name} ({_reason(problem)})") from None
     if missing or unknown:
         raise UserError(f"{file}: tensor {(missing + unknown)[0]} is {'missing' if missing else 'unknown'}")
     if isinstance(config.get("pretrained_cfg"), dict):
         model.pretrained_cfg = config["pretrained_cfg"]
     return from_model(model, str(folder), sha256(file))
+
+
+def _reason(problem: Exception) -> str:
+    return (str(problem) or type(problem).__name__).splitlines()[0]
 
 
 def from_model(model: nn.Module, where: str, digest: str) -> Checkpoint:
@@ -110,6 +113,7 @@ def _config(model: Any, where: str) -> ViTConfig:
     ):
         if wrong:
             raise UserError(f"{where}: {what}: sweet's ViT cannot express it")
+    theta, grid = _rope(rope, img[0] // patch[0], where) if family == "eva" else (100.0, 0)
     return ViTConfig(
         depth=len(model.blocks),
         heads=heads,
@@ -119,11 +123,12 @@ def _config(model: Any, where: str) -> ViTConfig:
         in_chans=model.patch_embed.proj.in_channels,
         family=str(family),
         eps=block.norm1.eps,
-        **(_rope(rope, img[0] // patch[0], where) if family == "eva" else {}),
+        rope_theta=theta,
+        rope_grid=grid,
     )
 
 
-def _rope(rope: Any, grid: int, where: str) -> dict[str, Any]:
+def _rope(rope: Any, grid: int, where: str) -> tuple[float, int]:
     """``rope_theta`` and ``rope_grid`` of timm's rotary module. Raises UserError for another layout than ours."""
     ours = {"in_pixels": False, "grid_offset": 0.0, "grid_indexing": "ij", "rotate_half": True}
     if type(rope).__name__ != "RotaryEmbeddingCat":
@@ -134,7 +139,7 @@ def _rope(rope: Any, grid: int, where: str) -> dict[str, Any]:
     reference = rope.ref_feat_shape or (grid, grid)
     if reference[0] != reference[1]:
         raise UserError(f"{where}: ref_feat_shape={tuple(reference)}: not square")
-    return {"rope_theta": float(rope.temperature), "rope_grid": int(reference[0])}
+    return float(rope.temperature), int(reference[0])
 
 
 @torch.no_grad()

@@ -116,9 +116,8 @@ def start_rows(whole: Tucker, core: Tucker, start: str, seed: int) -> Tensor:
     """X of the target (12 L*, r1) before fitting; ``core`` holds the sliced rows, ``whole`` all of the source's."""
     if start == "interpolated":
         depths = whole.x.view(1, whole.depth, -1).transpose(1, 2)
-        return (
-            F.interpolate(depths, core.depth, mode="linear", align_corners=True).transpose(1, 2).reshape(core.x.shape)
-        )
+        rows = F.interpolate(depths, core.depth, mode="linear", align_corners=True)
+        return rows.transpose(1, 2).reshape(core.x.shape)
     if start == "random":
         rows = torch.randn(core.x.shape, generator=torch.Generator().manual_seed(seed))
         return rows * (core.x.norm(dim=1) / rows.norm(dim=1))[:, None]

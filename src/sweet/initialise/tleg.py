@@ -23,12 +23,7 @@ from sweet.template.target import target_weights
 
 
 def initialise(
-    source: StoredSource,
-    size: Size,
-    *,
-    data: ImageSource | None = None,
-    budget: int | None = None,
-    seed: int = 0,
+    source: StoredSource, size: Size, *, data: ImageSource | None = None, budget: int | None = None, seed: int = 0
 ) -> dict[str, Tensor]:
     """Weights of any depth and width from a linear or a dense source."""
     line = source.source if isinstance(source.source.core, Linear) else fitted(source.source)

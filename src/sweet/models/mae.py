@@ -70,14 +70,7 @@ def reconstruct(
     full = full.scatter(1, keep[..., None].expand(-1, -1, width), tokens[:, 1:])
     x = torch.cat([tokens[:, :1], full], 1) + positions
     for i in range(mae.decoder_depth):
-        x = block(
-            x,
-            w,
-            f"decoder.blocks.{i}.",
-            head_dim=mae.decoder_head_dim,
-            mlp="gelu",
-            eps=config.eps,
-        )
+        x = block(x, w, f"decoder.blocks.{i}.", head_dim=mae.decoder_head_dim, mlp="gelu", eps=config.eps)
     x = x[:, 1:].gather(1, masked[..., None].expand(-1, -1, width))
     prediction = linear(norm(x, w, "decoder.norm", config.eps), w, "decoder.pred")
     target = patch_targets(patches, mae.norm_pix).gather(1, masked[..., None].expand(-1, -1, patches.shape[-1]))
@@ -122,12 +115,7 @@ def init_decoder(config: ViTConfig, mae: MaeConfig, generator: torch.Generator) 
             shapes[f"blocks.{i}.{name}.bias"] = (rows,)
         for name in ("norm1", "norm2"):
             shapes[f"blocks.{i}.{name}.weight"] = shapes[f"blocks.{i}.{name}.bias"] = (width,)
-    shapes |= {
-        "norm.weight": (width,),
-        "norm.bias": (width,),
-        "pred.weight": (pixels, width),
-        "pred.bias": (pixels,),
-    }
+    shapes |= {"norm.weight": (width,), "norm.bias": (width,), "pred.weight": (pixels, width), "pred.bias": (pixels,)}
     tensors = {name: _initial(name, shape, generator) for name, shape in shapes.items()}
     tensors["mask_token"] = torch.randn(1, 1, width, generator=generator) * 0.02
     return tensors

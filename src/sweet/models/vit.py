@@ -82,6 +82,16 @@ def encoder_shapes(config: ViTConfig) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in skeleton(config).named_parameters()}
 
 
+def mismatch(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> str | None:
+    """The first parameter that is missing, unknown or of another shape than ``shapes`` say; None if all fit."""
+    for name in sorted(shapes.keys() | state.keys()):
+        if name not in state or name not in shapes:
+            return f"parameter {name} is {'missing' if name in shapes else 'unknown'}"
+        if state[name].shape != shapes[name]:
+            return f"parameter {name}: shape {tuple(state[name].shape)}, expected {tuple(shapes[name])}"
+    return None
+
+
 def build_vit(
     config: ViTConfig,
     weights: Mapping[str, Tensor],
@@ -106,19 +116,13 @@ def build_vit(
         generator = torch.Generator().manual_seed(seed)
         state["head.weight"] = torch.randn(shapes["head.weight"], generator=generator) * 2e-5
         state["head.bias"] = torch.zeros(shapes["head.bias"])
-    for name in sorted(shapes.keys() | state.keys()):
-        if name not in state or name not in shapes:
-            raise ValueError(f"parameter {name} is {'missing' if name in shapes else 'unknown'}")
-        if state[name].shape != shapes[name]:
-            raise ValueError(f"parameter {name}: shape {tuple(state[name].shape)}, expected {tuple(shapes[name])}")
+    if problem := mismatch(state, shapes):
+        raise ValueError(problem)
     parameters = {name: nn.Parameter(value.detach().contiguous()) for name, value in state.items()}
     model.load_state_dict(parameters, assign=True)
     if config.rotary:
         model.rope = rope_module(config, dynamic=model.dynamic_img_size)
-    if img_size is not None or patch_size is not None:
-        model.set_input_size(img_size=img_size, patch_size=patch_size)
-    if in_chans is not None and in_chans != config.in_chans:
-        _set_in_chans(model, in_chans)
+    _reshape(model, img_size, patch_size, in_chans)
     return model.eval()
 
 
@@ -129,10 +133,7 @@ def resizable(
     model = skeleton(config.resized(1, 1))
     try:
         with torch.device("meta"):
-            if img_size is not None or patch_size is not None:
-                model.set_input_size(img_size=img_size, patch_size=patch_size)
-            if in_chans is not None and in_chans != config.in_chans:
-                _set_in_chans(model, in_chans)
+            _reshape(model, img_size, patch_size, in_chans)
     except (ValueError, AssertionError) as problem:
         return str(problem) or type(problem).__name__
     return None
@@ -157,8 +158,12 @@ def rope_module(config: ViTConfig, *, dynamic: bool = False) -> Any:
     )
 
 
-def _set_in_chans(model: Any, in_chans: int) -> None:
+def _reshape(model: Any, img_size: int | None, patch_size: int | None, in_chans: int | None) -> None:
+    if img_size is not None or patch_size is not None:
+        model.set_input_size(img_size=img_size, patch_size=patch_size)
     old = model.patch_embed.proj
+    if in_chans is None or in_chans == old.in_channels:
+        return
     new = nn.Conv2d(in_chans, old.out_channels, old.kernel_size, old.stride, device="meta")
     new.weight = nn.Parameter(adapt_input_conv(in_chans, old.weight.detach(), base_chans=old.in_channels))
     new.bias = old.bias
