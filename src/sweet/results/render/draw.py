@@ -53,7 +53,7 @@ class Drawing:
 
 
 def style() -> AbstractContextManager[None]:
-    """All drawing for a page happens inside: matplotlib looks up fonts and colours as each part is made."""
+    """All drawing for a page happens inside: matplotlib looks up fonts and colours while it draws."""
     return rc_context(STYLE)
 
 
