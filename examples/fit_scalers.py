@@ -16,7 +16,7 @@ from sweet.initialise.apply import initialise
 from sweet.template.sizes import Size
 
 with playground() as place:
-    stored = sweet.load(make_source(place / "template")).stored
+    stored = sweet.load(make_source(place / "template"))
     size = Size(depth=3, heads=2, head_dim=stored.config.head_dim)
     train, held_out = open_images(SCENES, "train"), open_images(SCENES, "val")
 

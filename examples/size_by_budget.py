@@ -13,7 +13,7 @@ import sweet
 from sweet.costs.budget import choose, read_budget
 
 with playground() as place:
-    config = sweet.load(make_source(place / "template")).stored.config
+    config = sweet.load(make_source(place / "template")).config
     for asked in ({"params": "10k"}, {"flops": "500k"}, {"latency": "4ms@cpu"}):
         budget = read_budget(**{"params": None, "flops": None, "latency": None} | asked)
         choice = choose(config, budget)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 # Before anything imports torch or Hugging Face, which read these once.
 os.environ.update(
@@ -24,7 +24,7 @@ from sweet.recipes.loader import load_recipe
 from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
 
 if TYPE_CHECKING:
-    from sweet.storage.folders import StoredSource
+    from sweet.api import Template
 
 TINY = Path(__file__).parent / "tiny.yaml"
 TINY_FINETUNE = (
@@ -103,7 +103,7 @@ def classifier(
 
 
 @pytest.fixture(scope="session")
-def make_source() -> Callable[..., StoredSource]:
+def make_source() -> Callable[..., Template]:
     """make_source(family, constraint): a small random source in which no bias is zero and no gain is one.
 
     24 channels in 3 heads by default; a template's ranks are below them. ``ordered`` computes the principal order,
@@ -111,10 +111,11 @@ def make_source() -> Callable[..., StoredSource]:
     """
     import torch
 
+    from sweet.api import Template
     from sweet.models.config import MaeConfig, ViTConfig
     from sweet.models.mae import init_source
     from sweet.models.moments import compute_order
-    from sweet.storage.folders import StoredSource
+    from sweet.storage.records import DataConfig, FolderRecord
 
     def make(
         family: str = "eva",
@@ -125,7 +126,7 @@ def make_source() -> Callable[..., StoredSource]:
         unit_gains: bool = False,
         seed: int = 0,
         **sizes: int,
-    ) -> StoredSource:
+    ) -> Template:
         shape = {"depth": 3, "heads": 3, "head_dim": 8, "img_size": 16, "patch_size": 4} | sizes
         config = ViTConfig(family=family, **shape)
         mae = MaeConfig(decoder_width=16, decoder_depth=1, decoder_head_dim=8)
@@ -139,7 +140,9 @@ def make_source() -> Callable[..., StoredSource]:
         if ordered:
             images = torch.randn(8, config.in_chans, config.img_size, config.img_size, generator=generator)
             source.order = compute_order(source, config, [images])
-        return StoredSource(source, config, mae)
+        data = DataConfig(img_size=config.img_size, mean=(0.5,) * config.in_chans, std=(0.5,) * config.in_chans)
+        kind: Literal["template", "dense"] = "dense" if constraint == "none" else "template"
+        return Template(source, FolderRecord(kind=kind, vit=config, mae=mae, constraint=constraint, data=data))
 
     return make
 

@@ -13,16 +13,15 @@ import torch.nn.functional as F
 from timm.utils import ModelEmaV3, freeze
 from torch import nn
 
-import sweet
-from sweet.storage.folders import StoredSource
+from sweet.api import Template
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 1])
 
 
 @pytest.fixture(params=["eva", "vit"])
-def vit(request: pytest.FixtureRequest, make_source: Callable[..., StoredSource]) -> Any:
-    return sweet.Template(make_source(request.param, ordered=True)).build(2, 2, num_classes=3)
+def vit(request: pytest.FixtureRequest, make_source: Callable[..., Template]) -> Any:
+    return make_source(request.param, ordered=True).build(2, 2, num_classes=3)
 
 
 def step(model: nn.Module) -> None:
@@ -77,10 +76,10 @@ def test_compile(vit: Any) -> None:
 
 @pytest.mark.slow
 def test_compile_by_inductor(
-    make_source: Callable[..., StoredSource], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_source: Callable[..., Template], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    vit: Any = sweet.Template(make_source("eva", ordered=True)).build(1, 1, num_classes=3)
+    vit: Any = make_source("eva", ordered=True).build(1, 1, num_classes=3)
     with torch.no_grad():
         torch.testing.assert_close(compile_quietly(vit, "inductor")(IMAGES), vit(IMAGES), rtol=1e-4, atol=1e-5)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,12 @@ from sweet.storage import hub
 from sweet.storage.cards import front_matter, shareable
 from sweet.storage.folders import StoredSource, load_model, load_source, source_tensors
 from sweet.storage.layout import TENSORS, write_folder
-from sweet.storage.records import FolderRecord, read_record
+from sweet.storage.records import read_record
 from sweet.template.sizes import Size
 
 
-@dataclass
-class Template:
-    """A template (or a dense source) in memory, ready to build models of any size.
-
-    ``texts`` are the files beside its weights that people read: ``README.md``, ``recipe.yaml``.
-    """
-
-    stored: StoredSource
-    texts: dict[str, str] = field(default_factory=dict)
+class Template(StoredSource):
+    """A template (or a dense source) in memory, ready to build models of any size."""
 
     @classmethod
     def from_pretrained(
@@ -41,10 +34,8 @@ class Template:
         cache_dir: str | Path | None = None,
     ) -> Template:
         """A folder, or ``user/name`` of the hub, as :func:`load` finds it. Raises UserError for what is no source."""
-        folder = hub.local_folder(name, revision=revision, token=token, cache_dir=cache_dir)
-        stored = load_source(folder)
-        paths = [folder / name for name in ("README.md", "recipe.yaml")]
-        return cls(stored, {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()})
+        stored = load_source(hub.local_folder(name, revision=revision, token=token, cache_dir=cache_dir))
+        return cls(stored.source, stored.record, stored.texts)
 
     def save_pretrained(self, folder: str | Path, *, licence: str | None = None) -> None:
         """Write the folder from which :meth:`from_pretrained` reads the same template.
@@ -54,7 +45,7 @@ class Template:
         recipe, card = shareable(self.texts.get("recipe.yaml", "")), self.texts.get("README.md", "")
         if licence is not None and not card.startswith("---\n"):
             card = front_matter(self.record, licence=licence, library="sweet") + card
-        tensors = (TENSORS[self.record.kind], source_tensors(self.stored.source))
+        tensors = (TENSORS[self.record.kind], source_tensors(self.source))
         write_folder(Path(folder), tensors, self.record, recipe, card)
 
     def push_to_hub(
@@ -86,21 +77,22 @@ class Template:
     ) -> nn.Module:
         """A plain timm model of ``depth`` blocks and ``heads * head_dim`` channels, in evaluation mode on the CPU.
 
-        ``method`` names an initialiser. ``order`` (``principal``, or ``prefix`` as in the paper) and ``layers``
-        (``even`` or ``first``) are its switches, None for its own default; ``data`` are images, or where to find
-        them, for a method that looks at ``budget`` of them. Another image size, patch size or number of channels
-        is reached by timm's own resampling. ``options`` are further switches of the method (``rule``, ...) or go
-        to timm's constructor (``drop_path_rate``, ``dynamic_img_size``, ...). Raises ValueError for an impossible
-        size, and UserError for what the method cannot do.
+        Arguments: ``num_classes`` 0 leaves the head out. ``method`` names an initialiser; ``order`` (``principal``, or
+        ``prefix`` as in the paper) and ``layers`` (``even`` or ``first``) are its switches, None for its own default.
+        ``data`` are images, or where to find them, for a method that looks at ``budget`` of them. timm resamples the
+        weights to another ``img_size``, ``patch_size`` or ``in_chans``. ``seed`` draws the head and what a method
+        draws; a method that trains does so on ``device``. ``options`` are further switches of the method (``rule``,
+        ...) or go to timm's constructor (``drop_path_rate``, ``dynamic_img_size``, ...).
+        Raises: ValueError for an impossible size, UserError for what the method cannot do.
         """
-        config = self.stored.config.resized(depth, heads)
+        config = self.config.resized(depth, heads)
         size = Size(depth, heads, config.head_dim)  # checks depth and heads
-        given: dict[str, Any] = {"order": order, "layers": layers}
-        given |= {name: options.pop(name) for name in switches(method) if name in options}
+        given = {name: options.pop(name) for name in switches(method) if name in options}
+        given |= {"order": order, "layers": layers}
         images = open_images(data, "train") if isinstance(data, str) else data
-        weights = initialise(method, self.stored, size, data=images, budget=budget, seed=seed, device=device, **given)
+        weights = initialise(method, self, size, data=images, budget=budget, seed=seed, device=device, **given)
         # a slice is a view: what is trained from here on must not be the source itself
-        shared = {value.untyped_storage().data_ptr() for value in source_tensors(self.stored.source).values()}
+        shared = {value.untyped_storage().data_ptr() for value in source_tensors(self.source).values()}
         own = {k: v.clone() if v.untyped_storage().data_ptr() in shared else v for k, v in weights.items()}
         return build_vit(
             config,
@@ -114,13 +106,8 @@ class Template:
         )
 
     @property
-    def record(self) -> FolderRecord:
-        """What ``config.json`` says: size, ranks, data, training budget."""
-        return self.stored.record
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """:attr:`record` as a dictionary."""
+    def info(self) -> Mapping[str, Any]:
+        """``config.json``: size, ranks, data, training budget."""
         return self.record.to_dict()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from typing import Any
+
+from sweet.files import dotted
 
 
 def show(work: Callable[[], Any], *, as_json: bool) -> None:
@@ -28,7 +30,7 @@ def _print_table(result: Any) -> None:
     if isinstance(result, list):
         _print_rows(result, list(dict.fromkeys(name for row in result for name in row)), headings=True)
         return
-    leaves = list(_flat(result))
+    leaves = dotted(result).items()
     _print_rows([{"key": k, "value": v} for k, v in leaves if not _is_table(v)], ["key", "value"], headings=False)
     for key, value in leaves:
         if _is_table(value):
@@ -50,15 +52,6 @@ def _print_rows(rows: list[Mapping[str, Any]], columns: list[str], *, headings: 
 
 def _is_table(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
-
-
-def _flat(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Key and value of every leaf, keys dotted."""
-    for key, value in result.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _text(value: Any) -> Any:

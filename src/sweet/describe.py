@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,15 +13,15 @@ from sweet.storage.folders import load_source
 from sweet.storage.layout import TENSORS
 from sweet.storage.records import FolderRecord, read_record
 from sweet.template.constraints import Kronecker
-from sweet.template.target import Source
+from sweet.template.source import Source
 from sweet.template.tucker import Tucker
 
 
-def inspect(path: Path) -> dict[str, Any]:
+def inspect(path: Path) -> Mapping[str, object]:
     """What a template, dense source or model folder holds. Raises UserError for anything else."""
     record = read_record(path, tuple(TENSORS))
     config, classes = record.vit, record.data.classes
-    result: dict[str, Any] = {
+    result: dict[str, object] = {
         "kind": record.kind,
         "size": str(config.size),
         "family": config.family,
@@ -32,20 +32,19 @@ def inspect(path: Path) -> dict[str, Any]:
         "classes": len(classes) if classes else None,
         "checksums": _checksums(path),
     }
-    result |= {key: part.to_dict() for key in ("made", "training") if (part := getattr(record, key)) is not None}
-    if record.converted is not None:
-        result["converted"] = record.converted.to_dict()
-        result["converted"].pop("spectrum")
+    for key in ("made", "training", "converted"):
+        if (made_by := getattr(record, key)) is not None:
+            result[key] = {name: value for name, value in made_by.to_dict().items() if name != "spectrum"}
     if record.kind == "model":
         metrics = {key: value for key, value in (record.metrics or {}).items() if not isinstance(value, dict)}
         return result | {"metrics": metrics, "cost": size_table(config, [config.size], len(classes or ()))}
     return result | _source_rows(load_source(path).source, record)
 
 
-def _source_rows(source: Source, record: FolderRecord) -> dict[str, Any]:
+def _source_rows(source: Source, record: FolderRecord) -> dict[str, object]:
     """Numbers of the core, and what its principal order keeps at each width."""
     core, config = source.core, record.vit
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     if core.constraint != "none":
         parameters = sum(tensor.numel() for tensor in core.tensors().values())
         result["constraint"] = core.constraint
@@ -68,6 +67,7 @@ def _source_rows(source: Source, record: FolderRecord) -> dict[str, Any]:
 
 
 def _rank(core: torch.Tensor, mode: int, share: float = 0.9) -> int:
+    """Singular values of an unfolding of the core that hold a share of its energy."""
     matrix = core.movedim(mode, 0).flatten(1)
     values = torch.linalg.eigvalsh(matrix @ matrix.t()).flip(0)
     return int((values.cumsum(0) < share * values.sum()).sum()) + 1

@@ -62,12 +62,14 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """UTF-8, readable by all, complete or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
         temporary.chmod(0o644)
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Indented JSON, complete or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
@@ -82,6 +84,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file of tensors on any device, complete or not at all."""
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
@@ -103,6 +106,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner, Result
 
 from sweet.cli import app
-from sweet.costs.budget import Budget, choose, costs, grid, read_budget
+from sweet.costs.budget import Budget, choose, grid, read_budget, size_cost
 from sweet.costs.latency import Timing
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
@@ -55,7 +55,7 @@ def test_counts_are_those_of_a_counter_that_watches_the_model(family: str, size:
             module.fused_attn = False
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         vit(torch.empty(1, 3, 32, 32))
-    counted = costs(config, size)
+    counted = size_cost(config, size)
     assert counted["flops"] == counter.get_total_flops()
     assert counted["params"] == sum(p.numel() for p in vit.parameters())
 
@@ -75,7 +75,7 @@ def test_counts_are_those_of_a_counter_that_watches_the_model(family: str, size:
 )
 def test_budgets_are_read(kind: str, text: str, limit: float, device: str) -> None:
     budget = by(kind, text)
-    assert (budget.kind, budget.limit, budget.asked) == (kind, pytest.approx(limit), f"--{kind} {text}")
+    assert (budget.kind, budget.limit, budget.option) == (kind, pytest.approx(limit), f"--{kind} {text}")
     assert budget.device == device
 
 
@@ -100,7 +100,7 @@ def test_the_rule(kind: str, text: str) -> None:
     config = VIT_B if kind == "params" else ViTConfig(12, 6, 32, img_size=64, patch_size=8, family="vit")
     budget = by(kind, text)
     choice = choose(config, budget)
-    used = {size: costs(config, size)[kind] for size in grid(config)}
+    used = {size: size_cost(config, size)[kind] for size in grid(config)}
     best = max(value for value in used.values() if value <= budget.limit)
     assert 0.9 * best <= used[choice.size] <= budget.limit
 
@@ -108,22 +108,24 @@ def test_the_rule(kind: str, text: str) -> None:
         ratio = (size.depth / size.heads) / (config.depth / config.heads)
         return max(ratio, 1 / ratio)
 
-    rivals = [size for size in used if 0.9 * best <= used[size] <= budget.limit]
-    assert factor(choice.size) == pytest.approx(min(map(factor, rivals)))
-    told = choice.told()
-    assert json.loads(json.dumps(told)) == told
-    assert told["asked"] == f"--{kind} {text}" and told["chosen"] == told["candidates"][0]["size"] == str(choice.size)
-    assert [row["params" if kind == "params" else "flops"] for row in told["candidates"]] == [
-        used[Size.parse(row["size"], config.head_dim)] for row in told["candidates"]
+    others = [size for size in used if 0.9 * best <= used[size] <= budget.limit]
+    assert factor(choice.size) == pytest.approx(min(map(factor, others)))
+    record = choice.to_dict()
+    assert json.loads(json.dumps(record)) == record
+    assert record["requested"] == f"--{kind} {text}" and record["chosen"] == record["candidates"][0]["size"] == str(
+        choice.size
+    )
+    assert [row["params" if kind == "params" else "flops"] for row in record["candidates"]] == [
+        used[Size.parse(row["size"], config.head_dim)] for row in record["candidates"]
     ]
-    assert f"of the {len(rivals)} sizes" in choice.why and "grid: depth 1 to 24" in choice.why
+    assert f"of the {len(others)} sizes" in choice.why and "grid: depth 1 to 24" in choice.why
 
 
 def test_known_choices() -> None:
     assert str(choose(VIT_B, by("params", "12M")).size) == "L6H6"
     assert str(choose(VIT_B, by("params", "86M")).size) == "L12H12"
     assert str(choose(VIT_B, by("params", "10T")).size) == "L24H24"  # the end of the grid
-    smallest = costs(VIT_B, Size(1, 1, 64))["params"]
+    smallest = size_cost(VIT_B, Size(1, 1, 64))["params"]
     assert choose(VIT_B, by("params", str(smallest))).size == Size(1, 1, 64)
     with pytest.raises(UserError, match=f"--params {smallest - 1}: the smallest size, L1H1, takes {smallest:,}"):
         choose(VIT_B, by("params", str(smallest - 1)))
@@ -135,7 +137,7 @@ def test_known_choices() -> None:
 def clock(config: ViTConfig, measured: list[Size]) -> Callable[[Size], Timing]:
     def measure(size: Size) -> Timing:
         measured.append(size)
-        return Timing(costs(config, size)["flops"] / 1e12, 1e-6, 10)
+        return Timing(size_cost(config, size)["flops"] / 1e12, 1e-6, 10)
 
     return measure
 
@@ -146,10 +148,12 @@ def test_the_bisection_ends_at_the_last_size_that_fits(text: str) -> None:
     budget = by("latency", text)
     choice = choose(VIT_B, budget, clock(VIT_B, measured))
     near = [size for size in grid(VIT_B) if 1 / 1.25 <= size.depth / size.heads <= 1.25]
-    fitting = [size for size in near if costs(VIT_B, size)["flops"] / 1e12 <= budget.limit]
-    assert costs(VIT_B, choice.size) == costs(VIT_B, max(fitting, key=lambda size: costs(VIT_B, size)["flops"]))
+    fitting = [size for size in near if size_cost(VIT_B, size)["flops"] / 1e12 <= budget.limit]
+    assert size_cost(VIT_B, choice.size) == size_cost(
+        VIT_B, max(fitting, key=lambda size: size_cost(VIT_B, size)["flops"])
+    )
     assert measured[0] == Size(12, 12, 64) and len(measured) == len(set(measured)) <= 9
-    rows = choice.told()["candidates"]
+    rows = choice.to_dict()["candidates"]
     assert rows[0]["size"] == str(choice.size) and rows[0]["fits"]
     assert all(row["fits"] == (row["ms"] <= 1e3 * budget.limit) and row["runs"] == 10 for row in rows)
     assert f"{len(measured)} sizes measured" in choice.why
@@ -162,22 +166,22 @@ def test_nothing_is_fast_enough() -> None:
 
 def test_a_tall_source_may_become_the_smallest_size() -> None:
     tall = ViTConfig(12, 3, 64, img_size=224, patch_size=16)
-    smallest = costs(tall, Size(1, 1, 64))["flops"] / 1e12
+    smallest = size_cost(tall, Size(1, 1, 64))["flops"] / 1e12
     budget = Budget("latency", 1.01 * smallest, "--latency little")
     assert choose(tall, budget, clock(tall, [])).size == Size(1, 1, 64)
 
 
-def test_a_real_clock_tells_its_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweet.costs.latency.RUNS", (4, 6))
+def test_a_real_clock_records_its_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweet.costs.latency.RUNS", 4)
     monkeypatch.setattr("sweet.costs.latency.SECONDS", 0.01)
     config = ViTConfig(2, 2, 8, img_size=16, patch_size=4)
     choice = choose(config, by("latency", "20s@cpu"))
     assert choice.size == Size(4, 4, 8)
-    told = choice.told()
-    assert json.loads(json.dumps(told)) == told
-    assert told["protocol"]["device"].startswith("cpu (") and told["protocol"]["dtype"] == "float32"
-    assert {"batch", "warm_up", "runs", "statistic", "threads"} <= told["protocol"].keys()
-    assert all(row["ms"] > 0 and row["iqr_ms"] >= 0 and 4 <= row["runs"] <= 6 for row in told["candidates"])
+    record = choice.to_dict()
+    assert json.loads(json.dumps(record)) == record
+    assert record["protocol"]["device"].startswith("cpu (") and record["protocol"]["dtype"] == "float32"
+    assert {"batch", "timer", "runs", "statistic", "threads"} <= record["protocol"].keys()
+    assert all(row["ms"] > 0 and row["iqr_ms"] >= 0 and row["runs"] >= 3 for row in record["candidates"])
     with pytest.raises(UserError, match="tpu"):
         choose(config, by("latency", "4ms@tpu"))
 
@@ -192,17 +196,17 @@ def init(source: Path, out: Path, *words: str) -> Result:
 def test_init_by_budget(template: Path, tmp_path: Path) -> None:
     result = init(template, tmp_path / "model", "--params", "5k", "--json")
     assert result.exit_code == 0, result.output
-    told: dict[str, Any] = json.loads(result.stdout)
-    assert told["size"] == told["budget"]["chosen"]
-    assert told["parameters"] == told["budget"]["candidates"][0]["params"] <= 5000
+    record: dict[str, Any] = json.loads(result.stdout)
+    assert record["size"] == record["budget"]["chosen"]
+    assert record["parameters"] == record["budget"]["candidates"][0]["params"] <= 5000
     text = init(template, tmp_path / "other", "--flops", "200k").stdout
     assert "budget.why" in text and "budget.candidates" in text
 
 
 def test_a_budget_counts_the_model_that_is_made(template: Path, tmp_path: Path) -> None:
     words = ("--params", "6k", "--img-size", "32", "--patch-size", "8", "--in-chans", "1", "--json")
-    told = json.loads(init(template, tmp_path / "model", *words).stdout)
-    assert told["parameters"] == told["budget"]["candidates"][0]["params"]
+    record = json.loads(init(template, tmp_path / "model", *words).stdout)
+    assert record["parameters"] == record["budget"]["candidates"][0]["params"]
 
 
 @pytest.mark.parametrize(
@@ -230,11 +234,11 @@ def test_mistakes_of_the_verb(template: Path, tmp_path: Path, words: str, messag
 
 def test_init_with_images_and_switches(dense: Path, tmp_path: Path) -> None:
     words = "--depth 1 --heads 1 --method isomorphic --fit shapes:n=64,size=16 --fit-images 8 layers=even --json"
-    told = json.loads(init(dense, tmp_path / "pruned", *words.split()).stdout)
-    assert (told["method"], told["images"], told["layers"], told["size"]) == ("isomorphic", 8, "even", "L1H1")
+    record = json.loads(init(dense, tmp_path / "pruned", *words.split()).stdout)
+    assert (record["method"], record["images"], record["layers"], record["size"]) == ("isomorphic", 8, "even", "L1H1")
     words = "--depth 1 --heads 1 --method weight_selection rule=whole_heads --layers even --json"
-    told = json.loads(init(dense, tmp_path / "selected", *words.split()).stdout)
-    assert (told["rule"], told["layers"], told["images"]) == ("whole_heads", "even", 0)
+    record = json.loads(init(dense, tmp_path / "selected", *words.split()).stdout)
+    assert (record["rule"], record["layers"], record["images"]) == ("whole_heads", "even", 0)
 
 
 def test_every_name_is_in_the_help() -> None:

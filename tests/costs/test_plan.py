@@ -10,7 +10,7 @@ import pytest
 
 from sweet.costs.plan import plan, size_table
 from sweet.recipes.loader import load_recipe
-from sweet.recipes.resolved import ranks_of, vit_config
+from sweet.recipes.resolved import resolve, vit_config
 from sweet.recipes.schema import PretrainRecipe
 from sweet.template.sizes import Size
 
@@ -25,7 +25,8 @@ def test_planning_imports_no_torch() -> None:
     code = (
         "import sys\n"
         "from sweet.costs.plan import plan\n"
-        "from sweet.recipes.schema import PretrainRecipe, load_recipe\n"
+        "from sweet.recipes.loader import load_recipe\n"
+        "from sweet.recipes.schema import PretrainRecipe\n"
         "plan(load_recipe(PretrainRecipe, 'micro'))\n"
         "print(*{'torch', 'timm', 'numpy'} & sys.modules.keys())"
     )
@@ -34,17 +35,17 @@ def test_planning_imports_no_torch() -> None:
 
 
 def test_a_plan_of_the_papers_recipe() -> None:
-    facts = plan(recipe("vit_b16_in1k"))
-    assert facts["encoder"] == "L12H12 eva, width 768"
-    ranks = facts["ranks"]
+    planned = plan(recipe("vit_b16_in1k"))
+    assert planned["encoder"] == "L12H12 eva, width 768"
+    ranks = planned["ranks"]
     share = (ranks[0] * ranks[1] * ranks[2] + 144 * ranks[0] + 768 * (ranks[1] + ranks[2])) / (144 * 768**2)
-    assert facts["share_of_slices"] == round(share, 3)
-    assert facts["template_params_m"] == pytest.approx(share * 144 * 768**2 / 1e6, abs=1e-3)
-    assert [row["size"] for row in facts["sizes"]] == ["L3H12", "L6H12", "L6H6", "L12H6", "L12H3"]
+    assert planned["share_of_slices"] == round(share, 3)
+    assert planned["template_params_m"] == pytest.approx(share * 144 * 768**2 / 1e6, abs=1e-3)
+    assert [row["size"] for row in planned["sizes"]] == ["L3H12", "L6H12", "L6H6", "L12H6", "L12H3"]
     # methods 14.1, RMSNorm + SwiGLU without a position table
-    assert [row["params_m"] for row in facts["sizes"]] == [22.623, 43.885, 11.326, 21.972, 5.678]
-    assert 0 < facts["rebuild_share_of_step"] < 0.5
-    assert "template.safetensors" in facts["writes"]
+    assert [row["params_m"] for row in planned["sizes"]] == [22.623, 43.885, 11.326, 21.972, 5.678]
+    assert 0 < planned["rebuild_share_of_step"] < 0.5
+    assert "template.safetensors" in planned["writes"]
 
 
 def test_the_plain_vit_is_the_papers_column() -> None:
@@ -74,23 +75,19 @@ def test_a_larger_batch_costs_more_and_rebuilds_no_more() -> None:
 def test_numbers_are_those_of_the_source_that_is_made() -> None:
     import torch
 
-    from sweet.models.config import MaeConfig
     from sweet.models.mae import init_source
     from sweet.template.tucker import Tucker
 
     micro = recipe("micro", FACTORED, "model.depth=2", "model.heads=3")
-    config = vit_config(micro.model, micro.data.img_size)
-    mae = MaeConfig(**micro.mae.model_dump())
-    source = init_source(
-        config, mae, constraint="tucker", ranks=ranks_of(micro), generator=torch.Generator().manual_seed(0)
-    )
+    shape, generator = resolve(micro), torch.Generator().manual_seed(0)
+    source = init_source(shape.vit, shape.mae, constraint="tucker", ranks=shape.ranks, generator=generator)
     assert isinstance(source.core, Tucker)
-    facts = plan(micro)
-    assert facts["ranks"] == list(source.core.core.shape)
-    assert facts["template_params_m"] == round(sum(t.numel() for t in vars(source.core).values()) / 1e6, 3)
+    planned = plan(micro)
+    assert planned["ranks"] == list(source.core.core.shape)
+    assert planned["template_params_m"] == round(sum(t.numel() for t in vars(source.core).values()) / 1e6, 3)
 
 
-def test_plans_of_the_rivals() -> None:
+def test_plans_of_the_baselines() -> None:
     tucker, linear, tiles, small = (
         plan(recipe("vit_b16_in1k", *overrides))
         for overrides in (
@@ -105,15 +102,15 @@ def test_plans_of_the_rivals() -> None:
     # as many templates as a core has numbers; scalers on top, more of them for smaller tiles
     assert tucker["template_params_m"] * 0.95 < tiles["template_params_m"] < tucker["template_params_m"] * 1.05
     assert small["template_params_m"] > tiles["template_params_m"]
-    for facts in (linear, tiles, small):
-        assert "ranks" not in facts and "template.safetensors" in facts["writes"]
-        assert 0 <= facts["rebuild_share_of_step"] < 0.1
+    for planned in (linear, tiles, small):
+        assert "ranks" not in planned and "template.safetensors" in planned["writes"]
+        assert 0 <= planned["rebuild_share_of_step"] < 0.1
 
 
 def test_ranks_of_a_recipe_win_over_the_default() -> None:
-    assert ranks_of(recipe("micro", FACTORED, "template.ranks=[5, 6, 7]")) == (5, 6, 7)
-    assert ranks_of(recipe("micro", FACTORED)) == (48, 192, 192)
-    assert ranks_of(recipe("micro")) == (144, 192, 192)
+    assert resolve(recipe("micro", FACTORED, "template.ranks=[5, 6, 7]")).ranks == (5, 6, 7)
+    assert resolve(recipe("micro", FACTORED)).ranks == (48, 192, 192)
+    assert resolve(recipe("micro")).ranks == (144, 192, 192)
 
 
 @pytest.mark.parametrize(("size", "theta"), [(32, 100.0), (64, 100.0), (128, 10000.0)])

@@ -14,12 +14,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweet.cli import app
-from sweet.costs.budget import costs
+from sweet.costs.budget import size_cost
 from sweet.errors import UserError
 from sweet.family import family, make
-from sweet.family.chart import on_front
+from sweet.family.records import Member, on_front
 from sweet.family.sizes import members
-from sweet.files import check_sums, read_json, sha256
+from sweet.files import check_sums, read_json, sha256, write_json
 from sweet.models.config import ViTConfig
 from sweet.recipes.schema import FinetuneRecipe
 from sweet.tasks.registry import TASKS, Metric
@@ -40,17 +40,17 @@ def made(
 
 
 def test_every_size_is_a_model_of_its_own(made: tuple[Path, dict[str, Any]], template: Path) -> None:
-    out, told = made
-    facts = read_json(out / "family.json")
-    assert [row["size"] for row in facts["members"]] == ["L1H1", "L1H2", "L2H2"]  # from small to large
-    assert [row["asked"] for row in facts["members"]] == ["1200", "L1H2", "L2H2"]
-    assert facts["source_sha256"] == sha256(template / "template.safetensors")
-    for row, shown in zip(facts["members"], told["members"], strict=True):
+    out, result = made
+    written = read_json(out / "family.json")
+    assert [row["size"] for row in written["members"]] == ["L1H1", "L1H2", "L2H2"]  # from small to large
+    assert [row["requested"] for row in written["members"]] == ["1200", "L1H2", "L2H2"]
+    assert written["source_sha256"] == sha256(template / "template.safetensors")
+    for row, shown in zip(written["members"], result["members"], strict=True):
         config = read_json(out / row["size"] / "config.json")
         assert row["metrics"] == config["metrics"]
         assert shown["top1"] == config["metrics"]["top1"]
         assert row["params"] == config["made"]["parameters"]
-        assert row["flops"] == costs(ViTConfig.from_dict(config["vit"]), Size.parse(row["size"], 8))["flops"]
+        assert row["flops"] == size_cost(ViTConfig.from_dict(config["vit"]), Size.parse(row["size"], 8))["flops"]
         assert row["latency"]["ms"] > 0 and row["latency"]["protocol"]["batch"] == 1
         assert check_sums(out / row["size"]) and all(check_sums(out / row["size"]).values())
     assert not (out / ".starts").exists()
@@ -71,7 +71,10 @@ def test_table_and_chart(made: tuple[Path, dict[str, Any]]) -> None:
 
 def test_the_front() -> None:
     points = [(1, 50.0), (2, 40.0), (3, 60.0), (4, 60.0), (5, 70.0)]
-    rows = [{"params": params, "metrics": {"x": value}} for params, value in points]
+    rows = [
+        Member(size="L1H1", requested="1", width=1, params=params, flops=1, metrics={"x": value})
+        for params, value in points
+    ]
     assert on_front(rows, Metric("x", "x")) == [True, False, True, False, True]
     assert on_front(rows, Metric("x", "x", higher_is_better=False)) == [True, True, False, False, False]
 
@@ -101,11 +104,11 @@ def test_stopped_and_resumed_it_is_the_same(
         family(template, SIZES, tiny_finetune(), out, quiet=True)
     assert [row["size"] for row in read_json(out / "family.json")["members"]] == ["L1H1"]
     first = (out / "L1H1" / "model.safetensors").stat().st_mtime_ns
-    told = family(template, SIZES, tiny_finetune(), out, resume=True, quiet=True)
+    resumed = family(template, SIZES, tiny_finetune(), out, resume=True, quiet=True)
     assert (out / "L1H1" / "model.safetensors").stat().st_mtime_ns == first
     for size in ("L1H1", "L1H2", "L2H2"):
         assert sha256(out / size / "model.safetensors") == sha256(made[0] / size / "model.safetensors")
-    assert [row["top1"] for row in told["members"]] == [row["top1"] for row in made[1]["members"]]
+    assert [row["top1"] for row in resumed["members"]] == [row["top1"] for row in made[1]["members"]]
 
     more = family(template, ["L3H2"], tiny_finetune(), out, resume=True, quiet=True)
     assert [row["size"] for row in more["members"]] == ["L1H1", "L1H2", "L2H2", "L3H2"]
@@ -121,16 +124,32 @@ def test_another_family_is_not_resumed(
     out = tmp_path / "family"
     shutil.copytree(made[0], out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    for asked, message in (
+    for given, message in (
         ({"source": dense}, "was begun with source_sha256"),
         ({"method": "random"}, "was begun with method sweet, now it is random"),
         ({"img_size": 32}, "was begun with img_size 16, now it is 32"),
         ({"recipe": tiny_finetune("lr=1e-3")}, "lr=0.001"),
     ):
-        told: dict[str, Any] = {"source": template, "recipe": tiny_finetune()} | asked
+        options: dict[str, Any] = {"source": template, "recipe": tiny_finetune()} | given
         with pytest.raises(UserError, match=message):
-            family(told.pop("source"), SIZES, told.pop("recipe"), out, resume=True, quiet=True, **told)
+            family(options.pop("source"), SIZES, options.pop("recipe"), out, resume=True, quiet=True, **options)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_family_of_before_is_resumed(
+    made: tuple[Path, dict[str, Any]], template: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path
+) -> None:
+    """Older versions wrote ``asked`` for ``requested``, null for no latency and {} for no training."""
+    out = tmp_path / "family"
+    shutil.copytree(made[0], out)
+    written = read_json(out / "family.json")
+    for row in written["members"]:
+        row.update(asked=row.pop("requested"), latency=None, training={})
+    write_json(out / "family.json", written)
+    family(template, SIZES[:1], tiny_finetune(), out, resume=True, quiet=True)
+    again = read_json(out / "family.json")["members"]
+    assert [row["requested"] for row in again] == ["1200", "L1H2", "L2H2"]
+    assert [row["pareto"] for row in again] == [row["pareto"] for row in read_json(made[0] / "family.json")["members"]]
 
 
 def test_sizes_by_budget() -> None:
@@ -138,7 +157,7 @@ def test_sizes_by_budget() -> None:
     found = members(["3M", "L3H12", "12M"], config)
     assert list(found.values()) == ["3M", "L3H12", "12M"]
     for size, limit in zip(found, (3e6, None, 12e6), strict=True):
-        assert limit is None or 0.9 * limit < costs(config, size)["params"] <= limit
+        assert limit is None or 0.9 * limit < size_cost(config, size)["params"] <= limit
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from sweet.models.moments import moments_of
 from sweet.storage.folders import StoredSource
 from sweet.template.sizes import Size
 from sweet.template.slices import SLICES
-from sweet.template.target import absorb, at_depth, target_weights
+from sweet.template.source import at_depth
+from sweet.template.target import absorb, target_weights
 from sweet.training.short_run import ShortRun, train_on
 
 Wide = Callable[..., StoredSource]

@@ -18,11 +18,10 @@ from sweet.models import forward
 from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, patchify
 from sweet.models.vit import build_vit, check_timm, encoder_shapes, skeleton
-from sweet.storage.folders import StoredSource
 from sweet.template.target import target_weights
 from sweet.template.tucker import Full, Tucker
 
-MakeSource = Callable[..., StoredSource]
+MakeSource = Callable[..., Template]
 
 both_families = pytest.mark.parametrize("family", ["eva", "vit"])
 
@@ -33,7 +32,7 @@ def images(size: int = 16, channels: int = 3, count: int = 2) -> Tensor:
 
 @pytest.fixture(scope="module", params=["eva", "vit"])
 def source(request: pytest.FixtureRequest, make_source: MakeSource) -> Template:
-    return Template(make_source(request.param, ordered=True))
+    return make_source(request.param, ordered=True)
 
 
 # -- the same numbers as timm -------------------------------------------------------------------------------------
@@ -87,7 +86,7 @@ def test_kept_patches_see_only_each_other(
 # -- every parameter comes from the source ------------------------------------------------------------------------
 
 
-def poisoned(stored: StoredSource) -> StoredSource:
+def poisoned(stored: Template) -> Template:
     """The same source with every tensor NaN: whatever is made of it is NaN, whatever is drawn at random is not."""
 
     def nan(tensors: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +116,7 @@ def test_no_parameter_is_random(
     make_source: MakeSource, family: str, constraint: str, order: str, depth: int, heads: int
 ) -> None:
     stored = make_source(family, constraint, ordered=True)
-    model = Template(poisoned(stored)).build(depth, heads, order=order)
+    model = poisoned(stored).build(depth, heads, order=order)
     assert not [name for name, value in model.named_parameters() if not value.isnan().all()]
     shapes = {name: value.shape for name, value in model.named_parameters()}
     assert shapes == encoder_shapes(stored.config.resized(depth, heads))
@@ -128,7 +127,7 @@ def test_no_parameter_is_random(
 def test_biases_of_layer_norm_are_folded_into_their_readers(
     make_source: MakeSource, constraint: str, depth: int, heads: int
 ) -> None:
-    model = Template(make_source("vit", constraint, ordered=True)).build(depth, heads, order="principal")
+    model = make_source("vit", constraint, ordered=True).build(depth, heads, order="principal")
     norms = {f"blocks.{i}.norm{j}.bias" for i in range(depth) for j in (1, 2)} | {"norm.bias"}
     assert {name for name, value in model.named_parameters() if not value.any()} == norms
 
@@ -199,7 +198,7 @@ def test_set_input_size_is_the_same_as_building_for_it(source: Template) -> None
 
 def test_rotary_positions_are_scaled_to_the_grid_of_pre_training(make_source: MakeSource) -> None:
     """Every other patch of a grid twice as fine lies where a patch of the source's grid lay."""
-    source = Template(make_source("eva", ordered=True))
+    source = make_source("eva", ordered=True)
     same, twice = (source.build(1, 1, img_size=size).rope.get_embed() for size in (16, 32))
     torch.testing.assert_close(twice.view(8, 8, -1)[::2, ::2], same.view(4, 4, -1))
 
@@ -226,7 +225,7 @@ def test_other_channels(source: Template, channels: int) -> None:
 @both_families
 @pytest.mark.parametrize("channels", [3, 4])
 def test_channels_from_a_source_of_one(make_source: MakeSource, family: str, channels: int) -> None:
-    grey = Template(make_source(family, in_chans=1, ordered=True))
+    grey = make_source(family, in_chans=1, ordered=True)
     model = grey.build(2, 2, in_chans=channels)
     x = images(channels=1)
     # the same mean response: a grey image shown in every channel looks as it did in one

@@ -21,7 +21,8 @@ from sweet.models.vit import encoder_shapes, rope_module
 from sweet.storage.folders import StoredSource
 from sweet.template.sizes import hidden_features
 from sweet.template.slices import PROJ, SLICES, pack
-from sweet.template.target import Source, absorb, target_layers, target_weights
+from sweet.template.source import Source, target_layers
+from sweet.template.target import absorb, target_weights
 from sweet.template.tucker import Tucker
 
 MakeSource = Callable[..., StoredSource]

@@ -15,17 +15,16 @@ from sweet.describe import inspect
 from sweet.errors import UserError
 from sweet.files import read_json, sha256
 from sweet.initialise.apply import initialise
-from sweet.models.config import MaeConfig
-from sweet.models.mae import MaskedAutoencoder, init_source
+from sweet.models.mae import MaskedAutoencoder
 from sweet.models.vit import build_vit
-from sweet.recipes.resolved import trained_ranks, vit_config
+from sweet.recipes.resolved import resolve
 from sweet.recipes.schema import PretrainRecipe
 from sweet.storage.folders import load_source
 from sweet.template.constraints import Kronecker, Linear
 from sweet.template.sizes import Size
 from sweet.template.target import target_weights
 from sweet.training.log import RunLog
-from sweet.training.pretrain import parameter_groups, pretrain
+from sweet.training.pretrain import initial_source, parameter_groups, pretrain
 
 Tiny = Callable[..., PretrainRecipe]
 
@@ -129,11 +128,8 @@ def test_a_template_learned_otherwise_is_the_source_of_the_same_run(
 )  # fmt: skip
 def test_templates_decay_and_scalers_do_not(tiny: Tiny, constraint: str, still: set[str]) -> None:
     recipe = tiny(f"template.constraint={constraint}", "optim.weight_decay=0.3", "template.lr_x=0.5")
-    config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
-    source = init_source(
-        config, mae, constraint=constraint, ranks=trained_ranks(recipe), generator=torch.Generator().manual_seed(0)
-    )
-    model = MaskedAutoencoder(source, config, mae)
+    resolved = resolve(recipe)
+    model = MaskedAutoencoder(initial_source(resolved), resolved.vit, resolved.mae)
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, recipe)
     without = {names[p] for group in groups if group["weight_decay"] == 0 for p in group["params"]}

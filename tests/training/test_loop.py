@@ -19,28 +19,29 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from sweet.errors import UserError
 from sweet.files import read_json, read_tensors, sha256
+from sweet.models.mae import MaskedAutoencoder
+from sweet.recipes.resolved import resolve
 from sweet.recipes.schema import OptimKeys, PretrainRecipe, TrainKeys
-from sweet.training import pretrain as pretrain_module
 from sweet.training.checkpoint import steps_of
 from sweet.training.device import make_accelerator, resolve_device, resolve_precision
 from sweet.training.loop import TrainResult, learning_rate, micro_batch_size, total_steps, train
-from sweet.training.pretrain import networks_at, pretrain
+from sweet.training.pretrain import initial_source, networks_at, parameter_groups, pretrain
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pretrain_losses.txt"
 
 
 class Line:
-    """y = X w with fixed X, in parts of ``part`` rows of batches of eight."""
+    """y = X w with fixed X, in micro-batches of ``rows`` of the rows of a batch of eight."""
 
-    def __init__(self, part: int) -> None:
-        self.part, self.steps_per_epoch = part, 100
+    def __init__(self, rows: int) -> None:
+        self.rows, self.steps_per_epoch = rows, 100
         self.x = torch.randn(800, 5, generator=torch.Generator().manual_seed(0))
         self.y = self.x @ torch.arange(5.0)
 
     def iterate(self, start: int, stop: int) -> Iterator[tuple[Tensor, Any]]:
         for micro in range(start, stop):
-            rows = slice(micro * self.part, (micro + 1) * self.part)
-            yield self.x[rows], self.y[rows]
+            where = slice(micro * self.rows, (micro + 1) * self.rows)
+            yield self.x[where], self.y[where]
 
 
 def keys(**values: Any) -> TrainKeys:
@@ -60,17 +61,17 @@ def fit(
     **values: Any,
 ) -> tuple[TrainResult, Tensor]:
     """Train a linear model on Line; what it cost and its weights."""
-    told = optim or OptimKeys()
+    optim = optim or OptimKeys()
     model = nn.Linear(5, 1)
     nn.init.zeros_(model.weight), nn.init.zeros_(model.bias)
     finished = train(
         model,
         [{"params": model.parameters()}],
-        Line(8 // told.accumulate),
+        Line(8 // optim.accumulate),
         loss_of,
         keys=keys(**values),
-        optim=told,
-        accelerator=make_accelerator("cpu", "fp32", told.accumulate, run),
+        optim=optim,
+        accelerator=make_accelerator("cpu", "fp32", optim.accumulate, run),
         run=run,
         resume=resume,
         quiet=True,
@@ -116,7 +117,7 @@ def test_the_rate_of_each_step_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])
-def test_two_accumulated_parts_equal_the_whole_batch(clip: float | None) -> None:
+def test_two_accumulated_micro_batches_equal_the_whole_batch(clip: float | None) -> None:
     whole, expected = fit(optim=OptimKeys(clip=clip))
     parts, weight = fit(optim=OptimKeys(clip=clip, accumulate=2))
     torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
@@ -148,8 +149,8 @@ def test_golden_losses(tiny: Callable[..., PretrainRecipe], tmp_path: Path) -> N
     for i in range(48):
         wave = abs((x * (i % 7) + y * (i % 5 + 1) + colour * (i % 11) + i) % 32 - 16) * 15
         Image.fromarray(wave.astype(np.uint8)).save(tmp_path / f"{i:02d}.png")
-    told = ["max_steps=20", "width.mode=independent", "seed=1", "template.ranks=[24,8,8]"]
-    recipe = tiny(f"data.source=folder:{tmp_path}", *told)
+    keys = ["max_steps=20", "width.mode=independent", "seed=1", "template.ranks=[24,8,8]"]
+    recipe = tiny(f"data.source=folder:{tmp_path}", *keys)
     pretrain(recipe, tmp_path / "run", quiet=True)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     print("".join(f"{line['step']} {line['loss']:.7f}\n" for line in lines))
@@ -164,13 +165,13 @@ def checkpointed(recipe: PretrainRecipe, out: Path, step: int = 2) -> dict[str, 
     return read_tensors(out / "checkpoints" / f"step-{step}" / "model.safetensors")
 
 
-@pytest.mark.parametrize(("held", "key"), [("core.x", "lr_x"), ("core.u", "lr_u"), ("core.v", "lr_v")])
-def test_step_sizes_of_the_factors(tiny: Callable[..., PretrainRecipe], tmp_path: Path, held: str, key: str) -> None:
+@pytest.mark.parametrize(("fixed", "key"), [("core.x", "lr_x"), ("core.u", "lr_u"), ("core.v", "lr_v")])
+def test_step_sizes_of_the_factors(tiny: Callable[..., PretrainRecipe], tmp_path: Path, fixed: str, key: str) -> None:
     recipe = tiny(f"template.{key}=0", "max_steps=5")
     short = checkpointed(recipe, tmp_path / "a", 2)
     long = checkpointed(recipe, tmp_path / "b", 4)
     same = {name for name, value in long.items() if torch.equal(value, short[name])}
-    assert same == {held}
+    assert same == {fixed}
 
 
 def test_weight_decay_is_for_matrices_and_of_a_tucker_for_its_core(tiny: Callable[..., PretrainRecipe]) -> None:
@@ -179,11 +180,10 @@ def test_weight_decay_is_for_matrices_and_of_a_tucker_for_its_core(tiny: Callabl
         ("none", {"core.attn/qkv/weight", "core.mlp/fc2/weight"}),
     ):
         recipe = tiny(f"template.constraint={constraint}", "optim.weight_decay=0.3", "template.lr_u=0.5")
-        config = pretrain_module.vit_config(recipe.model, recipe.data.img_size)
-        mae = pretrain_module.MaeConfig(**recipe.mae.model_dump())
-        model = pretrain_module.MaskedAutoencoder(pretrain_module._start(recipe, config, mae), config, mae)
+        resolved = resolve(recipe)
+        model = MaskedAutoencoder(initial_source(resolved), resolved.vit, resolved.mae)
         names = {parameter: name for name, parameter in model.named_parameters()}
-        groups = pretrain_module.parameter_groups(model, recipe)
+        groups = parameter_groups(model, recipe)
         scales = {names[p]: group["lr_scale"] for group in groups for p in group["params"]}
         with_decay = {names[p] for group in groups if group["weight_decay"] == 0.3 for p in group["params"]}
         without = {names[p] for group in groups if group["weight_decay"] == 0 for p in group["params"]}
@@ -231,13 +231,13 @@ def test_continue_from_a_source(
 def test_what_cannot_be_continued_is_said(
     tiny: Callable[..., PretrainRecipe], template: Path, dense: Path, tmp_path: Path
 ) -> None:
-    for overrides, told in (
+    for overrides, message in (
         ((f"init_from={template}", "model.depth=3"), "its encoder is"),
         ((f"init_from={template}", "mae.decoder_depth=2"), "its decoder is"),
         ((f"init_from={dense}",), "its constraint is none"),
         (("init_from=nowhere",), "nowhere: no such folder"),
     ):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             pretrain(tiny(*overrides), tmp_path / "out", quiet=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -397,10 +397,10 @@ def test_a_compiled_model_is_the_same_model(monkeypatch: pytest.MonkeyPatch) -> 
     assert compiled == [] and torch.equal(weights, plain)
 
 
-def test_few_steps_of_large_batches_are_told(
+def test_few_steps_of_large_batches_are_noted(
     tiny: Callable[..., PretrainRecipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A recipe for a GPU, told of few images: two steps an epoch learn nothing."""
+    """A recipe for a GPU on few images: two steps an epoch learn nothing."""
     pretrain(tiny("batch_size=260", "max_steps=2"), tmp_path / "large")
     assert "note: 64 images in batches of 260 make 2 steps in all" in capsys.readouterr().err
     pretrain(tiny("max_steps=2"), tmp_path / "small")

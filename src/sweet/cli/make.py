@@ -73,7 +73,7 @@ def init(
     if budget is None and len(size) < 2:
         raise UserError("--depth and --heads: give both, or one of --params, --flops and --latency")
     if budget is not None and size:
-        raise UserError(f"{budget.asked}: chooses the size itself, leave out {' and '.join(size)}")
+        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
     given = dict(switch.split("=", 1) for switch in switches)
     given |= {name: value for name, value in (("order", order), ("layers", layers)) if value is not None}
     with output_folder(out, overwrite=overwrite):

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
@@ -22,7 +22,7 @@ from sweet.template.sizes import Size
 if TYPE_CHECKING:
     from .latency import Timing
 
-EQUAL = 0.9  # of the largest that fits
+EQUALLY_LARGE = 0.9  # of the largest that fits
 NEAR = 1.25  # factor between the ratios of depth to heads
 SHOWN = 4
 MULTIPLES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
@@ -31,59 +31,64 @@ SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 @dataclass(frozen=True)
 class Budget:
-    """At most ``limit`` parameters, FLOPs or seconds, and the words that asked for it."""
+    """At most ``limit`` parameters, FLOPs or seconds; ``option`` is what set it, as ``--params 12M``."""
 
     kind: str  # params, flops or latency
     limit: float
-    asked: str
+    option: str
     device: str = "auto"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen size, why, and every candidate worth showing, the chosen one first."""
+    """The chosen size, why, and rows of the candidates worth showing, the chosen one first.
+
+    ``protocol`` says how latencies were measured.
+    """
 
     size: Size
     why: str
     budget: Budget
-    candidates: list[dict[str, Any]]
-    protocol: dict[str, Any] | None = None
+    candidates: Sequence[Mapping[str, object]]
+    protocol: Mapping[str, object] | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Mapping[str, object]:
         """For people and machines: a mapping that is JSON."""
-        facts: dict[str, Any] = {"asked": self.budget.asked, "chosen": str(self.size), "why": self.why}
-        if self.protocol is not None:
-            facts["protocol"] = self.protocol
-        return facts | {"candidates": self.candidates}
+        measured = {} if self.protocol is None else {"protocol": self.protocol}
+        chosen = {"requested": self.budget.option, "chosen": str(self.size), "why": self.why}
+        return {**chosen, **measured, "candidates": self.candidates}
 
 
 def read_budget(params: str | None, flops: str | None, latency: str | None) -> Budget | None:
-    """The budget that was asked for, ``12M``, ``2G`` or ``4ms@cuda``; None without any. UserError for more than one."""
-    told = {"params": params, "flops": flops, "latency": latency}
-    given = [(kind, text) for kind, text in told.items() if text is not None]
+    """The budget that one of the options sets, ``12M``, ``2G`` or ``4ms@cuda``; None where none is given.
+
+    Raises UserError for more than one, and for a text that is no budget.
+    """
+    options = {"params": params, "flops": flops, "latency": latency}
+    given = {kind: text for kind, text in options.items() if text is not None}
     if not given:
         return None
     if len(given) > 1:
-        raise UserError(f"{' and '.join(f'--{kind}' for kind, _ in given)} exclude each other")
-    kind, text = given[0]
-    asked = f"--{kind} {text}"
+        raise UserError(f"{' and '.join(f'--{kind}' for kind in given)} exclude each other")
+    [(kind, text)] = given.items()
+    option = f"--{kind} {text}"
     if kind == "latency":
         found = re.fullmatch(r"(\d+(?:\.\d+)?)(us|ms|s)(?:@(.+))?", text)
         if found is None:
-            raise UserError(f"{asked}: expected a time such as 4ms, or 4ms@cuda")
+            raise UserError(f"{option}: expected a time such as 4ms, or 4ms@cuda")
         limit, device = float(found[1]) * SECONDS[found[2]], found[3] or "auto"
     else:
         found = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgbt]?)", text.lower())
         if found is None:
-            raise UserError(f"{asked}: expected a number such as 12M or 2G")
+            raise UserError(f"{option}: expected a number such as 12M or 2G")
         limit, device = float(found[1]) * MULTIPLES[found[2]], "auto"
     if limit <= 0:
-        raise UserError(f"{asked}: should be above 0")
-    return Budget(kind, limit, asked, device)
+        raise UserError(f"{option}: should be above 0")
+    return Budget(kind, limit, option, device)
 
 
-def costs(config: ViTConfig, size: Size) -> dict[str, int]:
-    """Parameters and forward FLOPs of one image of a headless model of ``size``, both exact."""
+def size_cost(config: ViTConfig, size: Size) -> dict[str, int]:
+    """{"params", "flops"}: parameters and forward FLOPs of one image of a headless model of ``size``, both exact."""
     counted = config.resized(size.depth, size.heads).cost()
     return {
         "params": counted.parameters(positions=config.family == "vit"),
@@ -101,7 +106,7 @@ def grid(config: ViTConfig) -> list[Size]:
 
 
 def choose(config: ViTConfig, budget: Budget, measure: Callable[[Size], Timing] | None = None) -> Choice:
-    """The size within ``budget`` for models of ``config``'s kind; its depth and heads are the source's.
+    """The size within ``budget`` for models like ``config``, whose depth and heads are the source's.
 
     ``measure`` replaces the clock. Raises UserError when not even the smallest size fits.
     """
@@ -109,17 +114,17 @@ def choose(config: ViTConfig, budget: Budget, measure: Callable[[Size], Timing] 
 
 
 def _by_count(config: ViTConfig, budget: Budget) -> Choice:
-    known = {size: costs(config, size) for size in grid(config)}
+    known = {size: size_cost(config, size) for size in grid(config)}
     used = {size: one[budget.kind] for size, one in known.items()}
     fitting = [size for size in known if used[size] <= budget.limit]
     if not fitting:
         smallest = min(used, key=used.__getitem__)
-        raise UserError(f"{budget.asked}: the smallest size, {smallest}, takes {used[smallest]:,}")
+        raise UserError(f"{budget.option}: the smallest size, {smallest}, takes {used[smallest]:,}")
     largest = max(fitting, key=used.__getitem__)
-    equal = [size for size in fitting if used[size] >= EQUAL * used[largest]]
+    equal = [size for size in fitting if used[size] >= EQUALLY_LARGE * used[largest]]
     equal.sort(key=lambda size: (round(_distance(config, size), 9), -used[size]))
     why = (
-        f"of the {len(equal)} sizes that use {EQUAL:.0%} or more of what the largest fitting one ({largest}, "
+        f"of the {len(equal)} sizes that use {EQUALLY_LARGE:.0%} or more of what the largest fitting one ({largest}, "
         f"{used[largest]:,}) uses, its depth/heads is nearest the source's {config.depth / config.heads:.2f}; "
         f"grid: depth 1 to {2 * config.depth}, heads 1 to {2 * config.heads}"
     )
@@ -133,7 +138,7 @@ def _by_latency(config: ViTConfig, budget: Budget, measure: Callable[[Size], Tim
         measure, protocol = _clock(config, budget.device)
     limit = round(math.log(NEAR), 9)
     near = [size for size in grid(config) if round(_distance(config, size), 9) <= limit]
-    near.sort(key=lambda size: costs(config, size)["flops"])
+    near.sort(key=lambda size: size_cost(config, size)["flops"])
     timed: dict[Size, Timing] = {}
 
     def fits(size: Size) -> bool:
@@ -148,7 +153,7 @@ def _by_latency(config: ViTConfig, budget: Budget, measure: Callable[[Size], Tim
         near.insert(0, Size(1, 1, config.head_dim))
         low = 0 if fits(near[0]) else -1
     if low < 0:
-        raise UserError(f"{budget.asked}: the smallest size, {near[0]}, takes {1000 * timed[near[0]].median:.3g} ms")
+        raise UserError(f"{budget.option}: the smallest size, {near[0]}, takes {1000 * timed[near[0]].median:.3g} ms")
     size = near[low]
     inside = sorted((s for s in timed if timed[s].median <= budget.limit), key=near.index, reverse=True)
     outside = sorted((s for s in timed if timed[s].median > budget.limit), key=near.index)
@@ -157,11 +162,11 @@ def _by_latency(config: ViTConfig, budget: Budget, measure: Callable[[Size], Tim
         f"over the FLOPs of the {len(near)} whose depth/heads is within a factor {NEAR:g} of the source's"
     )
     shown = [size, *(s for s in inside if s != size)][: SHOWN - 1] + outside[:2]
-    rows = [_row(config, s) | _timing(timed[s]) | {"fits": timed[s].median <= budget.limit} for s in shown]
+    rows = [_row(config, s) | timed[s].to_dict() | {"fits": timed[s].median <= budget.limit} for s in shown]
     return Choice(size, why, budget, rows, protocol)
 
 
-def _clock(config: ViTConfig, device: str) -> tuple[Callable[[Size], Timing], dict[str, Any]]:
+def _clock(config: ViTConfig, device: str) -> tuple[Callable[[Size], Timing], Mapping[str, object]]:
     from sweet.models.device import resolve_device
 
     from .latency import measure_latency, protocol
@@ -170,12 +175,8 @@ def _clock(config: ViTConfig, device: str) -> tuple[Callable[[Size], Timing], di
     return lambda size: measure_latency(config.resized(size.depth, size.heads), chosen), protocol(chosen)
 
 
-def _row(config: ViTConfig, size: Size) -> dict[str, Any]:
-    return {"size": str(size), **costs(config, size), "depth_per_head": round(size.depth / size.heads, 2)}
-
-
-def _timing(timing: Timing) -> dict[str, Any]:
-    return {"ms": round(1e3 * timing.median, 4), "iqr_ms": round(1e3 * timing.iqr, 4), "runs": timing.runs}
+def _row(config: ViTConfig, size: Size) -> dict[str, object]:
+    return {"size": str(size), **size_cost(config, size), "depth_per_head": round(size.depth / size.heads, 2)}
 
 
 def _distance(config: ViTConfig, size: Size) -> float:

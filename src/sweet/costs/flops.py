@@ -48,12 +48,12 @@ def template_cost(config: ViTConfig, constraint: str, *, ranks: Sequence[int], t
         counts = template_parameters(depth, width, ranks)
         return TemplateCost(counts["core"], counts["scalers"], rebuild_macs(depth, width, ranks))
     if constraint == "kronecker":
-        kinds = tilings(tile, config.mlp)
-        counted = list(zip(kinds, template_counts(prod(ranks), tile, config.mlp), strict=True))
+        counted = list(zip(tilings(tile, config.mlp), template_counts(prod(ranks), tile, config.mlp), strict=True))
+        scalers = [count * depth * tiling.count(width) for tiling, count in counted]
         return TemplateCost(
-            shared=sum(count * kind.size for kind, count in counted),
-            scalers=sum(count * depth * kind.count(width) for kind, count in counted),
-            rebuild_macs=sum(count * depth * kind.count(width) * kind.size for kind, count in counted),
+            shared=sum(count * tiling.size for tiling, count in counted),
+            scalers=sum(scalers),
+            rebuild_macs=sum(number * tiling.size for number, (tiling, _) in zip(scalers, counted, strict=True)),
         )
     block = 4 * width**2 + (3 if config.mlp == "swiglu" else 2) * width * hidden_features(width, config.mlp)
     if constraint == "linear":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise, product
-from typing import Any
 
 from sweet.models.config import ViTConfig
 from sweet.recipes.resolved import ResolvedRecipe, resolve
@@ -27,9 +27,9 @@ def template_cost_of(resolved: ResolvedRecipe) -> TemplateCost:
     return replace(written, rebuild_macs=learned.rebuild_macs)
 
 
-def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[dict[str, Any]]:
+def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[Mapping[str, str | int | float]]:
     """Parameters (M) and forward FLOPs (G) of sizes, by both conventions (methods 14.1)."""
-    rows = []
+    rows: list[Mapping[str, str | int | float]] = []
     for size in sizes:
         c = config.resized(size.depth, size.heads).cost(num_classes)
         positions = config.family == "vit"
@@ -108,13 +108,13 @@ def _draw_probabilities(full: int, low: int, full_probability: float) -> dict[in
     return {v: (1 - full_probability) / len(values) + full_probability * (v == full) for v in values}
 
 
-def plan(recipe: PretrainRecipe) -> dict[str, Any]:
+def plan(recipe: PretrainRecipe) -> Mapping[str, object]:
     """Everything about a pre-training run that can be known without running it."""
     resolved = resolve(recipe)
     config, keys, template = resolved.vit, recipe.template, template_cost_of(resolved)
     rebuild = pretraining_flops(0, images=0, steps=1, rebuild=template.rebuild_macs)
     step = rebuild + pretraining_flops(expected_image_flops(resolved), images=recipe.batch_size, steps=1, rebuild=0)
-    result: dict[str, Any] = {
+    result: dict[str, object] = {
         "recipe": recipe.name,
         "data": recipe.data.source or "give it with --data",
         "encoder": f"{config.size} {config.family}, width {config.width}",

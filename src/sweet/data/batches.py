@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from PIL import Image
@@ -27,6 +27,18 @@ def step_generator(seed: int, step: int, rank: int, stream: str) -> torch.Genera
     """A CPU generator for one purpose (``stream``) in one step of one process; the same on every machine."""
     key = hashlib.blake2b(f"{seed}/{step}/{rank}/{stream}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+
+
+class BatchSource(Protocol):
+    """What the training loop reads: batches (inputs, targets), a pure function of the step, so they can be read ahead.
+
+    ``steps_per_epoch`` counts the batches of one epoch, ``iterate(start, stop)`` yields those of steps start..stop-1.
+    """
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def iterate(self, start: int, stop: int) -> Iterator[tuple[Any, Any]]: ...
 
 
 class EpochOrder:

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sweet.files import replacing, write_text
 from sweet.results.render.markdown import markdown
 from sweet.results.rows import Grid
 from sweet.tasks.registry import Metric
 
-Member = Mapping[str, Any]
-
-
-def on_front(rows: Sequence[Member], metric: Metric) -> list[bool]:
-    """Which members no other one beats: with at most its parameters and at least its quality, one of them strictly."""
-    sign = 1 if metric.higher_is_better else -1
-    points = [(row["params"], -sign * row["metrics"][metric.key]) for row in rows]
-    return [not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
-            for point in points]  # fmt: skip
+from .records import Member, on_front
 
 
 def write_table(rows: Sequence[Member], metric: Metric, path: Path, *, about: str) -> None:
     """``rows`` as markdown under a line ``about`` them."""
-    timed = any(row["latency"] for row in rows)
+    timed = any(row.latency for row in rows)
     grid = Grid.of(
         {
-            "size": row["size"],
-            "requested": row["asked"],
-            "parameters, M": f"{row['params'] / 1e6:.3f}",
-            "GFLOPs": f"{row['flops'] / 1e9:.3f}",
-            **({"ms": f"{row['latency']['ms']:.3g}" if row["latency"] else None} if timed else {}),
-            metric.label: metric.text(row["metrics"][metric.key]),
+            "size": row.size,
+            "requested": row.requested,
+            "parameters, M": f"{row.params / 1e6:.3f}",
+            "GFLOPs": f"{row.flops / 1e9:.3f}",
+            **({"ms": f"{row.latency.ms:.3g}" if row.latency else None} if timed else {}),
+            metric.label: metric.text(row.quality(metric)),
             "Pareto": "yes" if front else "no",
         }
         for row, front in zip(rows, on_front(rows, metric), strict=True)
@@ -49,13 +40,13 @@ def write_chart(rows: Sequence[Member], metric: Metric, folder: Path, *, title: 
     with mpl.rc_context({"svg.hashsalt": "sweet"}):  # the same family gives the same file
         figure = Figure(figsize=(6.0, 3.8), layout="constrained")
         axes = figure.add_subplot()
-        quality = [row["metrics"][metric.key] for row in rows]
-        size = [row["params"] / 1e6 for row in rows]
+        quality = [row.quality(metric) for row in rows]
+        size = [row.params / 1e6 for row in rows]
         front = sorted((x, y) for x, y, best in zip(size, quality, on_front(rows, metric), strict=True) if best)
         axes.plot(size, quality, "o", color="#8fb2dd")
         axes.plot(*zip(*front, strict=True), "o-", color="#1f5fa8", label="Pareto front")
         for row, x, y in zip(rows, size, quality, strict=True):
-            axes.annotate(row["size"], (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+            axes.annotate(row.size, (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
         axes.set_xscale("log")
         axes.set_xticks(size, [f"{x:.3g}" for x in size])
         axes.minorticks_off()

@@ -1,4 +1,4 @@
-"""The members of a family: which sizes were asked for. Imports no torch."""
+"""The members of a family: the sizes that ``--sizes`` names. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sweet.models.config import ViTConfig
 from sweet.template.sizes import Size
 
 
-def members(asked: Sequence[str], config: ViTConfig) -> dict[Size, str]:
-    """{size: the words that asked for it}, in the order of asking; ``12M`` are parameters, ``L6H6`` is itself.
+def members(requested: Sequence[str], config: ViTConfig) -> dict[Size, str]:
+    """{size: the word that requested it}, in their order; ``12M`` are parameters, ``L6H6`` is itself.
 
     ``config`` is the source's shape with the image size of the members. Raises UserError naming the word that is
     neither, or that leads to a size for the second time.
     """
     found: dict[Size, str] = {}
-    for text in asked:
+    for text in requested:
         size = _size(text, config)
         if size in found:
             raise UserError(f"--sizes {text}: gives {size}, and so does {found[size]}")
@@ -38,4 +38,4 @@ def _size(text: str, config: ViTConfig) -> Size:
             f"--sizes {text}: expected a number of parameters such as 12M, or a size such as L6H6"
         ) from None
     assert budget is not None
-    return choose(config, replace(budget, asked=f"--sizes {text}")).size
+    return choose(config, replace(budget, option=f"--sizes {text}")).size

@@ -18,7 +18,8 @@ from sweet.data import ImageSource
 from sweet.storage.folders import StoredSource
 from sweet.template.constraints import Linear
 from sweet.template.sizes import Size
-from sweet.template.target import Source, target_weights
+from sweet.template.source import Source
+from sweet.template.target import target_weights
 
 
 def initialise(

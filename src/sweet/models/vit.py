@@ -24,7 +24,7 @@ from .config import ViTConfig
 def check_timm(version: str) -> None:
     """Raises UserError for one that does not know rotary tables in halves.
 
-    It ignores ``rotate_half`` without a word, and a model turns other channels than its source did.
+    It ignores ``rotate_half`` without a word, and a model rotates other channels than its source did.
     """
     if [int(part) for part in re.findall(r"\d+", version)[:3]] < [1, 0, 31]:
         raise UserError(f"timm {version}: sweet needs 1.0.31 or later; older ones lay rotary tables out otherwise")
@@ -113,7 +113,7 @@ def build_vit(
             raise ValueError(f"parameter {name}: shape {tuple(state[name].shape)}, expected {tuple(shapes[name])}")
     parameters = {name: nn.Parameter(value.detach().contiguous()) for name, value in state.items()}
     model.load_state_dict(parameters, assign=True)
-    if config.family == "eva":
+    if config.rotary:
         model.rope = rope_module(config, dynamic=model.dynamic_img_size)
     if img_size is not None or patch_size is not None:
         model.set_input_size(img_size=img_size, patch_size=patch_size)

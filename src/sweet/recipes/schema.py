@@ -1,7 +1,7 @@
-"""What a training run is told: every key, its type, its range and its default.
+"""What a training run is configured by: every key, its type, its range and its default.
 
 A recipe is a YAML file (bundled ones lie in ``recipes/``) plus ``key=value`` overrides. Reading one never
-imports torch, so that a typing error is reported at once. The reader is in ``recipe_file.py``.
+imports torch, so that a typing error is reported at once. The reader is in ``loader.py``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Channels = Annotated[tuple[float, ...], Field(min_length=1)]
+HeadKeys = dict[str, bool | int | float | str]
+"""Options of a task's head; the task checks their names and types."""
 
 
 def _refuse(message: str, *keys: str) -> NoReturn:
@@ -44,7 +46,7 @@ class TrainKeys(_Keys):
     seed: Annotated[int, Field(ge=0)] = 0
     epochs: Positive
     max_steps: Count | None = None  # shortens the schedule: warm-up and decay fit into these steps
-    batch_size: Count  # images per optimiser step, over all devices and accumulated parts
+    batch_size: Count  # images per optimiser step, over all devices and accumulated micro-batches
     lr: Positive  # the peak, absolute: not scaled by the batch size
     checkpoint_every: Count  # optimiser steps
     device: Annotated[str, AfterValidator(_device)] = "auto"
@@ -52,9 +54,9 @@ class TrainKeys(_Keys):
 
 
 def without_path(spec: str) -> str:
-    """A data source as it may be told to others: its kind and last folder, not where it lies on this machine."""
-    kind, _, place = spec.partition(":")
-    return f"{kind}:{Path(place).name}" if "/" in place else spec
+    """A data source as it may be published: its reader and last folder, not where it lies on this machine."""
+    reader, _, place = spec.partition(":")
+    return f"{reader}:{Path(place).name}" if "/" in place else spec
 
 
 class DataKeys(_Keys):
@@ -179,7 +181,7 @@ class OptimKeys(_Keys):
     min_lr: NonNegative = 0.0
     clip: Positive | None = 1.0  # gradient norm
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    accumulate: Count = 1  # parts in which one batch is computed
+    accumulate: Count = 1  # micro-batches in which one batch is computed
     compile: bool = False  # torch.compile: faster steps after a minute's start; each width is compiled apart
 
 
@@ -230,14 +232,14 @@ class FinetuneRecipe(TrainKeys):
     cutmix: NonNegative = 0.0
     ema: OpenShare | None = None  # decay of the averaged weights
     probe: bool = False  # train the head only
-    head: dict[str, bool | int | float | str] = {}  # what the task's head is like; each task knows its own keys
+    head: HeadKeys = {}  # what the task's head is like; each task knows its own keys
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_optim(self.batch_size, self.lr, self.optim)
-        part = self.batch_size // self.optim.accumulate
-        if (self.mixup or self.cutmix) and part % 2:
-            _refuse(f"{part} images at a time cannot be mixed in pairs", "batch_size", "optim.accumulate")
+        micro_batch = self.batch_size // self.optim.accumulate
+        if (self.mixup or self.cutmix) and micro_batch % 2:
+            _refuse(f"{micro_batch} images at a time cannot be mixed in pairs", "batch_size", "optim.accumulate")
         return self
 
 
@@ -254,7 +256,7 @@ def _check_optim(batch_size: int, lr: float, optim: OptimKeys) -> None:
 
 def _check_model(model: ModelKeys, data: DataKeys) -> None:
     if model.family == "eva" and model.head_dim % 4:
-        # RoPE turns pairs of channels, half of the pairs by the row and half by the column.
+        # RoPE rotates pairs of channels, half of the pairs by the row and half by the column.
         _refuse(f"should be a multiple of 4 for RoPE, got {model.head_dim}", "model.head_dim")
     if model.width % 4:
         _refuse(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from sweet.costs.budget import costs as target_costs
+from sweet.costs.budget import size_cost
 from sweet.costs.flops import (
     STUDENTS,
     distilling_flops,
@@ -101,7 +101,7 @@ def targets(table: Table) -> dict[str, dict[str, int]]:
         column = table.column(name)  # scenes are larger than the images of pre-training
         pixels, patch = column.img_size or config.img_size, column.patch_size or config.patch_size
         size = Size.parse(column.size, config.head_dim)
-        result[name] = target_costs(replace(config, img_size=pixels, patch_size=patch), size)
+        result[name] = size_cost(replace(config, img_size=pixels, patch_size=patch), size)
     return result
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sweet.models.vit import build_vit
 from sweet.template.constraints import core_of
 from sweet.template.order import Order
 from sweet.template.slices import unstack_blocks
-from sweet.template.target import Source
+from sweet.template.source import Source
 from sweet.template.tucker import Full
 
 from .layout import TENSORS
@@ -27,12 +27,24 @@ ORDER = ("rotation", "energy", "heads", "units")
 
 @dataclass
 class StoredSource:
-    """A source with everything that its ``config.json`` says."""
+    """A template or dense source in memory: its tensors, and its ``config.json``.
+
+    ``texts`` are the files beside them that people read: ``README.md``, ``recipe.yaml``.
+    """
 
     source: Source
-    config: ViTConfig
-    mae: MaeConfig
     record: FolderRecord
+    texts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> ViTConfig:
+        """Its shape."""
+        return self.record.vit
+
+    @property
+    def mae(self) -> MaeConfig:
+        """The shape of its decoder, the default where it has none."""
+        return self.record.mae or MaeConfig()
 
     @property
     def data(self) -> DataConfig:
@@ -89,7 +101,8 @@ def load_source(folder: Path) -> StoredSource:
         )
     except (KeyError, TypeError) as problem:
         raise UserError(f"{file}: tensor {problem} is missing") from None
-    return StoredSource(source, record.vit, record.mae or MaeConfig(), record)
+    texts = [folder / name for name in ("README.md", "recipe.yaml")]
+    return StoredSource(source, record, {p.name: p.read_text(encoding="utf-8") for p in texts if p.is_file()})
 
 
 def backbone_tensors(folder: Path) -> dict[str, Tensor]:

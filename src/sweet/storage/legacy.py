@@ -7,6 +7,12 @@ from typing import Any
 OLD_SWITCHES = {"loudest": "energy"}  # of key ``inner``
 
 
+def upgraded_family(values: dict[str, Any]) -> dict[str, Any]:
+    """``family.json`` of any version as today's."""
+    members = [{"requested": row.get("asked"), **row, "training": row["training"] or None} for row in values["members"]]
+    return values | {"members": members}
+
+
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     """``config.json`` or a cell's result of any version as today's.
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from sweet.errors import UserError
 from sweet.files import read_json
 from sweet.models.config import MaeConfig, ViTConfig
-from sweet.recipes.schema import DataKeys
+from sweet.recipes.schema import DataKeys, HeadKeys
 from sweet.version import VERSION
 
 from .legacy import upgraded
@@ -19,6 +19,8 @@ from .legacy import upgraded
 FORMAT = 1
 Kind = Literal["template", "dense", "model"]
 CENTRE_CROP = "short side resized, centre cropped"
+Metrics = dict[str, JsonValue]
+"""What a task measures: numbers and names, and tables such as a confusion matrix."""
 
 
 class Record(BaseModel):
@@ -141,8 +143,8 @@ class FolderRecord(Record):
     converted: ConvertedRecord | None = None
     made: InitRecord | None = None
     task: str | None = None
-    head: dict[str, Any] | None = None
-    metrics: dict[str, Any] | None = None
+    head: HeadKeys | None = None
+    metrics: Metrics | None = None
 
     @property
     def origin(self) -> str | None:

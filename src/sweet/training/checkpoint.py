@@ -10,34 +10,62 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sweet.files import read_json, read_tensors, sync, write_tensors
 
-KEPT = 2
+KEPT = 2  # checkpoints of a run
+EMA = "ema|"  # before the names of averaged weights
 
 
-def save_checkpoint(
-    run: Path,
-    step: int,
-    tensors: Mapping[str, Tensor],
-    optimizer: Mapping[str, Tensor],
-    state: Mapping[str, Any],
-) -> None:
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after ``step`` optimiser steps, which took ``seconds`` and ended with ``loss``.
+
+    ``tensors`` are the model's, and its average's under ``ema|<name>``; ``optimizer`` holds ``<parameter>|<key>``.
+    """
+
+    step: int
+    seconds: float
+    loss: float
+    tensors: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, ema: nn.Module | None, optimizer: Optimizer, step: int, seconds: float, loss: float
+    ) -> Checkpoint:
+        """The state of a model, of its average and of its optimiser, not copied."""
+        tensors = dict(model.state_dict())
+        if ema is not None:
+            tensors |= {f"{EMA}{name}": value for name, value in ema.state_dict().items()}
+        return cls(step, seconds, loss, tensors, optimizer_tensors(optimizer, model))
+
+    def restore(self, model: nn.Module, ema: nn.Module | None, optimizer: Optimizer) -> None:
+        """Inverse of :meth:`of`. Raises RuntimeError for another model."""
+        average = {name.removeprefix(EMA): value for name, value in self.tensors.items() if name.startswith(EMA)}
+        model.load_state_dict({name: value for name, value in self.tensors.items() if not name.startswith(EMA)})
+        if ema is not None:
+            ema.load_state_dict(average)
+        restore_optimizer(optimizer, model, self.optimizer)
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     """Write ``checkpoints/step-<N>``, if not there: under a dotted name first, renamed once every byte is on disk."""
-    folder = run / "checkpoints"
+    folder, step = run / "checkpoints", checkpoint.step
     temporary, final = folder / f".step-{step}", folder / f"step-{step}"
     if final.is_dir():
         return
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    write_tensors(temporary / "model.safetensors", tensors)
-    write_tensors(temporary / "optimizer.safetensors", optimizer)
-    (temporary / "state.json").write_text(json.dumps({"step": step, **state}))
+    write_tensors(temporary / "model.safetensors", checkpoint.tensors)
+    write_tensors(temporary / "optimizer.safetensors", checkpoint.optimizer)
+    state = {"step": step, "seconds": checkpoint.seconds, "loss": checkpoint.loss}
+    (temporary / "state.json").write_text(json.dumps(state))
     sync(temporary / "state.json")
     sync(temporary)
     os.replace(temporary, final)
@@ -52,17 +80,14 @@ def steps_of(run: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def load_checkpoint(run: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
-    """The newest checkpoint as (tensors, optimizer tensors, state), or None."""
+def load_checkpoint(run: Path) -> Checkpoint | None:
+    """The newest checkpoint of a run, on the CPU, or None."""
     steps = steps_of(run)
     if not steps:
         return None
     folder = run / "checkpoints" / f"step-{steps[-1]}"
-    return (
-        read_tensors(folder / "model.safetensors"),
-        read_tensors(folder / "optimizer.safetensors"),
-        read_json(folder / "state.json"),
-    )
+    tensors, moments = (read_tensors(folder / f"{name}.safetensors") for name in ("model", "optimizer"))
+    return Checkpoint(**read_json(folder / "state.json"), tensors=tensors, optimizer=moments)
 
 
 def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -16,12 +18,12 @@ from sweet.recipes.loader import dump_recipe
 from sweet.recipes.schema import FinetuneRecipe
 from sweet.storage.cards import model_card
 from sweet.storage.layout import TENSORS, write_folder
-from sweet.storage.records import DataConfig, FolderRecord, TrainingRecord, read_record
+from sweet.storage.records import DataConfig, FolderRecord, Metrics, TrainingRecord, read_record
 from sweet.tasks.registry import task_class
 from sweet.tasks.task import Task
 
 from .device import make_accelerator, use_plain_attention
-from .loop import TrainResult, micro_batch_size, train
+from .loop import ParameterGroup, TrainResult, micro_batch_size, train
 from .network import start_network
 from .pretrain import now
 from .run_folder import begin
@@ -35,7 +37,7 @@ def finetune(
     task: str = "classify",
     resume: bool = False,
     quiet: bool = False,
-) -> dict[str, Any]:
+) -> Mapping[str, object]:
     """Fine-tune the model folder ``model`` and write a model folder; returns metrics on the validation split.
 
     A finished run with ``resume`` changes nothing. Raises UserError for bad input, before anything is written.
@@ -90,7 +92,7 @@ class Finetuning:
     network: nn.Module
     train_data: ImageSource | Packed
     val_data: ImageSource | Packed
-    accelerator: Any
+    accelerator: Accelerator
 
 
 def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str) -> Finetuning:
@@ -113,7 +115,7 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str) -> F
     return Finetuning(base, recipe, task, data_config, network, train_data, val_data, accelerator)
 
 
-def training_record(result: TrainResult, accelerator: Any) -> TrainingRecord:
+def training_record(result: TrainResult, accelerator: Accelerator) -> TrainingRecord:
     """What a fine-tuning took."""
     return TrainingRecord(
         steps=result.steps,
@@ -163,11 +165,11 @@ def finetune_model(
     val_data: ImageSource | Packed,
     recipe: FinetuneRecipe,
     *,
-    accelerator: Any,
+    accelerator: Accelerator,
     run: Path | None = None,
     resume: bool = False,
     quiet: bool = True,
-) -> tuple[TrainResult, dict[str, Any]]:
+) -> tuple[TrainResult, Metrics]:
     """Train ``network`` in place and evaluate it; the averaged weights replace its own when ``ema`` is set."""
     batches = task.batches(
         train_data,
@@ -201,7 +203,7 @@ def finetune_model(
     return result, metrics
 
 
-def parameter_groups(network: nn.Module, recipe: FinetuneRecipe) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, recipe: FinetuneRecipe) -> list[ParameterGroup]:
     """timm's groups: no decay on vectors, learning rates that fall from the head down by ``layer_decay``.
 
     What a task puts around the ViT learns at the full rate.
@@ -214,11 +216,11 @@ def parameter_groups(network: nn.Module, recipe: FinetuneRecipe) -> list[dict[st
             parameter.requires_grad_(name.startswith("head."))
     skip = vit.no_weight_decay() if hasattr(vit, "no_weight_decay") else ()
     decay = recipe.optim.weight_decay
-    groups: list[dict[str, Any]] = param_groups_layer_decay(
+    groups: list[ParameterGroup] = param_groups_layer_decay(
         vit, weight_decay=decay, no_weight_decay_list=skip, layer_decay=recipe.optim.layer_decay
     )
     for matrices in (True, False):
-        part = [parameter for parameter in around if (parameter.dim() > 1) == matrices and parameter.requires_grad]
-        if part:
-            groups.append({"params": part, "weight_decay": decay if matrices else 0.0})
+        params = [p for p in around if (p.dim() > 1) == matrices and p.requires_grad]
+        if params:
+            groups.append({"params": params, "weight_decay": decay if matrices else 0.0})
     return groups

@@ -1,4 +1,4 @@
-"""What a run tells: a line of ``metrics.jsonl`` per interval, TensorBoard, and a progress bar on a terminal."""
+"""What a run reports: a line of ``metrics.jsonl`` per interval, TensorBoard, and a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ from sweet.files import write_text
 
 
 class RunLog:
-    """Collects losses without synchronising the device and reports them every ``every`` steps."""
+    """Collects losses without synchronising the device and reports them every ``every`` steps.
+
+    The run goes from step ``start`` to ``steps``; ``run`` None writes no file, ``quiet`` shows nothing.
+    """
 
     def __init__(self, run: Path | None, accelerator: Accelerator, *, start: int, steps: int, quiet: bool) -> None:
         self.accelerator, self.steps, self.quiet = accelerator, steps, quiet
         self.every = max(1, min(50, steps // 20))
         self.metrics = run / "metrics.jsonl" if run is not None and accelerator.is_main_process else None
+        if run is not None:
+            accelerator.init_trackers("tensorboard")
         if self.metrics is not None:
             _forget_after(self.metrics, start)
         self.losses: list[Any] = []
@@ -65,20 +70,25 @@ class RunLog:
             print(f"step {done}/{self.steps}  {status}  ETA {left}", file=sys.stderr, flush=True)
         self.losses, self.images, self.since = [], 0, now
 
-    def write(self, values: dict[str, Any]) -> None:
+    def write(self, values: dict[str, float]) -> None:
+        """A line of ``metrics.jsonl`` and points of TensorBoard's curves; ``values`` name their ``step``."""
         if self.metrics is not None:
             self.metrics.parent.mkdir(parents=True, exist_ok=True)
             with self.metrics.open("a") as file:
                 file.write(json.dumps(values) + "\n")
-        self.accelerator.log({k: v for k, v in values.items() if k != "step"}, step=values.get("step"))
+        self.accelerator.log({k: v for k, v in values.items() if k != "step"}, step=int(values["step"]))
 
     def note(self, text: str) -> None:
+        """A line on stderr."""
         if not self.quiet and self.accelerator.is_main_process:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
+        """End the bar and the curves."""
         if self.bar is not None:
             self.bar.stop()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
 
 def _forget_after(path: Path, step: int) -> None:

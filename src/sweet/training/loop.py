@@ -7,38 +7,41 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypedDict
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from sweet.data import step_generator
+from sweet.data.batches import BatchSource
 from sweet.errors import UserError
 from sweet.recipes.resolved import total_steps
 from sweet.recipes.schema import OptimKeys, TrainKeys
 
-from .checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .device import can_compile
 from .log import RunLog
 
-
-class BatchSource(Protocol):
-    """A pure function of the step, which may be read ahead."""
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-
-    def iterate(self, start: int, stop: int) -> Iterator[tuple[Any, Any]]: ...
+LossFunction = Callable[[nn.Module, Any, Any, int], Tensor]
+"""``(model, inputs, targets, micro_step)`` -> the mean loss of a micro-batch, a scalar in float32."""
 
 
-@dataclass
+class ParameterGroup(TypedDict, total=False):
+    """A parameter group of AdamW; its learning rate is the schedule's times ``lr_scale`` (1 by default)."""
+
+    params: Sequence[nn.Parameter]
+    weight_decay: float
+    lr_scale: float
+
+
+@dataclass(frozen=True)
 class TrainResult:
-    """What a run cost."""
+    """What a run took, over all its sessions, and the loss of its last step."""
 
     steps: int
     images: int
@@ -47,16 +50,16 @@ class TrainResult:
 
 
 def micro_batch_size(keys: TrainKeys, accumulate: int, world: int) -> int:
-    """Images in one forward pass of one process. Raises UserError when the batch does not divide."""
+    """Images in one forward pass of one of ``world`` processes. Raises UserError when the batch does not divide."""
     if keys.batch_size % (accumulate * world):
         raise UserError(
-            f"batch_size={keys.batch_size}: not a multiple of {accumulate} accumulated parts x {world} processes"
+            f"batch_size={keys.batch_size}: not a multiple of {accumulate} micro-batches x {world} processes"
         )
     return keys.batch_size // (accumulate * world)
 
 
 def learning_rate(step: int, steps: int, peak: float, optim: OptimKeys) -> float:
-    """Linear warm-up over a share of the steps, then half a cosine down to ``min_lr``, or a tenth at each milestone."""
+    """Of step ``step`` of ``steps``: linear warm-up, then half a cosine to ``min_lr``, or a tenth at each milestone."""
     warmup = int(optim.warmup * steps)
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -68,9 +71,9 @@ def learning_rate(step: int, steps: int, peak: float, optim: OptimKeys) -> float
 
 def train(
     model: nn.Module,
-    groups: list[dict[str, Any]],
+    groups: Sequence[ParameterGroup],
     batches: BatchSource,
-    loss_of: Callable[[nn.Module, Any, Any, int], Tensor],
+    loss_of: LossFunction,
     *,
     keys: TrainKeys,
     optim: OptimKeys,
@@ -82,91 +85,114 @@ def train(
 ) -> TrainResult:
     """Train ``model`` in place; bit-exact on a CPU when interrupted and resumed.
 
-    ``groups`` are AdamW's parameter groups, each with an optional ``lr_scale``. ``loss_of(model, images, labels,
-    micro_step)`` gives the loss of one part. ``ema`` is timm's averaged copy. ``run=None`` writes nothing. Ctrl-C
-    finishes the step and saves a checkpoint before it is passed on. ``optim.compile`` compiles the model once, under
-    the same names; a machine without a compiler goes on without.
+    Arguments: ``groups`` are AdamW's. ``batches`` gives micro-batches, ``optim.accumulate`` of which make a step.
+    ``run`` is the folder of checkpoints and logs, None writes nothing; ``resume`` goes on from its newest checkpoint.
+    ``ema`` is timm's averaged copy of the model, updated after each step.
+    Returns: what the run took.
+    Raises: UserError for a checkpoint of another model, FloatingPointError when the loss ends as no number.
+    Ctrl-C finishes the step and saves a checkpoint before it is passed on.
     """
     accumulate = optim.accumulate
     steps = total_steps(keys, max(1, batches.steps_per_epoch // accumulate))
-    fused = accelerator.device.type in ("cpu", "cuda")
-    optimizer = torch.optim.AdamW(groups, lr=keys.lr, betas=optim.betas, fused=fused)
-    plain = model
-    if optim.compile and can_compile(accelerator.device):
-        torch.compiler.reset()  # models before this one count against the compiler's limit of variants
-        # that it looks past the rotary table's cache, which changes nothing
-        warnings.filterwarnings("ignore", "Dynamo detected a call to a")
-        model.compile()
-    model, optimizer = accelerator.prepare(model, optimizer)
-
-    start, spent, last = 0, 0.0, torch.zeros(())
-    if resume and run is not None and (found := load_checkpoint(run)) is not None:
-        tensors, moments, state = found
-        try:
-            plain.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("ema|")})
-        except RuntimeError:
-            raise UserError(f"--resume: {run} was begun with another model; resume it with its own recipe") from None
-        if ema is not None:
-            ema.module.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema|")})
-        restore_optimizer(optimizer.optimizer, plain, moments)
-        start, spent, last = state["step"], state["seconds"], torch.tensor(state["loss"])
-
-    def checkpoint(done: int) -> None:
-        if run is not None and accelerator.is_main_process:
-            tensors = dict(plain.state_dict())
-            if ema is not None:
-                tensors |= {f"ema|{name}": value for name, value in ema.module.state_dict().items()}
-            state = {"seconds": spent + time.perf_counter() - began, "loss": float(last)}
-            save_checkpoint(run, done, tensors, optimizer_tensors(optimizer.optimizer, plain), state)
-
-    if run is not None:
-        accelerator.init_trackers("tensorboard")
-    log = RunLog(run, accelerator, start=start, steps=steps, quiet=quiet)
-    began = time.perf_counter()
-    done = start
-    model.train()
+    state = _TrainState(model, groups, keys, optim, accelerator, ema)
+    if resume and run is not None:
+        state.restore(run)
+    log = RunLog(run, accelerator, start=state.done, steps=steps, quiet=quiet)
+    state.model.train()
+    first = state.done * accumulate
     try:
-        parts: list[Tensor] = []
-        for micro, (images, labels) in enumerate(
-            batches.iterate(start * accumulate, steps * accumulate), start * accumulate
-        ):
+        for micro, batch in enumerate(batches.iterate(first, steps * accumulate), first):
             step = micro // accumulate
-            rate = learning_rate(step, steps, keys.lr, optim)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group.get("lr_scale", 1.0)
-            # dropout and stochastic depth draw from the global generator: make it a function of the step too
-            torch.manual_seed(step_generator(keys.seed, micro, accelerator.process_index, "global").initial_seed())
+            lr = learning_rate(step, steps, keys.lr, optim)
             with uninterrupted():
-                with accelerator.accumulate(model):
-                    loss = loss_of(model, images, labels, micro)
-                    accelerator.backward(loss)
-                    if accelerator.sync_gradients and optim.clip is not None:
-                        accelerator.clip_grad_norm_(model.parameters(), optim.clip)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                parts.append(loss.detach())
-                if len(parts) < accumulate:
+                state.micro_step(loss_of, *batch, micro, lr)
+                if state.done <= step:  # more micro-batches belong to this step
                     continue
-                last, parts = torch.stack(parts).mean(), []
-                done = step + 1
-                if ema is not None:
-                    ema.update(plain, step=done)
-                log.step(step, last, keys.batch_size, rate)
-            if done % keys.checkpoint_every == 0 and done < steps:
-                checkpoint(done)
+                log.step(step, state.loss, keys.batch_size, lr)
+            if state.done % keys.checkpoint_every == 0 and state.done < steps:
+                state.save(run)
     except KeyboardInterrupt:
         if run is not None:
-            log.note(f"interrupted: saving a checkpoint at step {done}")
-            checkpoint(done)
+            log.note(f"interrupted: saving a checkpoint at step {state.done}")
+            state.save(run)
         raise
     finally:
         log.close()
-        for tracker in accelerator.trackers:
-            tracker.finish()
-    final = float(last)
-    if not math.isfinite(final):
-        raise FloatingPointError(f"the loss is {final} after step {done}; try a lower lr or optim.precision=fp32")
-    return TrainResult(steps, steps * keys.batch_size, spent + time.perf_counter() - began, final)
+    loss = float(state.loss)
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss} after step {state.done}; try a lower lr or optim.precision=fp32")
+    return TrainResult(steps, steps * keys.batch_size, state.seconds, loss)
+
+
+class _TrainState:
+    """A model and its optimiser after ``done`` steps; ``loss`` is that of the last one."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[ParameterGroup],
+        keys: TrainKeys,
+        optim: OptimKeys,
+        accelerator: Accelerator,
+        ema: Any,
+    ) -> None:
+        self.plain, self.ema, self.accelerator = model, ema, accelerator
+        self.seed, self.optim = keys.seed, optim
+        fused = accelerator.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.AdamW([dict(g) for g in groups], lr=keys.lr, betas=optim.betas, fused=fused)
+        if optim.compile and can_compile(accelerator.device):
+            torch.compiler.reset()  # models before this one count against the compiler's limit of variants
+            # that it looks past the rotary table's cache, which changes nothing
+            warnings.filterwarnings("ignore", "Dynamo detected a call to a")
+            model.compile()  # in place: the names of its parameters stay
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.done, self.loss, self.losses = 0, torch.zeros(()), list[Tensor]()
+        self.began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, earlier sessions of the run included."""
+        return time.perf_counter() - self.began
+
+    def micro_step(self, loss_of: LossFunction, inputs: Any, targets: Any, micro: int, lr: float) -> None:
+        """Forward and backward of micro-batch ``micro``; the last one of a step also updates the weights."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        # dropout and stochastic depth draw from the global generator: make it a function of the step too
+        generator = step_generator(self.seed, micro, self.accelerator.process_index, "global")
+        torch.manual_seed(generator.initial_seed())
+        with self.accelerator.accumulate(self.model):
+            loss = loss_of(self.model, inputs, targets, micro)
+            self.accelerator.backward(loss)
+            if self.accelerator.sync_gradients and self.optim.clip is not None:
+                self.accelerator.clip_grad_norm_(self.model.parameters(), self.optim.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        self.losses.append(loss.detach())
+        if len(self.losses) == self.optim.accumulate:
+            self.loss, self.losses = torch.stack(self.losses).mean(), []
+            self.done += 1
+            if self.ema is not None:
+                self.ema.update(self.plain, step=self.done)
+
+    def save(self, run: Path | None) -> None:
+        """Write a checkpoint, in the first of several processes."""
+        if run is not None and self.accelerator.is_main_process:
+            average = None if self.ema is None else self.ema.module
+            optimizer, loss = self.optimizer.optimizer, float(self.loss)
+            save_checkpoint(run, Checkpoint.of(self.plain, average, optimizer, self.done, self.seconds, loss))
+
+    def restore(self, run: Path) -> None:
+        """Go on from the newest checkpoint, if there is one. Raises UserError for one of another model."""
+        found = load_checkpoint(run)
+        if found is None:
+            return
+        try:
+            found.restore(self.plain, None if self.ema is None else self.ema.module, self.optimizer.optimizer)
+        except RuntimeError:
+            raise UserError(f"--resume: {run} was begun with another model; resume it with its own recipe") from None
+        self.done, self.loss = found.step, torch.tensor(found.loss)
+        self.began = time.perf_counter() - found.seconds
 
 
 @contextmanager
@@ -176,11 +202,11 @@ def uninterrupted() -> Iterator[None]:
     if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
         yield
         return
-    asked = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: asked.set())
+    pressed = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if asked.is_set():
+    if pressed.is_set():
         raise KeyboardInterrupt

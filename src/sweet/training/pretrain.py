@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,18 +39,19 @@ from sweet.storage.records import DataConfig, FolderRecord, TrainingRecord, read
 from sweet.template.constraints import Kronecker
 from sweet.template.hosvd import factored
 from sweet.template.networks import Network, draw_depth, draw_widths
-from sweet.template.target import Source, absorb
+from sweet.template.source import Source
+from sweet.template.target import absorb
 from sweet.template.tucker import Tucker
 
 from .device import make_accelerator
-from .loop import TrainResult, micro_batch_size, train
+from .loop import ParameterGroup, TrainResult, micro_batch_size, train
 from .run_folder import begin
 from .supervised import SupervisedSource, known_labels, new_head, open_teacher
 
 LARGE_BATCH, FEW_STEPS = 256, 1000  # when a user with few images is advised to take smaller batches
 
 
-def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: bool = False) -> Mapping[str, object]:
     """Run a pre-training recipe; writes a template (or dense source) folder and returns its summary.
 
     A finished run with ``resume`` changes nothing. Raises UserError for bad input, before anything is written.
@@ -72,7 +73,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     return dict(record.training.to_dict(), out=str(out))
 
 
-def finished_summary(out: Path) -> dict[str, Any]:
+def finished_summary(out: Path) -> Mapping[str, object]:
     """The summary of a run that is finished already. Raises UserError for a folder of another kind."""
     record = read_record(out, ("template", "dense"))
     if record.training is None:
@@ -283,7 +284,7 @@ def networks_at(recipe: PretrainRecipe, step: int, steps: int) -> list[Network]:
     return [Network(blocks, residual, inner) for residual, inner in widths]
 
 
-def parameter_groups(model: nn.Module, recipe: PretrainRecipe) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, recipe: PretrainRecipe) -> list[ParameterGroup]:
     """AdamW groups: decay on matrices only, not on scalers (methods 12.3); step sizes of X, U, V."""
     keys = recipe.template
     scale = {"core.x": keys.lr_x, "core.scalers": keys.lr_x, "core.u": keys.lr_u, "core.v": keys.lr_v}

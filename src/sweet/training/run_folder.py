@@ -1,11 +1,10 @@
-"""The start of a run folder: what was asked for and on which machine; a resumed run must ask for the same."""
+"""The start of a run folder: its recipe and its machine; a resumed run must have the same recipe."""
 
 from __future__ import annotations
 
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
@@ -16,7 +15,7 @@ from sweet.files import dotted, write_json, write_text
 from sweet.recipes.loader import dump_recipe
 from sweet.recipes.schema import TrainKeys, without_path
 
-FREE = ("device", "workers", "checkpoint_every")  # may change between the parts of one run
+FREE = ("device", "workers", "checkpoint_every")  # may change when a run is resumed
 
 
 def begin(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
@@ -25,8 +24,8 @@ def begin(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
     text = dump_recipe(recipe)
     if resume and saved.is_file():
         before, now = (dotted(yaml.safe_load(t)) for t in (saved.read_text(encoding="utf-8"), text))
-        for told in (before, now):  # the images may have moved
-            told["data.source"] = without_path(told["data.source"] or "")
+        for keys in (before, now):  # the images may have moved
+            keys["data.source"] = without_path(keys["data.source"] or "")
         for key in sorted(before.keys() | now.keys()):
             if key not in FREE and before.get(key) != now.get(key):
                 raise UserError(
@@ -37,7 +36,7 @@ def begin(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
     write_json(run / "env.json", environment())
 
 
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, str | int | None]:
     """Versions and hardware that a result depends on."""
     return {
         "python": platform.python_version(),

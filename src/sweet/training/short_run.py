@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sweet.recipes.schema import OptimKeys, TrainKeys
 from sweet.storage.folders import StoredSource
 
 from .device import make_accelerator
-from .loop import train
+from .loop import ParameterGroup, train
 
 CHECKPOINT = 100  # steps
 
@@ -25,8 +26,7 @@ class ShortRun:
     """How long and how fast: ``lr`` is the peak, ``warmup`` a share of the steps; then half a cosine to zero.
 
     ``run`` is a folder for ``metrics.jsonl``, the loss curve, and for checkpoints, from which an interrupted run goes
-    on; None writes nothing and shows no progress. No step at all is a run, too. Raises UserError for a number out of
-    range.
+    on; None writes nothing and shows no progress. ``steps`` may be 0. Raises UserError for a number out of range.
     """
 
     steps: int
@@ -38,37 +38,37 @@ class ShortRun:
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch_size < 1 or self.lr <= 0:
-            asked = f"steps={self.steps} batch={self.batch_size} lr={self.lr:g}"
-            raise UserError(f"{asked}: should be at least 0, at least 1 and above 0")
+            given = f"steps={self.steps} batch={self.batch_size} lr={self.lr:g}"
+            raise UserError(f"{given}: should be at least 0, at least 1 and above 0")
 
 
 def train_on(
     model: nn.Module,
     data: ImageSource,
     source: StoredSource,
-    told: ShortRun,
+    short: ShortRun,
     *,
     budget: int | None = None,
     seed: int = 0,
-    groups: list[dict[str, Any]] | None = None,
+    groups: Sequence[ParameterGroup] | None = None,
 ) -> None:
     """Train ``model`` in place by its loss, ``model(images, noise)``; it ends on the CPU.
 
-    Images are random crops, (B, C, H, W) as the source saw them, of ``budget`` images drawn by ``seed`` (None: all);
-    noise (B, N) in 0..1 is for masks. ``groups`` are AdamW's, by default all that learns, without decay. Raises
-    UserError when the loss diverges.
+    Arguments: the images (B, C, H, W) are random crops of ``budget`` images of ``data`` drawn by ``seed`` (None: all),
+    normalised as ``source`` saw them; noise (B, N) in 0..1 is for masks. ``groups`` are AdamW's, by default all that
+    learns, without decay. Raises UserError when the loss diverges.
     """
-    if not told.steps:
+    if not short.steps:
         return
-    data_config, config, steps = source.data, source.config, told.steps
+    data_config, config, steps = source.data, source.config, short.steps
     keys = TrainKeys(
-        seed=seed, epochs=steps, max_steps=steps, batch_size=told.batch_size, lr=told.lr, checkpoint_every=CHECKPOINT
+        seed=seed, epochs=steps, max_steps=steps, batch_size=short.batch_size, lr=short.lr, checkpoint_every=CHECKPOINT
     )
-    optim = OptimKeys(warmup=told.warmup)
-    accelerator = make_accelerator(told.device, optim.precision, 1, None)
+    optim = OptimKeys(warmup=short.warmup)
+    accelerator = make_accelerator(short.device, optim.precision, 1, None)
     batches = Batches(
         packed(some(data, budget, seed), config.img_size),
-        batch_size=told.batch_size,
+        batch_size=short.batch_size,
         seed=seed,
         augment="rrc",
         img_size=config.img_size,
@@ -83,7 +83,9 @@ def train_on(
         loss: Tensor = model(images, onto(noise, images.device))
         return loss
 
-    learning = [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": 0.0}]
+    learning: list[ParameterGroup] = [
+        {"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": 0.0}
+    ]
     try:
         train(
             model,
@@ -93,10 +95,10 @@ def train_on(
             keys=keys,
             optim=optim,
             accelerator=accelerator,
-            run=told.run,
-            resume=told.run is not None,
-            quiet=told.run is None,
+            run=short.run,
+            resume=short.run is not None,
+            quiet=short.run is None,
         )
     except FloatingPointError:
-        raise UserError(f"lr={told.lr:g}: the loss diverged; try a lower one") from None
+        raise UserError(f"lr={short.lr:g}: the loss diverged; try a lower one") from None
     model.cpu()

@@ -22,7 +22,7 @@ from sweet.models.forward import Weights, encode, linear, patchify
 from sweet.models.source_module import SourceModule
 from sweet.recipes.schema import PretrainRecipe
 from sweet.template.networks import Network
-from sweet.template.target import Source
+from sweet.template.source import Source
 
 from .network import FinetunedModel
 
@@ -81,7 +81,7 @@ class SupervisedSource(SourceModule):
 
     def __init__(self, source: Source, config: ViTConfig, teacher: nn.Module | None) -> None:
         super().__init__(source, config)
-        # in a list: no part of what is trained and saved
+        # in a list: it is neither trained nor saved
         self.teacher: list[Any] = [] if teacher is None else [teacher]
 
     def forward(self, images: Tensor, labels: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
