@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from sweet.data import open_images
-from sweet.data.images import IGNORE, ORIENTATION
+from sweet.data.decode import ORIENTATION
+from sweet.data.images import IGNORE
 from sweet.data.masks import class_pixels
 from sweet.data.shapes import CLASSES, ShapeImages
 from sweet.errors import UserError

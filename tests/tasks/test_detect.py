@@ -21,7 +21,8 @@ from sweet.files import read_json, read_tensors, sha256
 from sweet.inference.evaluate import evaluate, predict
 from sweet.recipes.loader import bundled_recipes, load_recipe, task_recipe
 from sweet.recipes.schema import FinetuneRecipe
-from sweet.tasks.detection.detect import Detect, DetectOptions, training_sample
+from sweet.tasks.detection.detect import Detect, training_sample
+from sweet.tasks.detection.detector import DetectOptions
 from sweet.training.finetune import finetune, parameter_groups
 from sweet.training.log import RunLog
 from sweet.training.network import start_network

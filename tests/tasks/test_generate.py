@@ -24,6 +24,7 @@ from sweet.inference.evaluate import embed, evaluate
 from sweet.inference.generate import generate
 from sweet.recipes.loader import load_recipe
 from sweet.recipes.schema import FinetuneRecipe
+from sweet.storage.records import DataConfig
 from sweet.tasks.generation.generate import Generate, pixels_of
 from sweet.tasks.generation.jit import JiT
 from sweet.training.finetune import finetune
@@ -31,7 +32,7 @@ from sweet.training.finetune import finetune
 Tiny = Callable[..., FinetuneRecipe]
 SHAPES = "shapes:n=64,size=16"
 HEAD = ("head.steps=3", "head.samples=20", "head.guidance=1.5", "head.context=2", "head.gate=one", "ema=0.9")
-FACTS = {"img_size": 8, "mean": [0.5] * 3, "std": [0.25] * 3}
+DATA_CONFIG = DataConfig(img_size=8, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def pixels(path: Path) -> Any:
@@ -142,7 +143,7 @@ def test_the_loss_is_a_function_of_the_step(tiny_finetune: Tiny) -> None:
 
 def test_pixels_come_back() -> None:
     image = torch.arange(192, dtype=torch.uint8).view(1, 3, 8, 8)
-    assert pixels_of((image / 255 - 0.5) / 0.25, FACTS).equal(image)
+    assert pixels_of((image / 255 - 0.5) / 0.25, DATA_CONFIG).equal(image)
 
 
 def test_flip_moves_nothing_else() -> None:

@@ -26,12 +26,14 @@ from sweet.files import read_json, read_tensors
 from sweet.inference.evaluate import evaluate, predict
 from sweet.recipes.loader import load_recipe
 from sweet.recipes.schema import FinetuneRecipe
-from sweet.tasks.segmentation.segment import Segment, figures, median_frequency, starts
+from sweet.storage.records import DataConfig
+from sweet.tasks.segmentation.segment import Segment, median_frequency, metrics_of, starts
+from sweet.tasks.task import EvalSettings
 from sweet.training.finetune import finetune, parameter_groups
 from sweet.training.network import FinetunedModel, start_network
 
 SHAPES = "shapes:n=64,size=16"
-FACTS = {"img_size": 16, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
+DATA_CONFIG = DataConfig(img_size=16, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear")
 SMALL = "head.channels=16 head.aux_channels=8 head.pool_scales=1,2 label_smoothing=0".split()
 Recipe = Callable[..., FinetuneRecipe]
 
@@ -212,7 +214,7 @@ def test_figures_are_those_of_torchmetrics(absent: int | None) -> None:
     if absent is not None:
         truth[truth == absent], seen[seen == absent] = 0, 1
     truth[:, 0, :4] = IGNORE
-    mine = figures(confusion(truth, seen, 5), list("abcde"))
+    mine = metrics_of(confusion(truth, seen, 5), list("abcde"), 4).to_dict()
     assert mine["miou"] == pytest.approx(
         100 * float(MulticlassJaccardIndex(5, average="macro", ignore_index=IGNORE)(seen, truth)), abs=1e-3
     )
@@ -229,8 +231,8 @@ def test_figures_are_those_of_torchmetrics(absent: int | None) -> None:
 
 def test_a_class_that_is_seen_but_never_there() -> None:
     table = torch.tensor([[6, 2, 0], [0, 0, 0], [0, 0, 0]])
-    mine = figures(table, list("abc"))
-    assert mine == {"miou": 37.5, "macc": 75.0, "pixel_acc": 75.0, "per_class": {"a": 75.0, "b": 0.0}}
+    mine = metrics_of(table, list("abc"), 1).to_dict()
+    assert mine == {"miou": 37.5, "macc": 75.0, "pixel_acc": 75.0, "images": 1, "per_class": {"a": 75.0, "b": 0.0}}
 
 
 class Bright(nn.Module):
@@ -285,12 +287,14 @@ def test_windows_cover_the_image(head: dict[str, int], windows: dict[tuple[int, 
     truth[2:4] = IGNORE
     truth[4] = IGNORE
     model = Bright()
-    result = Segment(["dark", "light"], head=head).evaluate(model, Given(image, truth), FACTS, batch_size=3)
+    result = Segment(["dark", "light"], head=head).evaluate(
+        model, Given(image, truth), EvalSettings(DATA_CONFIG, batch_size=3)
+    )
     assert {size: model.windows.count(size) for size in set(model.windows)} == windows
     if "short_side" not in head:
-        assert result["pixel_acc"] == pytest.approx(100 * 8 / 10)  # two rows of ten were turned over
+        assert result.scores["pixel_acc"] == pytest.approx(100 * 8 / 10)  # two rows of ten were turned over
     else:
-        assert 70 < result["pixel_acc"] < 80.1
+        assert 70 < result.scores["pixel_acc"] < 80.1
 
 
 def test_overlapping_windows_are_averaged() -> None:
@@ -300,7 +304,7 @@ def test_overlapping_windows_are_averaged() -> None:
             return torch.stack([torch.zeros_like(images[:, 0]), torch.full_like(images[:, 0], len(self.windows))], 1)
 
     job = Segment(["dark", "light"], head={"window": 4, "stride": 2})
-    logits = job._logits(Numbered(), torch.zeros(3, 4, 6), (4, 6), FACTS, 1)
+    logits = job.logits(Numbered(), torch.zeros(3, 4, 6), (4, 6), EvalSettings(DATA_CONFIG, batch_size=1))
     assert logits[1, 0].tolist() == [1, 1, 1.5, 1.5, 2, 2]
 
 
@@ -344,7 +348,9 @@ def test_rare_classes_weigh_more() -> None:
 def test_a_mask_that_says_nothing() -> None:
     image = Image.new("RGB", (8, 8))
     with pytest.raises(UserError, match="given:: no pixel of val has a class"):
-        Segment(["dark", "light"]).evaluate(Bright(), Given(image, np.full((8, 8), IGNORE, np.uint8)), FACTS)
+        Segment(["dark", "light"]).evaluate(
+            Bright(), Given(image, np.full((8, 8), IGNORE, np.uint8)), EvalSettings(DATA_CONFIG)
+        )
 
 
 @pytest.mark.parametrize(("name", "crop"), [("finetune/segment", 160), ("finetune/segment_paper", 512)])

@@ -128,9 +128,10 @@ def measure(
     checked: dict[str, float | None] = {}
     if told.checks(cell.trial):
         checked = check(vit, weights, stored, config, train_data, test_data, facts, accelerator)
-    finished, metrics = finetune_model(
+    finished, measured = finetune_model(
         network, job, train_data, test_data, recipe, accelerator=accelerator, run=run, resume=True
     )
+    metrics = measured.to_dict()
     metrics["test_loss"] = metrics.pop("loss", None)
     head = {
         "arm": cell.arm,
@@ -188,10 +189,12 @@ def check(
     from sweet.data import shuffled
     from sweet.inference.checks import BATCH, knn, mae_loss
     from sweet.tasks.labelled import images_of
+    from sweet.tasks.task import EvalSettings
 
     device = accelerator.device
     test = test.select(shuffled(len(test), 0)[:CHECKED])  # a set may be sorted by class
     with accelerator.autocast():
         loss = mae_loss(weights, config, source.mae, test, source.data, device=device)
-        near = knn(vit, *(images_of(part, facts, BATCH, device, 0) for part in (train, test)), device=device)
+        settings = EvalSettings(facts, device, BATCH)
+        near = knn(vit, *(images_of(part, settings) for part in (train, test)), device=device)
     return {"init_mae_loss": None if loss is None else round(loss, 5), "init_knn": round(near, 3)}

@@ -17,6 +17,7 @@ from sweet.inference.evaluate import evaluate
 from sweet.models.config import ViTConfig
 from sweet.storage.records import FolderRecord, parse_record
 from sweet.tasks.registry import task_class
+from sweet.tasks.task import EvalSettings
 
 from .onnx_file import open_session
 from .timm_folder import random_images
@@ -117,7 +118,8 @@ def _measure_onnx(model: nn.Module, record: FolderRecord, data: str, split: str,
     classes = task_class("classify").classes_of(images)
     if classes != known:
         raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of the model")
-    return task_class("classify")(classes).evaluate(model, images, record.data, batch_size=batch_size)
+    settings = EvalSettings(record.data, batch_size=batch_size)
+    return task_class("classify")(classes).evaluate(model, images, settings).to_dict()
 
 
 class _Onnx(nn.Module):

@@ -11,8 +11,11 @@ from torch import Tensor
 from sweet.data import eval_batches, open_images
 from sweet.errors import UserError
 from sweet.storage.folders import load_model
+from sweet.tasks.task import EvalSettings, Row
 from sweet.training.device import resolve_device, use_plain_attention
 from sweet.training.network import FinetunedModel
+
+PREDICT_BATCH = 64  # images, or windows of an image, in one forward pass
 
 
 def evaluate(
@@ -31,19 +34,19 @@ def evaluate(
         raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of {model}")
     if limit is not None:
         images = images.select(range(min(limit, len(images))))
-    return tuned.task.evaluate(tuned.model, images, tuned.data, batch_size=batch_size, device=tuned.device)
+    settings = EvalSettings(tuned.data, tuned.device, batch_size)
+    return tuned.task.evaluate(tuned.model, images, settings).to_dict()
 
 
-def predict(
-    model: Path, images: list[Path], top: int | None, device: str, out: Path | None = None
-) -> list[dict[str, Any]]:
+def predict(model: Path, images: list[Path], top: int | None, device: str, out: Path | None = None) -> list[Row]:
     """What a model sees in image files, with pictures of it in the folder ``out``; UserError for an unreadable one."""
     from sweet.data.folder import FolderImages
 
     tuned = FinetunedModel(model, device)
     source = FolderImages("IMAGES", "predict", [str(path) for path in images], None, None)
     top = tuned.task.top if top is None else top
-    return tuned.task.predict(tuned.model, source, tuned.data, top=top, device=tuned.device, out=out)
+    settings = EvalSettings(tuned.data, tuned.device, PREDICT_BATCH)
+    return tuned.task.predict(tuned.model, source, settings, top=top, out=out)
 
 
 @torch.no_grad()
