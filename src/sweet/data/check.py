@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +66,9 @@ class CheckReport:
     splits: dict[str, SplitReport]
     duplicates_across_splits: list[list[str]]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON; a split without boxes has no key ``objects``."""
-        values = asdict(self)
-        for split in values["splits"].values():
-            if split["objects"] is None:
-                del split["objects"]
-        return values
+        return asdict(self, dict_factory=lambda items: {k: v for k, v in items if k != "objects" or v is not None})
 
 
 def check(spec: str) -> CheckReport:

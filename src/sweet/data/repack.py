@@ -36,7 +36,7 @@ class PackReport:
     images: dict[str, int]
     bytes: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return asdict(self)
 

@@ -157,6 +157,7 @@ class ShapeImages(ImageSource):
         self.seed = seed
 
     def scene(self, index: int) -> Scene:
+        """The scene of one index with all its objects. Raises IndexError beyond the last."""
         if not 0 <= index < self.count:
             raise IndexError(index)
         return draw_scene(self.pixels, index % len(CLASSES), [self.seed, int(self.split == "train"), index])

@@ -45,9 +45,9 @@ class AveragePrecision:
     def compute(self) -> Metrics:
         """AP in percent of boxes, and of masks where they are compared; ``boxes`` counts the objects.
 
-        ``ap_box`` is the mean over IoU from 0.5 to 0.95, ``ap_box50`` and ``ap_box75`` are at one IoU;
-        ``ap_box_small``, ``_medium`` and ``_large`` are of objects below 32^2, below 96^2 and above that many pixels, None where there
-        are none. ``per_class_box`` is ``ap_box`` of each class.
+        ``ap_box`` is the mean over IoU 0.5 to 0.95, ``ap_box50`` and ``ap_box75`` are at one IoU. ``ap_box_small``,
+        ``_medium`` and ``_large`` are of objects below 32^2, below 96^2 and of more pixels; None where there are none.
+        ``per_class_box`` is ``ap_box`` of each class.
         """
         scores: dict[str, float | None] = {}
         per_class = {}
