@@ -115,6 +115,7 @@ def make_source() -> Callable[..., StoredSource]:
     from sweet.models.mae import init_source
     from sweet.models.moments import compute_order
     from sweet.storage.folders import StoredSource
+    from sweet.storage.records import DataConfig, FolderRecord
 
     def make(
         family: str = "eva",
@@ -139,7 +140,11 @@ def make_source() -> Callable[..., StoredSource]:
         if ordered:
             images = torch.randn(8, config.in_chans, config.img_size, config.img_size, generator=generator)
             source.order = compute_order(source, config, [images])
-        return StoredSource(source, config, mae)
+        grey = {"mean": (0.5,) * config.in_chans, "std": (0.25,) * config.in_chans}
+        data = DataConfig(img_size=config.img_size, interpolation="bilinear", **grey)
+        kind = "dense" if constraint == "none" else "template"
+        record = FolderRecord(kind=kind, vit=config, mae=mae, constraint=constraint, data=data)
+        return StoredSource(source, config, mae, record)
 
     return make
 

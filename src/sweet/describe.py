@@ -13,7 +13,7 @@ from sweet.storage.folders import load_source
 from sweet.storage.layout import TENSORS
 from sweet.storage.records import FolderRecord, read_record
 from sweet.template.constraints import Kronecker
-from sweet.template.target import Source
+from sweet.template.source import Source
 from sweet.template.tucker import Tucker
 
 

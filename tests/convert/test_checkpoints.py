@@ -69,8 +69,8 @@ def mae() -> tuple[ViTMAEForPreTraining, dict[str, Tensor]]:
             name = name.replace(old, new)
         theirs[name] = value
     for name in [name for name in theirs if "q_proj" in name]:
-        parts = [theirs.pop(name.replace("q_proj", f"{part}_proj")) for part in "qkv"]
-        theirs[name.replace("attention.q_proj", "attn.qkv")] = torch.cat(parts)
+        qkv = [theirs.pop(name.replace("q_proj", f"{letter}_proj")) for letter in "qkv"]
+        theirs[name.replace("attention.q_proj", "attn.qkv")] = torch.cat(qkv)
     return model, theirs
 
 
@@ -150,7 +150,7 @@ def test_grouped_queries_are_named() -> None:
 
 
 @pytest.mark.parametrize(("heads", "message"), [(None, "not a multiple of 64; say --heads"), (5, "--heads 5")])
-def test_heads_are_asked_for(tmp_path: Path, heads: int | None, message: str) -> None:
+def test_heads_must_be_given_where_nothing_says_them(tmp_path: Path, heads: int | None, message: str) -> None:
     save_file(vit().state_dict(), tmp_path / "vit.safetensors")
     with pytest.raises(UserError, match=message):
         read_file(tmp_path / "vit.safetensors", heads=heads)

@@ -24,7 +24,7 @@ from sweet.files import check_sums, read_json, sha256
 from sweet.inference.checks import mae_loss
 from sweet.models.forward import encode, patchify
 from sweet.models.moments import compute_order
-from sweet.storage.folders import FORMAT, StoredSource, load_source, source_tensors
+from sweet.storage.folders import StoredSource, load_source, source_tensors
 from sweet.storage.layout import write_folder
 from sweet.template.fold import folded
 from sweet.template.order import embedding_basis
@@ -35,12 +35,7 @@ DATA = "shapes:n=40,size=16"
 
 
 def write_dense(stored: StoredSource, out: Path) -> Path:
-    info = {
-        "format": FORMAT, "kind": "dense", "vit": stored.config.to_dict(), "mae": vars(stored.mae),
-        "constraint": "none", "ranks": None,
-        "data": {"img_size": 16, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear", "classes": None},
-    }  # fmt: skip
-    write_folder(out, ("model.safetensors", source_tensors(stored.source)), info, "", "")
+    write_folder(out, ("model.safetensors", source_tensors(stored.source)), stored.record, "", "")
     return out
 
 
@@ -115,22 +110,22 @@ def test_what_the_folder_says(dense_source: tuple[StoredSource, Path], tmp_path:
     info = read_json(out / "config.json")
     assert info["kind"] == "template"
     assert "training" not in info
-    told = info["converted"]
-    assert told["source"] == "dense"
-    assert told["source_sha256"] == sha256(folder / "model.safetensors")
-    assert told["order_images"] == "32 of shapes:n=40,size=16"
+    converted = info["converted"]
+    assert converted["source"] == "dense"
+    assert converted["source_sha256"] == sha256(folder / "model.safetensors")
+    assert converted["order_images"] == "32 of shapes:n=40,size=16"
     mlp = ["gate", "up", "down"] if stored.config.family == "eva" else ["fc1", "fc2"]
-    assert list(told["error"]["components"]) == ["q", "k", "v", "o", *mlp]
-    assert len(told["error"]["layers"]) == 2
-    assert [len(told["spectrum"][mode]) for mode in "xuv"] == [24, 24, 24]
-    assert sum(told["spectrum"]["u"]) == pytest.approx(1, abs=1e-2)
+    assert list(converted["error"]["components"]) == ["q", "k", "v", "o", *mlp]
+    assert len(converted["error"]["layers"]) == 2
+    assert [len(converted["spectrum"][mode]) for mode in "xuv"] == [24, 24, 24]
+    assert sum(converted["spectrum"]["u"]) == pytest.approx(1, abs=1e-2)
     assert all(check_sums(out).values())
     for name in ("config.json", "recipe.yaml", "README.md"):
         assert str(tmp_path) not in (out / name).read_text()
-    facts = inspect(out)
-    assert facts["converted"]["metric"] == "activations"
-    assert facts["ranks"] == [12, 20, 24]
-    assert json.dumps(facts)
+    shown = inspect(out)
+    assert shown["converted"]["metric"] == "activations"
+    assert shown["ranks"] == [12, 20, 24]
+    assert json.loads(json.dumps(shown)) == shown
 
 
 def test_the_activation_metric_helps_the_features(make_source: MakeSource, tmp_path: Path) -> None:
@@ -243,9 +238,7 @@ def held_out_loss(folder: Path) -> float:
     stored = load_source(folder)
     config = stored.config
     weights = target_weights(stored.source, config.depth, config.width)
-    loss = mae_loss(
-        weights, config, stored.mae, open_images("shapes:n=32,size=16,seed=9", "train"), stored.info["data"]
-    )
+    loss = mae_loss(weights, config, stored.mae, open_images("shapes:n=32,size=16,seed=9", "train"), stored.data)
     assert loss is not None
     return loss
 

@@ -20,6 +20,7 @@ from sweet.convert.from_timm import from_folder, from_model, from_name
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.vit import build_vit
+from sweet.storage.records import DataConfig
 
 VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
 # what our own Eva is, see sweet.models.vit
@@ -112,7 +113,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_timm_folder(folder: Path) -> None:
     found = from_folder(folder)
     assert (found.name, found.config) == ("vit", ViTConfig(2, 3, 8, 16, 4, family="vit"))
-    assert found.data["mean"]
+    assert found.data == DataConfig(img_size=16, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic")
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     same_features(theirs, found.config, found.state)
 
@@ -136,19 +137,19 @@ def test_a_wrong_timm_folder(folder: Path, change: dict[str, Any], message: str)
 def test_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     model = shaken(VisionTransformer(**VIT))
     model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic"}
-    asked = []
+    requested = []
 
     def create_model(name: str, pretrained: bool) -> VisionTransformer:
-        asked.append((name, pretrained))
+        requested.append((name, pretrained))
         if name != "tiny.mae":
             raise RuntimeError(f"Unknown model ({name})\nmore")
         return model
 
     monkeypatch.setattr(timm, "create_model", create_model)
     found = from_name("tiny.mae")
-    assert asked == [("tiny.mae", True)]
+    assert requested == [("tiny.mae", True)]
     assert found.name == "timm:tiny.mae"
     assert len(found.sha256) == 64
-    assert found.data["mean"] == (0.5, 0.5, 0.5)
+    assert (found.data.mean, found.data.interpolation) == ((0.5, 0.5, 0.5), "bicubic")
     with pytest.raises(UserError, match=r"timm:else: timm cannot load it \(Unknown model \(else\)\)$"):
         from_name("else")

@@ -9,8 +9,6 @@ import pytest
 from sweet.data import ImageSource, open_images
 from sweet.storage.folders import StoredSource
 
-DATA = {"img_size": 16, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bilinear"}
-
 
 @pytest.fixture(scope="session")
 def wide(make_source: Callable[..., StoredSource]) -> Callable[[str, str], StoredSource]:
@@ -21,7 +19,6 @@ def wide(make_source: Callable[..., StoredSource]) -> Callable[[str, str], Store
         key = (family, constraint)
         if key not in made:
             made[key] = make_source(family, constraint, depth=12, heads=12, head_dim=4, ordered=True)
-            made[key].info["data"] = DATA
         return made[key]
 
     return get

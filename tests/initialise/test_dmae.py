@@ -23,6 +23,7 @@ from sweet.models.mae import sincos
 from sweet.models.source_module import as_tensors
 from sweet.models.vit import build_vit
 from sweet.storage.folders import StoredSource, source_tensors
+from sweet.storage.records import TrainingRecord
 from sweet.template.sizes import Size
 from sweet.training import short_run
 from sweet.training.checkpoint import steps_of
@@ -125,8 +126,8 @@ def test_killed_it_goes_on_from_its_checkpoint(
     wide: Wide, images: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bench gives a start a folder for that; the weights are those of an unbroken run."""
-    told: dict[str, Any] = {"data": images, "steps": 6, "batch": 16, "device": "cpu"}
-    whole = initialise("dmae", wide("eva"), Size(2, 3, 4), **told)
+    options: dict[str, Any] = {"data": images, "steps": 6, "batch": 16, "device": "cpu"}
+    whole = initialise("dmae", wide("eva"), Size(2, 3, 4), **options)
     monkeypatch.setattr(short_run, "CHECKPOINT", 2)
 
     def killed(self: Any, step: int, *_: Any) -> None:
@@ -135,9 +136,9 @@ def test_killed_it_goes_on_from_its_checkpoint(
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(RunLog, "step", killed)
-        initialise("dmae", wide("eva"), Size(2, 3, 4), run=tmp_path, **told)
+        initialise("dmae", wide("eva"), Size(2, 3, 4), run=tmp_path, **options)
     assert steps_of(tmp_path) == [2, 4]
-    again = initialise("dmae", wide("eva"), Size(2, 3, 4), run=tmp_path, **told)
+    again = initialise("dmae", wide("eva"), Size(2, 3, 4), run=tmp_path, **options)
     assert all(torch.equal(again[name], value) for name, value in whole.items())
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [5, 6]
 
@@ -150,15 +151,16 @@ def test_the_fair_share_is_a_fifth_of_the_sources_samples(
     source = make_source("eva", "none")
     with pytest.raises(UserError, match="does not say how many images it was trained on; give steps=N"):
         initialise("dmae", source, Size(1, 1, 8), data=images)
-    source.info["training"] = {"images": 399360}
+    training = TrainingRecord(steps=1, images=399360, loss=0.0, seconds=0.0)
+    source.record = source.record.model_copy(update={"training": training})
     assert (fair_share(source, 128), fair_share(source, 10**9)) == (624, 1)
-    told: dict[str, Any] = {}
+    called: dict[str, Any] = {}
 
     def spy(model: nn.Module, data: Any, source: Any, run: Any, **more: Any) -> None:
-        told.update(more, run=run, images=len(data))
+        called.update(more, run=run, images=len(data))
 
     monkeypatch.setattr(dmae, "train_on", spy)
     initialise("dmae", source, Size(1, 1, 8), data=images, seed=5)
-    run = told["run"]
+    run = called["run"]
     assert (run.steps, run.batch_size, run.lr, run.warmup) == (624, 128, 1.5e-3, 0.1)
-    assert (told["images"], told["budget"], told["seed"]) == (64, None, 5)
+    assert (called["images"], called["budget"], called["seed"]) == (64, None, 5)

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from sweet.data import ImageSource
 from sweet.errors import UserError
-from sweet.initialise import COMMON
-from sweet.initialise.apply import Weights, initialise, switches
+from sweet.initialise.apply import COMMON, Weights, initialise, switches
 from sweet.initialise.registry import NAMES
 from sweet.models.forward import encode, patchify
 from sweet.models.vit import build_vit
@@ -41,7 +40,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"inner": "prefix"},
         {"order": "prefix"},
     ],
-    "principal_slice": [{"layers": "first"}, {"gains": "equal"}, {"inner": "loudest"}],
+    "principal_slice": [{"layers": "first"}, {"gains": "equal"}, {"inner": "energy"}],
     "weight_selection": [
         *({"rule": r, "layers": "even"} for r in ("consecutive", "random_consistent", "whole_heads")),
         *({"gains": g} for g in ("sqrt", "equal")),
@@ -146,7 +145,7 @@ def test_a_template_is_a_source_too(method: str, constraint: str, wide: Wide, im
 
 def test_principal_slice_is_sweets_cut_of_a_dense_source(wide: Wide, images: ImageSource) -> None:
     ours, theirs = (
-        make(method, wide("vit"), "L6H6", images, gains="rms", inner="loudest")
+        make(method, wide("vit"), "L6H6", images, gains="rms", inner="energy")
         for method in ("sweet", "principal_slice")
     )
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -184,7 +183,7 @@ def test_gains_after_slicing(wide: Wide, images: ImageSource) -> None:
 
 @both_families
 @pytest.mark.parametrize("method", ["sweet", "random", "weight_selection"])
-def test_any_start_can_be_conditioned(method: str, family: str, wide: Wide, images: ImageSource) -> None:
+def test_any_start_can_be_rescaled(method: str, family: str, wide: Wide, images: ImageSource) -> None:
     source = wide(family)
     plain, scaled, flat, level = (
         make(method, source, "L6H6", images, **given)
@@ -255,6 +254,14 @@ def test_switches_are_read_from_text() -> None:
     }
     assert switches("weight_selection") == {"rule": "uniform", "layers": "first", "gains": "none"}
     assert switches("random") == {}
+    assert switches("random", {"rms": "0.1"}) == {"rms": 0.1}
+
+
+@pytest.mark.parametrize("method", [name for name in NAMES if "inner" in switches(name)])
+def test_the_old_name_of_a_value_is_read(method: str) -> None:
+    assert switches(method, {"inner": "loudest"})["inner"] == "energy"
+    with pytest.raises(UserError, match="inner=quiet: expected one of energy, prefix"):
+        switches(method, {"inner": "quiet"})
 
 
 def test_a_source_is_not_changed(wide: Wide, images: ImageSource) -> None:

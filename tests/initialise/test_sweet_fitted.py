@@ -20,12 +20,13 @@ from sweet.models.moments import moments_of
 from sweet.storage.folders import StoredSource
 from sweet.template.sizes import Size
 from sweet.template.slices import SLICES
-from sweet.template.target import absorb, at_depth, target_weights
+from sweet.template.source import at_depth
+from sweet.template.target import absorb, target_weights
 from sweet.training.short_run import ShortRun, train_on
 
 Wide = Callable[..., StoredSource]
 both_families = pytest.mark.parametrize("family", ["eva", "vit"])
-kinds = pytest.mark.parametrize("kind", ["eva", "vit", "absorbed"])
+each_template = pytest.mark.parametrize("which", ["eva", "vit", "absorbed"])
 L6H6 = Size(6, 6, 4)
 
 
@@ -37,7 +38,7 @@ def fitted(source: StoredSource, images: ImageSource, size: Size = L6H6, **given
 @pytest.mark.parametrize("train", ["decoder", "x", "xuv", "all"])
 def test_what_learns_and_what_does_not(train: str, family: str, wide: Wide, images: ImageSource) -> None:
     source = wide(family, "tucker")
-    model = Fit(at_depth(source.source, 6, "even"), source, L6H6, "principal", "loudest", train=train)
+    model = Fit(at_depth(source.source, 6, "even"), source, L6H6, "principal", "energy", train=train)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     train_on(model, images, source, ShortRun(2, 16, 1e-2, device="cpu"))
     changed = {
@@ -71,13 +72,12 @@ def test_the_loss_falls_and_is_written_down(family: str, wide: Wide, images: Ima
 
 @pytest.fixture
 def template(wide: Wide, make_source: Callable[..., StoredSource]) -> Callable[[str], StoredSource]:
-    """template(kind): of a family, or an eva whose principal rotation is absorbed in U."""
+    """template(which): of a family, or an eva whose principal rotation is absorbed in U."""
 
-    def get(kind: str) -> StoredSource:
-        if kind != "absorbed":
-            return wide(kind, "tucker")
+    def get(which: str) -> StoredSource:
+        if which != "absorbed":
+            return wide(which, "tucker")
         made = make_source("eva", "tucker", depth=12, heads=12, head_dim=4, ordered=True, unit_gains=True)
-        made.info["data"] = wide("eva", "tucker").info["data"]
         made.source = absorb(made.source)
         assert made.source.order.absorbed
         return made
@@ -85,12 +85,12 @@ def template(wide: Wide, make_source: Callable[..., StoredSource]) -> Callable[[
     return get
 
 
-@kinds
-def test_the_features_of_the_whole_template_are_its_own(kind: str, template: Callable[[str], StoredSource]) -> None:
-    source = template(kind)
-    whole = Fit(source.source, source, Size(12, 12, 4), "principal", "loudest", train="x", teacher=source.source)
+@each_template
+def test_the_features_of_the_whole_template_are_its_own(which: str, template: Callable[[str], StoredSource]) -> None:
+    source = template(which)
+    whole = Fit(source.source, source, Size(12, 12, 4), "principal", "energy", train="x", teacher=source.source)
     half = Fit(
-        at_depth(source.source, 6, "even"), source, L6H6, "principal", "loudest", train="x", teacher=source.source
+        at_depth(source.source, 6, "even"), source, L6H6, "principal", "energy", train="x", teacher=source.source
     )
     pixels = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -98,13 +98,13 @@ def test_the_features_of_the_whole_template_are_its_own(kind: str, template: Cal
         assert 0.01 < half(pixels, torch.zeros(4, 16)).item() < 2
 
 
-@kinds
-def test_template_and_target_see_the_same_quarter(kind: str, template: Callable[[str], StoredSource]) -> None:
-    source = template(kind)
-    told: dict[str, Any] = {"train": "x", "teacher": source.source, "mask_ratio": 0.75}
+@each_template
+def test_template_and_target_see_the_same_quarter(which: str, template: Callable[[str], StoredSource]) -> None:
+    source = template(which)
+    options: dict[str, Any] = {"train": "x", "teacher": source.source, "mask_ratio": 0.75}
     whole, half = (
-        Fit(source.source, source, Size(12, 12, 4), "principal", "loudest", **told),
-        Fit(at_depth(source.source, 6, "even"), source, L6H6, "principal", "loudest", **told),
+        Fit(source.source, source, Size(12, 12, 4), "principal", "energy", **options),
+        Fit(at_depth(source.source, 6, "even"), source, L6H6, "principal", "energy", **options),
     )
     pixels = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     noise = torch.arange(16.0).expand(4, -1)  # the first row of patches is seen
@@ -128,31 +128,30 @@ def test_starts(wide: Wide) -> None:
     assert torch.equal(sliced, deep.core.x) and not torch.allclose(drawn, sliced)
 
 
-@kinds
-@pytest.mark.parametrize("inner", ["loudest", "prefix"])
+@each_template
+@pytest.mark.parametrize("inner", ["energy", "prefix"])
 def test_closed_form_is_least_squares(
-    kind: str, inner: str, template: Callable[[str], StoredSource], images: ImageSource
+    which: str, inner: str, template: Callable[[str], StoredSource], images: ImageSource
 ) -> None:
     """The query slice of one block against numpy's solver, from second moments of the stream written apart."""
-    source = template(kind)
+    source = template(which)
     whole = source.source
     made = at_depth(whole, 3, "even")
     config = source.config
     given = {"inner": inner, "layers": "even", "seed": 0, "ridge": 1e-9, "device": "cpu"}
     solved = closed_form(source, made, 24, images, None, **given).core.x.view(3, SLICES, -1)
-    facts = source.info["data"]
-    same = packed(images, config.img_size)
-    batches = eval_batches(same, batch_size=128, img_size=config.img_size, mean=facts["mean"], std=facts["std"])
+    data, same = source.data, packed(images, config.img_size)
+    batches = eval_batches(same, batch_size=128, img_size=config.img_size, mean=data.mean, std=data.std)
     moments = moments_of(whole, config, [b for b, _ in batches]).stream
     layer, row, q = 6, 1, whole.order.rotation.double().numpy()
-    kept = 24 - (kind == "vit")
+    kept = 24 - (which == "vit")
     s = q.T @ moments[2 * layer].double().numpy() @ q
     s[:kept, :kept] += 1e-5 * np.diag(s).mean() * np.eye(kept)
     gain = whole.blocks["norm1.weight"][layer].double().numpy()
     u, v, core = (t.double().numpy() for t in (whole.core.u, whole.core.v, whole.core.core))
-    if kind == "absorbed":  # U is in the principal basis already
+    if which == "absorbed":  # U is in the principal basis already
         q = np.eye(48)
-    channels = whole.order.loudest(24, 1)[0][layer].tolist() if inner == "loudest" else list(range(24))
+    channels = whole.order.highest_energy(24, 1)[0][layer].tolist() if inner == "energy" else list(range(24))
     basis = np.einsum("id,i,ir,arc,kc->adk", q, gain, u, core, v[channels])
     before = whole.core.x.view(12, SLICES, -1)[layer, 0].double().numpy()
     reader = np.einsum("a,adk->dk", before, basis)

@@ -12,7 +12,8 @@ from sweet.initialise.apply import initialise
 from sweet.models.vit import encoder_shapes
 from sweet.storage.folders import StoredSource, source_tensors
 from sweet.template.sizes import Size
-from sweet.template.target import target_layers, target_weights
+from sweet.template.source import target_layers
+from sweet.template.target import target_weights
 
 Wide = Callable[..., StoredSource]
 

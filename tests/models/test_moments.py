@@ -44,7 +44,7 @@ def test_energy_is_what_the_norms_see(make_source: Callable[..., StoredSource], 
     order = compute_order(stored.source, stored.config, [batch])
     streams: dict[int, Tensor] = {}
     w = target_weights(stored.source, 3, 24, order="prefix")
-    encode(w, patchify(batch, 4), stored.config, tap=streams.__setitem__)
+    encode(w, patchify(batch, 4), stored.config, hook=streams.__setitem__)
     assert sorted(streams) == list(range(7))
     for index, stream in streams.items():
         if family == "vit":
@@ -67,7 +67,7 @@ def test_parts_are_ordered_by_what_leaving_them_out_changes(
 
     def stream(weights: dict[str, Tensor], norm: int) -> Tensor:
         streams: dict[int, Tensor] = {}
-        encode(weights, patchify(batch, 4), stored.config, tap=streams.__setitem__)
+        encode(weights, patchify(batch, 4), stored.config, hook=streams.__setitem__)
         x = streams[norm]
         return x - x.mean(-1, keepdim=True) if family == "vit" else x
 

@@ -15,7 +15,8 @@ from sweet.storage.folders import StoredSource
 from sweet.template.constraints import Kronecker, Linear, core_of, init_kronecker
 from sweet.template.networks import Network
 from sweet.template.slices import FC1, FC2, MATRICES, PROJ, QKV, SLICES, WRITERS, select_inner
-from sweet.template.target import absorb, at_depth, target_weights
+from sweet.template.source import at_depth
+from sweet.template.target import absorb, target_weights
 from sweet.template.tiles import template_counts, tilings
 from sweet.template.tucker import Full, Tucker, init_tucker
 

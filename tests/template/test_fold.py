@@ -12,7 +12,8 @@ from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, patchify
 from sweet.storage.folders import StoredSource
 from sweet.template.fold import folded
-from sweet.template.target import Source, target_weights
+from sweet.template.source import Source
+from sweet.template.target import target_weights
 from sweet.template.tucker import Full
 
 MakeSource = Callable[..., StoredSource]

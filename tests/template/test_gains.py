@@ -1,4 +1,4 @@
-"""Equally loud channels: the same function, and each norm hands on as much in every channel."""
+"""Equal gains: the same function, and each norm puts out as much energy in every channel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sweet.models.forward import encode, linear, patchify
 from sweet.models.moments import compute_order
 from sweet.models.vit import build_vit
 from sweet.storage.folders import StoredSource
-from sweet.template.gains import LEAST, equally_loud
+from sweet.template.gains import LEAST, equalise_gains
 from sweet.template.sizes import Size
 
 Make = Callable[..., StoredSource]
@@ -23,7 +23,7 @@ PIXELS = torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 def ordered(make_source: Make, family: str, constraint: str = "none") -> StoredSource:
-    """A source in the order of :data:`PIXELS`, some of its channels far louder than others."""
+    """A source in the order of :data:`PIXELS`, some of its channels of far more energy than others."""
     source = make_source(family, constraint, depth=3, heads=4, head_dim=4)
     source.source.stem["cls_token"] *= 20
     source.source.order = compute_order(source.source, source.config, [PIXELS])
@@ -31,7 +31,7 @@ def ordered(make_source: Make, family: str, constraint: str = "none") -> StoredS
 
 
 def outputs(weights: dict[str, torch.Tensor], source: StoredSource, size: Size) -> torch.Tensor:
-    """What the decoder is given."""
+    """The decoder's input."""
     config = source.config.resized(size.depth, size.heads)
     return linear(encode(weights, patchify(PIXELS, config.patch_size), config), weights, "decoder.embed")
 
@@ -58,7 +58,7 @@ def test_the_function_is_the_same(
 @pytest.mark.parametrize(
     ("method", "family", "most"), [("sweet", "eva", 1.01), ("sweet", "vit", 2.5), ("weight_selection", "eva", 3.0)]
 )
-def test_every_norm_hands_on_as_much_in_each_channel(method: str, family: str, most: float, make_source: Make) -> None:
+def test_every_norm_puts_out_as_much_in_each_channel(method: str, family: str, most: float, make_source: Make) -> None:
     """At the size of the source, on the images that the energies were measured on; exactly so in principal order with
     RMSNorm: elsewhere the channels are mixtures of principal directions, taken to be uncorrelated."""
     source, target = ordered(make_source, family), Size(3, 4, 4)
@@ -97,11 +97,11 @@ def test_by_hand() -> None:
         "blocks.0.norm1.weight": torch.ones(2),
         "blocks.0.attn.qkv.weight": torch.ones(6, 2),
     }
-    result = equally_loud(weights, torch.tensor([[1.0, 1.0], [1.0, 1.0], [8.0, 0.0]]))
-    loud = torch.tensor([2.0, LEAST]).sqrt()
-    torch.testing.assert_close(result["norm.weight"], 1 / loud)
-    torch.testing.assert_close(result["norm.bias"], weights["norm.bias"] / loud)
-    torch.testing.assert_close(result["head.weight"], loud.expand(3, 2))
+    result = equalise_gains(weights, torch.tensor([[1.0, 1.0], [1.0, 1.0], [8.0, 0.0]]))
+    rms = torch.tensor([2.0, LEAST]).sqrt()
+    torch.testing.assert_close(result["norm.weight"], 1 / rms)
+    torch.testing.assert_close(result["norm.bias"], weights["norm.bias"] / rms)
+    torch.testing.assert_close(result["head.weight"], rms.expand(3, 2))
     assert torch.equal(result["blocks.0.attn.qkv.weight"], weights["blocks.0.attn.qkv.weight"])
 
 
@@ -116,10 +116,10 @@ def test_it_is_the_default_of_principal_order(make_source: Make) -> None:
         initialise("weight_selection", dense, target, gains="equal")
 
 
-def test_a_silent_channel_is_not_made_loud() -> None:
-    """Nothing is heard there; a large gain would only make its first steps too long (docs/log.md)."""
+def test_a_channel_without_energy_gets_no_large_gain() -> None:
+    """It carries nothing; a large gain would only make its first steps too long (docs/log.md)."""
     weights = {"norm.weight": torch.ones(4), "head.weight": torch.ones(2, 4)}
-    loud = equally_loud(weights, torch.tensor([[4.0, 0.1, 1e-9, 0.0]]))
+    result = equalise_gains(weights, torch.tensor([[4.0, 0.1, 1e-9, 0.0]]))
     most = LEAST**-0.5
-    assert loud["norm.weight"][2:].tolist() == pytest.approx([most, most]) and most <= 10
-    assert loud["norm.weight"][0] < 1 < loud["norm.weight"][1] < most
+    assert result["norm.weight"][2:].tolist() == pytest.approx([most, most]) and most <= 10
+    assert result["norm.weight"][0] < 1 < result["norm.weight"][1] < most

@@ -69,10 +69,10 @@ def test_kept_is_counted_for_each_norm_apart() -> None:
     assert order.spectrum.tolist() == [0.875, 0.125]
 
 
-def test_the_loudest_parts_come_first_and_equals_stay_as_they_are() -> None:
+def test_the_highest_energy_comes_first_and_equals_stay_as_they_are() -> None:
     order = principal_order(moments(3, 12, centred=False), HEADS, UNITS, centred=False)
     assert order.heads.tolist() == [[1, 0]] and order.units.tolist() == [[0, 2, 1]]
-    channels, units = order.loudest(6, 2)
+    channels, units = order.highest_energy(6, 2)
     assert channels.tolist() == [[6, 7, 8, 9, 10, 11]] and units.tolist() == [[0, 2]]
 
 

@@ -21,7 +21,8 @@ from sweet.models.vit import encoder_shapes, rope_module
 from sweet.storage.folders import StoredSource
 from sweet.template.sizes import hidden_features
 from sweet.template.slices import PROJ, SLICES, pack
-from sweet.template.target import Source, absorb, target_layers, target_weights
+from sweet.template.source import Source, target_layers
+from sweet.template.target import absorb, target_weights
 from sweet.template.tucker import Tucker
 
 MakeSource = Callable[..., StoredSource]
@@ -183,11 +184,11 @@ def test_a_stream_of_few_directions_survives_slicing_to_them(make_source: MakeSo
     small = make_source(family, "none", heads=2, ordered=True)
     config = small.config.resized(3, 3)
     state = target_weights(small.source, 3, 24, order="principal")
-    grown = StoredSource(source_from_state(state, config), config, small.mae)
+    grown = replace(small, source=source_from_state(state, config), config=config)
     images, noise = images_and_noise(config)
     grown.source.order = compute_order(grown.source, config, [images, images.flip(0)])
     assert grown.source.order.kept(16).min() > 1 - 1e-5
-    w = target_weights(grown.source, 3, 16, order="principal")  # and its new heads and units are the quietest
+    w = target_weights(grown.source, 3, 16, order="principal")  # and its new heads and units have the least energy
     positions = sincos(config.grid, small.mae.decoder_width)
     cut = reconstruct(w, images, noise, config.resized(3, 2), small.mae, positions).prediction
     # directions outside the 16 hold rounding errors only
@@ -196,8 +197,10 @@ def test_a_stream_of_few_directions_survives_slicing_to_them(make_source: MakeSo
 
 @both_families
 @pytest.mark.parametrize("constraint", ["tucker", "none", "kronecker", "linear"])
-def test_the_loudest_parts_of_each_layer_stay(make_source: MakeSource, family: str, constraint: str) -> None:
-    """The same network as one that keeps all heads and units, but of which the quieter ones write nothing."""
+def test_heads_and_units_of_the_highest_energy_stay_in_each_layer(
+    make_source: MakeSource, family: str, constraint: str
+) -> None:
+    """The same network as one that keeps all heads and units, but of which the others write nothing."""
     stored = make_source(family, constraint, ordered=True)
     config, order = stored.config.resized(2, 1), stored.source.order
     heads, units = order.heads[[0, 2], :1], order.units[[0, 2], : hidden_features(8, config.mlp)]

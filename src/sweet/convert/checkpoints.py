@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sweet.data.batches import IMAGENET_MEAN, IMAGENET_STD
 from sweet.errors import UserError
 from sweet.files import read_tensors, sha256
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import sincos
 from sweet.models.vit import encoder_shapes
+from sweet.storage.records import DataConfig
 from sweet.template.sizes import hidden_features
 
 HEAD = ("head.", "fc_norm.", "head_drop.", "attn_pool.")
 MAE_DECODER_HEADS = 16
-# Tensors (or parts of their names) of what no ViT of ours has.
+# Patterns of the names of tensors that no ViT of ours has.
 UNSUPPORTED = {
     r"attn\.[qk]_norm\.": "qk_norm: queries and keys are normalised",
     r"attn\.norm\.": "scale_attn_norm: attention outputs are normalised",
@@ -47,15 +49,31 @@ UNSUPPORTED = {
 class Checkpoint:
     """An encoder under timm's names (no head; ``decoder.*`` where MAE left one), and where it comes from.
 
-    ``data`` is what its images should look like: mean, std, interpolation.
+    ``data`` is how its images are read and normalised.
     """
 
     name: str
     sha256: str
     config: ViTConfig
     state: dict[str, Tensor]
+    data: DataConfig
     mae: MaeConfig | None = None
-    data: dict[str, Any] = field(default_factory=dict)
+
+
+def data_config(
+    config: ViTConfig,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    interpolation: str | None = None,
+) -> DataConfig:
+    """How the images of a checkpoint are read; what it does not say is ImageNet's, or 0.5 for other channels."""
+    rgb, grey = config.in_chans == 3, (0.5,) * config.in_chans
+    return DataConfig(
+        img_size=config.img_size,
+        mean=tuple(mean or (IMAGENET_MEAN if rgb else grey)),
+        std=tuple(std or (IMAGENET_STD if rgb else grey)),
+        interpolation="bilinear" if interpolation == "bilinear" else "bicubic",
+    )
 
 
 def read_file(path: Path, *, heads: int | None = None) -> Checkpoint:
@@ -68,7 +86,7 @@ def read_file(path: Path, *, heads: int | None = None) -> Checkpoint:
     config = config_of(state, str(path), heads=heads)
     check_shapes(state, config, str(path))
     tensors, mae = mae_decoder(decoder, config) if decoder else ({}, None)
-    return Checkpoint(path.name, sha256(path), config, state | tensors, mae)
+    return Checkpoint(path.name, sha256(path), config, state | tensors, data_config(config), mae)
 
 
 def plain_tensors(path: Path) -> dict[str, Tensor]:
@@ -95,7 +113,10 @@ def plain_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def canonical(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """timm's names, fused qkv, all biases, layer scale folded into o and down, no head. Raises UserError."""
+    """An encoder's state dict with timm's names, fused qkv, all biases, layer scale folded into o and down, no head.
+
+    ``where`` names the source in errors. Raises UserError for tensors that no ViT of ours has.
+    """
     for name in state:
         for pattern, feature in UNSUPPORTED.items():
             if re.search(pattern, name):
@@ -120,19 +141,19 @@ def canonical(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
 def _canonical_block(state: dict[str, Tensor], block: str, where: str) -> None:
     attention, mlp = f"{block}attn.", f"{block}mlp."
     if f"{attention}q_proj.weight" in state:
-        parts = [state.pop(f"{attention}{part}_proj.weight") for part in "qkv"]
-        if len({len(part) for part in parts}) > 1:
-            raise UserError(f"{where}: num_kv_heads: grouped queries ({attention}k_proj {tuple(parts[1].shape)})")
-        biases = [state.pop(f"{attention}{part}_proj.bias", parts[0].new_zeros(len(parts[0]))) for part in "qkv"]
-        state[f"{attention}qkv.weight"], state[f"{attention}qkv.bias"] = torch.cat(parts), torch.cat(biases)
+        qkv = [state.pop(f"{attention}{name}_proj.weight") for name in "qkv"]
+        if len({len(weight) for weight in qkv}) > 1:
+            raise UserError(f"{where}: num_kv_heads: grouped queries ({attention}k_proj {tuple(qkv[1].shape)})")
+        biases = [state.pop(f"{attention}{name}_proj.bias", qkv[0].new_zeros(len(qkv[0]))) for name in "qkv"]
+        state[f"{attention}qkv.weight"], state[f"{attention}qkv.bias"] = torch.cat(qkv), torch.cat(biases)
     if f"{attention}q_bias" in state:
         q, v = state.pop(f"{attention}q_bias"), state.pop(f"{attention}v_bias")
         state[f"{attention}qkv.bias"] = torch.cat([q, state.pop(f"{attention}k_bias", torch.zeros_like(q)), v])
     if f"{mlp}fc1_g.weight" in state:
-        for kind in ("weight", "bias"):
-            gate, up = state.pop(f"{mlp}fc1_g.{kind}", None), state.pop(f"{mlp}fc1_x.{kind}", None)
+        for name in ("weight", "bias"):
+            gate, up = state.pop(f"{mlp}fc1_g.{name}", None), state.pop(f"{mlp}fc1_x.{name}", None)
             if gate is not None and up is not None:
-                state[f"{mlp}fc1.{kind}"] = torch.cat([gate, up])
+                state[f"{mlp}fc1.{name}"] = torch.cat([gate, up])
     for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
         weight = state.get(f"{block}{name}.weight")
         if weight is not None:
@@ -145,6 +166,7 @@ def _canonical_block(state: dict[str, Tensor], block: str, where: str) -> None:
 
 
 def depth_of(state: Mapping[str, Tensor], where: str) -> int:
+    """Number of blocks. Raises UserError where they are not numbered as timm's."""
     blocks = {int(found[1]) for name in state if (found := re.match(r"blocks\.(\d+)\.", name))}
     if not blocks or blocks != set(range(len(blocks))):
         raise UserError(f"{where}: no Vision Transformer under timm's names (blocks.0 ... are not there)")
@@ -152,10 +174,13 @@ def depth_of(state: Mapping[str, Tensor], where: str) -> int:
 
 
 def config_of(state: Mapping[str, Tensor], where: str, *, heads: int | None) -> ViTConfig:
-    """The shape that a canonical state dict of a ViT with learned or fixed positions must have. Raises UserError."""
+    """The shape that a canonical state dict of a ViT with learned or fixed positions must have.
+
+    ``heads`` None is one for 64 channels. Raises UserError for what does not fit together.
+    """
     patch, positions = state.get("patch_embed.proj.weight"), state.get("pos_embed")
     if positions is None:
-        raise UserError(f"{where}: no pos_embed; a rotary model's file does not tell its shape: give its timm folder")
+        raise UserError(f"{where}: no pos_embed; a rotary model's file does not say its shape: give its timm folder")
     if patch is None or patch.dim() != 4 or patch.shape[2] != patch.shape[3]:
         raise UserError(f"{where}: patch_embed.proj.weight: expected (width, channels, patch, patch)")
     grid = isqrt(positions.shape[1] - 1)
@@ -182,9 +207,9 @@ def config_of(state: Mapping[str, Tensor], where: str, *, heads: int | None) -> 
 def check_shapes(state: Mapping[str, Tensor], config: ViTConfig, where: str) -> None:
     """Raises UserError unless the state dict has exactly the tensors of ``config``."""
     hidden = state.get("blocks.0.mlp.fc2.weight")
-    wanted = hidden_features(config.width, config.mlp)
-    if hidden is not None and hidden.shape[-1] != wanted:
-        raise UserError(f"{where}: mlp_ratio: {hidden.shape[-1]} hidden units, sweet's ViT of this width has {wanted}")
+    units = hidden_features(config.width, config.mlp)
+    if hidden is not None and hidden.shape[-1] != units:
+        raise UserError(f"{where}: mlp_ratio: {hidden.shape[-1]} hidden units, sweet's ViT of this width has {units}")
     shapes = encoder_shapes(config)
     for name in sorted(shapes.keys() | state.keys()):
         if name not in state:
@@ -230,7 +255,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of names and values, for weights that came from no file."""
+    """SHA256 (hex) of names and values, for weights that came from no file."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())

@@ -13,32 +13,30 @@ import torch
 from torch import Tensor
 
 from sweet.data import eval_batches, open_images, shuffled
-from sweet.data.batches import IMAGENET_MEAN, IMAGENET_STD
 from sweet.errors import UserError
-from sweet.files import read_json, read_tensors, sha256
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.device import resolve_device
-from sweet.models.forward import encode, patchify
 from sweet.models.mae import source_from_state
 from sweet.models.moments import compute_order
 from sweet.recipes.schema import without_path
 from sweet.storage.cards import converted_card
-from sweet.storage.folders import StoredSource, load_source, source_tensors
+from sweet.storage.folders import StoredSource, source_tensors
 from sweet.storage.layout import TENSORS, write_folder
-from sweet.storage.records import ConvertedRecord, DataConfig, FolderRecord, HealingRecord, WeightError, read_record
+from sweet.storage.records import ConvertedRecord, DataConfig, FolderRecord, HealingRecord
 from sweet.template.fold import folded
-from sweet.template.hosvd import Hosvd, hosvd_of
+from sweet.template.hosvd import hosvd_of
 from sweet.template.order import Order
 from sweet.template.sizes import Ranks
-from sweet.template.slices import FC1, FC2, PROJ, QKV, stack_blocks
-from sweet.template.target import Source, absorb, target_weights, untiled
+from sweet.template.source import Source
+from sweet.template.target import absorb
 
-from .checkpoints import Checkpoint, canonical, check_shapes, read_file
+from .checkpoints import Checkpoint
 from .heal import heal, healing_cost, own_decoder
+from .measure import feature_error, second_moment, slice_errors
+from .read import read
 
 METRICS = ("activations", "weights")
 SHAPES = "shapes:"
-COMPARED = 64  # images on which the features of source and template are compared
 BATCH = 16
 
 
@@ -48,8 +46,9 @@ class ConvertOptions:
 
     ``ranks``, or the ranks that keep a share of ``energy``, or all: then nothing is lost. ``data`` are images for the
     principal order and for the metric ``activations``, ``images`` how many; without them synthetic scenes serve.
-    ``heads`` is for files, which do not tell. ``heal_steps`` of masked autoencoding on ``data`` mend what low ranks
-    have lost. Raises UserError for options that contradict each other or are out of range.
+    ``heads`` is for bare files, whose tensors do not say it. ``heal_steps`` of masked autoencoding on ``data``, at peak
+    rate ``heal_lr``, restore some of what low ranks have lost. Raises UserError for options that contradict each other
+    or are out of range.
     """
 
     ranks: Sequence[int] | None = None
@@ -75,7 +74,7 @@ class ConvertOptions:
             raise UserError(f"--heal-lr {self.heal_lr:g}: should be above 0")
 
 
-def convert(source: str, out: Path, *, run: Path | None = None, **options: Any) -> dict[str, Any]:
+def convert(source: str, out: Path, *, run: Path | None = None, **options: Any) -> dict[str, object]:
     """Write a template folder made from ``timm:NAME``, a checkpoint file, a timm folder or a sweet folder.
 
     ``options`` are those of :class:`ConvertOptions`; the loss curve of healing goes to the folder ``run``. Returns a
@@ -83,126 +82,109 @@ def convert(source: str, out: Path, *, run: Path | None = None, **options: Any) 
     """
     began = time.perf_counter()
     work = prepare(source, ConvertOptions(**options))
-    factored = work.factor()
-    template, mae, healing = work.heal(factored, run)
-    template = absorb(template)
-    record = work.record(template, mae, factored, healing, seconds=round(time.perf_counter() - began, 1))
+    made = work.heal(work.factor(), run)
+    template = absorb(made.template)
+    record = FolderRecord(
+        kind="template",
+        vit=work.config,
+        mae=made.mae,
+        constraint="tucker",
+        ranks=made.ranks,
+        absorbed=template.order is not None and template.order.absorbed,
+        data=work.checkpoint.data,
+        converted=made.record.model_copy(update={"seconds": round(time.perf_counter() - began, 1)}),
+    )
     tensors = (TENSORS["template"], source_tensors(template))
-    write_folder(out, tensors, record, work.recipe(factored), converted_card(record))
+    write_folder(out, tensors, record, work.recipe(made), converted_card(record))
     return summary(record, out)
 
 
-@dataclass
-class Factored:
-    """A decomposition, and what it lost: relative errors of the weights and of the final features."""
+@dataclass(frozen=True)
+class Converted:
+    """A template, its ranks, the decoder's shape where it has one, and how it was made."""
 
     template: Source
-    parts: Hosvd
     ranks: Ranks
-    metric: str
-    error: WeightError
-    feature_error: float | None
+    mae: MaeConfig | None
+    record: ConvertedRecord
 
 
-@dataclass
+@dataclass(frozen=True)
 class Conversion:
-    """Everything that one conversion works on; ``dense`` has its norm gains folded."""
+    """Everything that one conversion works on.
+
+    ``dense`` is the checkpoint with its norm gains folded; ``batches`` are normalised images (B, C, H, W), described by
+    ``order_images``. ``ranks`` None: those that keep the options' share of energy.
+    """
 
     options: ConvertOptions
     checkpoint: Checkpoint
-    data: DataConfig
     dense: Source
     order: Order | None
     batches: list[Tensor]
     order_images: str | None
+    ranks: Ranks | None
     device: torch.device
 
     @property
     def config(self) -> ViTConfig:
+        """The encoder's shape."""
         return self.checkpoint.config
 
-    def factor(self) -> Factored:
+    def factor(self) -> Converted:
         """The template of the chosen ranks; a loss is measured in activations where there is an order."""
         options, order, dense = self.options, self.order, self.dense
-        full = (12 * self.config.depth, self.config.width, self.config.width)
-        lossless = options.energy is None and (options.ranks is None or tuple(options.ranks) == full)
-        weighted = options.metric == "activations" and order is not None and not lossless
-        parts = hosvd_of(dense, metric=second_moment(order) if order and weighted else None)
-        ranks = _choose(parts, options.ranks, options.energy)
-        template = replace(dense, core=parts.tucker(ranks), order=order)
-        return Factored(
-            template,
-            parts,
-            ranks,
-            "activations" if weighted else "weights",
-            slice_errors(dense, template),
-            self.feature_error(template) if self.batches else None,
+        weighted = options.metric == "activations" and order is not None and self.ranks != _full(self.config)
+        found = hosvd_of(dense, metric=second_moment(order) if order and weighted else None)
+        ranks = self.ranks or found.ranks(options.energy or 1.0)
+        template = replace(dense, core=found.tucker(ranks), order=order)
+        spectra = zip("xuv", found.spectra, strict=True)
+        record = ConvertedRecord(
+            source=self.checkpoint.name,
+            source_sha256=self.checkpoint.sha256,
+            metric="activations" if weighted else "weights",
+            order_images=self.order_images,
+            seconds=0.0,
+            error=slice_errors(dense, template),
+            feature_error=self.feature_error(template) if self.batches else None,
+            spectrum={mode: [float(f"{v:.3e}") for v in values.tolist()] for mode, values in spectra},
         )
+        return Converted(template, ranks, self.checkpoint.mae, record)
 
     def feature_error(self, template: Source) -> float:
+        """Relative error of a template's features on the images of this conversion."""
         return feature_error(self.dense, template, self.config, self.batches, self.device)
 
-    def heal(self, factored: Factored, run: Path | None) -> tuple[Source, MaeConfig | None, HealingRecord | None]:
-        """The template after healing, with its decoder's shape; as it is where no steps are set."""
-        options, mae = self.options, self.checkpoint.mae
+    def heal(self, made: Converted, run: Path | None) -> Converted:
+        """The template after healing; as it is where no steps are set. The loss curve goes to the folder ``run``."""
+        options, config = self.options, self.config
         if not options.heal_steps or options.data is None:
-            return factored.template, mae, None
-        mae, began = mae or own_decoder(self.config.width), time.perf_counter()
-        stored = StoredSource(
-            factored.template, self.config, mae, FolderRecord(kind="template", vit=self.config, data=self.data)
-        )
-        images = open_images(options.data, "train")
+            return made
+        mae, began = made.mae or own_decoder(config.width), time.perf_counter()
+        record = FolderRecord(kind="template", vit=config, data=self.checkpoint.data)
+        stored, images = StoredSource(made.template, config, mae, record), open_images(options.data, "train")
         template = heal(stored, images, steps=options.heal_steps, lr=options.heal_lr, device=options.device, run=run)
         seconds = time.perf_counter() - began
-        template.order = compute_order(template, self.config, self.batches, device=self.device)
+        template.order = compute_order(template, config, self.batches, device=self.device)
+        seen, pflops = healing_cost(config, mae, made.ranks, options.heal_steps)
         healing = HealingRecord(
-            **healing_cost(self.config, mae, factored.ranks, options.heal_steps),
+            steps=options.heal_steps,
+            images=seen,
+            pflops=pflops,
             seconds=round(seconds, 1),
             data=without_path(options.data),
             feature_error=self.feature_error(template),
         )
-        return template, mae, healing
+        return replace(made, template=template, mae=mae, record=made.record.model_copy(update={"healing": healing}))
 
-    def record(
-        self,
-        template: Source,
-        mae: MaeConfig | None,
-        factored: Factored,
-        healing: HealingRecord | None,
-        *,
-        seconds: float,
-    ) -> FolderRecord:
-        spectra = zip("xuv", factored.parts.spectra, strict=True)
-        converted = ConvertedRecord(
-            source=self.checkpoint.name,
-            source_sha256=self.checkpoint.sha256,
-            metric=factored.metric,
-            order_images=self.order_images,
-            seconds=seconds,
-            error=factored.error,
-            feature_error=factored.feature_error,
-            healing=healing,
-            spectrum={mode: [float(f"{v:.3e}") for v in values.tolist()] for mode, values in spectra},
-        )
-        return FolderRecord(
-            kind="template",
-            vit=self.config,
-            mae=mae,
-            constraint="tucker",
-            ranks=factored.ranks,
-            absorbed=template.order is not None and template.order.absorbed,
-            data=self.data,
-            converted=converted,
-        )
-
-    def recipe(self, factored: Factored) -> str:
+    def recipe(self, made: Converted) -> str:
         """``recipe.yaml``: the options that led here."""
         options = self.options
-        values: dict[str, Any] = {
+        values: dict[str, object] = {
             "convert": self.checkpoint.name,
-            "ranks": list(factored.ranks),
+            "ranks": list(made.ranks),
             "energy": options.energy,
-            "metric": factored.metric,
+            "metric": made.record.metric,
             "data": without_path(options.data) if options.data else None,
             "images": options.images,
             "heal": options.heal_steps,
@@ -212,27 +194,25 @@ class Conversion:
 
 
 def prepare(source: str, options: ConvertOptions) -> Conversion:
-    """The checkpoint, folded, with its images and its principal order."""
+    """The checkpoint, folded, with its images and its principal order. Raises UserError for what cannot be done."""
     device = resolve_device(options.device)
     checkpoint, order = read(source, heads=options.heads)
     config = checkpoint.config
-    if options.ranks is not None:
-        _check_ranks(options.ranks, config)
-    data = data_config(checkpoint)
-    batches, order_images = _images(options, config, data, device, needed=order is None)
+    ranks = _ranks(options, config)
+    batches, order_images = _images(options, config, checkpoint.data, device, needed=order is None)
     dense = folded(source_from_state(checkpoint.state, config))
     if batches:
         order = compute_order(dense, config, batches, device=device)
     elif order is not None:
         order_images = "the source's own"
-    return Conversion(options, checkpoint, data, dense, order, batches, order_images, device)
+    return Conversion(options, checkpoint, dense, order, batches, order_images, ranks, device)
 
 
-def summary(record: FolderRecord, out: Path) -> dict[str, Any]:
+def summary(record: FolderRecord, out: Path) -> dict[str, object]:
     """What a conversion made, for people and machines."""
     converted = record.converted
     assert converted is not None
-    result = {
+    result: dict[str, object] = {
         "size": str(record.vit.size),
         "ranks": list(record.ranks or ()),
         "error": converted.error.overall,
@@ -245,118 +225,22 @@ def summary(record: FolderRecord, out: Path) -> dict[str, Any]:
     return result | {"seconds": converted.seconds, "out": str(out)}
 
 
-def read(source: str, *, heads: int | None = None) -> tuple[Checkpoint, Order | None]:
-    """What SOURCE names, and its principal order where a dense source brings one. Raises UserError naming it."""
-    from .from_timm import from_folder, from_name
-
-    if source.startswith("timm:"):
-        return from_name(source.removeprefix("timm:")), None
-    path = Path(source).expanduser()
-    if path.is_file():
-        return read_file(path, heads=heads), None
-    if not path.is_dir():
-        raise UserError(f"SOURCE {source}: no such file or folder, nor timm:NAME")
-    if (path / "config.json").is_file():
-        described = read_json(path / "config.json")
-        if isinstance(described, dict) and "architecture" in described:
-            return from_folder(path), None
-    return _sweet_folder(path)
+def _full(config: ViTConfig) -> Ranks:
+    return 12 * config.depth, config.width, config.width
 
 
-def _sweet_folder(path: Path) -> tuple[Checkpoint, Order | None]:
-    record = read_record(path, ("dense", "model", "template"))
-    if record.kind == "template" and record.constraint != "kronecker":
-        raise UserError(f"{path}: is a template, expected a dense or a model, or one of template.constraint=kronecker")
-    file = path / TENSORS[record.kind]
-    checkpoint = Checkpoint(path.name, sha256(file), record.vit, {}, data=record.data.to_dict())
-    if record.kind == "model":
-        state = canonical(read_tensors(file), str(file))
-        check_shapes(state, record.vit, str(file))
-        return replace(checkpoint, state=state), None
-    stored = load_source(path)
-    state = source_tensors(replace(untiled(stored.source), order=None))
-    mae = stored.mae if "pred.weight" in stored.source.decoder else None
-    return replace(checkpoint, state=state, mae=mae), stored.source.order
-
-
-def data_config(checkpoint: Checkpoint) -> DataConfig:
-    """How the images of a checkpoint are read; what it does not say is ImageNet's, or 0.5 for other channels."""
-    config, known = checkpoint.config, checkpoint.data
-    rgb, grey = config.in_chans == 3, (0.5,) * config.in_chans
-    return DataConfig(
-        img_size=config.img_size,
-        mean=tuple(known.get("mean") or (IMAGENET_MEAN if rgb else grey)),
-        std=tuple(known.get("std") or (IMAGENET_STD if rgb else grey)),
-        interpolation="bilinear" if known.get("interpolation") == "bilinear" else "bicubic",
-    )
-
-
-def second_moment(order: Order) -> Tensor:
-    """E[u u^T] (D, D) over all norm inputs: the order's rotation is made of its eigenvectors."""
-    return (order.rotation * order.energy.mean(0)) @ order.rotation.t()
-
-
-def slice_errors(dense: Source, template: Source) -> WeightError:
-    """Relative Frobenius error of the block matrices: overall, of each component, of each layer."""
-    rebuilt = stack_blocks(_full_size(template), dense.depth)
-    difference, norms = {}, {}
-    for name, value in _components(dense.core.weights, dense.mlp).items():  # type: ignore[union-attr]
-        norms[name] = value.square().sum((1, 2))
-        difference[name] = (_components(rebuilt, dense.mlp)[name] - value).square().sum((1, 2))
-    lost, all_of = torch.stack([*difference.values()]), torch.stack([*norms.values()])
-
-    def share(part: Tensor, whole: Tensor) -> float:
-        return float(f"{(part.sum() / whole.sum().clamp_min(1e-30)).sqrt().item():.4g}")
-
-    return WeightError(
-        overall=share(lost, all_of),
-        components={name: share(difference[name], norms[name]) for name in norms},
-        layers=[share(lost[:, i], all_of[:, i]) for i in range(dense.depth)],
-    )
-
-
-@torch.no_grad()
-def feature_error(
-    dense: Source, template: Source, config: ViTConfig, batches: Sequence[Tensor], device: torch.device
-) -> float:
-    """Relative error of the final features on the first images, all tokens."""
-    ours, theirs = ({k: v.to(device) for k, v in _full_size(s).items()} for s in (template, dense))
-    lost, whole = 0.0, 0.0
-    for images in batches[: -(-COMPARED // BATCH)]:
-        patches = patchify(images, config.patch_size)
-        wanted = encode(theirs, patches, config)
-        lost += float((encode(ours, patches, config) - wanted).square().sum())
-        whole += float(wanted.square().sum())
-    return float(f"{(lost / whole) ** 0.5:.4g}")
-
-
-def _full_size(source: Source) -> dict[str, Tensor]:
-    return target_weights(replace(source, order=None), source.depth, source.width, order="prefix", layers="first")
-
-
-def _components(weights: dict[str, Tensor], mlp: str) -> dict[str, Tensor]:
-    parts = dict(zip("qkv", weights[QKV].chunk(3, 1), strict=True)) | {"o": weights[PROJ]}
-    if mlp == "swiglu":
-        gate, up = weights[FC1].chunk(2, 1)
-        return parts | {"gate": gate, "up": up, "down": weights[FC2]}
-    return parts | {"fc1": weights[FC1], "fc2": weights[FC2]}
-
-
-def _choose(parts: Hosvd, ranks: Sequence[int] | None, energy: float | None) -> Ranks:
-    if energy is not None:
-        return parts.ranks(energy)
-    r1, r2, r3 = parts.slices.shape if ranks is None else ranks
-    return r1, r2, r3
-
-
-def _check_ranks(ranks: Sequence[int], config: ViTConfig) -> None:
-    text = f"--ranks {','.join(map(str, ranks))}"
-    if len(ranks) != 3:
+def _ranks(options: ConvertOptions, config: ViTConfig) -> Ranks | None:
+    """The ranks that were given or, without ``energy``, all. Raises UserError for others than the mode has."""
+    if options.ranks is None:
+        return _full(config) if options.energy is None else None
+    text = f"--ranks {','.join(map(str, options.ranks))}"
+    if len(options.ranks) != 3:
         raise UserError(f"{text}: expected three, r1,r2,r3")
-    sizes = (12 * config.depth, config.width, config.width)
-    for name, rank, size in zip(("r1", "r2", "r3"), ranks, sizes, strict=True):
+    r1, r2, r3 = options.ranks
+    for name, rank, size in zip(("r1", "r2", "r3"), options.ranks, _full(config), strict=True):
         if not 1 <= rank <= size:
             raise UserError(f"{text}: {name} = {rank} is not in 1..{size}")
+    return r1, r2, r3
 
 
 def _images(

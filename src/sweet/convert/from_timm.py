@@ -1,7 +1,7 @@
 """A timm model, by name or as a local folder, as a checkpoint of ours.
 
-Tensors alone do not tell a model: an activation, the order of norms or the layout of rotary positions leave no trace in
-them. So the model is built, asked, and at last compared: our encoder must give the same features.
+Tensors alone do not describe a model: an activation, the order of norms or the layout of rotary positions leave no
+trace in them. So the model is built and its modules are inspected; at last our encoder must give the same features.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sweet.files import read_json, sha256
 from sweet.models.config import FAMILIES, ViTConfig
 from sweet.models.vit import build_vit
 
-from .checkpoints import Checkpoint, canonical, check_shapes, plain_tensors, tensors_sha256
+from .checkpoints import Checkpoint, canonical, check_shapes, data_config, plain_tensors, tensors_sha256
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 TOLERANCE = 1e-3
@@ -41,31 +41,34 @@ def from_name(name: str) -> Checkpoint:
 
 def from_folder(folder: Path) -> Checkpoint:
     """A folder of timm's ``save_for_hf``: config.json and model.safetensors. Raises UserError naming the folder."""
-    described = read_json(folder / "config.json")
-    if not isinstance(described, dict) or not isinstance(described.get("architecture"), str):
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         raise UserError(f"{folder / 'config.json'}: neither sweet's nor timm's (no architecture)")
     file = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if file is None:
         raise UserError(f"{folder}: holds none of {', '.join(FILES)}")
     tensors = plain_tensors(file)
-    options = {key: described[key] for key in ("num_classes", "global_pool") if described.get(key) is not None}
+    options = {key: config[key] for key in ("num_classes", "global_pool") if config.get(key) is not None}
     try:
         model = timm.create_model(
-            described["architecture"], pretrained=False, **options | (described.get("model_args") or {})
+            config["architecture"], pretrained=False, **options | (config.get("model_args") or {})
         )
         missing, unknown = model.load_state_dict(tensors, strict=False)
     except Exception as problem:
         reason = (str(problem) or type(problem).__name__).splitlines()[0]
-        raise UserError(f"{folder}: timm cannot make architecture {described['architecture']} ({reason})") from None
+        raise UserError(f"{folder}: timm cannot make architecture {config['architecture']} ({reason})") from None
     if missing or unknown:
         raise UserError(f"{file}: tensor {(missing + unknown)[0]} is {'missing' if missing else 'unknown'}")
-    if isinstance(described.get("pretrained_cfg"), dict):
-        model.pretrained_cfg = described["pretrained_cfg"]
+    if isinstance(config.get("pretrained_cfg"), dict):
+        model.pretrained_cfg = config["pretrained_cfg"]
     return from_model(model, str(folder), sha256(file))
 
 
 def from_model(model: nn.Module, where: str, digest: str) -> Checkpoint:
-    """A timm ``VisionTransformer`` or ``Eva`` that :class:`ViTConfig` can express. Raises UserError naming why not."""
+    """A timm ``VisionTransformer`` or ``Eva`` that :class:`ViTConfig` can express.
+
+    ``where`` names the model in errors, ``digest`` is the SHA256 of its weights. Raises UserError naming why not.
+    """
     if not isinstance(model, Eva | VisionTransformer):
         raise UserError(f"{where}: is a {type(model).__name__}, expected a VisionTransformer or Eva")
     state = canonical({k: v.detach().float() for k, v in model.state_dict().items()}, where)
@@ -73,10 +76,10 @@ def from_model(model: nn.Module, where: str, digest: str) -> Checkpoint:
     check_shapes(state, config, where)
     cfg = getattr(model, "pretrained_cfg", None) or {}
     cfg = cfg if isinstance(cfg, Mapping) else vars(cfg)
-    data = {key: cfg[key] for key in ("mean", "std", "interpolation") if cfg.get(key)}
+    data = data_config(config, cfg.get("mean"), cfg.get("std"), cfg.get("interpolation"))
     _compare(model, build_vit(config, state), config, where)
     name = where if where.startswith("timm:") else Path(where).name
-    return Checkpoint(name, digest, config, state, data=data)
+    return Checkpoint(name, digest, config, state, data)
 
 
 def _config(model: Any, where: str) -> ViTConfig:
@@ -90,7 +93,7 @@ def _config(model: Any, where: str) -> ViTConfig:
     heads, width = block.attn.num_heads, model.embed_dim
     img, patch = tuple(model.patch_embed.img_size or ()), tuple(model.patch_embed.patch_size)
     exact_gelu = isinstance(activation, nn.GELU) and activation.approximate == "none"
-    family = next((name for name, kind in FAMILIES.items() if kind == (mlp, norm)), None)
+    family = next((name for name, blocks in FAMILIES.items() if blocks == (mlp, norm)), None)
     for wrong, what in (
         (type(block) not in (Block, EvaBlock), f"block_fn={type(block).__name__}"),
         (not norm, f"norm_layer={'/'.join(sorted(norms))}"),
@@ -122,10 +125,10 @@ def _config(model: Any, where: str) -> ViTConfig:
 
 def _rope(rope: Any, grid: int, where: str) -> dict[str, Any]:
     """``rope_theta`` and ``rope_grid`` of timm's rotary module. Raises UserError for another layout than ours."""
-    wanted = {"in_pixels": False, "grid_offset": 0.0, "grid_indexing": "ij", "rotate_half": True}
+    ours = {"in_pixels": False, "grid_offset": 0.0, "grid_indexing": "ij", "rotate_half": True}
     if type(rope).__name__ != "RotaryEmbeddingCat":
         raise UserError(f"{where}: rope_type: {type(rope).__name__}, sweet's ViT has cat")
-    for key, value in wanted.items():
+    for key, value in ours.items():
         if getattr(rope, key, value) != value:
             raise UserError(f"{where}: rope_{key}={getattr(rope, key)}, sweet's ViT has {value}")
     reference = rope.ref_feat_shape or (grid, grid)

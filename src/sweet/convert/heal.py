@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,7 +13,7 @@ from sweet.data import ImageSource
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import MaskedAutoencoder, init_decoder
 from sweet.storage.folders import StoredSource
-from sweet.template.target import Source
+from sweet.template.source import Source
 from sweet.template.tucker import Tucker
 from sweet.training.short_run import ShortRun, train_on
 
@@ -27,7 +26,7 @@ def heal(stored: StoredSource, images: ImageSource, *, steps: int, lr: float, de
     Norm gains of the blocks stay as they are, folded to one. The loss curve is written to ``run``. Raises UserError for
     numbers out of range.
     """
-    told = ShortRun(steps, BATCH, lr, warmup=WARMUP, device=device, run=run)
+    settings = ShortRun(steps, BATCH, lr, warmup=WARMUP, device=device, run=run)
     source, config = stored.source, stored.config
     core = source.core.expanded() if isinstance(source.core, Tucker) else source.core
     learned = "pred.weight" in source.decoder
@@ -35,7 +34,7 @@ def heal(stored: StoredSource, images: ImageSource, *, steps: int, lr: float, de
     model = MaskedAutoencoder(replace(source, core=core, decoder=decoder), config, stored.mae)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith("blocks.norm"))
-    train_on(model, images, stored, told)
+    train_on(model, images, stored, settings)
     return model.detached()
 
 
@@ -44,8 +43,8 @@ def own_decoder(width: int) -> MaeConfig:
     return MaeConfig(decoder_width=max(32, 32 * round(width / 64)), decoder_depth=2, decoder_head_dim=32)
 
 
-def healing_cost(config: ViTConfig, mae: MaeConfig, ranks: Sequence[int], steps: int) -> dict[str, Any]:
-    """Steps, images and PFLOPs of a healing."""
+def healing_cost(config: ViTConfig, mae: MaeConfig, ranks: Sequence[int], steps: int) -> tuple[int, float]:
+    """Images and PFLOPs that a healing takes."""
     images, rebuild = steps * BATCH, rebuild_macs(config.depth, config.width, ranks)
     flops = pretraining_flops(mae_image_flops(config, mae), images=images, steps=steps, rebuild=rebuild)
-    return {"steps": steps, "images": images, "pflops": round(flops / 1e15, 4)}
+    return images, round(flops / 1e15, 4)

@@ -25,13 +25,15 @@ from torch import Tensor
 from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.storage.folders import StoredSource
+from sweet.storage.legacy import OLD_SWITCHES
 from sweet.template.sizes import Size
 
 from .registry import NAMES
-from .rescale import SWITCHES as CONDITION
-from .rescale import conditioned
+from .rescale import SWITCHES as RESCALING
+from .rescale import rescaled
 
 Weights = dict[str, Tensor]
+Switch = str | float
 COMMON = ("source", "size", "data", "budget", "seed")
 OF_TRAINING = ("device", "run")
 
@@ -46,14 +48,16 @@ def initialise(
     seed: int = 0,
     device: str = "auto",
     run: Path | None = None,
-    **given: Any,
+    **given: object,
 ) -> Weights:
     """Weights of ``size`` made from ``source`` by a method of the registry, with the switches ``given``.
 
-    Raises UserError for an unknown method or switch, a source, a size or missing images that the method cannot do
-    with, and ValueError when ``size`` has another head dimension than the source.
+    Arguments are those of the one signature above; ``device`` and ``run`` are for methods that train. Returns timm's
+    names without a head, ``decoder.*`` beside them where there is one. Raises UserError for an unknown method or
+    switch, and for a source, a size or missing images that the method cannot work with; ValueError when ``size`` has
+    another head dimension than the source.
     """
-    chosen = switches(method, given)
+    chosen: dict[str, Any] = {**switches(method, given)}
     able = NAMES[method]
     if size.head_dim != source.config.head_dim:
         raise ValueError(f"head_dim is {size.head_dim}, the source has {source.config.head_dim}")
@@ -69,22 +73,22 @@ def initialise(
         raise UserError(f"--method {method}: looks at images; name some with --fit, for example --fit folder:PATH")
     if able.trains:
         chosen |= {"device": device, "run": run}
-    condition = {name: chosen.pop(name) for name in CONDITION if name in chosen}
+    scales = {name: chosen.pop(name) for name in RESCALING if name in chosen}
     weights = _function(method)(source, size, data=data, budget=budget or able.images, seed=seed, **chosen)
-    return conditioned(weights, seed=seed, **condition) if condition else weights
+    return rescaled(weights, seed=seed, **scales) if scales else weights
 
 
 def images_used(method: str, budget: int | None, data: ImageSource | None) -> int:
-    """How many of ``data`` a method looks at."""
+    """How many of ``data`` a method looks at, ``budget`` being None for its own choice."""
     wanted = budget or NAMES[method].images
     return 0 if data is None or wanted == 0 else len(data) if wanted is None else min(wanted, len(data))
 
 
-def switches(method: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str, Switch]:
     """All switches of a method with their values: what was given (text is understood), else the default.
 
-    None stands for not given. Every method has those of :mod:`.conditioning` too, which do nothing unless given.
-    Raises UserError for an unknown method, switch or value.
+    None stands for not given; old names of values are understood. Every method has those of :mod:`.rescale` too, which
+    do nothing unless given. Raises UserError for an unknown method, switch or value.
     """
     function = _function(method)
     types = get_type_hints(function)
@@ -93,31 +97,36 @@ def switches(method: str, given: Mapping[str, Any] | None = None) -> dict[str, A
     for name, value in (given or {}).items():
         if value is None:
             continue
-        if name in CONDITION:
-            result[name] = _read(name, value, float)
-            if result[name] < 0 or (name == "rms" and result[name] == 0):
-                raise UserError(f"{name}={value}: should be {'above' if name == 'rms' else 'at least'} 0")
-            if name == "noise" and result[name] > 1:
-                raise UserError(f"{name}={value}: is a share, at most 1")
-            continue
-        if name not in result:
+        if name in RESCALING:
+            result[name] = _rescaling(name, value)
+        elif name in result:
+            result[name] = _read(name, OLD_SWITCHES.get(str(value), value) if name == "inner" else value, types[name])
+        else:
             has = ", ".join(result) or "none"
             raise UserError(f"{name}={value}: --method {method} has no such switch; its switches: {has}")
-        result[name] = _read(name, value, types[name])
     return result
 
 
-def _read(name: str, value: Any, kind: Any) -> Any:
+def _rescaling(name: str, value: object) -> float:
+    number = float(_read(name, value, float))
+    if number < 0 or (name == "rms" and number == 0):
+        raise UserError(f"{name}={value}: should be {'above' if name == 'rms' else 'at least'} 0")
+    if name == "noise" and number > 1:
+        raise UserError(f"{name}={value}: is a share, at most 1")
+    return number
+
+
+def _read(name: str, value: object, annotation: Any) -> Switch:
     """A switch's value by its type: one of a Literal's words, or a number."""
-    words = get_args(kind)
+    words = get_args(annotation)
     if words:
         if value not in words:
             raise UserError(f"{name}={value}: expected one of {', '.join(words)}")
-        return value
+        return str(value)
     try:
-        number = kind(value)
+        number: float = annotation(value)
     except ValueError:
-        raise UserError(f"{name}={value}: should be a number") from None
+        number = math.nan
     if not math.isfinite(number):
         raise UserError(f"{name}={value}: should be a number")
     return number

@@ -1,5 +1,5 @@
-"""X of a narrower target by least squares, no gradient step: what the channels that were cut away told the readers,
-the kept ones tell as well as a linear map can (methods 16, 17.8).
+"""X of a narrower target by least squares, no gradient step: the kept channels give the readers what those that were
+cut away gave, as well as a linear map can (methods 16, 17.8).
 
 A reader A (c, D) of the principal stream u = (u1, u2), of which a target keeps u1, is best replaced by
 A1 + A2 S21 S11^-1 with S = E[u u^T]. Of the matrices that the core spans we take the nearest in the metric S11; a
@@ -19,7 +19,7 @@ from sweet.models.moments import moments_of
 from sweet.storage.folders import StoredSource
 from sweet.template.sizes import hidden_features
 from sweet.template.slices import FC1, FC2, PROJ, QKV, SLICES, inner_index, pack
-from sweet.template.target import Source, target_layers
+from sweet.template.source import Source, target_layers
 from sweet.template.tucker import Tucker
 
 IMAGES = 2000  # second moments need no more
@@ -38,17 +38,21 @@ def closed_form(
     ridge: float,
     device: str,
 ) -> Source:
-    """``made``, the source at the target's depth, with X (12 L*, r1) solved for a target of ``width`` channels."""
+    """``made``, the source at the target's depth, with X (12 L*, r1) solved for a target of ``width`` channels.
+
+    Moments are those of at most ``budget`` images of ``data``, drawn by ``seed``, measured on ``device``; ``inner`` and
+    ``layers`` are the target's. The source has an order and a Tucker core.
+    """
     order, core = made.order, made.core
     assert order is not None and isinstance(core, Tucker)
     config, data_config = source.config, source.data
     images = packed(some(data, min(budget or IMAGES, IMAGES), seed), config.img_size)
     batches = eval_batches(images, batch_size=128, img_size=config.img_size, mean=data_config.mean, std=data_config.std)
     found = moments_of(source.source, config, (batch for batch, _ in batches), device=resolve_device(device))
-    turn = order.rotation.double()
-    moments = turn.t() @ found.stream.double() @ turn
+    principal = order.rotation.double()
+    moments = principal.t() @ found.stream.double() @ principal
     # an absorbed order is the basis that everything is stored in
-    rotation = torch.eye(made.width, dtype=torch.double) if order.absorbed else turn
+    rotation = torch.eye(made.width, dtype=torch.double) if order.absorbed else principal
     kept = min(width, made.width) - (made.norm == "layer")  # see embedding_basis
     whole = core.expanded()
     assert whole.u is not None and whole.v is not None
@@ -58,12 +62,12 @@ def closed_form(
     reads, writes = _columns(made, width, inner)
     x = whole.x.double().view(made.depth, SLICES, -1)
     for row, layer in enumerate(target_layers(config.depth, made.depth, layers)):
-        for part, slices in enumerate((range(4), range(4, SLICES))):
-            second = moments[2 * layer + part]
+        for sublayer, slices in enumerate((range(4), range(4, SLICES))):
+            second = moments[2 * layer + sublayer]
             s11 = second[:kept, :kept] + 1e-5 * second.diagonal().mean() * torch.eye(kept, dtype=torch.double)
             carry = torch.linalg.solve(s11, second[:kept, kept:])  # S11^-1 S12 (d, D - d)
             root = torch.linalg.cholesky(s11).t()
-            gain = made.blocks[f"norm{part + 1}.weight"][row].double()[:, None]
+            gain = made.blocks[f"norm{sublayer + 1}.weight"][row].double()[:, None]
             read = (rotation.t() @ (gain * u)) @ slices_of  # (r1, D, D)
             for m in slices:
                 before = x[row, m]
@@ -81,8 +85,8 @@ def closed_form(
 def _columns(made: Source, width: int, inner: str) -> tuple[Tensor, Tensor]:
     """Of each slice's columns, of those that the target keeps (L*, 12, D): which read the stream, which write to it."""
     narrow = min(width, made.width)
-    if inner == "loudest" and made.order is not None:
-        channels, units = made.order.loudest(narrow, hidden_features(narrow, made.mlp))
+    if inner == "energy" and made.order is not None:
+        channels, units = made.order.highest_energy(narrow, hidden_features(narrow, made.mlp))
     else:
         channels, units = (inner_index(made.width, narrow, made.mlp, n).expand(made.depth, -1) for n in (PROJ, FC2))
     in_heads = torch.zeros(made.depth, made.width).scatter(1, channels, 1.0)

@@ -7,7 +7,7 @@ the teacher, the dense source, makes of the same visible patches:
 
 f are raw outputs of the blocks at three quarters of the depth, before the final norm, of all visible tokens and the
 class token; P is one linear map d -> D, thrown away afterwards (methods 4). Pixel targets are the source's own. The
-weights are the student's, its decoder included. One run for each target size, so the rival's fair share of work is the
+weights are the student's, its decoder included. One run for each target size, so the fair share of work is the
 source's pre-training samples divided by the sizes of a table, five.
 
 Switches: ``steps`` (0: the fair share), ``batch``, ``lr`` and ``alpha``.
@@ -53,13 +53,13 @@ def initialise(
     lr: float = 1.5e-3,
     alpha: float = 1.0,
 ) -> dict[str, Tensor]:
-    """Weights distilled from a dense source; needs ``data``. Raises UserError where ``steps`` cannot be told."""
+    """Weights distilled from a dense source; needs ``data``. Raises UserError where ``steps`` cannot be derived."""
     if data is None:
         raise ValueError("dmae: needs images")
     ShortRun(steps, batch, lr)  # refuses what cannot be
-    told = ShortRun(steps or fair_share(source, batch), batch, lr, WARMUP, device, run)
+    settings = ShortRun(steps or fair_share(source, batch), batch, lr, WARMUP, device, run)
     model = Distillation(source, size, alpha, torch.Generator().manual_seed(seed))
-    train_on(model, data, source, told, budget=budget, seed=seed, groups=groups(model))
+    train_on(model, data, source, settings, budget=budget, seed=seed, groups=groups(model))
     return {name: value.detach() for name, value in as_tensors(model.student).items()}
 
 
@@ -99,10 +99,10 @@ class Distillation(nn.Module):
 
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
         """Images (B, C, H, W), noise (B, N) that says which patches are visible -> the loss."""
-        taps: dict[int, Tensor] = {}
+        streams: dict[int, Tensor] = {}
         weights = as_tensors(self.student)
-        made = reconstruct(weights, images, noise, self.config, self.mae, self.positions, tap=taps.__setitem__)
-        ours = self.projection(taps[2 * aligned(self.config.depth) + 2])
+        made = reconstruct(weights, images, noise, self.config, self.mae, self.positions, hook=streams.__setitem__)
+        ours = self.projection(streams[2 * aligned(self.config.depth) + 2])
         theirs = features(as_tensors(self.teacher), images, noise, self.teacher_config, self.mae.mask_ratio)
         distance = (F.normalize(ours.float(), dim=-1) - F.normalize(theirs.float(), dim=-1)).abs().mean()
         return made.loss + self.alpha * distance
@@ -113,16 +113,16 @@ def features(
     weights: Mapping[str, Tensor], images: Tensor, noise: Tensor, config: ViTConfig, mask_ratio: float
 ) -> Tensor:
     """What the last of ``config.depth`` blocks puts out, (B, 1 + n, D), for the visible patches alone."""
-    taps: dict[int, Tensor] = {}
+    streams: dict[int, Tensor] = {}
     keep, _ = split_patches(noise, mask_ratio)
-    encode(weights, patchify(images, config.patch_size), config, keep=keep, tap=taps.__setitem__)
-    return taps[2 * config.depth]
+    encode(weights, patchify(images, config.patch_size), config, keep=keep, hook=streams.__setitem__)
+    return streams[2 * config.depth]
 
 
 def groups(model: Distillation) -> list[dict[str, Any]]:
     """AdamW's: decay on matrices only."""
-    parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    decayed: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parts[parameter.dim() > 1 and not name.endswith("token")].append(parameter)
-    return [{"params": parts[True], "weight_decay": DECAY}, {"params": parts[False], "weight_decay": 0.0}]
+            decayed[parameter.dim() > 1 and not name.endswith("token")].append(parameter)
+    return [{"params": decayed[True], "weight_decay": DECAY}, {"params": decayed[False], "weight_decay": 0.0}]

@@ -1,6 +1,6 @@
 """Isomorphic Pruning (Fang et al., ECCV 2024, arXiv 2407.04616), forced to exactly L blocks and H heads (methods 5.2).
 
-Parts of a network that are pruned together form a group, and only groups of the same kind compete. Of a ViT these are
+Parameters that are pruned together form a group, and only groups of the same kind compete. Of a ViT these are
 the channels of the residual stream (one group for the whole network), the hidden units of each block and the heads of
 each block. The score of a member is first-order Taylor, the sum of |w * gradient| over everything that would go with
 it (weights and norm gains, no biases, as released), divided by its group's mean; a head's is the mean over its
@@ -30,7 +30,7 @@ from sweet.models.mae import reconstruct, sincos
 from sweet.storage.folders import StoredSource, source_tensors
 from sweet.template.sizes import Size, hidden_features
 from sweet.template.slices import FC1, FC2, PROJ, QKV
-from sweet.template.target import target_layers
+from sweet.template.source import target_layers
 
 from .selection import Selection, channels, cut
 

@@ -6,7 +6,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from torch import nn
 
 from sweet.costs.budget import Budget, Choice, choose
 from sweet.data import open_images
@@ -21,7 +22,7 @@ from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import FolderRecord, InitRecord
 from sweet.template.sizes import Size
 
-from .apply import images_used, initialise, switches
+from .apply import Switch, images_used, initialise, switches
 from .registry import NAMES
 
 
@@ -41,13 +42,15 @@ def initialise_to(
     seed: int = 0,
     device: str = "auto",
     run: Path | None = None,
-    given: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Write a model folder and return what was made: ``depth`` blocks and ``heads`` heads, or a size within ``budget``.
+    given: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """Write a model folder ``out``: ``depth`` blocks and ``heads`` heads, or a size within ``budget``.
 
-    ``fit`` names images for methods that look at some, ``fit_images`` how many of them; ``given`` are switches of the
-    method. One that trains does so on ``device`` and writes its loss curve to the folder ``run`` (metrics.jsonl).
-    Raises UserError for an impossible size, a method that cannot make it or a folder that is not a source.
+    ``source`` is a folder or a name of the hub. ``fit`` names images for methods that look at some, ``fit_images`` how
+    many of them; ``given`` are switches of the method. ``img_size`` and ``patch_size`` are in pixels, by default the
+    source's. A method that trains does so on ``device`` and writes its loss curve to the folder ``run``
+    (metrics.jsonl). Returns what was made, for JSON. Raises UserError for an impossible size, a method that cannot make
+    it or a folder that is not a source.
     """
     method_switches = switches(method, given)
     if fit is not None and NAMES[method].images == 0:
@@ -120,7 +123,7 @@ def _resolve(
 
 
 def _record(
-    target: _Target, method: str, method_switches: Mapping[str, Any], images: int, seed: int, vit: Any
+    target: _Target, method: str, method_switches: Mapping[str, Switch], images: int, seed: int, vit: nn.Module
 ) -> FolderRecord:
     stored, config = target.stored, target.config
     data = stored.data.with_channels(config.in_chans)

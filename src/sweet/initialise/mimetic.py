@@ -7,7 +7,7 @@ Attention that looks like a pre-trained one, from no source at all. With Z of in
 
 both split by a singular value decomposition, the square roots of the singular values on either side. Biases of q, k, v
 and proj are zero; the rest is timm's random initialisation. The recipe's sine positions are there in the ``vit``
-family; the ``eva`` family has rotary ones instead, which turn q and k apart, so that the product holds between equal
+family; the ``eva`` family has rotary ones instead, which rotate q and k apart, so that the product holds between equal
 positions.
 
 Switches: the published ``alpha_qk``, ``beta_qk`` = 0.7 and ``alpha_vo``, ``beta_vo`` = 0.4.

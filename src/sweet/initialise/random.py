@@ -13,12 +13,7 @@ from sweet.template.sizes import Size
 
 
 def initialise(
-    source: StoredSource,
-    size: Size,
-    *,
-    data: ImageSource | None = None,
-    budget: int | None = None,
-    seed: int = 0,
+    source: StoredSource, size: Size, *, data: ImageSource | None = None, budget: int | None = None, seed: int = 0
 ) -> dict[str, Tensor]:
     """A new timm model's weights, drawn by ``seed``; of the source only the shape of its images and heads is used.
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Method:
-    """What can be asked of an initialiser; whatever cannot is refused before it is called."""
+    """What an initialiser can do; a request for anything else is refused before it is called."""
 
     takes: tuple[str, ...] = ()  # constraints of the sources it can start from; none named: any
     grows: bool = True  # it makes sizes beyond the source
     images: int | None = 0  # unlabelled images it looks at when no budget is given; 0: none at all, None: all there are
-    trains: bool = False  # it runs an optimiser: it is told a device, and a folder for its loss curve
+    trains: bool = False  # it runs an optimiser: it takes ``device``, and ``run``, a folder for its loss curve
 
 
 NAMES: dict[str, Method] = {

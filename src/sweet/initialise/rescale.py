@@ -19,7 +19,7 @@ from sweet.template.slices import FC1, FC2, MATRICES, QKV
 SWITCHES = ("rms", "flat", "noise")
 
 
-def conditioned(
+def rescaled(
     weights: Mapping[str, Tensor],
     *,
     rms: float | None = None,
@@ -27,16 +27,16 @@ def conditioned(
     noise: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """A state dict (timm's names) with every matrix of the blocks conditioned; ``seed`` draws the noise."""
+    """A state dict (timm's names) with every matrix of the blocks rescaled, see above; ``seed`` draws the noise."""
     result = dict(weights)
     generator = torch.Generator().manual_seed(seed)
     for name, value in weights.items():
         if not name.startswith("blocks.") or not name.endswith(MATRICES):
             continue
-        parts = 3 if name.endswith(QKV) else 1
+        count = 3 if name.endswith(QKV) else 1
         if name.endswith(FC1):
-            parts = value.shape[0] // weights[name.replace(FC1, FC2)].shape[1]
-        result[name] = torch.cat([_matrix(part, rms, flat, noise, generator) for part in value.chunk(parts)])
+            count = value.shape[0] // weights[name.replace(FC1, FC2)].shape[1]
+        result[name] = torch.cat([_matrix(matrix, rms, flat, noise, generator) for matrix in value.chunk(count)])
     return result
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sweet.template.slices import FC1, FC2, PROJ, QKV, unstack_blocks
-from sweet.template.target import INNER_BIASES, Source
+from sweet.template.slices import FC1, FC2, INNER_BIASES, PROJ, QKV, unstack_blocks
+from sweet.template.source import Source
 from sweet.template.tucker import Full
 
 
@@ -28,15 +28,15 @@ class Selection:
 
 
 def cut(source: Source, keep: Selection) -> dict[str, Tensor]:
-    """Weights of the smaller network (timm's names), and its decoder as ``decoder.*``."""
+    """Weights of the smaller network (timm's names), ``decoder.*`` included. Raises TypeError for a template."""
     if not isinstance(source.core, Full):
         raise TypeError("only a dense source can be cut by index")
     layers, width = list(keep.layers), source.width
     old = {name: value[layers] for name, value in (source.core.weights | source.blocks).items()}
-    gated = old[FC1].shape[1] // old[FC2].shape[2]  # 2 where gate and up lie one after the other
-    rows = {
-        QKV: torch.cat([keep.inner + part * width for part in range(3)], 1),
-        FC1: torch.cat([keep.hidden + part * old[FC2].shape[2] for part in range(gated)], 1),
+    hidden = old[FC2].shape[2]
+    rows = {  # q, k and v lie one after the other, and so do gate and up
+        QKV: torch.cat([keep.inner + first for first in range(0, 3 * width, width)], 1),
+        FC1: torch.cat([keep.hidden + first for first in range(0, old[FC1].shape[1], hidden)], 1),
     }
     new = {}
     for name, value in old.items():

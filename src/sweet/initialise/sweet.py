@@ -1,9 +1,9 @@
 """SWEET, direct (Algorithm 1): scalers sliced from the source, in principal order (methods 16) or as trained.
 
 Switches: ``order`` principal (default) or prefix, the paper's slice; ``layers`` even (default) or first; ``gains`` of
-the norms after slicing: best (default: equal in principal order, none in prefix order), equal (rms, and equally loud
-channels, :mod:`sweet.template.gains`), rms, sqrt or none; ``inner``, which heads and hidden units a narrower target
-takes in principal order: loudest (default) or prefix, as always in prefix order.
+the norms after slicing: best (default: equal in principal order, none in prefix order), equal (rms, then equal gains
+of all channels, :mod:`sweet.template.gains`), rms, sqrt or none; ``inner``, which heads and hidden units a narrower
+target takes in principal order: energy (default), those of the highest energy, or prefix, as always in prefix order.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from torch import Tensor
 from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.storage.folders import StoredSource
-from sweet.template.gains import equally_loud, principal_energy
+from sweet.template.gains import equalise_gains, principal_energy
 from sweet.template.sizes import Size
-from sweet.template.target import at_depth, target_weights
+from sweet.template.source import at_depth
+from sweet.template.target import target_weights
 
 BEST = {"principal": "equal", "prefix": "none"}  # docs/log.md
 
@@ -32,9 +33,9 @@ def initialise(
     order: Literal["principal", "prefix"] = "principal",
     layers: Literal["even", "first"] = "even",
     gains: Literal["best", "equal", "rms", "sqrt", "none"] = "best",
-    inner: Literal["loudest", "prefix"] = "loudest",
+    inner: Literal["energy", "prefix"] = "energy",
 ) -> dict[str, Tensor]:
-    """Weights of any depth and width from a template or a dense source; see :func:`sweet.template.target_weights`.
+    """Weights of any depth and width from any source, see :func:`sweet.template.target.target_weights`.
 
     ``seed`` draws the readers of channels that the source lacks. Raises UserError where no order was computed.
     """
@@ -47,11 +48,11 @@ def initialise(
     weights = target_weights(
         source.source, size.depth, size.width, order=order, layers=layers, gains=plain, inner=inner, seed=seed
     )
-    return equal(weights, source, size, layers) if rule == "equal" else weights
+    return with_equal_gains(weights, source, size, layers) if rule == "equal" else weights
 
 
-def equal(weights: dict[str, Tensor], source: StoredSource, size: Size, layers: str) -> dict[str, Tensor]:
-    """A target of a source in principal order, with equally loud channels."""
+def with_equal_gains(weights: dict[str, Tensor], source: StoredSource, size: Size, layers: str) -> dict[str, Tensor]:
+    """The weights of a target in principal order with :func:`sweet.template.gains.equalise_gains`."""
     known = at_depth(source.source, size.depth, layers)
     assert known.order is not None
-    return equally_loud(weights, principal_energy(known.order, size.width, centred=known.norm == "layer"))
+    return equalise_gains(weights, principal_energy(known.order, size.width, centred=known.norm == "layer"))

@@ -32,12 +32,13 @@ from sweet.models.mae import reconstruct, sincos, split_patches
 from sweet.models.source_module import as_parameters, as_tensors
 from sweet.storage.folders import ORDER, StoredSource
 from sweet.template.sizes import Size
-from sweet.template.target import Source, at_depth, target_weights
+from sweet.template.source import Source, at_depth
+from sweet.template.target import target_weights
 from sweet.template.tucker import Tucker
 from sweet.training.short_run import ShortRun, train_on
 
 from .closed_form import closed_form
-from .sweet import equal
+from .sweet import with_equal_gains
 
 ORDINARY = ("blocks", "stem", "decoder")
 READER = ("decoder/embed/weight", "decoder/embed/bias")
@@ -59,7 +60,7 @@ def initialise(
     start: Literal["sliced", "interpolated", "random"] = "sliced",
     order: Literal["principal", "prefix"] = "principal",
     layers: Literal["even", "first"] = "even",
-    inner: Literal["loudest", "prefix"] = "loudest",
+    inner: Literal["energy", "prefix"] = "energy",
     gains: Literal["best", "rms"] = "best",
     mask_ratio: float = 0.75,
     steps: int = 200,
@@ -72,19 +73,12 @@ def initialise(
     if data is None:
         raise ValueError("sweet_fitted: needs images")
     template = source.source
-    if order == "principal" and template.order is None:
-        raise UserError("order=principal: this source has no principal order; use order=prefix")
-    if objective == "mae" and "pred.weight" not in template.decoder:
-        raise UserError("objective=mae: this source has no decoder; use objective=features")
+    _check(template, order, objective, mask_ratio, ridge)
     if objective == "closed" and (train != "x" or order == "prefix" or start != "sliced"):
         raise UserError(
             "objective=closed: solves for X in principal order only; say train=x and leave out order and start"
         )
-    if not 0 <= mask_ratio < 1:
-        raise UserError(f"mask_ratio={mask_ratio:g}: should be at least 0 and below 1")
-    if ridge <= 0:
-        raise UserError(f"ridge={ridge:g}: should be above 0")
-    told = ShortRun(steps, batch, lr, device=device, run=run)
+    settings = ShortRun(steps, batch, lr, device=device, run=run)
     made = at_depth(template, size.depth, layers)
     assert isinstance(template.core, Tucker) and isinstance(made.core, Tucker)  # the registry lets no other in
     core = made.core.expanded() if train in ("xuv", "all") else made.core
@@ -97,23 +91,33 @@ def initialise(
     else:
         teacher = template if objective == "features" else None
         model = Fit(made, source, size, order, inner, train=train, teacher=teacher, mask_ratio=mask_ratio, seed=seed)
-        train_on(model, data, source, told, budget=budget, seed=seed)
+        train_on(model, data, source, settings, budget=budget, seed=seed)
         with torch.no_grad():
             weights = {name: value.detach() for name, value in model.weights().items()}
         if teacher is not None:  # its reader was of all channels, not the decoder's
             untrained = target_weights(template, size.depth, size.width, order=order, layers=layers, seed=seed)
             weights = {n: v for n, v in weights.items() if not n.startswith("decoder.")}
             weights |= {n: v for n, v in untrained.items() if n.startswith("decoder.")}
-    return equal(weights, source, size, layers) if gains == "best" and order == "principal" else weights
+    return with_equal_gains(weights, source, size, layers) if gains == "best" and order == "principal" else weights
+
+
+def _check(template: Source, order: str, objective: str, mask_ratio: float, ridge: float) -> None:
+    if order == "principal" and template.order is None:
+        raise UserError("order=principal: this source has no principal order; use order=prefix")
+    if objective == "mae" and "pred.weight" not in template.decoder:
+        raise UserError("objective=mae: this source has no decoder; use objective=features")
+    if not 0 <= mask_ratio < 1:
+        raise UserError(f"mask_ratio={mask_ratio:g}: should be at least 0 and below 1")
+    if ridge <= 0:
+        raise UserError(f"ridge={ridge:g}: should be above 0")
 
 
 def start_rows(whole: Tucker, core: Tucker, start: str, seed: int) -> Tensor:
     """X of the target (12 L*, r1) before fitting; ``core`` holds the sliced rows, ``whole`` all of the source's."""
     if start == "interpolated":
         depths = whole.x.view(1, whole.depth, -1).transpose(1, 2)
-        return (
-            F.interpolate(depths, core.depth, mode="linear", align_corners=True).transpose(1, 2).reshape(core.x.shape)
-        )
+        rows = F.interpolate(depths, core.depth, mode="linear", align_corners=True)
+        return rows.transpose(1, 2).reshape(core.x.shape)
     if start == "random":
         rows = torch.randn(core.x.shape, generator=torch.Generator().manual_seed(seed))
         return rows * (core.x.norm(dim=1) / rows.norm(dim=1))[:, None]
@@ -153,8 +157,8 @@ class Fit(nn.Module):
         self.order, self.inner, self.seed = order, inner, seed
         self.whole, self.config, self.mae = source.config, source.config.resized(size.depth, size.heads), source.mae
         tensors = {f"core.{name}": value for name, value in made.core.tensors().items()}
-        for part in ORDINARY:
-            tensors |= {f"{part}.{name}": value for name, value in getattr(made, part).items()}
+        for group in ORDINARY:
+            tensors |= {f"{group}.{name}": value for name, value in getattr(made, group).items()}
         self.tensors = as_parameters(tensors, learn=False)
         for name, parameter in self.tensors.items():
             learns = name.startswith(ORDINARY) and train == "all" and name != "stem/pos_embed"
@@ -169,24 +173,26 @@ class Fit(nn.Module):
         """The source that the target is cut from, made of this module's tensors."""
         tensors = as_tensors(self.tensors)
 
-        def under(part: str) -> dict[str, Tensor]:
-            return {name.removeprefix(part): value for name, value in tensors.items() if name.startswith(part)}
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
         order = self.made.order and replace(self.made.order, **{name: getattr(self, name) for name in ORDER})
-        blocks, stem, decoder = (under(f"{part}.") for part in ORDINARY)
+        blocks, stem, decoder = (under(f"{group}.") for group in ORDINARY)
         return replace(self.made, core=Tucker(**under("core.")), blocks=blocks, stem=stem, decoder=decoder, order=order)
 
     def weights(self) -> dict[str, Tensor]:
+        """State dict of the target, made of this module's tensors: gradients flow."""
         size, seed = self.size, self.seed
         return target_weights(self.source(), size.depth, size.width, order=self.order, inner=self.inner, seed=seed)
 
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Images (B, C, H, W), noise (B, N) that chooses the visible patches -> the loss."""
         weights = self.weights()
         if not self.teacher:
             return reconstruct(weights, images, noise, self.config, self.mae, self.positions).loss
         patches = patchify(images, self.config.patch_size)
         keep, _ = split_patches(noise, self.mask_ratio)
         with torch.no_grad():
-            wanted = encode(as_tensors(self.teacher), patches, self.whole, keep=keep).float()
+            known = encode(as_tensors(self.teacher), patches, self.whole, keep=keep).float()
         read = linear(encode(weights, patches, self.config, keep=keep), weights, "decoder.embed")
-        return (read.float() - wanted).square().sum() / wanted.square().sum()
+        return (read.float() - known).square().sum() / known.square().sum()

@@ -18,16 +18,12 @@ from sweet.data import ImageSource
 from sweet.storage.folders import StoredSource
 from sweet.template.constraints import Linear
 from sweet.template.sizes import Size
-from sweet.template.target import Source, target_weights
+from sweet.template.source import Source
+from sweet.template.target import target_weights
 
 
 def initialise(
-    source: StoredSource,
-    size: Size,
-    *,
-    data: ImageSource | None = None,
-    budget: int | None = None,
-    seed: int = 0,
+    source: StoredSource, size: Size, *, data: ImageSource | None = None, budget: int | None = None, seed: int = 0
 ) -> dict[str, Tensor]:
     """Weights of any depth and width from a linear or a dense source."""
     line = source.source if isinstance(source.source.core, Linear) else fitted(source.source)

@@ -31,7 +31,8 @@ from sweet.storage.folders import StoredSource
 from sweet.template.constraints import Kronecker
 from sweet.template.sizes import Size
 from sweet.template.slices import MATRICES, WRITERS, unstack_blocks
-from sweet.template.target import target_layers, target_weights
+from sweet.template.source import target_layers
+from sweet.template.target import target_weights
 from sweet.training.short_run import ShortRun, train_on
 from sweet.training.supervised import class_logits, distance
 
@@ -52,7 +53,7 @@ def initialise(
     batch: int = 256,
     lr: float = 1e-3,
 ) -> dict[str, Tensor]:
-    """Weights of any depth and of widths that are whole tiles; needs ``data``. ``steps=0`` is the untrained start.
+    """Weights of any depth and of widths that are whole tiles; needs ``data``. ``steps=0`` is the untrained target.
 
     Raises UserError for another width, for a source without a decoder or head and for switches out of range.
     """
@@ -63,7 +64,7 @@ def initialise(
         raise UserError(f"--method wave: {size} has {size.width} channels, not whole tiles of {core.tile}")
     if not source.source.decoder:
         raise UserError("--method wave: learns by its source's objective, and this one has no decoder or head")
-    told = ShortRun(steps, batch, lr, device=device, run=run)
+    settings = ShortRun(steps, batch, lr, device=device, run=run)
     untrained = target_weights(source.source, size.depth, size.width, order="prefix", layers=layers, seed=seed)
     chosen = target_layers(core.depth, size.depth, layers)
     start = replace(core, scalers=target_scalers(core, chosen, size.width // core.tile, seed))
@@ -73,7 +74,7 @@ def initialise(
         model = TaughtTarget(start, untrained, config, source)
     else:
         model = TiledTarget(start, untrained, config, source.mae)
-    train_on(model, data, source, told, budget=budget, seed=seed)
+    train_on(model, data, source, settings, budget=budget, seed=seed)
     return {name: value.detach() for name, value in model.weights().items()}
 
 
@@ -115,6 +116,7 @@ class TiledTarget(nn.Module):
         return as_tensors(self.rest) | built | as_tensors(self.embedding)
 
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Images (B, C, H, W), noise (B, N) that chooses the masked patches -> the loss."""
         return reconstruct(self.weights(), images, noise, self.config, self.mae, self.positions).loss
 
 
@@ -129,6 +131,7 @@ class TaughtTarget(TiledTarget):
         self.teacher = as_parameters(whole, learn=False)
 
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> the loss; nothing is masked."""
         with torch.no_grad():
             wanted = class_logits(as_tensors(self.teacher), images, self.source_config)
         return distance(class_logits(self.weights(), images, self.config), wanted)

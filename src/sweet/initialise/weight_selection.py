@@ -7,7 +7,7 @@ Every tensor of the target is a part of the source's tensor of the same name. Sw
 * ``uniform`` (default, as released): every (a/b)-th entry where b divides a, else round(linspace(0, a - 1, b)). q, k
   and v, and gate and up of a SwiGLU, are selected apart, so that the borders between them do not shift where b does
   not divide a. A head of the target is mixed from several heads. In the ``eva`` family that also breaks the pairs of
-  channels which rotary positions turn together (i and i + head_dim / 2); the paper knows absolute positions only.
+  channels which rotary positions rotate together (i and i + head_dim / 2); the paper knows absolute positions only.
 * ``consecutive``: the first b entries. Heads stay whole, and so do the pairs.
 * ``random_consistent``: b entries drawn by the seed, the same in all tensors that share the axis. Mixes heads and
   pairs.
@@ -16,7 +16,7 @@ Every tensor of the target is a part of the source's tensor of the same name. Sw
 
 ``layers``: ``first`` (default, as released: block i comes from block i) or ``even``. ``gains``: ``none`` (default, as
 released), ``sqrt``, norm gains times sqrt(D / d), since sums over d channels instead of D are smaller by as much, or
-``equal``, channels made equally loud as ``sweet`` does (for a source whose order was computed).
+``equal``, equal gains as ``sweet`` has them (for a source whose order was computed).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from torch import Tensor
 from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.storage.folders import StoredSource
-from sweet.template.gains import equally_loud, stored_energy
+from sweet.template.gains import equalise_gains, stored_energy
 from sweet.template.sizes import Size, hidden_features
-from sweet.template.target import at_depth, target_layers
+from sweet.template.source import at_depth, target_layers
 
 from .selection import Selection, channels, cut
 
@@ -76,7 +76,7 @@ def initialise(
             raise UserError("gains=equal: the channels' energies of this source were not computed")
         blocks, gain = known.blocks, known.stem["norm.weight"][None]
         gain = torch.cat([torch.stack([blocks["norm1.weight"], blocks["norm2.weight"]], 1).flatten(0, 1), gain])
-        return equally_loud(weights, (stored_energy(known.order) * gain.square())[:, residual])
+        return equalise_gains(weights, (stored_energy(known.order) * gain.square())[:, residual])
     scale = (config.width / size.width) ** 0.5
     gained = ("norm.weight", "norm1.weight", "norm2.weight")
     return {n: v * scale if n.endswith(gained) and not n.startswith("decoder.") else v for n, v in weights.items()}

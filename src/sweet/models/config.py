@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,7 +15,9 @@ FAMILIES = {"eva": ("swiglu", "rms"), "vit": ("gelu", "layer")}
 class ViTConfig:
     """``family`` eva: SwiGLU, RMSNorm, RoPE (timm's ``Eva``); vit: GELU, LayerNorm, fixed positions.
 
-    ``rope_grid`` is the patch grid of pre-training: at other resolutions rotary positions are scaled to it.
+    ``img_size`` and ``patch_size`` are sides of squares in pixels. ``rope_grid`` is the patch grid of pre-training: at
+    other resolutions rotary positions are scaled to it. ``eps`` is that of all norms. Raises ValueError for an unknown
+    family and for an image that is not whole patches.
     """
 
     depth: int
@@ -38,26 +41,37 @@ class ViTConfig:
 
     @property
     def mlp(self) -> str:
+        """``swiglu`` or ``gelu``."""
         return FAMILIES[self.family][0]
 
     @property
     def norm(self) -> str:
+        """``rms`` or ``layer``."""
         return FAMILIES[self.family][1]
 
     @property
+    def rotary(self) -> bool:
+        """Whether positions are rotary; if not, the encoder has a table ``pos_embed``."""
+        return self.family == "eva"
+
+    @property
     def size(self) -> Size:
+        """Depth and heads."""
         return Size(self.depth, self.heads, self.head_dim)
 
     @property
     def width(self) -> int:
+        """Channels D of the residual stream."""
         return self.heads * self.head_dim
 
     @property
     def grid(self) -> int:
+        """Patches along one side of an image."""
         return self.img_size // self.patch_size
 
     @property
     def patches(self) -> int:
+        """Patches N of an image."""
         return self.grid**2
 
     def cost(self, num_classes: int = 0) -> Cost:
@@ -73,13 +87,16 @@ class ViTConfig:
         )
 
     def resized(self, depth: int, heads: int) -> ViTConfig:
+        """The same model at another size."""
         return replace(self, depth=depth, heads=heads)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, int | float | str]:
+        """All fields, for JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ViTConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> ViTConfig:
+        """Inverse of :meth:`to_dict`. Raises TypeError for an unknown field."""
         return cls(**values)
 
 

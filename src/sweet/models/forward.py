@@ -20,11 +20,12 @@ from .config import ViTConfig
 from .vit import rope_module
 
 Weights = Mapping[str, Tensor]
-Tap = Callable[[int, Tensor], None]
+Hook = Callable[[int, Tensor], None]
+"""Called with an index and an activation; it returns nothing and changes nothing."""
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
-    """(B, C, H, W) -> (B, N, C * patch^2), pixels of a patch in the order of a convolution kernel."""
+    """Images (B, C, H, W) -> patches (B, N, C * patch^2), pixels of a patch in the order of a convolution kernel."""
     b, c, height, width = images.shape
     x = images.reshape(b, c, height // patch, patch, width // patch, patch)
     return x.permute(0, 2, 4, 1, 3, 5).reshape(b, -1, c * patch * patch)
@@ -55,7 +56,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v for (B, h, N, d).
+    """softmax(q k^T / sqrt(d)) v for q, k, v (B, h, N, d).
 
     Plain products on a CPU: the fused kernel's bf16 backward is several times slower there at small d.
     """
@@ -65,7 +66,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def norm(x: Tensor, w: Weights, name: str, eps: float) -> Tensor:
-    """LayerNorm where the weights hold a bias, RMSNorm where they do not."""
+    """LayerNorm of x (..., D) where the weights hold a bias, RMSNorm where they do not."""
     weight, bias = w[f"{name}.weight"], w.get(f"{name}.bias")
     if bias is None:  # the fused kernel wants one type, and autocast leaves the gain in float32
         return F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps).to(x.dtype)
@@ -73,6 +74,7 @@ def norm(x: Tensor, w: Weights, name: str, eps: float) -> Tensor:
 
 
 def linear(x: Tensor, w: Weights, name: str) -> Tensor:
+    """The layer ``name`` of ``w``: x (..., in) -> (..., out)."""
     return F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
 
 
@@ -85,13 +87,17 @@ def block(
     mlp: str,
     eps: float,
     rope: Tensor | None = None,
-    tap: Tap | None = None,
-    inner: Tap | None = None,
+    hook: Hook | None = None,
+    inner: Hook | None = None,
 ) -> Tensor:
-    """One pre-norm block: (B, N, D) -> (B, N, D); inner widths are read off the weights."""
+    """One pre-norm block: (B, N, D) -> (B, N, D); inner widths are read off the weights.
+
+    ``rope`` is a table for :func:`rotate` that broadcasts against q and k (B, N, 2, h, d), None for no rotation. The
+    hooks are called with 0 for the attention and 1 for the MLP.
+    """
     b, n, _ = x.shape
-    if tap:
-        tap(0, x)
+    if hook:
+        hook(0, x)
     qkv = linear(norm(x, w, f"{prefix}norm1", eps), w, f"{prefix}attn.qkv")
     qkv = qkv.reshape(b, n, 3, -1, head_dim)
     qk, v = (qkv[:, :, :2] if rope is None else rotate(qkv[:, :, :2], rope)), qkv[:, :, 2]
@@ -100,8 +106,8 @@ def block(
     if inner:
         inner(0, heads)
     x = x + linear(heads, w, f"{prefix}attn.proj")
-    if tap:
-        tap(1, x)
+    if hook:
+        hook(1, x)
     hidden = linear(norm(x, w, f"{prefix}norm2", eps), w, f"{prefix}mlp.fc1")
     if mlp == "swiglu":
         gate, up = hidden.chunk(2, -1)
@@ -129,8 +135,8 @@ def embed(w: Weights, patches: Tensor, keep: Tensor | None) -> Tensor:
     return torch.cat([cls.expand(len(tokens), -1, -1), tokens], 1)
 
 
-def _numbered(tap: Tap | None, block: int) -> Tap | None:
-    return (lambda part, value: tap(2 * block + part, value)) if tap else None
+def _numbered(hook: Hook | None, block: int) -> Hook | None:
+    return (lambda sublayer, value: hook(2 * block + sublayer, value)) if hook else None
 
 
 def encode(
@@ -139,18 +145,19 @@ def encode(
     config: ViTConfig,
     *,
     keep: Tensor | None = None,
-    tap: Tap | None = None,
-    inner: Tap | None = None,
+    hook: Hook | None = None,
+    inner: Hook | None = None,
 ) -> Tensor:
     """Patches (B, N, pixels) -> tokens after the final norm (B, 1 + n, D).
 
-    ``keep`` (B, n) are the indices of the visible patches; their rotary positions are gathered with them. ``tap`` is
-    called with (norm index, stream) at each norm input, numbered as in ``Order``; ``inner`` with the
-    same index and what the part behind that norm hands to its writer: heads (B, 1 + n, h d) or hidden units.
+    ``w`` are an encoder's weights under timm's names. ``keep`` (B, n) are the indices of the visible patches, by
+    default all; their rotary positions are gathered with them. ``hook`` is called with (norm index, stream (B, 1 + n,
+    D)) at each norm input, numbered as in :class:`sweet.template.order.Order`; ``inner`` with the same index and what
+    the attention or MLP behind that norm gives to its writer: heads (B, 1 + n, h d) or hidden units.
     """
     x = embed(w, patches, keep)
     rope = None
-    if config.family == "eva":
+    if config.rotary:
         rope = rope_table(config, x.device)
         if keep is not None:
             tokens = torch.cat([keep.new_zeros(len(keep), 1), keep + 1], 1)
@@ -167,9 +174,9 @@ def encode(
             mlp=config.mlp,
             eps=config.eps,
             rope=rope,
-            tap=_numbered(tap, i),
+            hook=_numbered(hook, i),
             inner=_numbered(inner, i),
         )
-    if tap:
-        tap(2 * config.depth, x)
+    if hook:
+        hook(2 * config.depth, x)
     return norm(x, w, "norm", config.eps)

@@ -12,18 +12,19 @@ from torch import Tensor
 from sweet.template.constraints import core_of, init_kronecker
 from sweet.template.networks import Network
 from sweet.template.sizes import default_tile
-from sweet.template.target import Source
+from sweet.template.slices import MATRICES, stack_blocks
+from sweet.template.source import Source
 from sweet.template.tucker import Full, init_tucker
 
 from .config import MaeConfig, ViTConfig
-from .forward import Tap, Weights, block, encode, linear, norm, patchify
+from .forward import Hook, Weights, block, encode, linear, norm, patchify
 from .source_module import SourceModule
 from .vit import encoder_shapes
 
 
 @dataclass
 class Reconstruction:
-    """``loss`` over masked patches; ``prediction`` (B, m, pixels) of the patches ``masked`` (B, m)."""
+    """``loss`` () over the masked patches, their indices ``masked`` (B, m) and ``prediction`` (B, m, C * patch^2)."""
 
     loss: Tensor
     prediction: Tensor
@@ -38,6 +39,7 @@ def split_patches(noise: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor]:
 
 
 def patch_targets(patches: Tensor, norm_pix: bool) -> Tensor:
+    """What a decoder should say (B, N, pixels): the patches, or (``norm_pix``) each with mean 0 and variance 1."""
     if not norm_pix:
         return patches
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
@@ -52,28 +54,23 @@ def reconstruct(
     mae: MaeConfig,
     positions: Tensor,
     *,
-    tap: Tap | None = None,
+    hook: Hook | None = None,
 ) -> Reconstruction:
-    """One masked autoencoding pass. ``w`` holds the encoder and ``decoder.*``; images are normalised (B, C, H, W).
+    """One masked autoencoding pass (Eq. 1).
 
-    ``positions`` (1 + N, decoder width) are the decoder's fixed positions (:func:`sincos`), ``tap`` is the encoder's.
+    ``w`` holds the encoder and ``decoder.*``; images are normalised (B, C, H, W). ``noise`` (B, N) chooses the masked
+    patches (:func:`split_patches`). ``positions`` (1 + N, decoder width) are the decoder's fixed positions
+    (:func:`sincos`), ``hook`` is the encoder's.
     """
     patches = patchify(images, config.patch_size)
     keep, masked = split_patches(noise, mae.mask_ratio)
-    tokens = linear(encode(w, patches, config, keep=keep, tap=tap), w, "decoder.embed")
+    tokens = linear(encode(w, patches, config, keep=keep, hook=hook), w, "decoder.embed")
     width = tokens.shape[-1]
     full = w["decoder.mask_token"].to(tokens.dtype).expand(len(tokens), patches.shape[1], -1)
     full = full.scatter(1, keep[..., None].expand(-1, -1, width), tokens[:, 1:])
     x = torch.cat([tokens[:, :1], full], 1) + positions
     for i in range(mae.decoder_depth):
-        x = block(
-            x,
-            w,
-            f"decoder.blocks.{i}.",
-            head_dim=mae.decoder_head_dim,
-            mlp="gelu",
-            eps=config.eps,
-        )
+        x = block(x, w, f"decoder.blocks.{i}.", head_dim=mae.decoder_head_dim, mlp="gelu", eps=config.eps)
     x = x[:, 1:].gather(1, masked[..., None].expand(-1, -1, width))
     prediction = linear(norm(x, w, "decoder.norm", config.eps), w, "decoder.pred")
     target = patch_targets(patches, mae.norm_pix).gather(1, masked[..., None].expand(-1, -1, patches.shape[-1]))
@@ -118,12 +115,7 @@ def init_decoder(config: ViTConfig, mae: MaeConfig, generator: torch.Generator) 
             shapes[f"blocks.{i}.{name}.bias"] = (rows,)
         for name in ("norm1", "norm2"):
             shapes[f"blocks.{i}.{name}.weight"] = shapes[f"blocks.{i}.{name}.bias"] = (width,)
-    shapes |= {
-        "norm.weight": (width,),
-        "norm.bias": (width,),
-        "pred.weight": (pixels, width),
-        "pred.bias": (pixels,),
-    }
+    shapes |= {"norm.weight": (width,), "norm.bias": (width,), "pred.weight": (pixels, width), "pred.bias": (pixels,)}
     tensors = {name: _initial(name, shape, generator) for name, shape in shapes.items()}
     tensors["mask_token"] = torch.randn(1, 1, width, generator=generator) * 0.02
     return tensors
@@ -152,7 +144,7 @@ def init_source(
     generator: torch.Generator,
 ) -> Source:
     """A source before training, with its decoder: ``tucker`` (methods 12.2), ``none`` (plain MAE), ``linear`` or
-    ``kronecker`` (the rivals of the paper's Table 4).
+    ``kronecker`` (the alternatives of the paper's Table 4).
 
     ``ranks`` are those of a Tucker; the templates of ``kronecker``, with tiles of ``tile`` channels, have as many
     parameters as its core. ``linear`` has 24 D^2 whatever they are: base and slope are drawn like two blocks of a
@@ -181,9 +173,7 @@ def init_source(
 
 
 def source_from_state(state: Mapping[str, Tensor], config: ViTConfig) -> Source:
-    """A dense source from an encoder's state dict (timm's names)."""
-    from sweet.template.slices import MATRICES, stack_blocks
-
+    """A dense source from an encoder's state dict (timm's names); ``decoder.*`` come along, a head does not."""
     stacked = stack_blocks(state, config.depth)
     return Source(
         core=Full({name: stacked.pop(name) for name in MATRICES}),
@@ -205,7 +195,7 @@ class MaskedAutoencoder(SourceModule):
         self.register_buffer("decoder_positions", sincos(config.grid, mae.decoder_width), persistent=False)
 
     def forward(self, images: Tensor, noise: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
-        """Mean loss of the sub-networks ``networks``, default the full one."""
+        """Mean loss () of the sub-networks ``networks``, default the full one; images (B, C, H, W), noise (B, N)."""
         losses = [
             reconstruct(weights, images, noise, config, self.mae, self.decoder_positions).loss
             for weights, config in map(self.weights, networks or [self.whole])

@@ -10,15 +10,19 @@ from torch import Tensor
 
 from sweet.template.order import Order, principal_order
 from sweet.template.slices import FC2, PROJ
-from sweet.template.target import Source, target_weights
+from sweet.template.source import Source
+from sweet.template.target import target_weights
 
 from .config import ViTConfig
 from .forward import encode, patchify
 
 
 class Moments(NamedTuple):
-    """E[u u^T] of the ``stream`` (2 L + 1, D, D) at each norm input, u the stream divided by its root mean square,
-    centred for LayerNorm; and the energy that each of the ``heads`` (L, h) and hidden ``units`` (L, n) adds to it."""
+    """Of a source, on the CPU.
+
+    ``stream`` (2 L + 1, D, D): E[u u^T] at each norm input, u the stream divided by its root mean square, centred for
+    LayerNorm. ``heads`` (L, h) and ``units`` (L, n): the energy that each head and hidden unit adds to the stream.
+    """
 
     stream: Tensor
     heads: Tensor
@@ -65,7 +69,7 @@ def moments_of(
         inner[index] = inner[index] + second if index in inner else second
 
     for images in batches:
-        encode(w, patchify(images.to(device), config.patch_size), config, tap=add_stream, inner=add_inner)
+        encode(w, patchify(images.to(device), config.patch_size), config, hook=add_stream, inner=add_inner)
         tokens += len(images) * (config.patches + 1)
 
     heads, units = [], []

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from sweet.template.constraints import core_of
 from sweet.template.networks import Network
-from sweet.template.target import Source, target_weights
+from sweet.template.source import Source
+from sweet.template.target import target_weights
 
 from .config import ViTConfig
 from .forward import Weights
@@ -55,6 +56,7 @@ class SourceModule(nn.Module):
 
     @property
     def whole(self) -> Network:
+        """The sub-network that is all of it."""
         return Network(self.config.depth, self.config.heads, self.config.heads)
 
     def weights(self, network: Network) -> tuple[Weights, ViTConfig]:

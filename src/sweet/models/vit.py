@@ -24,7 +24,7 @@ from .config import ViTConfig
 def check_timm(version: str) -> None:
     """Raises UserError for one that does not know rotary tables in halves.
 
-    It ignores ``rotate_half`` without a word, and a model turns other channels than its source did.
+    It ignores ``rotate_half`` without a word, and a model rotates other channels than its source did.
     """
     if [int(part) for part in re.findall(r"\d+", version)[:3]] < [1, 0, 31]:
         raise UserError(f"timm {version}: sweet needs 1.0.31 or later; older ones lay rotary tables out otherwise")
@@ -113,12 +113,9 @@ def build_vit(
             raise ValueError(f"parameter {name}: shape {tuple(state[name].shape)}, expected {tuple(shapes[name])}")
     parameters = {name: nn.Parameter(value.detach().contiguous()) for name, value in state.items()}
     model.load_state_dict(parameters, assign=True)
-    if config.family == "eva":
+    if config.rotary:
         model.rope = rope_module(config, dynamic=model.dynamic_img_size)
-    if img_size is not None or patch_size is not None:
-        model.set_input_size(img_size=img_size, patch_size=patch_size)
-    if in_chans is not None and in_chans != config.in_chans:
-        _set_in_chans(model, in_chans)
+    _reshape(model, img_size, patch_size, in_chans)
     return model.eval()
 
 
@@ -129,10 +126,7 @@ def resizable(
     model = skeleton(config.resized(1, 1))
     try:
         with torch.device("meta"):
-            if img_size is not None or patch_size is not None:
-                model.set_input_size(img_size=img_size, patch_size=patch_size)
-            if in_chans is not None and in_chans != config.in_chans:
-                _set_in_chans(model, in_chans)
+            _reshape(model, img_size, patch_size, in_chans)
     except (ValueError, AssertionError) as problem:
         return str(problem) or type(problem).__name__
     return None
@@ -157,8 +151,12 @@ def rope_module(config: ViTConfig, *, dynamic: bool = False) -> Any:
     )
 
 
-def _set_in_chans(model: Any, in_chans: int) -> None:
+def _reshape(model: Any, img_size: int | None, patch_size: int | None, in_chans: int | None) -> None:
+    if img_size is not None or patch_size is not None:
+        model.set_input_size(img_size=img_size, patch_size=patch_size)
     old = model.patch_embed.proj
+    if in_chans is None or in_chans == old.in_channels:
+        return
     new = nn.Conv2d(in_chans, old.out_channels, old.kernel_size, old.stride, device="meta")
     new.weight = nn.Parameter(adapt_input_conv(in_chans, old.weight.detach(), base_chans=old.in_channels))
     new.bias = old.bias

@@ -16,7 +16,7 @@ from sweet.models.vit import build_vit
 from sweet.template.constraints import core_of
 from sweet.template.order import Order
 from sweet.template.slices import unstack_blocks
-from sweet.template.target import Source
+from sweet.template.source import Source
 from sweet.template.tucker import Full
 
 from .layout import TENSORS

@@ -1,6 +1,6 @@
-"""The rivals of the Tucker product in the paper's Table 4: other ways to make all weights from few numbers (methods 6).
+"""What the paper's Table 4 compares the Tucker product with: all weights from few numbers in other ways (methods 6).
 
-Each answers the questions of ``tucker.py``. Both are special cases of Eq. 5 with U = V = I: ``Linear`` fixes X and
+Each has the methods of ``tucker.py``. Both are special cases of Eq. 5 with U = V = I: ``Linear`` fixes X and
 lets it depend on the depth, ``Kronecker`` has one small core for each kind of matrix.
 """
 
@@ -33,17 +33,20 @@ class Linear:
     constraint: ClassVar[str] = "linear"
 
     def tensors(self) -> dict[str, Tensor]:
+        """What is stored: see :func:`core_of`."""
         return self.weights
 
     @property
     def width(self) -> int:
+        """Channels D."""
         return self.weights[PROJ].shape[1]
 
     def at_layers(self, layers: Sequence[int]) -> Full:
-        """The weights of a network of as many layers; which ones is the rule's business."""
+        """The weights of a network of ``len(layers)`` blocks; the numbers of the layers do not matter."""
         return Full({name: on_a_line(rows, len(layers)) for name, rows in self.weights.items()})
 
     def stacked(self, inner_width: int, mlp: str) -> dict[str, Tensor]:
+        """Stacked weights of ``depth`` blocks, first ``inner_width`` inner columns of every slice."""
         return self.at_layers(range(self.depth)).stacked(inner_width, mlp)
 
 
@@ -61,18 +64,22 @@ class Kronecker:
     constraint: ClassVar[str] = "kronecker"
 
     def tensors(self) -> dict[str, Tensor]:
-        return {f"{part}.{name}": value for part, values in vars(self).items() for name, value in values.items()}
+        """What is stored, ``templates.<matrix>`` and ``scalers.<matrix>``: see :func:`core_of`."""
+        return {f"{field}.{name}": value for field, values in vars(self).items() for name, value in values.items()}
 
     @property
     def depth(self) -> int:
+        """Blocks L."""
         return self.scalers[PROJ].shape[0]
 
     @property
     def tile(self) -> int:
+        """Channels w of a tile."""
         return self.templates[PROJ].shape[1]
 
     @property
     def width(self) -> int:
+        """Channels D."""
         return self.tile * self.scalers[PROJ].shape[1]
 
     def at_layers(self, layers: Sequence[int]) -> Kronecker:
@@ -84,21 +91,23 @@ class Kronecker:
         tiles = -(-inner_width // self.tile)
         covered = tiles * self.tile
         built = {
-            name: self._built(name, kind, tiles, covered, mlp)
-            for name, kind in zip(MATRICES, tilings(self.tile, mlp), strict=True)
+            name: self._built(name, tiling, tiles, covered, mlp)
+            for name, tiling in zip(MATRICES, tilings(self.tile, mlp), strict=True)
         }
         return built if covered == inner_width else select_inner(built, covered, inner_width, mlp)
 
-    def _built(self, name: str, kind: Tiling, tiles: int, width: int, mlp: str) -> Tensor:
+    def _built(self, name: str, tiling: Tiling, tiles: int, width: int, mlp: str) -> Tensor:
         """All layers of one matrix, ``tiles`` tiles on its inner side; below: n inner tiles, m tiles of the stream."""
         templates, scalers = self.templates[name], self.scalers[name]
-        units = width if kind.groups == 1 else hidden_features(width, mlp) // kind.groups
+        units = width if tiling.groups == 1 else hidden_features(width, mlp) // tiling.groups
         if name in WRITERS:
-            w = (scalers[:, :, :tiles] @ templates.flatten(1)).unflatten(3, (kind.channels, kind.groups, kind.units))
+            w = (scalers[:, :, :tiles] @ templates.flatten(1)).unflatten(
+                3, (tiling.channels, tiling.groups, tiling.units)
+            )
             w = w.permute(0, 1, 3, 4, 2, 5).flatten(4)  # L m w group (n unit)
             return w[..., :units].flatten(3).flatten(1, 2)
-        rows = scalers.unflatten(1, (kind.parts, -1))[:, :, :tiles]
-        w = (rows @ templates.flatten(1)).unflatten(4, (kind.groups, kind.units, kind.channels))
+        rows = scalers.unflatten(1, (tiling.parts, -1))[:, :, :tiles]
+        w = (rows @ templates.flatten(1)).unflatten(4, (tiling.groups, tiling.units, tiling.channels))
         w = w.permute(0, 1, 4, 2, 5, 3, 6).flatten(5).flatten(3, 4)  # L part group (n unit) (m w)
         return w[:, :, :, :units].flatten(1, 3)
 
@@ -107,17 +116,22 @@ Core = Tucker | Full | Linear | Kronecker
 
 
 def core_of(constraint: str, tensors: Mapping[str, Tensor], depth: int) -> Core:
-    """Inverse of ``tensors()``. Raises KeyError when one is missing."""
+    """The core whose ``tensors()`` these are; ``depth`` is what a Linear core does not store.
+
+    ``constraint`` is ``tucker``, ``kronecker``, ``linear`` or ``none``. Raises KeyError when a tensor is missing.
+    """
     if constraint == "tucker":
         return Tucker(tensors["core"], tensors["x"], tensors.get("u"), tensors.get("v"))
     if constraint == "kronecker":
-        return Kronecker(*({name: tensors[f"{part}.{name}"] for name in MATRICES} for part in ("templates", "scalers")))
+        return Kronecker(
+            *({name: tensors[f"{field}.{name}"] for name in MATRICES} for field in ("templates", "scalers"))
+        )
     weights = {name: tensors[name] for name in MATRICES}
     return Linear(weights, depth) if constraint == "linear" else Full(weights)
 
 
 def on_a_line(rows: Tensor, depth: int) -> Tensor:
-    """Base and slope (2, ...) -> (depth, ...)."""
+    """Base and slope (2, ...) -> rows (depth, ...), base + (l / depth) slope."""
     at = torch.arange(depth, dtype=rows.dtype, device=rows.device) / depth
     return rows[0] + at.view(-1, *[1] * (rows.dim() - 1)) * rows[1]
 

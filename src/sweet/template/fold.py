@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .slices import FC1, QKV, WRITERS
-from .target import WRITER_BIASES, Source
+from .slices import FC1, QKV, WRITER_BIASES, WRITERS
+from .source import Source
 from .tucker import Full
 
 

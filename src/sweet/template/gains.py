@@ -1,9 +1,9 @@
-"""The same function with equally loud channels: ours, the gains of principal order.
+"""The same function with equal gains: every channel carries as much energy. Ours, for principal order.
 
 Principal channels carry very unequal energies: the first some ten thousand times that of the last. Adam moves every
-number of a matrix by as much, whatever passes through it, so what is read from quiet channels hardly learns. Here a
-norm's gain is divided by the root mean square of what it hands on, channel by channel, and what reads it is multiplied
-by that: nothing changes before the first step, and each channel counts as much in it. (Whitened inputs for gradient
+number of a matrix by as much, whatever passes through it, so what is read from low-energy channels hardly learns. Here
+a norm's gain is divided by the root mean square of its output, channel by channel, and what reads it is multiplied by
+that: nothing changes before the first step, and each channel counts as much in it. (Whitened inputs for gradient
 descent: LeCun et al., "Efficient BackProp", 1998; a rotation makes them so for Adam, as in SOAP, arXiv 2409.11321.)
 """
 
@@ -19,32 +19,27 @@ from .slices import FC1, QKV
 LEAST = 1e-2  # a channel with less than this share of the mean energy is taken to have it: no gain above ten
 
 
-def equally_loud(weights: Mapping[str, Tensor], energy: Tensor) -> dict[str, Tensor]:
-    """A state dict (timm's names) of the same function.
+def equalise_gains(weights: Mapping[str, Tensor], energy: Tensor) -> dict[str, Tensor]:
+    """A state dict (timm's names) of the same function, in which every norm puts out equal energies.
 
-    ``energy`` (2 L + 1, d) is E[x^2] of each channel that each norm hands on, norms numbered as in
+    ``energy`` (2 L + 1, d) is E[x^2] of each channel of each norm's output, norms numbered as in
     :class:`.order.Order`, up to a factor for each norm. The decoder's embedding and a classifier's head read
     the last one.
     """
-    loudness = (energy / energy.mean(1, keepdim=True)).clamp_min(LEAST).sqrt()
+    rms = (energy / energy.mean(1, keepdim=True)).clamp_min(LEAST).sqrt()
     result = dict(weights)
-    last = len(loudness) - 1
-    for index, loud in enumerate(loudness):
-        block, part = divmod(index, 2)
-        norm, readers = f"blocks.{block}.norm{part + 1}", [f"blocks.{block}.{(QKV, FC1)[part]}"]
-        if index == last:
+    for index, scale in enumerate(rms):
+        block, sublayer = divmod(index, 2)
+        norm, readers = f"blocks.{block}.norm{sublayer + 1}", [f"blocks.{block}.{(QKV, FC1)[sublayer]}"]
+        if index == len(rms) - 1:
             norm, readers = "norm", ["decoder.embed.weight", "head.weight"]
-        for name in (f"{norm}.weight", f"{norm}.bias"):
-            if name in result:
-                result[name] = result[name] / loud
-        for name in readers:
-            if name in result:
-                result[name] = result[name] * loud
+        result |= {name: result[name] / scale for name in (f"{norm}.weight", f"{norm}.bias") if name in result}
+        result |= {name: result[name] * scale for name in readers if name in result}
     return result
 
 
 def principal_energy(order: Order, width: int, *, centred: bool) -> Tensor:
-    """(2 L + 1, d): energy of each channel of a target in principal order; one that the source lacks has their mean."""
+    """Energies (2 L + 1, d) of a target's channels in principal order; one that the source lacks has their mean."""
     basis = embedding_basis(width, centred=centred)
     known = min(basis.shape[1], order.energy.shape[1] - centred)
     energy = order.energy[:, :known].cpu() @ basis[:, :known].t().square()
@@ -54,7 +49,7 @@ def principal_energy(order: Order, width: int, *, centred: bool) -> Tensor:
 
 
 def stored_energy(order: Order) -> Tensor:
-    """(2 L + 1, D): energy of the channels as the source stores them.
+    """Energies (2 L + 1, D) of the channels as the source stores them.
 
     Exact summed over norms; at one norm it takes the principal directions for uncorrelated, which they are on average.
     """

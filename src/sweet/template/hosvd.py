@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .fold import folded
 from .slices import SLICES, pack
-from .target import Source, untiled
+from .source import Source, untiled
 from .tucker import Full, Tucker
 
 SWEEPS = 3
@@ -94,12 +94,12 @@ def factored(source: Source) -> Source:
     blocks' norms folded in. Raises TypeError for another template.
     """
     source = folded(untiled(source))
-    parts = hosvd_of(source)
-    return replace(source, core=parts.tucker(tuple(parts.slices.shape)))
+    found = hosvd_of(source)
+    return replace(source, core=found.tucker(tuple(found.slices.shape)))
 
 
 def hosvd_of(source: Source, *, metric: Tensor | None = None) -> Hosvd:
-    """:func:`hosvd` of a dense source's slices."""
+    """:func:`hosvd` of a dense source's slices; ``metric`` (D, D) as there."""
     assert isinstance(source.core, Full)
     return hosvd(pack(source.core.weights, source.mlp).flatten(0, 1), metric=metric)
 

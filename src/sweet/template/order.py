@@ -5,8 +5,8 @@ that read the stream. So "the first d channels" is a choice of basis; this one k
 normalised stream at every d. Related: SliceGPT (arXiv 2401.15024) rotates each block of a language model apart; here
 one rotation serves the whole network, so that the target stays a plain ViT.
 
-Inside a block the parts are whole heads and hidden units, so there the order is a permutation: by falling energy of
-what each adds to the stream. A target keeps the loudest of each layer.
+Inside a block whole heads and hidden units are kept or left out, so there the order is a permutation: by falling
+energy of what each adds to the stream. A target keeps those of the highest energy of each layer.
 
 A LayerNorm sees only the part of the stream that is orthogonal to the vector of ones. Its principal directions span
 D - 1 dimensions; a target of width d takes the first d - 1 of them and places them in *its own* zero-mean subspace
@@ -28,7 +28,7 @@ class Order:
     u is the stream divided by its root mean square, so every row of ``energy`` sums to D. Norms are numbered as
     they are met: block 0 attention, block 0 MLP, block 1 attention, ..., final.
 
-    ``heads`` (L, h) and ``units`` (L, hidden units) number each layer's heads and hidden units, the loudest first.
+    ``heads`` (L, h) and ``units`` (L, hidden units) number each layer's heads and hidden units, highest energy first.
 
     ``absorbed``: the source is stored in this basis already, so that its first channels are the principal ones. Heads
     and units stay where they are.
@@ -49,7 +49,7 @@ class Order:
         """Share of the energy that the first ``channels`` directions keep, for each norm (2 L + 1,)."""
         return self.energy[:, :channels].sum(1) / self.energy.sum(1)
 
-    def loudest(self, inner: int, units: int) -> tuple[Tensor, Tensor]:
+    def highest_energy(self, inner: int, units: int) -> tuple[Tensor, Tensor]:
         """Head channels (L, ``inner``) and hidden units (L, ``units``) that a target keeps of each layer."""
         dim = len(self.rotation) // self.heads.shape[1]
         channels = self.heads[:, : inner // dim, None].long() * dim + torch.arange(dim, device=self.heads.device)

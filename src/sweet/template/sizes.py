@@ -25,6 +25,7 @@ class Size:
 
     @property
     def width(self) -> int:
+        """Channels D of the residual stream."""
         return self.heads * self.head_dim
 
     def __str__(self) -> str:
@@ -62,7 +63,7 @@ def default_tile(heads: int, head_dim: int) -> int:
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters and forward FLOPs (2 x multiply-accumulate) of one image through a ViT, part by part."""
+    """Parameters, and multiply-accumulates (MACs) of one image's forward pass, of each component of a ViT."""
 
     blocks: int
     embedding: int
@@ -75,6 +76,7 @@ class Cost:
     norm_macs: int
 
     def parameters(self, *, head: bool = True, positions: bool = True) -> int:
+        """Number of parameters, with or without the head and the table of positions."""
         total = self.blocks + self.embedding + self.final_norm
         return total + (self.head if head else 0) + (self.positions if positions else 0)
 
@@ -98,7 +100,7 @@ def cost(
     in_chans: int = 3,
     num_classes: int = 1000,
 ) -> Cost:
-    """Count a ViT with a class token and biases everywhere.
+    """Count a ViT with a class token and biases everywhere. Sizes are in pixels; ``mlp``, ``norm`` as in ``Source``.
 
     ``positions`` is counted apart, since a rotary model has no such table; the paper's parameter column contains it.
     """

@@ -23,6 +23,7 @@ SLICES = 12
 QKV, PROJ, FC1, FC2 = "attn.qkv.weight", "attn.proj.weight", "mlp.fc1.weight", "mlp.fc2.weight"
 READERS, WRITERS = (QKV, FC1), (PROJ, FC2)
 MATRICES = (QKV, PROJ, FC1, FC2)
+INNER_BIASES, WRITER_BIASES = ("attn.qkv.bias", "mlp.fc1.bias"), ("attn.proj.bias", "mlp.fc2.bias")
 
 
 def unpack(slices: Tensor, mlp: str) -> dict[str, Tensor]:
@@ -73,7 +74,7 @@ def inner_index(source: int, target: int, mlp: str, name: str) -> Tensor:
     if matrix == "attn.proj":
         return channels
     if matrix == "attn.qkv":
-        return torch.cat([channels + part * source for part in range(3)])
+        return torch.cat([channels + first * source for first in range(3)])
     old, new, groups = (source // 3, target // 3, 8) if mlp == "swiglu" else (source, target, 4)
     hidden = (torch.arange(groups)[:, None] * old + torch.arange(new) % old).flatten()
     return torch.cat([hidden, hidden + groups * old]) if (matrix, mlp) == ("mlp.fc1", "swiglu") else hidden
@@ -90,7 +91,8 @@ def is_new_unit(source: int, target: int, mlp: str, name: str) -> Tensor:
 def select_inner(stacked: Mapping[str, Tensor], source: int, target: int, mlp: str) -> dict[str, Tensor]:
     """Stacked weights and inner biases of inner width ``source`` -> ``target``, narrower or wider.
 
-    Writers of new units are zero, so that a wider block computes what the narrower one did.
+    Writers of new units are zero, so that a wider block computes what the narrower one did. ``mlp`` as in
+    :class:`sweet.template.source.Source`.
     """
     result = {}
     for name, value in stacked.items():
@@ -102,8 +104,9 @@ def select_inner(stacked: Mapping[str, Tensor], source: int, target: int, mlp: s
     return result
 
 
-def select_parts(stacked: Mapping[str, Tensor], channels: Tensor, units: Tensor) -> dict[str, Tensor]:
-    """Stacked weights and inner biases of which layer l keeps the head channels (L, c) and hidden units (L, n) told."""
+def select_inner_of_layers(stacked: Mapping[str, Tensor], channels: Tensor, units: Tensor) -> dict[str, Tensor]:
+    """Stacked weights and inner biases of which layer l keeps the head channels ``channels[l]`` (L, c) and the hidden
+    units ``units[l]`` (L, n)."""
     result = {}
     for name, value in stacked.items():
         kept, writer = (channels, PROJ) if name.startswith("attn") else (units, FC2)

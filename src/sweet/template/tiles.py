@@ -14,7 +14,7 @@ from math import ceil
 
 @dataclass(frozen=True)
 class Tiling:
-    """One kind of matrix: ``parts`` of it are tiled apart; a tile is ``channels`` x ``groups * units``."""
+    """Of one of a block's matrices: ``parts`` of it are tiled apart; a tile is ``channels`` x ``groups * units``."""
 
     channels: int
     parts: int
@@ -32,7 +32,7 @@ class Tiling:
 
 
 def tilings(tile: int, mlp: str) -> tuple[Tiling, Tiling, Tiling, Tiling]:
-    """Of qkv, proj, fc1 and fc2, for tiles of ``tile`` channels."""
+    """Of qkv, proj, fc1 and fc2, for tiles of ``tile`` channels; ``mlp`` is ``swiglu`` or ``gelu``."""
     parts, groups, units = (2, 8, ceil(tile / 3)) if mlp == "swiglu" else (1, 4, tile)
     attention = (Tiling(tile, 3, 1, tile), Tiling(tile, 1, 1, tile))
     return *attention, Tiling(tile, parts, groups, units), Tiling(tile, 1, groups, units)
@@ -47,12 +47,12 @@ def template_counts(parameters: int, tile: int, mlp: str) -> tuple[int, int, int
     >>> template_counts(144 * 448 * 448, 192, "swiglu")
     (196, 65, 131, 65)
     """
-    kinds = tilings(tile, mlp)
-    weight, counts = sum(kind.parts * kind.size for kind in kinds), [0, 0, 0, 0]
+    each = tilings(tile, mlp)
+    weight, counts = sum(tiling.parts * tiling.size for tiling in each), [0, 0, 0, 0]
     for index in (2, 3, 0, 1):
-        kind = kinds[index]
-        counts[index] = max(1, round(parameters * kind.parts / weight))
-        parameters -= counts[index] * kind.size
-        weight -= kind.parts * kind.size
+        tiling = each[index]
+        counts[index] = max(1, round(parameters * tiling.parts / weight))
+        parameters -= counts[index] * tiling.size
+        weight -= tiling.parts * tiling.size
     qkv, proj, fc1, fc2 = counts
     return qkv, proj, fc1, fc2

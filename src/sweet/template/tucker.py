@@ -2,7 +2,7 @@
 
     W = G x1 X x2 U x3 V        slice m = U (sum_a X[m, a] G_a) V^T,   m = 12 * layer + component
 
-U (D, r2) is the residual side, V (D, r3) the inner side. Every class answers two questions: ``at_layers``, itself with
+U (D, r2) is the residual side, V (D, r3) the inner side. Every class has two methods: ``at_layers``, itself with
 some of its layers; and ``stacked``, the weights *before* U, so that whoever builds a network chooses what to do with
 the residual stream.
 """
@@ -35,14 +35,17 @@ class Tucker:
     constraint: ClassVar[str] = "tucker"
 
     def tensors(self) -> dict[str, Tensor]:
+        """What is stored: see :func:`sweet.template.constraints.core_of`."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
     @property
     def depth(self) -> int:
+        """Blocks L."""
         return self.x.shape[0] // SLICES
 
     @property
     def width(self) -> int:
+        """Channels D."""
         return self.core.shape[1] if self.u is None else self.u.shape[0]
 
     def contracted(self) -> Tucker:
@@ -57,7 +60,7 @@ class Tucker:
         return Tucker(self.core, self.x, eye if self.u is None else self.u, eye.clone() if self.v is None else self.v)
 
     def narrowed(self, width: int) -> Tucker:
-        """The first ``width`` channels of the stream of every slice; itself where U is to say which these are."""
+        """The first ``width`` channels of the stream of every slice; itself where U still says which these are."""
         return self if self.u is not None else replace(self, core=self.core[:, :width])
 
     def at_layers(self, layers: Sequence[int]) -> Tucker:
@@ -65,7 +68,7 @@ class Tucker:
         return replace(self, x=pick(self.x.unflatten(0, (-1, SLICES)), layers).flatten(0, 1))
 
     def stacked(self, inner_width: int, mlp: str) -> dict[str, Tensor]:
-        """Weights whose residual axis has r2 entries: sum_a X[m, a] G_a V[:d]^T, unpacked.
+        """Stacked weights whose residual axis has r2 entries: sum_a X[m, a] G_a V[:d]^T, unpacked; d = ``inner_width``.
 
         X first when every slice has its own core matrix (r1 >= 12 L), V first when few are shared: fewer products.
         """
@@ -93,14 +96,17 @@ class Full:
     constraint: ClassVar[str] = "none"
 
     def tensors(self) -> dict[str, Tensor]:
+        """What is stored: the stacked weights."""
         return self.weights
 
     @property
     def depth(self) -> int:
+        """Blocks L."""
         return self.weights[PROJ].shape[0]
 
     @property
     def width(self) -> int:
+        """Channels D."""
         return self.weights[PROJ].shape[1]
 
     def at_layers(self, layers: Sequence[int]) -> Full:

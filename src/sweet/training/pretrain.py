@@ -39,7 +39,8 @@ from sweet.storage.records import DataConfig, FolderRecord, TrainingRecord, read
 from sweet.template.constraints import Kronecker
 from sweet.template.hosvd import factored
 from sweet.template.networks import Network, draw_depth, draw_widths
-from sweet.template.target import Source, absorb
+from sweet.template.source import Source
+from sweet.template.target import absorb
 from sweet.template.tucker import Tucker
 
 from .device import make_accelerator

@@ -22,7 +22,7 @@ from sweet.models.forward import Weights, encode, linear, patchify
 from sweet.models.source_module import SourceModule
 from sweet.recipes.schema import PretrainRecipe
 from sweet.template.networks import Network
-from sweet.template.target import Source
+from sweet.template.source import Source
 
 from .network import FinetunedModel
 

@@ -1,0 +1,126 @@
+"""The residual stream of a target: everything that reads or writes it is mapped from D channels to d.
+
+Both maps are linear, see ``target.py`` for the algebra: readers W become W R, writers T^T W, R and T (D, d).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .order import Order, embedding_basis
+from .source import Source
+
+
+class StreamMaps:
+    """The maps of one target, ``width`` = d, applied to whatever touches the stream of ``source``.
+
+    ``order`` is the source's for a target in principal order, None for one in prefix order. ``gains`` is one of
+    :data:`sweet.template.target.GAINS`, None for the order's own. ``seed`` draws readers of channels beyond the source.
+    """
+
+    def __init__(self, source: Source, width: int, order: Order | None, seed: int, gains: str | None = None) -> None:
+        self.source, self.width, self.order = source, width, order
+        self.gains = gains or ("none" if order is None else "rms")
+        self.read, self.write = _maps(source, width, principal=order is not None, seed=seed)
+        self.fold = order is not None and not source.unit_gains
+        self.plain = self.read is None and self.write is None and not self.fold  # the first d channels as they are
+
+    def written(self, value: Tensor) -> Tensor:
+        """(..., D) -> (..., d): a vector that is added to the stream."""
+        return _along(value, self.write, self.width)
+
+    def writer(self, weight: Tensor) -> Tensor:
+        """(n, R, c) -> (n, d, c): a matrix that adds to the stream, in the core's residual coordinates."""
+        u = self.source.core.u
+        if u is not None:
+            return self.written(u.t()).t() @ weight
+        return weight[:, : self.width] if self.write is None else self.write.t() @ weight
+
+    def reader(self, weight: Tensor, gain: Tensor) -> Tensor:
+        """(n, c, R) -> (n, c, d): a matrix that reads the stream; in principal order the norm's gain is folded in."""
+        u = self.source.core.u
+        if u is None:
+            folded = weight * gain[:, None] if self.fold else weight
+            return _along(folded, self.read, self.width)
+        basis = u.t() * gain[:, None] if self.fold else u.t()
+        return weight @ _along(basis, self.read, self.width)
+
+    def reader_bias(self, weight: Tensor, shift: Tensor | None) -> Tensor | float:
+        """What a LayerNorm's bias adds to the outputs of the matrix behind it (n, c); zero unless folded."""
+        if shift is None or not self.fold:
+            return 0.0
+        u = self.source.core.u
+        return torch.einsum("ncr,nr->nc", weight, shift if u is None else shift @ u)
+
+    def gain(self, gain: Tensor, norms: slice) -> Tensor:
+        """(n, D) -> (n, d): norm gains. ``norms`` number the norm inputs, see :class:`Order`."""
+        source_width = self.source.width
+        scale: Tensor | float = 1.0
+        if self.gains == "rms" and self.order is not None:
+            kept = self.order.kept(min(self.width, source_width) - (self.source.norm == "layer"))[norms]
+            scale = (kept * source_width / self.width).sqrt()[:, None]
+        elif self.gains == "sqrt":
+            scale = (source_width / self.width) ** 0.5
+        if self.order is not None:
+            return gain.new_ones(len(gain), self.width) * scale
+        if self.width <= source_width:
+            return gain[:, : self.width] * scale if self.gains != "none" else gain[:, : self.width]
+        new = gain.new_ones(len(gain), self.width - source_width)
+        return torch.cat([gain, new], 1) * (source_width / self.width) ** 0.5
+
+    def shift(self, shift: Tensor) -> Tensor:
+        """(n, D) -> (n, d): norm biases; zero once folded into the readers."""
+        if self.order is not None:
+            return shift.new_zeros(len(shift), self.width)
+        return _along(shift, self.write, self.width)
+
+    def stem(self) -> dict[str, Tensor]:
+        """Everything outside the blocks, under timm's names."""
+        result = {}
+        for name, value in self.source.stem.items():
+            if name == "norm.weight":
+                result[name] = self.gain(value[None], slice(2 * self.source.depth, None))[0]
+            elif name == "norm.bias":
+                result[name] = self.shift(value[None])[0]
+            elif name == "patch_embed.proj.weight":
+                result[name] = self.written(value.movedim(0, -1)).movedim(-1, 0)
+            else:
+                result[name] = self.written(value)
+        return result
+
+    def decoder(self) -> dict[str, Tensor]:
+        """The MAE decoder as ``decoder.*``: its embedding reads the stream; nothing where the source has none."""
+        result = {f"decoder.{name}": value for name, value in self.source.decoder.items()}
+        if result:
+            weight = result["decoder.embed.weight"]
+            if self.fold:
+                if "norm.bias" in self.source.stem:
+                    result["decoder.embed.bias"] = result["decoder.embed.bias"] + weight @ self.source.stem["norm.bias"]
+                weight = weight * self.source.stem["norm.weight"]
+            result["decoder.embed.weight"] = _along(weight, self.read, self.width)
+        return result
+
+
+def _along(value: Tensor, maps: Tensor | None, width: int) -> Tensor:
+    return value[..., :width] if maps is None else value @ maps
+
+
+def _maps(source: Source, width: int, *, principal: bool, seed: int) -> tuple[Tensor | None, Tensor | None]:
+    """Maps R and T (D, d) of readers and writers; None is the first d axes, which a slice gives at no cost."""
+    centred = principal and source.norm == "layer"
+    directions = None  # the axes as they are stored
+    if source.order is not None and principal != source.order.absorbed:
+        directions = source.order.rotation if principal else source.order.rotation.t()
+    if directions is None and width <= source.width and not centred:
+        return None, None
+    device = source.stem["cls_token"].device
+    basis = embedding_basis(width, centred=centred).to(device)
+    known = min(basis.shape[1], source.width - centred)
+    directions = torch.eye(source.width, device=device) if directions is None else directions
+    write = directions[:, :known] @ basis[:, :known].t()
+    if known == basis.shape[1]:
+        return write, write
+    generator = torch.Generator().manual_seed(seed)
+    mixtures = torch.randn(source.width, basis.shape[1] - known, generator=generator).to(device)
+    return write + (mixtures / mixtures.norm(dim=0)) @ basis[:, known:].t(), write
