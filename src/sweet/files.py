@@ -19,6 +19,23 @@ if TYPE_CHECKING:
 SUMS = "SHA256SUMS"
 
 
+def cache_folder() -> Path:
+    """$SWEET_CACHE, by default ``sweet`` in the user's cache folder; it need not exist yet.
+
+    It holds what can be made again, but not quickly: decoded images, and sources and checkpoints of a bench.
+    """
+    home = os.environ.get("SWEET_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sweet"
+    return Path(home).expanduser()
+
+
+def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"group.key": value} of nested mappings."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name (it starts with a dot) that becomes ``path`` only if the block succeeds."""

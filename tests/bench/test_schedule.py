@@ -151,7 +151,7 @@ def test_what_another_bench_has_done_is_not_done_again(tmp_path: Path) -> None:
     assert (kept, told.left, told.failed) == (["after"], [], {})
 
 
-def test_a_bell_after_the_work_does_no_harm() -> None:
+def test_an_alarm_after_the_work_does_no_harm() -> None:
     assert limited(time.time() + 0.05, int, 3) == 3
     with pytest.raises(OutOfTime):
         limited(time.time() + 0.05, time.sleep, 600)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import signal
@@ -11,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 POLL = 2.0  # seconds between looks at a lock that somebody else holds
 
@@ -23,7 +24,7 @@ POLL = 2.0  # seconds between looks at a lock that somebody else holds
 class Job:
     """``call(*args)``, once the jobs named by ``needs`` are done; nobody else may hold ``lock`` meanwhile.
 
-    ``flops`` is an estimate, for the time that is left. ``done()`` tells whether somebody else has done it meanwhile.
+    ``flops`` is an estimate, for the time that is left. ``done()``: whether somebody else has done it meanwhile.
     """
 
     name: str
@@ -61,73 +62,100 @@ def work(
 ) -> Outcome:
     """Do jobs in their order, ``workers`` at a time; at ``until`` (as of time.time()) stop where each can go on.
 
-    ``keep(job, result)`` takes a result as it comes and tells of it. A job that raises is noted, and so are those that
-    need it; the others go on.
+    ``keep(job, result)`` takes a result as it comes and returns a line about it for ``note``. A job that raises is
+    noted as failed, and so are those that need it; the others go on.
     """
-    waiting, running = {job.name: job for job in jobs}, dict[Future[Any], Job]()
-    outcome, total, done, began = Outcome(), sum(job.flops for job in jobs), 0.0, time.monotonic()
-    finished, pool = 0, _pool(workers)
-
-    def late() -> bool:
-        return until is not None and time.time() >= until
-
-    def ready() -> Iterator[Job]:
-        ahead = {*waiting, *outcome.left, *(job.name for job in running.values())}
-        return (job for job in waiting.values() if not ahead.intersection(job.needs))
-
-    def fail(job: Job, why: str) -> None:
-        outcome.failed[job.name] = why
-        note(f"FAILED {job.name}: {why}")
-        for other in [other for other in waiting.values() if job.name in other.needs]:
-            if waiting.pop(other.name, None):
-                fail(other, f"{job.name} failed")
-
+    schedule = _Schedule(jobs, keep, note, workers, until)
     try:
-        while not late() or running:
-            while len(running) < workers and not late():
-                job = next((job for job in ready() if not held(job.lock)), None)
-                if job is None:
-                    break
-                del waiting[job.name]
-                if job.done():
-                    continue
-                running[pool.submit(_guarded, replace(job, done=bool), until)] = job
-            if not running:
-                if next(ready(), None) is None:
-                    break
-                time.sleep(POLL)  # another bench is at it
-                continue
-            died = False
-            for future in wait(running, timeout=POLL, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
-                try:
-                    told = keep(job, future.result())
-                except Busy:
-                    waiting[job.name] = job
-                    continue
-                except OutOfTime:
-                    outcome.left.append(job.name)
-                    continue
-                except BrokenProcessPool:
-                    died = True
-                    fail(job, "its process died (out of memory?)")
-                    continue
-                except Exception as problem:
-                    fail(job, f"{type(problem).__name__}: {problem}")
-                    continue
-                finished, done = finished + 1, done + job.flops
-                left = (total - done) * (time.monotonic() - began) / done / 60 if done else 0.0
-                note(f"[{finished}/{len(jobs)}] {told}  ETA {left:.0f} min")
-            if died:  # and took its pool along
-                for job in running.values():
-                    fail(job, "a process beside it died")
-                running.clear()
-                pool.shutdown(wait=False)
-                pool = _pool(workers)
+        while not schedule.late() or schedule.running:
+            schedule.submit_ready()
+            if schedule.running:
+                schedule.collect()
+            elif schedule.next_ready() is None:
+                break
+            else:
+                time.sleep(POLL)  # another bench holds the locks
     finally:
-        pool.shutdown(cancel_futures=True)
-    outcome.left += waiting
-    return outcome
+        schedule.pool.shutdown(cancel_futures=True)
+    schedule.outcome.left += schedule.waiting
+    return schedule.outcome
+
+
+class _Schedule:
+    """Jobs that wait and jobs that run, during one call of :func:`work`."""
+
+    def __init__(
+        self,
+        jobs: list[Job],
+        keep: Callable[[Job, Any], str],
+        note: Callable[[str], None],
+        workers: int,
+        until: float | None,
+    ) -> None:
+        self.keep, self.note, self.workers, self.until = keep, note, workers, until
+        self.waiting = {job.name: job for job in jobs}
+        self.running: dict[Future[Any], Job] = {}
+        self.outcome = Outcome()
+        self.count, self.flops = len(jobs), sum(job.flops for job in jobs)
+        self.finished, self.flops_done, self.began = 0, 0.0, time.monotonic()
+        self.pool = _pool(workers)
+
+    def late(self) -> bool:
+        return self.until is not None and time.time() >= self.until
+
+    def next_ready(self, *, free: bool = False) -> Job | None:
+        """The first waiting job whose needs are done; ``free``: whose lock nobody holds."""
+        ahead = {*self.waiting, *self.outcome.left, *(job.name for job in self.running.values())}
+        ready = (job for job in self.waiting.values() if not ahead.intersection(job.needs))
+        return next((job for job in ready if not (free and held(job.lock))), None)
+
+    def submit_ready(self) -> None:
+        """Give jobs to free workers; what another bench has done meanwhile is dropped."""
+        while len(self.running) < self.workers and not self.late():
+            job = self.next_ready(free=True)
+            if job is None:
+                return
+            del self.waiting[job.name]
+            if not job.done():
+                self.running[self.pool.submit(_guarded, replace(job, done=bool), self.until)] = job
+
+    def collect(self) -> None:
+        """Wait for results, for :data:`POLL` seconds at most, and take them."""
+        done = wait(self.running, timeout=POLL, return_when=FIRST_COMPLETED).done
+        if any([self.take(self.running.pop(future), future) for future in done]):
+            for job in self.running.values():
+                self.fail(job, "a process beside it died")
+            self.running.clear()
+            self.pool.shutdown(wait=False)
+            self.pool = _pool(self.workers)
+
+    def take(self, job: Job, future: Future[Any]) -> bool:
+        """Keep the result of a job, or note why there is none. Returns whether its process died, and the pool too."""
+        try:
+            line = self.keep(job, future.result())
+        except Busy:
+            self.waiting[job.name] = job
+        except OutOfTime:
+            self.outcome.left.append(job.name)
+        except BrokenProcessPool:
+            self.fail(job, "its process died (out of memory?)")
+            return True
+        except Exception as problem:
+            self.fail(job, f"{type(problem).__name__}: {problem}")
+        else:
+            self.finished, self.flops_done = self.finished + 1, self.flops_done + job.flops
+            seconds = (time.monotonic() - self.began) / self.flops_done if self.flops_done else 0.0  # per FLOP
+            left = (self.flops - self.flops_done) * seconds / 60
+            self.note(f"[{self.finished}/{self.count}] {line}  ETA {left:.0f} min")
+        return False
+
+    def fail(self, job: Job, why: str) -> None:
+        """Note a failure, and that of every job that needs this one."""
+        self.outcome.failed[job.name] = why
+        self.note(f"FAILED {job.name}: {why}")
+        for other in [other for other in self.waiting.values() if job.name in other.needs]:
+            if self.waiting.pop(other.name, None):
+                self.fail(other, f"{job.name} failed")
 
 
 def cores() -> int:
@@ -168,26 +196,25 @@ def holding(lock: Path) -> Iterator[None]:
     """Hold a lock file, which names the owner's process. The system frees it when that ends, however it ends: there
     are no stale locks. Raises Busy while another process holds it."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(str(lock)) from None
-        file.truncate(0)
-        print(os.getpid(), file=file, flush=True)
+    try:
+        holder = FileLock(lock).acquire(timeout=0)
+    except Timeout:
+        raise Busy(str(lock)) from None
+    with holder:
+        with suppress(OSError):  # Windows lets nobody write to a locked file
+            lock.write_text(f"{os.getpid()}\n")
         yield
 
 
 def held(lock: Path) -> bool:
     """Whether another process holds a lock file right now."""
+    if not lock.exists():
+        return False
     try:
-        with lock.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
         return True
-    except FileNotFoundError:
-        pass
-    return False
 
 
 def limited(until: float | None, call: Callable[..., Any], *args: Any) -> Any:
@@ -198,17 +225,17 @@ def limited(until: float | None, call: Callable[..., Any], *args: Any) -> Any:
     armed, rang = threading.Event(), threading.Event()
 
     def interrupt(*_: Any) -> None:
-        if armed.is_set() or not rang.is_set():  # after the work a bell does no harm, Ctrl-C is Ctrl-C
+        if armed.is_set() or not rang.is_set():  # after the work the alarm does no harm, Ctrl-C is Ctrl-C
             raise KeyboardInterrupt
 
     def ring() -> None:
         rang.set()
         os.kill(os.getpid(), signal.SIGINT)
 
-    bell = threading.Timer(max(0.0, until - time.time()), ring)
-    before = signal.signal(signal.SIGINT, interrupt)
+    alarm = threading.Timer(max(0.0, until - time.time()), ring)
+    handler_before = signal.signal(signal.SIGINT, interrupt)
     armed.set()
-    bell.start()
+    alarm.start()
     try:
         result = call(*args)
         armed.clear()
@@ -219,6 +246,6 @@ def limited(until: float | None, call: Callable[..., Any], *args: Any) -> Any:
         raise
     finally:
         armed.clear()
-        bell.cancel()
-        bell.join()
-        signal.signal(signal.SIGINT, before)
+        alarm.cancel()
+        alarm.join()
+        signal.signal(signal.SIGINT, handler_before)

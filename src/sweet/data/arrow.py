@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from sweet.errors import UserError
-from sweet.files import replacing
+from sweet.files import cache_folder, replacing
 
-from .cache import cache_file
 from .class_names import class_names_beside
 from .images import ImageSource, digest
 from .splits import Splits
@@ -154,7 +153,7 @@ def _read(file: Path) -> pa.Table:
 
 def _mapped(files: list[Path], fingerprint: str) -> pa.Table:
     """The table memory-mapped from an uncompressed copy, since single rows of parquet cannot be read."""
-    copy = cache_file(f"{fingerprint}.arrow")
+    copy = cache_folder() / "data" / f"{fingerprint}.arrow"
     if not copy.is_file():
         schema = _parquet(files[0]).schema_arrow
         wanted = _wanted(schema, str(files[0]))

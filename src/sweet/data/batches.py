@@ -24,23 +24,22 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RATIO = (3 / 4, 4 / 3)
 
 
-class BatchSource(Protocol):
-    """Training batches as a pure function of the step, which may be made ahead."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps that see every image once."""
-        ...
-
-    def iterate(self, start: int, stop: int) -> Iterator[tuple[Any, Any]]:
-        """The batches (inputs, targets) of the steps ``start`` .. ``stop - 1``."""
-        ...
-
-
 def step_generator(seed: int, step: int, rank: int, stream: str) -> torch.Generator:
     """A CPU generator for one purpose (``stream``) in one step of one process; the same on every machine."""
     key = hashlib.blake2b(f"{seed}/{step}/{rank}/{stream}".encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+
+
+class BatchSource(Protocol):
+    """What the training loop reads: batches (inputs, targets), a pure function of the step, so they can be read ahead.
+
+    ``steps_per_epoch`` counts the batches of one epoch, ``iterate(start, stop)`` yields those of steps start..stop-1.
+    """
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def iterate(self, start: int, stop: int) -> Iterator[tuple[Any, Any]]: ...
 
 
 class EpochOrder:

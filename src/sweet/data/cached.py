@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from sweet.errors import UserError
-from sweet.files import read_tensors, write_tensors
-
-from .cache import cache_file
+from sweet.files import cache_folder, read_tensors, write_tensors
 
 
 def cached_tensor(
@@ -21,7 +19,7 @@ def cached_tensor(
 
     ``shape`` and ``dtype`` are those of a good file. A file that is absent, damaged or wrong is made again.
     """
-    file = cache_file(f"{key}.safetensors")
+    file = cache_folder() / "data" / f"{key}.safetensors"
     with suppress(UserError):
         found = read_tensors(file).get(name)
         if found is not None and found.shape == shape and found.dtype == dtype:

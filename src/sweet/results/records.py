@@ -73,7 +73,7 @@ class Run(Record):
     init_mae_loss: float | None = None
     init_knn: float | None = None
     source_sha256: str | None = None
-    curve: list[tuple[float, float]] = []
+    curve: list[tuple[int, float]] = []
     environment: dict[str, Any] = {}
     commit: str | None = None
 
@@ -104,7 +104,7 @@ class CellResult(Record):
     test_images: int | None = None
     classes: int | None = None
     chance_top1: float | None = None
-    runs: tuple[Run, ...]
+    runs: tuple[Run, ...] = ()
 
     @property
     def column(self) -> str:

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from sweet.errors import UserError
-from sweet.files import write_json, write_text
+from sweet.files import dotted, write_json, write_text
 from sweet.recipes.loader import dump_recipe
 from sweet.recipes.schema import TrainKeys, without_path
 
@@ -24,7 +24,7 @@ def begin(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
     saved = run / "recipe.yaml"
     text = dump_recipe(recipe)
     if resume and saved.is_file():
-        before, now = (_flat(yaml.safe_load(t)) for t in (saved.read_text(encoding="utf-8"), text))
+        before, now = (dotted(yaml.safe_load(t)) for t in (saved.read_text(encoding="utf-8"), text))
         for told in (before, now):  # the images may have moved
             told["data.source"] = without_path(told["data.source"] or "")
         for key in sorted(before.keys() | now.keys()):
@@ -48,10 +48,3 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
