@@ -18,6 +18,7 @@ from sweet.inference.evaluate import evaluate
 from sweet.models.config import ViTConfig
 from sweet.storage.records import FolderRecord, Metrics, numbers, parse_record
 from sweet.tasks.registry import task_class
+from sweet.tasks.task import EvalSettings
 
 from .onnx_file import open_session
 from .timm_folder import random_images
@@ -119,7 +120,8 @@ def _measure_onnx(model: nn.Module, record: FolderRecord, data: str, split: str,
     classes = make_task.classes_of(images)
     if classes != known:
         raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of the model")
-    return make_task(classes).evaluate(model, images, record.data, batch_size=batch_size)
+    settings = EvalSettings(record.data, batch_size=batch_size)
+    return make_task(classes).evaluate(model, images, settings).to_dict()
 
 
 class _Onnx(nn.Module):
