@@ -101,6 +101,7 @@ class _Schedule:
         self.pool = _pool(workers)
 
     def late(self) -> bool:
+        """Whether the time is up."""
         return self.until is not None and time.time() >= self.until
 
     def next_ready(self, *, free: bool = False) -> Job | None:
