@@ -69,9 +69,8 @@ def recipe_keys() -> str:
     ):
         text += f"\n## {title}\n\n```yaml\n{dump_recipe(told)}```\n"
     text += "\n## Types and ranges\n\nWhat stands after `=` is the default; a key without one has to be given.\n"
-    for name in recipe.__all__:
-        cls = getattr(recipe, name)
-        if inspect.isclass(cls):
+    for name, cls in vars(recipe).items():
+        if inspect.isclass(cls) and cls.__module__ == recipe.__name__:
             text += f"\n### {name}\n\n```python\n{_fields(inspect.getsource(cls))}\n```\n"
     return text
 

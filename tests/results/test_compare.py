@@ -1,4 +1,4 @@
-"""Who wins: orientation, few seeds, the strongest rival, averages, and the paper's own sums as an oracle."""
+"""Who wins: orientation, few seeds, the strongest baseline, averages, and the paper's own sums as an oracle."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 
 from sweet.files import read_json, write_json
-from sweet.results.compare import Comparison, compare, gains_over_best, sentences
+from sweet.results.compare import Differences, compare, gains_over_best
+from sweet.results.files import find_tables
 from sweet.results.paper import paper
-from sweet.results.read import read
+from sweet.results.sentences import sentences
 from sweet.tasks.registry import METRICS
 
 Make = Callable[..., Path]
 
 
-def compared(folder: Path) -> Comparison:
-    comparison = compare(read([folder])[0][0])
-    assert comparison is not None
-    return comparison
+def compared(folder: Path) -> Differences:
+    found = compare(find_tables(folder)[0])
+    assert found is not None
+    return found
 
 
 def test_wins_ties_and_losses(results: Make) -> None:
@@ -28,8 +29,8 @@ def test_wins_ties_and_losses(results: Make) -> None:
         results(
             {
                 ("sweet", "L6H6"): [50.0, 52.0],
-                ("sweet", "L3H12"): [40.0, 41.0],
                 ("sweet", "L12H3"): [30.0],
+                ("sweet", "L3H12"): [40.0, 41.0],
                 ("random", "L6H6"): [40.0, 41.0],
                 ("random", "L3H12"): [40.5, 40.0],
                 ("random", "L12H3"): [10.0],
@@ -39,7 +40,7 @@ def test_wins_ties_and_losses(results: Make) -> None:
             }
         )
     )
-    assert (found.ours, found.rivals, found.variants) == ("sweet", ["random", "dmae"], ["sweet_prefix"])
+    assert (found.main, found.baselines, found.variants) == ("sweet", ["random", "dmae"], ["sweet_prefix"])
     verdicts = {arm: {size: one.verdict for size, one in row.items()} for arm, row in found.against.items()}
     assert verdicts == {
         "random": {"L6H6": "gain", "L12H3": "one seed", "L3H12": "no gain", "average": "one seed"},
@@ -51,32 +52,32 @@ def test_wins_ties_and_losses(results: Make) -> None:
     assert Counter(one.verdict for one in found.decided()) == {"gain": 1, "no gain": 1, "one seed": 1, "worse": 2}
     first, second, third, fourth = sentences(found.table)
     assert first == (
-        "Against dmae, the strongest of 2 rivals here, sweet loses at L3H12 and L6H6 (by 1.00 to 1.25 points)."
+        "Against dmae, the strongest of 2 baselines here, sweet loses at L3H12 and L6H6 (by 1.00 to 1.25 points)."
     )
     assert second == (
-        "All rivals and sizes: 1 win, 1 tie, 2 losses and 1 single seed of 5 (a win or loss is two standard errors or "
-        "more); a paired t test at 95 % sees 2 of the 3."
+        "All baselines and sizes: 1 win, 1 tie, 2 losses and 1 single seed of 5 (a win or a loss is two standard "
+        "errors or more); a paired t test at 95 % sees 2 of the 3."
     )
     assert third == (
-        "The paper's own slice (sweet_prefix), without our changes, against the same rivals: 1 win, 1 loss."
+        "The paper's own slice (sweet_prefix), without our changes, against the same baselines: 1 win, 1 loss."
     )
-    assert fourth.startswith("Runs that differ by their seed alone spread by 0.71 points (median")
+    assert fourth.startswith("Runs that differ only in their seed spread by 0.71 points (median")
 
 
 def test_where_less_is_better_a_smaller_value_wins(results: Make) -> None:
     cells = {("sweet", "L6H6"): [20.0, 21.0], ("dmae", "L6H6"): [25.0, 26.5]}
     found = compared(results(cells, metric="fid", task="generate", table="table2"))
     one = found.against["dmae"]["L6H6"]
-    assert (found.metric, one.value, one.verdict) == ("fid", 5.25, "gain")
+    assert (found.metric.key, one.value, one.verdict) == ("fid", 5.25, "gain")
 
 
-def test_nothing_of_ours_nothing_to_compare(results: Make) -> None:
-    [table] = read([results({("random", "L6H6"): [1.0]})])[0]
+def test_without_the_main_arm_there_is_nothing_to_compare(results: Make) -> None:
+    [table] = find_tables(results({("random", "L6H6"): [1.0]}))
     assert compare(table) is None
     assert sentences(table) == ["Nothing to compare yet: sweet was not measured."]
 
 
-def test_rivals_that_are_the_same_start_count_once(results: Make) -> None:
+def test_baselines_with_the_same_initial_weights_count_once(results: Make) -> None:
     """At full width isomorphic pruning is weight selection."""
     cells = {("sweet", "L6H6"): [50.0, 52.0], ("sweet", "L3H12"): [50.0, 51.0]}
     for arm, narrow in (("weight_selection", [40.0, 41.0]), ("isomorphic", [44.0, 45.5])):
@@ -90,22 +91,38 @@ def test_averages_leave_out_sizes_that_an_arm_cannot_make(results: Make) -> None
     """A size beyond the source is made by some methods only; an average over what each has would be unfair."""
     sizes = ("L6H6", "L3H12", "L16H14")
     cells = {("sweet", size): [50.0, 51.0] for size in sizes} | {("dmae", size): [40.0, 42.0] for size in sizes[:2]}
-    found = compared(results(cells))
+    cells["sweet", "L16H14"] = [90.0, 90.0]
+    found = compared(results(cells, spec={"impossible": [["dmae", "L16H14"]]}))
     assert found.table.common == ["L6H6", "L3H12"]
     assert found.against["dmae"]["average"].value == pytest.approx(9.5)
+    assert found.table.average(found.table.means("sweet", "top1")) == pytest.approx(50.5)
 
 
-def test_sets_of_one_table_are_tables_of_their_own(results: Make) -> None:
-    folder = results({("sweet", "L6H6"): [50.0, 51.0], ("random", "L6H6"): [40.0, 41.0]}, table="table3")
+def test_an_average_needs_every_common_size(results: Make) -> None:
+    cells = {("sweet", "L6H6"): [50.0], ("sweet", "L3H12"): [60.0], ("dmae", "L6H6"): [40.0]}
+    table = compared(results(cells)).table
+    assert [table.average(table.means(arm, "top1")) for arm in ("sweet", "dmae")] == [55.0, None]
+
+
+def test_an_ablation_compares_the_main_arm_with_its_variants(results: Make) -> None:
+    cells = {(arm, "L6H6"): [50.0, 51.0] for arm in ("sweet", "sweet_prefix", "random")}
+    assert compared(results(cells)).baselines == ["random"]
+    assert compared(results(cells, spec={"ablation": True})).baselines == ["sweet_prefix", "random"]
+
+
+def test_data_sets_of_one_table_are_its_columns(results: Make) -> None:
+    folder = results({("sweet", "L6H6"): [50.0, 51.0], ("random", "L6H6"): [40.0, 41.0]}, table="table3", spec=None)
     for path in sorted((folder / "micro" / "table3").glob("*.json")):
-        told = read_json(path)
+        cell = read_json(path)
         for name, less in (("flowers102", 20.0), ("tiny-imagenet-100", 0.0)):
-            runs = [run | {"top1": run["top1"] - less} for run in told["runs"]]
-            write_json(path.with_name(f"{name}-{path.name}"), told | {"set": name, "runs": runs})
+            runs = [run | {"top1": run["top1"] - less} for run in cell["runs"]]
+            write_json(path.with_name(f"{name}-{path.name}"), cell | {"set": name, "runs": runs})
         path.unlink()
-    tables = read([folder])[0]
-    assert [table.title for table in tables] == ["micro / table3 / flowers102", "micro / table3 / tiny-imagenet-100"]
-    assert [table.values("random", "L6H6", "top1")[0] for table in tables] == [20.0, 40.0]
+    [table] = find_tables(folder)
+    assert table.columns == ["flowers102 L6H6", "tiny-imagenet-100 L6H6"]
+    assert [table.values("random", column, "top1")[0] for column in table.columns] == [20.0, 40.0]
+    assert table.average(table.means("random", "top1")) == 30.5
+    assert "on average over 2 data sets it is ahead" in sentences(table)[0]
 
 
 # What the paper prints behind its arrows, column "Average".
@@ -123,18 +140,19 @@ PRINTED = {
 
 @pytest.mark.parametrize(("task", "metric"), PRINTED)
 def test_the_papers_gain_in_average_comes_out_of_its_rows(task: str, metric: str) -> None:
-    told = next(one for one in paper()["tables"] if one["task"] == task and one["table"] in ("table1", "table2"))
-    means = {name: dict(zip(told["columns"], row[metric], strict=True)) for name, row in told["rows"].items()}
-    rivals = [name for name in means if name != "SWEET"]
-    gains = gains_over_best(means, "SWEET", told["columns"], rivals=rivals, higher=METRICS[metric].higher_is_better)
-    assert gains["gain in average"] == pytest.approx(PRINTED[task, metric], abs=0.0101)
-    assert gains["mean gain"] == pytest.approx(sum(gains[size] for size in told["columns"]) / 5)
-    assert gains["mean gain"] <= gains["gain in average"] + 1e-9  # each size has its own best rival
+    printed = next(one for one in paper().tables if one.task == task and one.table in ("table1", "table2"))
+    means, higher = printed.means(metric), METRICS[metric].higher_is_better
+    others = [name for name in means if name != "SWEET"]
+    gains = gains_over_best(means, "SWEET", printed.columns, baselines=others, higher=higher)
+    assert gains.mean is not None and gains.in_average is not None
+    assert gains.in_average == pytest.approx(PRINTED[task, metric], abs=0.0101)
+    assert gains.mean == pytest.approx(sum(gains.columns[size] for size in printed.columns) / 5)
+    assert gains.mean <= gains.in_average + 1e-9  # each size has its own best baseline
 
 
 def test_every_row_of_the_paper_has_its_columns() -> None:
-    for one in paper()["tables"]:
-        for row in one["rows"].values():
-            assert {len(values) for values in row.values()} == {len(one["columns"])}
+    for one in paper().tables:
+        for row in one.rows.values():
+            assert {len(values) for values in row.values()} == {len(one.columns)}
             assert set(row) <= set(METRICS)
-        assert "SWEET" in one["rows"]
+        assert "SWEET" in one.rows

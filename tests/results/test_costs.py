@@ -10,10 +10,9 @@ import pytest
 
 from sweet.costs.flops import mae_image_flops
 from sweet.files import read_json, write_json
-from sweet.models.config import MaeConfig
 from sweet.models.vit import encoder_shapes
 from sweet.results.costs import Total, crossing, pretraining_of, targets, totals
-from sweet.results.read import read
+from sweet.results.files import find_tables
 
 
 @pytest.mark.parametrize(
@@ -21,7 +20,7 @@ from sweet.results.read import read
     [((1.0, 0.0), (0.0, 0.3)), ((0.28, 0.01), (0.25, 0.05)), ((1.0, 0.0), (0.0, 0.5)), ((0.1, 0.1), (0.2, 0.1))],
 )
 def test_crossing(one: tuple[float, float], other: tuple[float, float]) -> None:
-    a, b = Total("a", "sweet", *one), Total("b", "dmae", *other)
+    a, b = Total("a", "sweet", "ours", *one), Total("b", "dmae", "baseline", *other)
     cheaper = [n for n in range(1, 100) if a.of(n) < b.of(n)]
     assert crossing(a, b) == cheaper[0]
     assert crossing(b, a) is None or (crossing(b, a) == 1 and b.of(1) < a.of(1))
@@ -29,39 +28,39 @@ def test_crossing(one: tuple[float, float], other: tuple[float, float]) -> None:
 
 def test_what_a_template_and_own_pretraining_cost(results: Callable[..., Path]) -> None:
     cells = {(arm, size): [1.0] for arm in ("random", "sweet", "dmae") for size in ("L6H6", "L3H12")}
-    [table] = read([results(cells)])[0]
+    [table] = find_tables(results(cells))
     found = {one.arm: one for one in totals(table)}
     assert set(found) == {"sweet", "random", "dmae"}
     assert (found["sweet"].once, found["random"].once, found["dmae"].once) == (0.28, 0.0, 0.25)
     config = table.config
     assert config is not None
-    mae = MaeConfig(**table.sources["micro-tucker"]["mae"])
+    mae = table.sources["micro-tucker"].mae
+    assert mae is not None
     own = [3 * 399360 * mae_image_flops(config.resized(depth, heads), mae) / 1e15 for depth, heads in ((6, 6), (3, 12))]
     assert found["random"].each == pytest.approx(sum(own) / 2)
     assert found["sweet"].each < 1e-3 * found["dmae"].each < found["random"].each
     assert [pretraining_of(table, arm) for arm in ("random", "sweet", "dmae")] == [0.0, 0.28, 0.25]
 
 
-def test_our_own_row_tells_what_a_template_costs(results: Callable[..., Path]) -> None:
+def test_the_main_arm_decides_what_a_template_costs(results: Callable[..., Path]) -> None:
     """A converted one as much as the source that it was made from."""
     folder = results({("sweet", "L3H2"): [1.0], ("sweet_learned", "L3H2"): [1.0]}) / "micro"
-    told = read_json(folder / "sources" / "tucker.json")
-    told |= {"source": "micro-converted", "converted": {"of": "micro-none"}}
-    told["training"] |= {"pflops": 0.25}
-    write_json(folder / "sources" / "converted.json", told)
+    converted = read_json(folder / "sources" / "tucker.json") | {"source": "micro-converted"}
+    converted["training"] |= {"pflops": 0.25}
+    write_json(folder / "sources" / "converted.json", converted)
     cell = read_json(folder / "table1" / "cell-0.json")
     write_json(folder / "table1" / "cell-0.json", cell | {"source": "micro-converted"})
-    [table] = read([folder.parent])[0]
+    [table] = find_tables(folder.parent)
     assert [one.once for one in totals(table) if one.arm == "sweet"] == [0.25]
 
 
 def test_targets_are_exact(results: Callable[..., Path]) -> None:
-    [table] = read([results({("sweet", "L3H2"): [1.0]})])[0]
+    [table] = find_tables(results({("sweet", "L3H2"): [1.0]}))
     assert table.config is not None
     shapes = encoder_shapes(table.config.resized(3, 2))
     assert targets(table)["L3H2"]["params"] == sum(prod(shape) for shape in shapes.values())
 
 
 def test_without_sources_there_are_no_costs(results: Callable[..., Path]) -> None:
-    [table] = read([results({("sweet", "L3H2"): [1.0]}, sources=False)])[0]
+    [table] = find_tables(results({("sweet", "L3H2"): [1.0]}, sources=False))
     assert (totals(table), targets(table), pretraining_of(table, "sweet")) == ([], {}, None)

@@ -7,18 +7,22 @@ import math
 import pytest
 from scipy.stats import t, ttest_1samp
 
-from sweet.results.paired import T95, Difference, difference, mean_and_spread
+from sweet.results.paired import T95, Difference, Mean, difference, signed
 from sweet.tasks.registry import TASKS
 
 
 def test_mean_and_spread() -> None:
-    assert mean_and_spread([1.0, 2.0, 6.0]) == (3.0, pytest.approx(math.sqrt(7)))
-    mean, spread = mean_and_spread([4.0])
-    assert mean == 4 and math.isnan(spread)
+    assert Mean.of([1.0, 2.0, 6.0]) == Mean(3.0, pytest.approx(math.sqrt(7)), 3)
+    one = Mean.of([4.0])
+    assert (one.value, one.seeds) == (4, 1) and math.isnan(one.spread)
+    assert [Mean.of(values).text(TASKS["classify"]) for values in ([30.126], [10.0, 12.0])] == [
+        "30.13 (1)",
+        "11.00 ± 1.41 (2)",
+    ]
 
 
 @pytest.mark.parametrize(("task", "value"), [("classify", 2.0), ("generate", -2.0)])
-def test_differences_are_paired_by_seed_and_turned(task: str, value: float) -> None:
+def test_differences_are_paired_by_seed_and_above_zero_where_the_first_is_better(task: str, value: float) -> None:
     one = difference({0: 5.0, 1: 9.0, 2: 1.0}, {2: 0.0, 1: 6.0, 7: 99.0}, TASKS[task])
     assert one == Difference(value, pytest.approx(math.sqrt(2) / math.sqrt(2)), 2)
     assert difference({0: 5.0}, {1: 6.0}, TASKS[task]) is None
@@ -55,3 +59,4 @@ def test_one_seed_shows_nothing() -> None:
     one = Difference(50.0, math.nan, 1)
     assert (one.verdict, one.sure, one.text()) == ("one seed", False, "+50.00")
     assert Difference(-1.0, 0.25, 2).text() == "\N{MINUS SIGN}1.00 ± 0.25"
+    assert [signed(value, 1) for value in (2.04, -2.04)] == ["+2.0", "\N{MINUS SIGN}2.0"]

@@ -1,4 +1,4 @@
-"""Folders and recipes of earlier versions, brought to today's keys. The only place that knows old names."""
+"""Folders, recipes and results of earlier versions, brought to today's keys. The only place that knows old names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ def upgraded_family(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
-    """``config.json`` of any version as today's: keys that were null or empty are absent, switches have new names."""
+    """``config.json`` or a cell's result of any version as today's.
+
+    Keys that were null or empty are absent, values of switches have their new names.
+    """
     result = {key: value for key, value in values.items() if value is not None}
     if not result.get("mae"):
         result.pop("mae", None)
-    made = result.get("made")
-    if isinstance(made, dict) and made.get("inner") in OLD_SWITCHES:
-        result["made"] = made | {"inner": OLD_SWITCHES[made["inner"]]}
+    for key in ("made", "switches"):
+        switches = result.get(key)
+        if isinstance(switches, dict) and switches.get("inner") in OLD_SWITCHES:
+            result[key] = switches | {"inner": OLD_SWITCHES[switches["inner"]]}
     return result
