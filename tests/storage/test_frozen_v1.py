@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,11 @@ def compare(vit: nn.Module, output: str) -> None:
     torch.testing.assert_close(vit(IMAGES), OUTPUTS[output], rtol=1e-4, atol=1e-5)
 
 
+def without_null(values: dict[str, Any]) -> dict[str, Any]:
+    """What was null is left out now."""
+    return {k: without_null(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
+
+
 @each_folder
 def test_the_record_is_read_and_written_again(name: str) -> None:
     record = read_record(FROZEN / name, (*SOURCES, *MODELS))
@@ -45,11 +51,10 @@ def test_the_record_is_read_and_written_again(name: str) -> None:
     assert again == record
     written = read_json(FROZEN / name / "config.json")
     today = {"constraint": "none", "absorbed": False} | record.to_dict()
-    for key, value in ({"constraint": "none", "absorbed": False} | written).items():
-        if isinstance(value, dict):  # what was null is left out now, a switch of ``made`` has a new name
-            value = {k: v for k, v in value.items() if v is not None} | ({"inner": "energy"} if key == "made" else {})
-        assert today.pop(key) == value, key
-    assert today == {}
+    before = {"constraint": "none", "absorbed": False} | without_null(written)
+    if "made" in before:
+        before["made"]["inner"] = "energy"  # of what was called loudest
+    assert today == before
 
 
 @each_folder
