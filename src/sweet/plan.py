@@ -113,7 +113,8 @@ def _image_flops(recipe: PretrainRecipe, config: ViTConfig) -> float:
     if recipe.objective == "supervised":
         return supervised_image_flops(config, 0, *([config] if recipe.teacher else []))
     mae = MaeConfig(**recipe.mae.model_dump())
-    return sum(share * mae_image_flops(config, mae, *one) for one, share in expected_networks(recipe).items())
+    masked, shares = recipe.width.apply == "mask", expected_networks(recipe).items()
+    return sum(share * mae_image_flops(config, mae, *one, masked=masked) for one, share in shares)
 
 
 def expected_networks(recipe: PretrainRecipe) -> dict[tuple[int, int, int], float]:

@@ -74,7 +74,8 @@ def test_estimated_flops_are_those_that_a_run_counts() -> None:
 def drawn_flops(recipe: PretrainRecipe, steps: int) -> float:
     config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
     networks = [network for step in range(steps) for network in networks_at(recipe, step, steps)]
-    per_image = sum(mae_image_flops(config, mae, *network) for network in networks) / steps
+    masked = recipe.width.apply == "mask"
+    per_image = sum(mae_image_flops(config, mae, *network, masked=masked) for network in networks) / steps
     rebuild = template_cost_of(recipe, config).rebuild_macs
     return pretraining_flops(per_image, images=steps * recipe.batch_size, steps=steps, rebuild=rebuild)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -178,6 +179,32 @@ def test_gains_after_slicing(wide: Wide, images: ImageSource) -> None:
     assert gains["none"].eq(1).all()
     torch.testing.assert_close(gains["sqrt"], 2**0.5 * gains["none"])
     assert 1 < gains["rms"][0].item() < 2**0.5
+
+
+@pytest.mark.parametrize(
+    ("width", "best"),
+    [
+        ({"mode": "independent", "apply": "mask"}, "sqrt"),
+        ({"mode": "shared", "apply": "slice"}, "none"),
+        ({"mode": "none", "apply": "mask"}, "none"),
+        (None, "none"),
+    ],
+)
+def test_the_best_gains_of_a_prefix_follow_from_the_sources_training(
+    width: dict[str, str] | None, best: str, wide: Wide, images: ImageSource
+) -> None:
+    """Norms divided by the root mean square of all channels where masks left the stream alone (Eq. 7-8)."""
+    told = wide("eva", "tucker")
+    source = replace(told, info=told.info | ({"width": width} if width else {}))
+    expected = make("sweet", source, "L6H6", images, order="prefix", gains=best)
+    as_it_is = make("sweet", source, "L6H6", images, order="prefix")
+    given = {"device": "cpu", "train": "xuv", "objective": "mae", "steps": 0, "batch": 8}
+    unmoved = make("sweet_fitted", source, "L6H6", images, order="prefix", **given)
+    for name, value in expected.items():
+        assert torch.equal(as_it_is[name], value), name
+        torch.testing.assert_close(unmoved[name], value)
+    principal = make("sweet", source, "L6H6", images)
+    assert all(torch.equal(value, make("sweet", told, "L6H6", images)[name]) for name, value in principal.items())
 
 
 @both_families

@@ -17,12 +17,14 @@ from sweet.models.mae import (
     MaskedAutoencoder,
     init_source,
     patch_targets,
+    reconstruct,
     sincos,
     source_from_state,
     split_patches,
 )
 from sweet.models.store import StoredSource
-from sweet.template.networks import Network
+from sweet.template.networks import APPLY, MODES, Network, draw_widths
+from sweet.template.slices import MATRICES, READERS, inner_index
 
 MakeSource = Callable[..., StoredSource]
 
@@ -163,15 +165,16 @@ def test_normalised_targets() -> None:
 # -- learning a source --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("apply", APPLY)
 @pytest.mark.parametrize("family", ["eva", "vit"])
 @pytest.mark.parametrize(
     "widths", [None, [(3, 3), (1, 1), (2, 2)], [(2, 3)], [(3, 1)]], ids=["full", "sandwich", "2x3", "3x1"]
 )
 def test_gradients_reach_all_that_is_used_and_nothing_else(
-    make_source: MakeSource, family: str, widths: list[tuple[int, int]] | None
+    make_source: MakeSource, family: str, widths: list[tuple[int, int]] | None, apply: str
 ) -> None:
     stored = make_source(family)
-    model = MaskedAutoencoder(stored.source, stored.config, stored.mae)
+    model = MaskedAutoencoder(stored.source, stored.config, stored.mae, apply=apply)
     networks = widths and [Network(stored.config.depth, *sides) for sides in widths]
     loss = model(*inputs(stored.config), networks)
     assert loss.isfinite()
@@ -185,7 +188,43 @@ def test_gradients_reach_all_that_is_used_and_nothing_else(
         # with SwiGLU the columns 3 p + 2 are the last of a hidden unit, q, k, v, o use every row
         assert rows.tolist() == [True] * live + [False] * (24 - live), name
     assert bool(grads["core.x"].any(1).all())
-    assert grads["decoder.embed/weight"].any(0).tolist() == [True] * residual + [False] * (24 - residual)
+    stream = 24 if apply == "mask" else residual
+    assert grads["decoder.embed/weight"].any(0).tolist() == [True] * stream + [False] * (24 - stream)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", ["eva", "vit"])
+@pytest.mark.parametrize("constraint", ["tucker", "none", "linear", "kronecker"])
+def test_a_masked_step_is_the_whole_network_with_zeros(
+    make_source: MakeSource, family: str, constraint: str, mode: str
+) -> None:
+    """Eq. 8 in float64: the loss of each drawn sub-network, from full matrices with rows and columns set to zero."""
+    stored = make_source(family, constraint)
+    model = MaskedAutoencoder(stored.source, stored.config, stored.mae).double()
+    images, noise = (value.double() for value in inputs(stored.config))
+    generator = torch.Generator().manual_seed(1)
+    drawn = draw_widths(mode, 3, min_heads=1, full_probability=0.2, generator=generator)
+    for residual, inner in drawn:
+        whole, config = model.weights(model.whole)
+        naive = {name: zeroed(name, value, residual * 8, inner * 8, config) for name, value in whole.items()}
+        expected = reconstruct(naive, images, noise, config, stored.mae, model.decoder_positions).loss
+        loss = model(images, noise, [Network(3, residual, inner)])
+        assert loss.dtype == torch.float64
+        assert abs(loss - expected) < 1e-9 * expected
+    with pytest.raises(ValueError, match="unknown apply 'half'"):
+        MaskedAutoencoder(stored.source, stored.config, stored.mae, apply="half")
+
+
+def zeroed(name: str, weight: Tensor, live: int, inner: int, config: ViTConfig) -> Tensor:
+    """A matrix of a block outside of the masks set to zero; anything else as it is."""
+    kind = name.partition(".")[2].partition(".")[2]
+    if not name.startswith("blocks.") or kind not in MATRICES:
+        return weight
+    width = config.width
+    kept = torch.zeros(weight.shape[0 if kind in READERS else 1], dtype=torch.bool)
+    kept[inner_index(width, inner, config.mlp, kind)] = True
+    stream = torch.arange(width) < live
+    return weight * (kept[:, None] & stream if kind in READERS else stream[:, None] & kept)
 
 
 def test_several_sub_networks_share_the_loss_evenly(make_source: MakeSource) -> None:

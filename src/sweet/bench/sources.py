@@ -124,7 +124,7 @@ def rotate(dense: Path, out: Path) -> None:
     stored = load_source(dense)
     size = stored.config.size
     turned = source_from_state(target_weights(stored.source, size.depth, size.width), stored.config)
-    info = {key: value for key, value in stored.info.items() if key != "training"}
+    info = {key: value for key, value in stored.info.items() if key not in ("training", "width")}
     write_folder(out, (TENSORS["dense"], source_tensors(turned)), info, f"rotated: {dense.name}\n", "")
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sweet.template.constraints import core_of, init_kronecker
-from sweet.template.networks import Network
-from sweet.template.target import Source, target_weights
+from sweet.template.networks import APPLY, Network
+from sweet.template.target import Source, masked_weights, target_weights
 from sweet.template.tucker import Full, init_tucker
 
 from .config import MaeConfig, ViTConfig
@@ -195,11 +195,16 @@ def source_from_state(state: Mapping[str, Tensor], config: ViTConfig) -> Source:
 
 
 class MaskedAutoencoder(nn.Module):
-    """A source whose tensors are parameters; its forward is the MAE loss of one or more sub-networks (Eq. 6-8)."""
+    """A source whose tensors are parameters; its forward is the MAE loss of one or more sub-networks (Eq. 6-8).
 
-    def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig) -> None:
+    ``apply`` says what the width of a sub-network is of, see :mod:`sweet.template.networks`.
+    """
+
+    def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig, *, apply: str = "mask") -> None:
         super().__init__()
-        self.config, self.mae = config, mae
+        if apply not in APPLY:
+            raise ValueError(f"unknown apply {apply!r}, expected one of {', '.join(APPLY)}")
+        self.config, self.mae, self.masked = config, mae, apply == "mask"
         self.core = as_parameters(source.core.tensors())
         self.constraint = source.core.constraint
         self.blocks = as_parameters(source.blocks)
@@ -240,16 +245,13 @@ class MaskedAutoencoder(nn.Module):
 
     def weights(self, network: Network) -> tuple[Weights, ViTConfig]:
         """A sub-network's weights, through which gradients flow, and what :func:`encode` has to know of its shape."""
-        config = self.config
-        weights = target_weights(
-            self.source(),
-            network.depth,
-            network.residual * config.head_dim,
-            inner_width=network.inner * config.head_dim,
-            order="prefix",
-            layers="even",
-        )
-        return weights, config.resized(network.depth, config.heads)
+        config, source = self.config, self.source()
+        depth, live, inner = network.depth, network.residual * config.head_dim, network.inner * config.head_dim
+        if self.masked:
+            weights = masked_weights(source, depth, live, inner)
+        else:
+            weights = target_weights(source, depth, live, inner_width=inner, order="prefix")
+        return weights, config.resized(depth, config.heads)
 
     def forward(self, images: Tensor, noise: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
         """Mean loss of the sub-networks ``networks``, default the full one."""

@@ -68,10 +68,11 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
     model: MaskedAutoencoder
     if recipe.objective == "mae":
-        model = MaskedAutoencoder(source, config, mae)
+        model = MaskedAutoencoder(source, config, mae, apply=recipe.width.apply)
     else:
         images, teacher = known_labels(images, recipe), open_teacher(recipe, images.classes)
-        model = SupervisedSource(new_head(source, len(images.classes or ())), config, mae, teacher)
+        head = new_head(source, len(images.classes or ()))
+        model = SupervisedSource(head, config, mae, teacher, apply=recipe.width.apply)
     data = packed(images, config.img_size)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
 
@@ -140,8 +141,9 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     if isinstance(model, SupervisedSource):
         per_image = model.image_flops(len(images.classes or ()))
     else:
-        drawn = (networks_at(recipe, step, steps) for step in range(steps))
-        per_image = sum(mae_image_flops(config, mae, *network) for networks in drawn for network in networks) / steps
+        drawn = (network for step in range(steps) for network in networks_at(recipe, step, steps))
+        masked = recipe.width.apply == "mask"
+        per_image = sum(mae_image_flops(config, mae, *network, masked=masked) for network in drawn) / steps
     flops = pretraining_flops(per_image, images=finished.images, steps=finished.steps, rebuild=rebuild)
     summary = {
         "steps": finished.steps,
@@ -168,6 +170,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
         "constraint": constraint,
         "ranks": list(ranks_of(recipe)) if constraint == "tucker" else None,
         "absorbed": learned.order is not None and learned.order.absorbed,
+        "width": {"mode": recipe.width.mode, "apply": recipe.width.apply},
         "data": data_info(recipe.data, images.classes),
         "training": summary,
     }

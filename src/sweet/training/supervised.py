@@ -79,8 +79,10 @@ class SupervisedSource(MaskedAutoencoder):
     cross-entropy.
     """
 
-    def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig, teacher: nn.Module | None) -> None:
-        super().__init__(source, config, mae)
+    def __init__(
+        self, source: Source, config: ViTConfig, mae: MaeConfig, teacher: nn.Module | None, *, apply: str = "mask"
+    ) -> None:
+        super().__init__(source, config, mae, apply=apply)
         # in a list: no part of what is trained and saved
         self.teacher: list[Any] = [] if teacher is None else [teacher]
 
