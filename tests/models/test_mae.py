@@ -24,7 +24,8 @@ from sweet.models.mae import (
 )
 from sweet.models.store import StoredSource
 from sweet.template.networks import APPLY, MODES, Network, draw_widths
-from sweet.template.slices import MATRICES, READERS, inner_index
+from sweet.template.slices import MATRICES, READERS, inner_index, pack, stack_blocks
+from sweet.template.target import target_weights
 
 MakeSource = Callable[..., StoredSource]
 
@@ -271,10 +272,10 @@ def test_a_seed_gives_the_same_source() -> None:
 
 
 def test_initial_scales_are_maes() -> None:
-    """Xavier-uniform for every matrix, q, k and v each for itself; gains one, biases zero, positions fixed."""
+    """Xavier-uniform for every matrix, q, k and v as one; gains one, biases zero, positions fixed."""
     source = init_source(CONFIG, MaeConfig(), constraint="none", ranks=(), generator=torch.Generator().manual_seed(0))
     weights = source.core.weights
-    for name, fan in {"attn.qkv": 48, "attn.proj": 48, "mlp.fc1": 120, "mlp.fc2": 120}.items():
+    for name, fan in {"attn.qkv": 96, "attn.proj": 48, "mlp.fc1": 120, "mlp.fc2": 120}.items():
         assert weights[f"{name}.weight"].std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.05)
         assert weights[f"{name}.weight"].abs().max() <= (6 / fan) ** 0.5
     assert not any(value.any() for name, value in source.blocks.items() if name.endswith("bias"))
@@ -283,3 +284,25 @@ def test_initial_scales_are_maes() -> None:
     model = MaskedAutoencoder(source, CONFIG, MaeConfig())
     assert "pos_embed" not in dict(model.named_parameters())  # fixed, yet stored
     assert "pos_embed" in model.state_dict()
+
+
+@pytest.mark.parametrize("ranks", [(16, 96, 96), (48, 56, 56), (40, 96, 96)])
+@pytest.mark.parametrize("family", ["eva", "vit"])
+def test_templates_begin_at_the_scale_of_a_dense_source(family: str, ranks: tuple[int, int, int]) -> None:
+    """So that a table of constraints compares constraints."""
+    config = ViTConfig(depth=4, heads=6, head_dim=16, img_size=16, patch_size=4, family=family)
+
+    def weights(constraint: str) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        source = init_source(config, MaeConfig(), constraint=constraint, ranks=ranks, generator=generator)
+        return stack_blocks(target_weights(source, 4, 96, order="prefix", layers="first"), 4)
+
+    def deviations(matrices: dict[str, Tensor]) -> Tensor:
+        """Of the twelve slices, each of all layers."""
+        slices = pack(matrices, config.mlp).transpose(0, 1).flatten(1)
+        return (slices.square().sum(1) / (slices != 0).sum(1)).sqrt()
+
+    dense, tucker, tiles = (weights(constraint) for constraint in ("none", "tucker", "kronecker"))
+    torch.testing.assert_close(deviations(tucker), deviations(dense), rtol=0.05, atol=0)
+    for name in MATRICES:
+        assert tiles[name].std().item() == pytest.approx(dense[name].std().item(), rel=0.05), name

@@ -20,6 +20,7 @@ from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
 from .arms import Converted, FineTuned, Rotated
 from .protocols import Protocol, overrides_of
 
+TRAINING_VERSION = 2  # a source that other code has learned is another one: raised when a recipe gives other weights
 HOW: Any = {"device": True, "workers": True, "checkpoint_every": True, "optim": {"compile"}}  # how a run is run
 
 
@@ -57,7 +58,8 @@ def source_recipe(protocol: Protocol, source: str, data: str) -> PretrainRecipe:
 
 
 def source_folder(protocol: Protocol, source: str, data: str) -> Path:
-    """Where a source is cached: by everything in its recipe but how it is run and where its images lie.
+    """Where a source is cached: by the version of the training code and by everything in its recipe but how it is run
+    and where its images lie.
 
     A key at its default is left out, so that a new key does not make old sources strangers; ranks never are, for
     their default follows from the size.
@@ -72,6 +74,8 @@ def source_folder(protocol: Protocol, source: str, data: str) -> Path:
     changed = recipe.model_dump(exclude=HOW, exclude_defaults=True)
     values = {key: value for key, value in changed.items() if value != {}}  # only how it runs
     values["data"]["source"] = Path(values["data"]["source"]).name
+    if TRAINING_VERSION > 1:
+        values["training"] = TRAINING_VERSION
     if recipe.template.constraint != "tucker":
         values["template"].pop("learn", None)
     elif not recipe.template.turned:
