@@ -176,8 +176,9 @@ def init_source(
     ``kronecker`` (the rivals of the paper's Table 4).
 
     ``ranks`` are those of a Tucker; the templates of ``kronecker``, with tiles of ``tile`` channels, have as many
-    parameters as its core. The weights of both begin at the scale that plain MAE's have. ``linear`` has 24 D^2 whatever they are: base and slope are drawn like two blocks of a
-    plain MAE, but the slope of norm gains is zero.
+    parameters as its core. The weights of both begin at the scale that plain MAE's have. ``linear`` has 24 D^2
+    parameters whatever they are: base and slope are drawn like two blocks of a plain MAE, but the slope of norm gains
+    is zero.
     """
     rows = config.resized(2, config.heads) if constraint == "linear" else config
     state = {
