@@ -1,0 +1,335 @@
+"""Questions of part C of the paper's method (docs/log.md, 2026-11-29), at a scale where a source takes six minutes.
+
+    python experiments/nano.py parquet:PATH/cifar10 [GROUP ...]
+
+Everything is chosen on 5,000 *training* images of CIFAR-10, drawn by seed: no source and no label comes from them, and
+the test images are never read. A source is learned once, into the folder $NANO_CACHE, and resumed where it was
+interrupted; every fine-tuning appends one line to experiments/results/nano.jsonl and is skipped when that is there.
+Several processes may run side by side. ``--commit`` commits each line as it comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from sweet.data import balanced_subset, eval_batches, open_images, packed
+from sweet.files import TENSORS, write_folder
+from sweet.initialise import initialise
+from sweet.models.mae import source_from_state
+from sweet.models.store import StoredSource, load_source, source_tensors
+from sweet.models.vit import build_vit
+from sweet.recipe import FinetuneRecipe, PretrainRecipe, load_recipe
+from sweet.tasks import task_class
+from sweet.template.sizes import Size, hidden_features
+from sweet.template.slices import MATRICES, select_parts
+from sweet.template.target import INNER_BIASES, target_weights
+from sweet.training.device import make_accelerator
+from sweet.training.finetune import finetune_model, open_splits
+from sweet.training.network import with_new_head
+from sweet.training.pretrain import data_info, pretrain
+
+CACHE = Path(os.environ.get("NANO_CACHE", "/work/cache/nano"))
+RESULTS = Path(os.environ.get("NANO_RESULTS", Path(__file__).parent / "results" / "nano.jsonl"))
+VALIDATION, SEED = 5000, 2026
+
+# L6 H6 D96, 1,000 steps of 128: six minutes on one AVX2 core
+BASE = [
+    "model.depth=6", "model.heads=6", "mae.decoder_depth=1", "max_steps=1000", "batch_size=128", "lr=1.5e-3",
+    "width.min_heads=2", "workers=0", "device=cpu", "optim.compile=false", "checkpoint_every=100",
+]  # fmt: skip
+DENSE, TUCKER = "template.constraint=none", "template.ranks=[24,96,96]"
+TILES = "template.constraint=kronecker"
+MASK, SLICE = "width.mode=independent", "width.apply=slice"
+LATE = [DENSE, "lr=7.5e-4", "seed=5"]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A source: overrides of BASE; ``turned`` is another one that it goes on from, rotated and sorted."""
+
+    told: tuple[str, ...]
+    turned: str | None = None
+
+
+def late(of: str, *told: str, steps: int = 250) -> Learned:
+    return Learned((*LATE, f"max_steps={steps}", *told), of)
+
+
+SOURCES = {
+    "tucker": Learned((TUCKER,)),
+    "tucker.mask": Learned((TUCKER, MASK)),
+    "tucker.slice": Learned((TUCKER, MASK, SLICE)),
+    "tucker.on": late("tucker"),
+    "tucker.mask30": late("tucker", MASK, "width.full_probability=0.3"),
+    "tucker.mask50": late("tucker", MASK),
+    "tucker.shared30": late("tucker", "width.mode=shared", "width.full_probability=0.3"),
+    "tucker.on500": late("tucker", steps=500),
+    "tucker.mask500": late("tucker", MASK, "width.full_probability=0.3", steps=500),
+    "dense": Learned((DENSE,)),
+    "own": Learned((DENSE, "model.depth=3", "model.heads=3")),
+    "tiles": Learned((TILES,)),
+    "dense.seed1": Learned((DENSE, "seed=1")),
+    "tiles.seed1": Learned((TILES, "seed=1")),
+    "tucker.seed1": Learned((TUCKER, "seed=1")),
+    "tiles.on": late("tiles"),
+    "tiles.mask30": late("tiles", MASK, "width.full_probability=0.3"),
+}  # fmt: skip
+
+PREFIX = {"order": "prefix", "gains": "none"}
+STARTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "prefix": ("sweet", PREFIX),
+    "prefix-sqrt": ("sweet", PREFIX | {"gains": "sqrt"}),
+    "principal": ("sweet", {}),
+    "selected": ("weight_selection", {"rule": "consecutive", "layers": "even"}),
+    "fitted": ("sweet_fitted", {"order": "prefix", "train": "xuv", "objective": "mae"}),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A start of a size from a source, fine-tuned at a rate; ``condition`` (None: not) are its options."""
+
+    source: str
+    start: str
+    size: str
+    lr: float = 4e-3
+    seeds: tuple[int, ...] = (0, 1)
+    condition: dict[str, Any] | None = field(default=None, hash=False)
+
+    @property
+    def name(self) -> str:
+        how = "" if self.condition is None else "+condition" + "".join(f",{k}={v}" for k, v in self.condition.items())
+        return f"{self.source} {self.start}{how} {self.size} @{1000 * self.lr:g}"
+
+
+def widths(*sources: str, starts: tuple[str, ...] = ("prefix-sqrt", "principal")) -> list[Trial]:
+    return [Trial(source, start, size) for source in sources for size in ("L3H3", "L3H2") for start in starts]
+
+
+def rates(source: str, start: str, *conditions: dict[str, Any] | None) -> list[Trial]:
+    return [Trial(source, start, "L3H3", lr, condition=c) for c in conditions for lr in (4e-3, 2e-3, 8e-3)]
+
+
+def sizes(*sources: str) -> list[Trial]:
+    return [Trial(source, "principal", size) for source in sources for size in ("L3H3", "L6H2", "L3H6")]
+
+
+GROUPS: dict[str, list[Trial]] = {
+    # 1: masks as they are written, slices, none; from the first step
+    "masks": [
+        *widths("tucker.mask", "tucker", "tucker.slice"),
+        *(Trial(source, "prefix", "L3H3") for source in ("tucker.mask", "tucker", "tucker.slice")),
+    ],
+    # 2: masks in the principal basis, after the network is learned, against the same steps without
+    "late": widths("tucker.on", "tucker.mask30", "tucker.mask50", "tucker.shared30", "tucker.on500", "tucker.mask500"),
+    # 4: the same function in other coordinates
+    "condition": [
+        *rates("dense", "selected", None, {}, {"writers": 0.2}),
+        *rates("own", "selected", None, {}, {"writers": 0.2}),
+    ],
+    # 3: what the source is
+    "sources": sizes("dense", "tiles", "tucker", "tiles.seed1", "dense.seed1", "tucker.seed1"),
+    "late-tiles": widths("tiles.on", "tiles.mask30"),
+    "fitted": [Trial(source, "fitted", size) for source in ("tucker.mask", "tucker") for size in ("L3H3", "L3H2")],
+}
+
+
+def split(data: str) -> str:
+    """The training images as two files in the cache: train, 45,000, and val; there is no test."""
+    folder = CACHE / "cifar10-validated"
+    if not (folder / "val.parquet").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        files = sorted(Path(data.partition(":")[2]).glob("train-*.parquet"))
+        whole = pa.concat_tables([pq.read_table(file) for file in files])
+        held = pa.array(balanced_subset(whole["label"].to_pylist(), VALIDATION, SEED))
+        mask = pc.is_in(pa.array(range(len(whole))), value_set=held)
+        pq.write_table(whole.filter(pc.invert(mask)), folder / "train.parquet")
+        pq.write_table(whole.filter(mask), folder / "val.parquet.part")
+        (folder / "val.parquet.part").rename(folder / "val.parquet")
+    return f"parquet:{folder}"
+
+
+@contextmanager
+def claimed(name: str) -> Iterator[bool]:
+    """Whether this process may do something now: not while another one does."""
+    path = CACHE / "claims" / name.replace(" ", "_").replace("/", "_")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def turned(of: Path, out: Path) -> None:
+    """A dense source of the same function: principal order, gains folded, each layer's loudest parts first."""
+    stored = load_source(of)
+    size, order, mlp = stored.config.size, stored.source.order, stored.config.mlp
+    assert order is not None
+    state = target_weights(stored.source, size.depth, size.width, inner="prefix")
+    source = source_from_state(state, stored.config)
+    channels, units = order.loudest(size.width, hidden_features(size.width, mlp))
+    inside = source.core.tensors() | {name: source.blocks[name] for name in INNER_BIASES}
+    inside = select_parts(inside, channels, units)
+    source.core = replace(source.core, weights={name: inside[name] for name in MATRICES})
+    source.blocks |= {name: inside[name] for name in INNER_BIASES}
+    info = {k: v for k, v in stored.info.items() if k not in ("training", "width", "ranks")}
+    info |= {"kind": "dense", "constraint": "none", "absorbed": False}
+    write_folder(out, (TENSORS["dense"], source_tensors(source)), info, f"rotated and sorted: {of.name}\n", "")
+
+
+def learn(name: str, data: str) -> Path | None:
+    """The folder of a source, learned where it is not there yet; None while another process is at it."""
+    told, out = SOURCES[name], CACHE / "sources" / name
+    if (out / "config.json").is_file():
+        return out
+    overrides = [*BASE, f"data.source={data}", *told.told]
+    if told.turned is not None:
+        parent = learn(told.turned, data)
+        if parent is None:
+            return None
+        start = CACHE / "sources" / f"{told.turned}.turned"
+        if not (start / "config.json").is_file():
+            turned(parent, start)
+        overrides.append(f"init_from={start}")
+    with claimed(f"source {name}") as mine:
+        if not mine:
+            return None
+        began = time.time()
+        print(f"learning {name}", flush=True)
+        recipe = load_recipe(PretrainRecipe, "nano", overrides)
+        summary = pretrain(recipe, out, resume=out.exists(), quiet=True)
+        print(f"learned {name} in {time.time() - began:.0f} s, loss {summary['loss']}", flush=True)
+    return out
+
+
+def start_of(stored: StoredSource, trial: Trial, data: str) -> dict[str, torch.Tensor]:
+    method, switches = STARTS[trial.start]
+    size = Size.parse(trial.size, stored.config.head_dim)
+    images = open_images(data, "train")
+    device = {"data": images, "device": "cpu"} if method == "sweet_fitted" else {}
+    weights = initialise(method, stored, size, **device, **switches)
+    if trial.condition is None:
+        return weights
+    from sweet.models.condition import condition
+
+    told = stored.info["data"]
+    batches = eval_batches(
+        packed(images.select(range(1024)), told["img_size"]),
+        batch_size=256,
+        img_size=told["img_size"],
+        mean=told["mean"],
+        std=told["std"],
+    )
+    config = stored.config.resized(size.depth, size.heads)
+    return condition(weights, config, (batch for batch, _ in batches), **trial.condition)
+
+
+def top1(stored: StoredSource, weights: dict[str, torch.Tensor], trial: Trial, seed: int, data: str) -> float:
+    """5,000 labels, 5 epochs; accuracy on the validation images."""
+    told = stored.info["data"]
+    keys: dict[str, Any] = {key: told[key] for key in ("img_size", "mean", "std", "interpolation")}
+    keys |= {"source": data, "labels": 5000, "label_seed": 0, "augment": "crop", "val_split": "val"}
+    recipe = FinetuneRecipe.model_validate(
+        {
+            "epochs": 5,
+            "batch_size": 64,
+            "lr": trial.lr,
+            "seed": seed,
+            "checkpoint_every": 100000,
+            "label_smoothing": 0.0,
+            "workers": 0,
+            "device": "cpu",
+            "optim": {"layer_decay": 0.75},
+            "data": keys,
+        }
+    )
+    train_images, val_images = open_splits(recipe)
+    kind = task_class("classify")
+    classes = kind.classes_of(train_images)
+    job, facts = kind(classes, recipe), data_info(recipe.data, classes)
+    job.adapt(train_images, val_images)
+    size = Size.parse(trial.size, stored.config.head_dim)
+    config = stored.config.resized(size.depth, size.heads)
+    vit = build_vit(config, weights, num_classes=job.outputs, seed=seed, **job.timm_options)
+    network, accelerator = with_new_head(vit, job, seed), make_accelerator("cpu", "auto", 1, None)
+    _, metrics = finetune_model(
+        network, job, job.held(train_images, facts), job.held(val_images, facts), recipe, accelerator=accelerator
+    )
+    return float(metrics["top1"])
+
+
+def known() -> set[tuple[str, int]]:
+    lines = RESULTS.read_text().splitlines() if RESULTS.is_file() else []
+    return {(line["trial"], line["seed"]) for line in map(json.loads, lines)}
+
+
+def write(line: dict[str, Any], commit: bool) -> None:
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line), flush=True)
+    if commit:  # never in the midst of a rebase; a failure is made good by the next line
+        git = ["git", "-C", str(RESULTS.parent)]
+        where = Path(subprocess.run([*git, "rev-parse", "--git-dir"], capture_output=True, text=True).stdout.strip())
+        if not any((where / name).exists() for name in ("rebase-merge", "rebase-apply", "MERGE_HEAD")):
+            subprocess.run([*git, "add", RESULTS.name], capture_output=True)
+            told = ["-m", f"Nano: {line['trial']}, seed {line['seed']}"]
+            subprocess.run([*git, "commit", "-q", "--only", RESULTS.name, *told], capture_output=True)
+
+
+def run(trial: Trial, data: str, commit: bool) -> bool:
+    """Do what is missing of a trial; False when another process is at its source."""
+    missing = [seed for seed in trial.seeds if (trial.name, seed) not in known()]
+    if not missing:
+        return True
+    folder = learn(trial.source, data)
+    if folder is None:
+        return False
+    stored = load_source(folder)
+    for seed in missing:
+        with claimed(f"{trial.name} {seed}") as mine:
+            if not mine or (trial.name, seed) in known():
+                continue
+            began = time.time()
+            weights = start_of(stored, trial, data)
+            value = top1(stored, weights, trial, seed, data)
+            line = {"trial": trial.name, "seed": seed, "top1": round(value, 2), "seconds": round(time.time() - began)}
+            line |= {key: getattr(trial, key) for key in ("source", "start", "size", "lr", "condition")}
+            write(line | {"loss": stored.info["training"]["loss"]}, commit)
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data")
+    parser.add_argument("groups", nargs="*", help=f"default: all ({', '.join(GROUPS)})")
+    parser.add_argument("--commit", action="store_true")
+    told = parser.parse_args()
+    os.environ.setdefault("SWEET_CACHE", str(CACHE / "sweet"))
+    torch.set_num_threads(1)
+    data = split(told.data)
+    trials = [trial for group in told.groups or list(GROUPS) for trial in GROUPS[group]]
+    while not all([run(trial, data, told.commit) for trial in trials]):
+        time.sleep(20)  # what waits for a source of another process
+
+
+if __name__ == "__main__":
+    main()
