@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sweet.data import ImageSource
 from sweet.errors import UserError
-from sweet.initialise import COMMON, NAMES, Weights, initialise, switches
-from sweet.models.forward import encode, patchify
+from sweet.initialise import COMMON, NAMES, Weights, images_used, initialise, looks_at_images, switches
+from sweet.models.forward import encode, linear, patchify
 from sweet.models.store import StoredSource
 from sweet.models.vit import build_vit
 from sweet.template.sizes import Size
@@ -230,6 +230,29 @@ def test_any_start_can_be_conditioned(method: str, family: str, wide: Wide, imag
             assert even.square().mean().sqrt().item() == pytest.approx(0.1, rel=1e-3)
 
 
+@both_families
+@pytest.mark.parametrize("method", ["sweet", "random", "weight_selection", "isomorphic"])
+def test_any_start_can_be_put_into_other_coordinates(method: str, family: str, wide: Wide, images: ImageSource) -> None:
+    source = wide(family)
+    plain, same, turned = (
+        make(method, source, "L6H6", images, **given)
+        for given in ({}, {"condition": "false"}, {"condition": "true", "rms": 0.1})
+    )
+    assert all(torch.equal(value, same[name]) for name, value in plain.items())
+    scaled = make(method, source, "L6H6", images, rms=0.1)
+    assert not torch.equal(turned["cls_token"], scaled["cls_token"])
+    pixels, config = torch.randn(2, 3, 16, 16), source.config.resized(6, 6)
+    features = [encode(w, patchify(pixels, 4), config) for w in (scaled, turned)]
+    if "decoder.embed.weight" in plain:
+        features = [linear(x, w, "decoder.embed") for x, w in zip(features, (scaled, turned), strict=True)]
+        torch.testing.assert_close(*features, rtol=1e-3, atol=1e-4)
+    with pytest.raises(UserError, match=r"--method \w+: (condition=true )?looks at images; name some with --fit"):
+        initialise(method, source, Size.parse("L6H6", 4), condition=True)
+    assert images_used(method, None, images, {"condition": True}) == len(images)
+    assert looks_at_images(method, {"condition": True})
+    assert looks_at_images(method) == (method == "isomorphic")
+
+
 def test_noise_replaces_a_share_of_the_energy(wide: Wide, images: ImageSource) -> None:
     plain, mixed, other, drowned = (
         make("sweet", wide("eva"), "L6H6", images, **given)
@@ -258,6 +281,7 @@ def test_mistakes_are_one_line(wide: Wide, make_source: Callable[..., StoredSour
         ("sweet", {"order": "prefix", "gains": "rms"}, "gains=rms: energies are known in principal order only"),
         ("random", {"rms": "0"}, "rms=0: should be above 0"),
         ("random", {"noise": "1.5"}, "noise=1.5: is a share, at most 1"),
+        ("random", {"condition": "yes"}, "condition=yes: expected one of true, false"),
         ("sweet", {"flat": "nan"}, "flat=nan: should be a number"),
         ("mimetic", {"alpha_qk": "much"}, "alpha_qk=much: should be a number"),
     ):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from sweet.files import read_json, read_tensors, write_json, write_tensors
-from sweet.initialise_names import NAMES
 from sweet.template.sizes import Size
 
 from .arms import Arm
@@ -29,11 +28,14 @@ def switches_of(arm: Arm, layers: str) -> dict[str, Any]:
 
 
 def start_folder(told: Protocol, cell: Cell, source: Path, data: str) -> Path | None:
-    """Where the start of all seeds is kept; None where making it takes no time."""
+    """Where the start of all seeds is kept; None where making it takes no images."""
+    from sweet.initialise import looks_at_images
+
     arm = told.arms[cell.arm]
-    if NAMES[arm.method].images == 0:
+    switches = switches_of(arm, told.layers)
+    if not looks_at_images(arm.method, switches):
         return None
-    about = digest([source.name, switches_of(arm, told.layers), Path(data).name])
+    about = digest([source.name, switches, Path(data).name])
     return cache_folder() / "starts" / f"{arm.method}-{cell.size}-{about}"
 
 
@@ -82,6 +84,6 @@ def _initialise(told: Protocol, cell: Cell, stored: Any, data: str, device: str,
         )
     took = {
         "init_seconds": None if resumed else round(time.perf_counter() - began, 3),  # of a part it would be wrong
-        "init_images": images_used(arm.method, None, images),
+        "init_images": images_used(arm.method, None, images, arm.switches),
     }
     return weights, took

@@ -18,13 +18,14 @@ import math
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from torch import Tensor
 
-from sweet.data import ImageSource
+from sweet.data import ImageSource, eval_batches, packed
 from sweet.errors import UserError
 from sweet.initialise_names import NAMES
+from sweet.models.condition import IMAGES, condition
 from sweet.models.store import StoredSource
 from sweet.template.sizes import Size
 
@@ -34,6 +35,7 @@ from .conditioning import conditioned
 Weights = dict[str, Tensor]
 COMMON = ("source", "size", "data", "budget", "seed")
 OF_TRAINING = ("device", "run")
+TURNED = "condition"
 
 
 def initialise(
@@ -65,25 +67,46 @@ def initialise(
         raise UserError(
             f"--method {method}: {size} is larger than the source {source.config.size}, and this method does not grow"
         )
-    if able.images != 0 and data is None:
-        raise UserError(f"--method {method}: looks at images; name some with --fit, for example --fit folder:PATH")
+    turned = chosen.pop(TURNED, False)
+    if (able.images != 0 or turned) and data is None:
+        why = "looks" if able.images != 0 else f"{TURNED}=true looks"
+        raise UserError(f"--method {method}: {why} at images; name some with --fit, for example --fit folder:PATH")
     if able.trains:
         chosen |= {"device": device, "run": run}
-    condition = {name: chosen.pop(name) for name in CONDITION if name in chosen}
+    scales = {name: chosen.pop(name) for name in CONDITION if name in chosen}
     weights = _function(method)(source, size, data=data, budget=budget or able.images, seed=seed, **chosen)
-    return conditioned(weights, seed=seed, **condition) if condition else weights
+    weights = conditioned(weights, seed=seed, **scales) if scales else weights
+    return _turned(weights, source, size, data) if turned and data is not None else weights
 
 
-def images_used(method: str, budget: int | None, data: ImageSource | None) -> int:
-    """How many of ``data`` a method looks at."""
+def _turned(weights: Weights, source: StoredSource, size: Size, data: ImageSource) -> Weights:
+    """:func:`sweet.models.condition.condition` of a finished start, from the first images."""
+    told, config = source.info["data"], source.config.resized(size.depth, size.heads)
+    images = packed(data.select(range(min(IMAGES, len(data)))), config.img_size)
+    batches = eval_batches(images, batch_size=256, img_size=config.img_size, mean=told["mean"], std=told["std"])
+    return condition(weights, config, (batch for batch, _ in batches))
+
+
+def looks_at_images(method: str, chosen: Mapping[str, Any] | None = None) -> bool:
+    """Whether a method does, with these switches."""
+    return NAMES[method].images != 0 or bool((chosen or {}).get(TURNED))
+
+
+def images_used(
+    method: str, budget: int | None, data: ImageSource | None, chosen: Mapping[str, Any] | None = None
+) -> int:
+    """How many of ``data`` a method looks at, with these switches."""
     wanted = budget or NAMES[method].images
+    if NAMES[method].images == 0 and looks_at_images(method, chosen):
+        wanted = IMAGES
     return 0 if data is None or wanted == 0 else len(data) if wanted is None else min(wanted, len(data))
 
 
 def switches(method: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """All switches of a method with their values: what was given (text is understood), else the default.
 
-    None stands for not given. Every method has those of :mod:`.conditioning` too, which do nothing unless given.
+    None stands for not given. Every method has those of :mod:`.conditioning` too, and ``condition=true``, which gives
+    its result the coordinates of :mod:`sweet.models.condition`; they do nothing unless given.
     Raises UserError for an unknown method, switch or value.
     """
     function = _function(method)
@@ -92,6 +115,10 @@ def switches(method: str, given: Mapping[str, Any] | None = None) -> dict[str, A
     result = {p.name: p.default for p in parameters if p.name not in COMMON + OF_TRAINING}
     for name, value in (given or {}).items():
         if value is None:
+            continue
+        if name == TURNED:
+            if _read(name, str(value).lower(), Literal["true", "false"]) == "true":
+                result[name] = True
             continue
         if name in CONDITION:
             result[name] = _read(name, value, float)
@@ -130,4 +157,4 @@ def _function(method: str) -> Callable[..., Weights]:
     return function
 
 
-__all__ = ["NAMES", "Weights", "images_used", "initialise", "switches"]
+__all__ = ["NAMES", "Weights", "images_used", "initialise", "looks_at_images", "switches"]

@@ -14,7 +14,7 @@ from sweet.cards import model_card, origin
 from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.files import TENSORS, sha256, write_folder
-from sweet.initialise import NAMES, images_used, initialise, switches
+from sweet.initialise import NAMES, images_used, initialise, looks_at_images, switches
 from sweet.models.store import FORMAT, load_source
 from sweet.models.vit import build_vit
 from sweet.template.sizes import Size
@@ -46,7 +46,7 @@ def initialise_to(
     Raises UserError for an impossible size, a method that cannot make it or a folder that is not a source.
     """
     chosen_switches = switches(method, given)
-    if fit is not None and NAMES[method].images == 0:
+    if fit is not None and not looks_at_images(method, chosen_switches):
         raise UserError(f"--fit {fit}: --method {method} looks at no images")
     folder = hub.local_folder(source)
     stored = load_source(folder)
@@ -92,7 +92,7 @@ def initialise_to(
         "made": {
             "method": method,
             **chosen_switches,
-            "images": images_used(method, fit_images, images),
+            "images": images_used(method, fit_images, images, chosen_switches),
             "seed": seed,
             "source_kind": stored.info["kind"],
             "source_size": str(stored.config.size),
