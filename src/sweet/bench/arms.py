@@ -116,7 +116,18 @@ ARMS = {
     "wave_supervised": Arm("wave", "kronecker.taught", about="the same, learned and trained by a teacher with labels"),
     "dmae": Arm("dmae", "dense", about="distilled from the dense source for the size"),
     "principal_slice": Arm("principal_slice", "dense", about="first principal directions of the dense source, no more"),
-    "sweet_prefix": Arm("sweet", "template", {"order": "prefix"}, about="the paper's slice of the paper's template"),
+    "sweet_prefix": Arm(
+        "sweet", "template", {"order": "prefix"}, about="the paper's slice of a template learned at full width alone"
+    ),
+    "sweet_paper": Arm(
+        "sweet", "template.scaled", {"order": "prefix"}, about="the paper's method: masked factors (Eq. 5-8), its slice"
+    ),
+    "sweet_paper_fitted": Arm(
+        "sweet_fitted",
+        "template.scaled",
+        {"order": "prefix", "train": "xuv", "objective": "mae"},
+        about="the paper's method, its scalers then fitted by MAE (Eq. 9)",
+    ),
     "sweet_learned": Arm("sweet", "template", about="the paper's template, a third of the numbers, in principal order"),
     "sweet_inner_prefix": Arm(
         "sweet", "converted", {"inner": "prefix"}, about="sweet with each layer's first heads and hidden units"
