@@ -117,35 +117,64 @@ class Trial:
         return f"{self.source} {self.start}{how} {self.size} @{1000 * self.lr:g}"
 
 
-def widths(*sources: str, starts: tuple[str, ...] = ("prefix-sqrt", "principal")) -> list[Trial]:
-    return [Trial(source, start, size) for source in sources for size in ("L3H3", "L3H2") for start in starts]
+def each(source: str, size: str, *starts: str) -> list[Trial]:
+    return [Trial(source, start, size) for start in starts]
 
 
-def rates(source: str, start: str, *conditions: dict[str, Any] | None) -> list[Trial]:
-    return [Trial(source, start, "L3H3", lr, condition=c) for c in conditions for lr in (4e-3, 2e-3, 8e-3)]
+def ways(source: str, *conditions: dict[str, Any] | None, lr: float = 4e-3, seeds: tuple[int, ...] = (0, 1)) -> list:
+    return [Trial(source, "selected", "L3H3", lr, seeds, given) for given in conditions]
 
 
-def sizes(*sources: str) -> list[Trial]:
-    return [Trial(source, "principal", size) for source in sources for size in ("L3H3", "L6H2", "L3H6")]
-
-
+LOUD = {"writers": 0.2}
+# in the order of what is wanted most, for the time may not be enough for all
 GROUPS: dict[str, list[Trial]] = {
-    # 1: masks as they are written, slices, none; from the first step
+    # masks as they are written, against none, from the first step
     "masks": [
-        *widths("tucker.mask", "tucker", "tucker.slice"),
-        *(Trial(source, "prefix", "L3H3") for source in ("tucker.mask", "tucker", "tucker.slice")),
+        *each("tucker.mask", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker", "L3H3", "prefix-sqrt", "principal", "prefix"),
+        *each("tucker.mask", "L3H3", "prefix"),
     ],
-    # 2: masks in the principal basis, after the network is learned, against the same steps without
-    "late": widths("tucker.on", "tucker.mask30", "tucker.mask50", "tucker.shared30", "tucker.on500", "tucker.mask500"),
-    # 4: the same function in other coordinates
+    # the same function in other coordinates
     "condition": [
-        *rates("dense", "selected", None, {}, {"writers": 0.2}),
-        *rates("own", "selected", None, {}, {"writers": 0.2}),
+        *ways("own", None, {}),
+        *ways("own", None, {}, lr=2e-3, seeds=(0,)),
+        *ways("own", None, {}, lr=8e-3, seeds=(0,)),
+        *ways("dense", None, {}),
+        *each("dense", "L3H3", "principal"),
+        *ways("own", LOUD),
     ],
-    # 3: what the source is
-    "sources": sizes("dense", "tiles", "tucker", "tiles.seed1", "dense.seed1", "tucker.seed1"),
-    "late-tiles": widths("tiles.on", "tiles.mask30"),
-    "fitted": [Trial(source, "fitted", size) for source in ("tucker.mask", "tucker") for size in ("L3H3", "L3H2")],
+    # masks in the principal basis, after the network is learned, against the same steps without
+    "late": [
+        *each("tucker.on", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.mask30", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.on", "L3H2", "prefix-sqrt"),
+        *each("tucker.mask30", "L3H2", "prefix-sqrt"),
+        *each("tucker.mask50", "L3H3", "prefix-sqrt"),
+    ],
+    "tiles": [*each("tiles", "L3H3", "principal"), *each("tiles", "L3H6", "principal")],
+    "slice": each("tucker.slice", "L3H3", "prefix-sqrt", "prefix", "principal"),
+    "more": [
+        *ways("dense", None, {}, lr=2e-3, seeds=(0,)),
+        *ways("dense", None, {}, lr=8e-3, seeds=(0,)),
+        *ways("dense", LOUD),
+        *each("dense", "L3H6", "principal"),
+        *each("tucker", "L3H6", "principal"),
+        *each("tucker.shared30", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.mask", "L3H3", "fitted"),
+        *each("tucker", "L3H3", "fitted"),
+    ],
+    "seeds": [
+        trial
+        for source in ("tiles.seed1", "dense.seed1", "tucker.seed1")
+        for size in ("L3H3", "L3H6")
+        for trial in each(source, size, "principal")
+    ],
+    "long": [
+        *each("tucker.on500", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.mask500", "L3H3", "prefix-sqrt", "principal"),
+        *each("tiles.on", "L3H3", "prefix-sqrt", "principal"),
+        *each("tiles.mask30", "L3H3", "prefix-sqrt", "principal"),
+    ],
 }
 
 
