@@ -1,6 +1,7 @@
 """Questions of part C of the paper's method (docs/log.md, 2026-11-29), at a scale where a source takes six minutes.
 
     python experiments/nano.py parquet:PATH/cifar10 [GROUP ...]
+    python experiments/nano.py table
 
 Everything is chosen on 5,000 *training* images of CIFAR-10, drawn by seed: no source and no label comes from them, and
 the test images are never read. A source is learned once, into the folder $NANO_CACHE, and resumed where it was
@@ -346,12 +347,28 @@ def run(trial: Trial, data: str, commit: bool) -> bool:
     return True
 
 
+def table() -> str:
+    """A row for each trial: validation top-1 of each seed, the mean, and the source's loss at its end."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for line in map(json.loads, RESULTS.read_text().splitlines()):
+        rows.setdefault(line["trial"], []).append(line)
+    text = "| trial | seeds | mean | source loss |\n|---|---|---|---|\n"
+    for name, lines in rows.items():
+        values = [line["top1"] for line in sorted(lines, key=lambda line: line["seed"])]
+        each = " ".join(f"{value:.1f}" for value in values)
+        text += f"| {name} | {each} | {sum(values) / len(values):.2f} | {lines[0]['loss']:.3f} |\n"
+    return text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data")
+    parser.add_argument("data", help="parquet:PATH, or 'table' to print what is there")
     parser.add_argument("groups", nargs="*", help=f"default: all ({', '.join(GROUPS)})")
     parser.add_argument("--commit", action="store_true")
     told = parser.parse_args()
+    if told.data == "table":
+        print(table())
+        return
     os.environ.setdefault("SWEET_CACHE", str(CACHE / "sweet"))
     torch.set_num_threads(1)
     data = split(told.data)
