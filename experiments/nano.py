@@ -57,14 +57,17 @@ DENSE, TUCKER = "template.constraint=none", "template.ranks=[24,96,96]"
 TILES = "template.constraint=kronecker"
 MASK, SLICE = "width.mode=independent", "width.apply=slice"
 LATE = [DENSE, "lr=7.5e-4", "seed=5"]
+PLAIN_LATE = ["model.norm_gain=false", "lr=7.5e-4", "seed=5", "max_steps=250"]
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A source: overrides of BASE; ``turned`` is another one that it goes on from, rotated and sorted."""
+    """A source: overrides of BASE; ``turned`` is another one that it goes on from, rotated and sorted, ``after`` one
+    that it goes on from as it is stored: without norm gains that is in principal order, still a template."""
 
     told: tuple[str, ...]
     turned: str | None = None
+    after: str | None = None
 
 
 def late(of: str, *told: str, steps: int = 250) -> Learned:
@@ -81,6 +84,9 @@ SOURCES = {
     "tucker.shared30": late("tucker", "width.mode=shared", "width.full_probability=0.3"),
     "tucker.on500": late("tucker", steps=500),
     "tucker.mask500": late("tucker", MASK, "width.full_probability=0.3", steps=500),
+    "tucker.plain": Learned((TUCKER, "model.norm_gain=false")),
+    "tucker.plain.on": Learned((TUCKER, *PLAIN_LATE), after="tucker.plain"),
+    "tucker.plain.mask30": Learned((TUCKER, *PLAIN_LATE, MASK, "width.full_probability=0.3"), after="tucker.plain"),
     "dense": Learned((DENSE,)),
     "own": Learned((DENSE, "model.depth=3", "model.heads=3")),
     "tiles": Learned((TILES,)),
@@ -153,6 +159,12 @@ GROUPS: dict[str, list[Trial]] = {
         *each("tucker.mask50", "L3H3", "prefix-sqrt"),
     ],
     "tiles": [*each("tiles", "L3H3", "principal"), *each("tiles", "L3H6", "principal")],
+    # the same late masks within the constraint: no norm gains, so that U alone takes the rotation
+    "plain": [
+        *each("tucker.plain", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.plain.on", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.plain.mask30", "L3H3", "prefix-sqrt", "principal"),
+    ],
     "slice": each("tucker.slice", "L3H3", "prefix-sqrt", "prefix", "principal"),
     "more": [
         *ways("dense", None, {}, lr=2e-3, seeds=(0,)),
@@ -239,6 +251,11 @@ def learn(name: str, data: str) -> Path | None:
         if not (start / "config.json").is_file():
             turned(parent, start)
         overrides.append(f"init_from={start}")
+    if told.after is not None:
+        parent = learn(told.after, data)
+        if parent is None:
+            return None
+        overrides.append(f"init_from={parent}")
     with claimed(f"source {name}") as mine:
         if not mine:
             return None
