@@ -149,6 +149,7 @@ class WidthKeys(_Keys):
     """Width-wise stochastic scaling (Eq. 7-8)."""
 
     mode: Literal["none", "independent", "shared", "sandwich"] = "none"
+    apply: Literal["mask", "slice"] = "mask"  # to the matrices alone (the paper), or to all that has a width
     start: Share = 0.0  # share of the training before it sets in
     full_probability: Share = 0.5
     min_heads: Count = 3

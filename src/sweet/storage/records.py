@@ -126,6 +126,13 @@ class InitRecord(Record):
     parameters: int = 0
 
 
+class WidthRecord(Record):
+    """The stochastic width by which a source was learned: keys of group ``width`` of its recipe."""
+
+    mode: str
+    apply: str
+
+
 class FolderRecord(Record):
     """All of ``config.json``: what the folder holds and where it comes from."""
 
@@ -138,6 +145,7 @@ class FolderRecord(Record):
     constraint: str = "none"
     ranks: tuple[int, int, int] | None = None
     absorbed: bool = False
+    width: WidthRecord | None = None
     data: DataConfig
     training: TrainingRecord | None = None
     converted: ConvertedRecord | None = None

@@ -35,7 +35,7 @@ from sweet.recipes.schema import DataKeys, PretrainRecipe, without_path
 from sweet.storage.cards import source_card
 from sweet.storage.folders import load_source, source_tensors
 from sweet.storage.layout import TENSORS, write_folder
-from sweet.storage.records import DataConfig, FolderRecord, TrainingRecord, read_record
+from sweet.storage.records import DataConfig, FolderRecord, TrainingRecord, WidthRecord, read_record
 from sweet.template.constraints import Kronecker
 from sweet.template.hosvd import factored
 from sweet.template.networks import Network, draw_depth, draw_widths
@@ -152,9 +152,10 @@ class Pretraining:
         if isinstance(self.model, SupervisedSource):
             per_image = self.model.image_flops(len(self.images.classes or ()))
         else:
-            drawn = (networks_at(recipe, step, self.steps) for step in range(self.steps))
-            spent = (mae_image_flops(resolved.vit, resolved.mae, *one) for networks in drawn for one in networks)
-            per_image = sum(spent) / self.steps
+            drawn = (one for step in range(self.steps) for one in networks_at(recipe, step, self.steps))
+            masked = recipe.width.apply == "mask"
+            spent = sum(mae_image_flops(resolved.vit, resolved.mae, *one, masked=masked) for one in drawn)
+            per_image = spent / self.steps
         rebuild = template_cost_of(resolved).rebuild_macs
         return pretraining_flops(per_image, images=result.images, steps=result.steps, rebuild=rebuild)
 
@@ -182,6 +183,7 @@ class Pretraining:
             constraint=constraint,
             ranks=resolved.ranks if constraint == "tucker" else None,
             absorbed=source.order is not None and source.order.absorbed,
+            width=WidthRecord(mode=recipe.width.mode, apply=recipe.width.apply),
             data=DataConfig.of_recipe(recipe.data, self.images.classes),
             training=training,
         )
@@ -198,10 +200,11 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
     model: MaskedAutoencoder | SupervisedSource
     if recipe.objective == "mae":
-        model = MaskedAutoencoder(source, vit, mae)
+        model = MaskedAutoencoder(source, vit, mae, apply=recipe.width.apply)
     else:
         images, teacher = known_labels(images, recipe), open_teacher(recipe, images.classes)
-        model = SupervisedSource(new_head(source, len(images.classes or ())), vit, teacher)
+        head = new_head(source, len(images.classes or ()))
+        model = SupervisedSource(head, vit, teacher, apply=recipe.width.apply)
     if not recipe.model.norm_gain:
         for name, parameter in model.named_parameters():
             if name.startswith(("blocks.norm", "stem.norm")):

@@ -79,8 +79,8 @@ class SupervisedSource(SourceModule):
     cross-entropy.
     """
 
-    def __init__(self, source: Source, config: ViTConfig, teacher: nn.Module | None) -> None:
-        super().__init__(source, config)
+    def __init__(self, source: Source, config: ViTConfig, teacher: nn.Module | None, *, apply: str = "mask") -> None:
+        super().__init__(source, config, apply=apply)
         # in a list: it is neither trained nor saved
         self.teacher: list[Any] = [] if teacher is None else [teacher]
 
