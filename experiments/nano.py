@@ -36,6 +36,7 @@ from sweet.recipes.loader import load_recipe
 from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
 from sweet.storage.folders import StoredSource, load_source, source_tensors
 from sweet.storage.layout import TENSORS, write_folder
+from sweet.storage.records import DataConfig
 from sweet.tasks.registry import task_class
 from sweet.template.sizes import Size, hidden_features
 from sweet.template.slices import INNER_BIASES, MATRICES, select_inner_of_layers

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from sweet.models.store import StoredSource
 from torch import Tensor
 
 from sweet.models.condition import condition, writing
 from sweet.models.forward import encode, linear, patchify
 from sweet.models.mae import source_from_state
 from sweet.models.moments import moments_of
+from sweet.storage.folders import StoredSource
 from sweet.template.gains import LEAST
 from sweet.template.target import target_weights
 
