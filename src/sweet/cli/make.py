@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,10 +15,6 @@ from sweet.storage.outputs import loss_curve, output_folder
 from .app import app
 from .options import NUMBER, SOURCES, Device, Json, Out, Overwrite
 from .words import split_words
-
-if TYPE_CHECKING:
-    from sweet.costs.budget import Budget
-
 
 SourceWords = Annotated[
     list[str],
@@ -77,10 +73,15 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a model of any depth and width from a source."""
+    from sweet.costs.budget import read_budget
+
     source, switches = split_words(words, None)
     if source is None:
         raise UserError("SOURCE is missing: sweet init SOURCE --depth L --heads H --out DIR")
-    budget = size_budget(depth, heads, params, flops, latency)
+    budget = read_budget(params, flops, latency)
+    size = [f"--{name}" for name, value in (("depth", depth), ("heads", heads)) if value is not None]
+    if budget is not None and size:
+        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
     given = dict(switch.split("=", 1) for switch in switches)
     given |= {name: value for name, value in (("order", order), ("layers", layers)) if value is not None}
     with output_folder(out, overwrite=overwrite):
@@ -107,21 +108,6 @@ def init(
                 ),
                 as_json=as_json,
             )
-
-
-def size_budget(
-    depth: int | None, heads: int | None, params: str | None, flops: str | None, latency: str | None
-) -> Budget | None:
-    """The budget that chooses the size, None where ``depth`` and ``heads`` do. Raises UserError unless one does."""
-    from sweet.costs.budget import read_budget
-
-    budget = read_budget(params, flops, latency)
-    size = [f"--{name}" for name, value in (("depth", depth), ("heads", heads)) if value is not None]
-    if budget is None and len(size) < 2:
-        raise UserError("--depth and --heads: give both, or one of --params, --flops and --latency")
-    if budget is not None and size:
-        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
-    return budget
 
 
 @app.command()

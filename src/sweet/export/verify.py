@@ -131,4 +131,5 @@ class _Onnx(nn.Module):
         self.place = nn.Parameter(torch.zeros(()))  # an evaluation reads the device off the parameters
 
     def forward(self, images: Tensor) -> Tensor:
+        """(N, C, S, S) -> what the graph gives."""
         return torch.from_numpy(self.session.run(None, {"images": images.numpy()})[0])

@@ -24,7 +24,7 @@ Metrics = dict[str, JsonValue]
 
 
 class Record(BaseModel):
-    """A part of ``config.json``; keys of a later version are ignored."""
+    """A record in a JSON file; keys of a later version are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -45,6 +45,7 @@ class DataConfig(Record):
 
     @classmethod
     def of_recipe(cls, keys: DataKeys, classes: Sequence[str] | None, crop: str = CENTRE_CROP) -> DataConfig:
+        """What a recipe says of its images, and the names of their classes."""
         return cls(
             img_size=keys.img_size,
             mean=keys.mean,
@@ -79,7 +80,7 @@ class TrainingRecord(Record):
 
 
 class HealingRecord(Record):
-    """Training steps that mend a conversion to low ranks."""
+    """Training steps that repair a conversion to low ranks."""
 
     steps: int
     images: int
