@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from sweet.bench.protocol import spec_of
+from sweet.bench.protocols import PROTOCOLS
 from sweet.errors import UserError
 from sweet.files import read_json, write_json
 from sweet.results.files import (
@@ -141,3 +143,10 @@ def test_committed_tables_describe_all_that_was_measured(path: Path) -> None:
         assert file == result_path(
             ROOT / "results", one.protocol, one.table, task=one.task, arm=one.arm, size=one.size, set=one.set
         )
+
+
+@pytest.mark.parametrize("key", PROTOCOLS, ids=" ".join)
+def test_committed_tables_are_those_of_the_protocols(key: tuple[str, str]) -> None:
+    """When this fails: sweet bench TABLE --out results --resume writes table.json again."""
+    spec = spec_of(PROTOCOLS[key], key[0])
+    assert read_spec(ROOT / "results" / spec.protocol / spec.table) in (spec, None)

@@ -1,4 +1,4 @@
-"""The page: whole in itself, whole in its parts, and not broken by names, gaps or damaged files."""
+"""The page: whole in itself, and not broken by names, gaps or damaged files."""
 
 from __future__ import annotations
 

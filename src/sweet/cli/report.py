@@ -1,4 +1,4 @@
-"""The verb that tells others."""
+"""The verb that writes reports."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from sweet.errors import UserError
 from sweet.tasks.registry import METRICS_OF
@@ -18,8 +18,15 @@ SAME = ("n_train", "test_images", "classes", "data")  # of all cells of a column
 SAME_RUNS = ("steps", "images_seen")
 
 
-def check(out: Path) -> dict[str, Any]:
-    """{"tables": how many were checked, "violations": [line]}. Raises UserError where there are no results."""
+class Fairness(TypedDict):
+    """How many tables were checked, and a line for each violation."""
+
+    tables: int
+    violations: list[str]
+
+
+def check(out: Path) -> Fairness:
+    """Every table below a folder. Raises UserError where there are no results."""
     tables = find_tables(out)
     if not tables:
         raise UserError(f"--out {out}: holds no results of a bench")
@@ -82,7 +89,7 @@ def _of_column(column: str, cells: Mapping[str, CellResult]) -> Iterator[str]:
             yield f"{column}: {arm} has seeds {seeds}, others {every}"
 
 
-def _budget(cell: CellResult) -> dict[str, Any]:
+def _budget(cell: CellResult) -> dict[str, object]:
     """A cell's recipe without the rate and its decay by layer, which a sweep may have found for each method."""
     recipe = {key: value for key, value in cell.recipe.items() if key != "lr"}
     if "optim" in recipe:

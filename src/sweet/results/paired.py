@@ -44,7 +44,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """One arm minus another, with the sign turned so that above zero the first is better.
+    """One arm minus another, with the sign chosen so that above zero the first is better.
 
     ``error`` is the standard error of the mean over seeds, nan for a single seed.
     """

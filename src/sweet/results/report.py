@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sweet.errors import UserError
 from sweet.files import write_text
@@ -21,7 +20,7 @@ def report(
     *,
     markdown: Path | None = None,
     data: str | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write what ``paths`` hold (run folders, results of a bench) to ``out`` as HTML, to ``markdown`` as a page.
 
     ``data`` are images for the reconstructions of sources. Returns each table's summary and what was written. Raises

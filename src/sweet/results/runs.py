@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 from sweet.errors import UserError
 from sweet.files import read_json
@@ -23,9 +23,9 @@ class RunFolder:
 
     folder: Path
     record: FolderRecord | None
-    environment: dict[str, Any]
+    environment: dict[str, object]
     recipe: str
-    log: list[dict[str, Any]]
+    log: list[dict[str, object]]
 
     @property
     def title(self) -> str:
@@ -39,7 +39,8 @@ class RunFolder:
 
     def series(self, key: str) -> list[tuple[float, float]]:
         """(step, value) of what was logged under ``key``."""
-        return [(line["step"], line[key]) for line in self.log if "step" in line and _is_number(line.get(key))]
+        points = [(line.get("step"), line.get(key)) for line in self.log]
+        return [(step, value) for step, value in points if _is_number(step) and _is_number(value)]
 
     def logged(self) -> list[str]:
         """Names of all numbers in the log."""
@@ -62,7 +63,7 @@ def read_run(folder: Path) -> RunFolder:
     return RunFolder(folder, record, environment, text, _read_log(folder / "metrics.jsonl"))
 
 
-def _read_log(path: Path) -> list[dict[str, Any]]:
+def _read_log(path: Path) -> list[dict[str, object]]:
     """Lines of ``metrics.jsonl``; a last one that a killed run left unfinished is dropped."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     lines = text.split("\n")[:-1]
@@ -78,5 +79,5 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

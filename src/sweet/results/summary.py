@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sweet.files import write_text
 from sweet.tasks.registry import METRICS_OF
@@ -27,9 +26,9 @@ class TableSummary:
     failed: Collection[tuple[str, str]]
     written: Path
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For ``sweet bench``; with several tasks the keys of each begin with its name."""
-        result: dict[str, Any] = {"table": self.spec.table, "protocol": self.spec.protocol}
+        result: dict[str, object] = {"table": self.spec.table, "protocol": self.spec.protocol}
         result["measured"] = sum(len(table.runs) for table in self.tables)
         several = len({column.task for column in self.spec.columns}) > 1
         for table in self.tables:
@@ -59,7 +58,7 @@ def summarise(out: Path, spec: TableSpec, failed: Collection[tuple[str, str]] = 
     return TableSummary(spec, tuple(tables), failed, folder)
 
 
-def compared(table: Table) -> list[dict[str, Any]]:
+def compared(table: Table) -> list[dict[str, object]]:
     """The main arm against every baseline, column by column, as numbers."""
     found = compare(table)
     if found is None:

@@ -1,10 +1,10 @@
-"""One colour and one mark for each arm, the same in every picture; told apart without colour, on paper and on black."""
+"""One colour and one mark for each arm, the same in every figure; they differ without colour, on paper and on black."""
 
 from __future__ import annotations
 
 import zlib
 
-# ours are blue; the rivals' colours are those of Okabe and Ito (2008), which colour-blind readers tell apart
+# ours are blue; the colours of the baselines are those of Okabe and Ito (2008), which colour-blind readers tell apart
 MARKS = {
     "random": ("#8c8c8c", "X"),
     "random_rms": ("#6f7f7a", "P"),
@@ -41,4 +41,5 @@ def mark(arm: str) -> tuple[str, str]:
 
 
 def colour(arm: str) -> str:
+    """The colour of an arm."""
     return mark(arm)[0]

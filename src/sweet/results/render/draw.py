@@ -53,7 +53,7 @@ class Drawing:
 
 
 def style() -> AbstractContextManager[None]:
-    """All drawing for a page happens inside: matplotlib looks up fonts and colours as each part is made."""
+    """All drawing for a page happens inside: matplotlib looks up fonts and colours while it draws."""
     return rc_context(STYLE)
 
 
@@ -62,7 +62,7 @@ def axes(width: float = WIDTH, height: float = HEIGHT) -> Axes:
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
-def legend(ax: Axes, columns: int = 2) -> None:
+def legend(ax: Axes, columns: int) -> None:
     """Below the plot, which keeps its height: the figure grows."""
     handles, labels = ax.get_legend_handles_labels()
     if not handles:
@@ -97,8 +97,11 @@ def svg(ax: Axes, name: str) -> str:
     return text.replace(INK, "currentColor").strip()
 
 
-def drawing(ax: Axes, name: str, caption: str) -> Drawing:
-    """The figure of ``ax`` with its caption."""
+def drawing(ax: Axes, name: str, caption: str, *, x: str = "", y: str = "", columns: int = 2) -> Drawing:
+    """The figure of ``ax`` with its caption, labels of both axes and a legend of so many columns."""
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    legend(ax, columns)
     return Drawing(svg(ax, name), caption)
 
 

@@ -21,13 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST = 12  # arms in one figure
-FROM_TEMPLATE = ("random", "sweet_prefix", "sweet_learned", "sweet", "sweet_tiles", "sweet_fitted")
-FROM_TEMPLATE_SAYS = (
-    "Ways to take a size from a template, beside random: sweet_prefix is the paper's slice of the paper's template, "
-    "sweet_learned the same template in principal order, sweet and sweet_fitted are of one that was learned whole, "
-    "sweet_tiles of one that was learned as sums of Kronecker products. "
-    "Bars are the standard deviation over seeds."
-)
 BEFORE = {"init_mae_loss": "MAE loss, held-out images", "init_knn": "k-NN top-1, %"}
 
 
@@ -45,6 +38,7 @@ def write_picture(table: Table, path: Path) -> None:
         ax = axes(max(7.0, 1.1 + 0.16 * len(table.arms) * len(table.columns)), 3.8)
         _draw_scores(ax, table, table.arms)
         ax.set_title(table.title, fontsize=10)
+        ax.set_ylabel(_label(table.metrics[0]))
         legend(ax, 6)
         write_png(ax, path)
 
@@ -64,10 +58,9 @@ def by_size(table: Table, name: str) -> Iterable[Drawing]:
     """Every seed as a mark, the mean as a bar, side by side for the arms of each column."""
     arms, ax = shown_arms(table), axes()
     _draw_scores(ax, table, arms)
-    legend(ax)
     left_out = len(table.arms) - len(arms)
     more = f" {left_out} of {len(table.arms)} arms are left out; the table has all of them." if left_out else ""
-    yield drawing(ax, name, f"Every seed is a mark, the mean a bar.{more}")
+    yield drawing(ax, name, f"Every seed is a mark, the mean a bar.{more}", y=_label(table.metrics[0]))
 
 
 def _draw_scores(ax: Axes, table: Table, arms: Sequence[str]) -> None:
@@ -91,7 +84,6 @@ def _draw_scores(ax: Axes, table: Table, arms: Sequence[str]) -> None:
         ax.axvline(j - 0.5, color=INK, alpha=0.12, linewidth=0.6)
     ax.grid(visible=False, axis="x")
     ax.set_xticks(range(len(table.columns)), table.columns)
-    ax.set_ylabel(_label(metric))
 
 
 def by_cost(table: Table, name: str) -> Iterable[Drawing]:
@@ -105,20 +97,14 @@ def by_cost(table: Table, name: str) -> Iterable[Drawing]:
         unit = 1e9 if billions else 1e6
         ax = axes()
         for arm in shown_arms(table):
-            points = sorted(
-                (known[column][key] / unit, value) for column, value in table.means(arm, metric.key).items()
-            )
-            _line(ax, arm, points)
+            means = table.means(arm, metric.key)
+            _line(ax, arm, sorted((known[column][key] / unit, value) for column, value in means.items()))
         for column, value in table.means(table.main or "", metric.key).items():
             at = known[column][key] / unit, value
             ax.annotate(column, at, (0, 6), textcoords="offset points", ha="center", fontsize=7)
-        ax.set_xlabel(
-            f"{'parameters' if key == 'params' else 'FLOPs'} of the target, {'G' if billions else 'millions'}"
-        )
-        ax.set_ylabel(_label(metric))
-        legend(ax)
+        x = f"{'parameters' if key == 'params' else 'FLOPs'} of the target, {'G' if billions else 'millions'}"
         text = f"Against exact {what}, without a head; means over seeds. Sizes are written at {table.spec.main}."
-        yield drawing(ax, f"{name}{key}", text)
+        yield drawing(ax, f"{name}{key}", text, x=x, y=_label(metric))
 
 
 def by_pretraining(table: Table, name: str) -> Iterable[Drawing]:
@@ -135,11 +121,8 @@ def by_pretraining(table: Table, name: str) -> Iterable[Drawing]:
         mean = sum(means[arm][column] for column in columns) / len(columns)
         ax.plot([value], [mean], marker, color=colour, label=arm, markersize=8)
     ax.set_xlim(left=-0.05 * ax.get_xlim()[1])
-    ax.set_xlabel("pre-training of the source, PFLOPs")
-    ax.set_ylabel(_label(metric))
-    legend(ax)
     text = f"Mean over {', '.join(columns)} against what was spent on the source, once for all sizes."
-    yield drawing(ax, name, text)
+    yield drawing(ax, name, text, x="pre-training of the source, PFLOPs", y=_label(metric))
 
 
 def total_cost(table: Table, name: str) -> Iterable[Drawing]:
@@ -153,22 +136,19 @@ def total_cost(table: Table, name: str) -> Iterable[Drawing]:
         ax.plot(numbers, [one.of(n) for n in numbers], color=colour, marker=marker, label=one.name)
     ax.set_xticks(numbers)
     ax.set_ylim(bottom=0)
-    ax.set_xlabel("number of target sizes")
-    ax.set_ylabel("PFLOPs in all")
-    legend(ax, columns=1)
     others = [one for one in found if one.role == "baseline"] if found[0].role == "ours" else []
     crossings = [_crossing(crossing(found[0], one), one.name) for one in others]
     text = " ".join(["Training FLOPs, counted by formula for sizes as in this table, on average.", *crossings])
-    yield drawing(ax, name, text)
+    yield drawing(ax, name, text, x="number of target sizes", y="PFLOPs in all", columns=1)
 
 
 def from_template(table: Table, name: str) -> Iterable[Drawing]:
     """Ways to take a size from a template, beside random; columns by width and depth."""
-    arms, metric = [arm for arm in FROM_TEMPLATE if arm in table.arms], table.metrics[0]
-    roles = {arm.name: arm.role for arm in table.spec.arms}
+    ours = [arm.name for arm in table.spec.arms if arm.role == "ours"]
+    arms, metric = [arm for arm in shown_arms(table) if arm in ours or arm == "random"], table.metrics[0]
     sizes = {column: Size.parse(table.column(column).size) for column in table.columns}
     columns = sorted(table.columns, key=lambda column: (sizes[column].heads, sizes[column].depth))
-    if sum(roles[arm] == "ours" for arm in arms) < 2 or len(columns) < 2:
+    if table.spec.ablation or sum(arm in ours for arm in arms) < 2 or len(columns) < 2:
         return
     ax = axes()
     for arm in arms:
@@ -178,10 +158,8 @@ def from_template(table: Table, name: str) -> Iterable[Drawing]:
         values = [mean.value for mean in found.values()]
         ax.errorbar([*found], values, spreads, color=colour, marker=marker, label=arm, capsize=2)
     ax.set_xticks(range(len(columns)), columns)
-    ax.set_xlabel("target, narrow to wide")
-    ax.set_ylabel(_label(metric))
-    legend(ax)
-    yield drawing(ax, name, FROM_TEMPLATE_SAYS)
+    text = "Ways to take a size from a template, beside random. Bars are the standard deviation over seeds."
+    yield drawing(ax, name, text, x="target, narrow to wide", y=_label(metric))
 
 
 def before_tuning(table: Table, name: str) -> Iterable[Drawing]:
@@ -194,9 +172,7 @@ def before_tuning(table: Table, name: str) -> Iterable[Drawing]:
         if not ax.lines:
             continue
         ax.set_xticks(range(len(table.columns)), table.columns)
-        ax.set_ylabel(label)
-        legend(ax)
-        yield drawing(ax, f"{name}{key[5]}", f"Before any fine-tuning: {label}.")
+        yield drawing(ax, f"{name}{key[5]}", f"Before any fine-tuning: {label}.", y=label)
 
 
 def curves(table: Table, name: str) -> Iterable[Drawing]:
@@ -207,10 +183,8 @@ def curves(table: Table, name: str) -> Iterable[Drawing]:
             if (arm, column) in table.cells:
                 _line(ax, arm, mean_curve(table.cells[arm, column].runs), marks=False)
         if ax.lines:
-            ax.set_xlabel("step of fine-tuning")
-            ax.set_ylabel("training loss")
-            legend(ax)
-            yield drawing(ax, f"{name}c{i}", f"Convergence at {column}, mean over seeds.")
+            text = f"Convergence at {column}, mean over seeds."
+            yield drawing(ax, f"{name}c{i}", text, x="step of fine-tuning", y="training loss")
 
 
 def mean_curve(runs: Sequence[Run]) -> list[tuple[int, float]]:

@@ -17,8 +17,8 @@ HEAD = """# Results
 
 - A cell is *mean ± standard deviation (seeds)* on held-out images.
 - An average is over the sizes that every arm of the table can make.
-- Differences are paired over seeds, with the sign turned so that above zero the first arm is better. They use only the
-  seeds that both arms have, so they may differ from the difference of the means.
+- Differences are paired over seeds, with the sign chosen so that above zero the first arm is better. They use only
+  the seeds that both arms have, so they may differ from the difference of the means.
 - *gain* and *worse* mean two standard errors or more, *no gain* means less. *one seed* shows nothing.
 - With few seeds the standard error itself is uncertain. A star marks what a paired t test at 95 % sees too.
 - Each arm starts from one pre-trained source. The spread is that of fine-tuning, not of pre-training.

@@ -56,8 +56,8 @@ def reconstructions(stored: StoredSource, data: str) -> Reconstructions | None:
 
 def sizes_shown(whole: Size) -> list[Size]:
     """The whole source, half as wide, half as deep, both, and a quarter of both; each once."""
-    parts = [(1, 1), (1, 2), (2, 1), (2, 2), (4, 4)]
-    found = [Size(max(1, whole.depth // a), max(1, whole.heads // b), whole.head_dim) for a, b in parts]
+    shares = [(1, 1), (1, 2), (2, 1), (2, 2), (4, 4)]
+    found = [Size(max(1, whole.depth // a), max(1, whole.heads // b), whole.head_dim) for a, b in shares]
     return list(dict.fromkeys(found))
 
 

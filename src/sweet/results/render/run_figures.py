@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sweet.results.runs import RunFolder
 
 from .colours import colour
-from .draw import INK, Drawing, axes, drawing, legend
+from .draw import INK, Drawing, axes, drawing
 
 if TYPE_CHECKING:
     from sweet.storage.folders import StoredSource
@@ -23,11 +23,9 @@ def log_figures(run: RunFolder, name: str) -> list[Drawing]:
         ax, label = axes(height=2.5), LABELS.get(key, key)
         points = run.series(key)
         ax.plot(*zip(*points, strict=True), color=colour("sweet"), marker="o" if len(points) == 1 else None)
-        ax.set_xlabel("step")
-        ax.set_ylabel(label)
         if key == "img_per_s":
             ax.set_ylim(bottom=0)
-        result.append(drawing(ax, f"{name}l{i}", f"{label[:1].upper()}{label[1:]}."))
+        result.append(drawing(ax, f"{name}l{i}", f"{label[:1].upper()}{label[1:]}.", x="step", y=label))
     return result
 
 
@@ -44,11 +42,9 @@ def spectrum_figure(spectrum: Sequence[float], name: str, *, sizes: dict[int, st
             ax.plot([width], [kept[width]], "o", color=colour("sweet"))
             ax.annotate(f"{label}: {kept[width]:.1f} %", (width, kept[width]), (5, -11), textcoords="offset points",
                         fontsize=8, annotation_clip=False)  # fmt: skip
-    ax.set_xlabel("channels kept")
-    ax.set_ylabel("energy of the stream, %")
     ax.set_ylim(0, 104)
-    legend(ax)
-    return drawing(ax, name, "Energy of the residual stream that the first channels keep, over all norms.")
+    caption = "Energy of the residual stream that the first channels keep, over all norms."
+    return drawing(ax, name, caption, x="channels kept", y="energy of the stream, %")
 
 
 def source_figures(stored: StoredSource, name: str) -> list[Drawing]:
@@ -75,9 +71,7 @@ def source_figures(stored: StoredSource, name: str) -> list[Drawing]:
             ax.plot([(i + 1) / len(shares) for i in range(len(shares))], shares, color=colour(arm),
                     label=f"{word}, rank {len(shares)}")  # fmt: skip
         ax.set_ylim(0, 1.04)
-        ax.set_xlabel("index, as a share of the rank")
-        ax.set_ylabel("singular value / largest")
-        legend(ax, columns=1)
         caption = "Spectra of the core along its three modes: flat means that every rank is used."
-        result.append(drawing(ax, f"{name}m", caption))
+        x, y = "index, as a share of the rank", "singular value / largest"
+        result.append(drawing(ax, f"{name}m", caption, x=x, y=y, columns=1))
     return result
