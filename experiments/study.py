@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 from sweet.bench.arms import DENSE, KRONECKER, Arm, Converted, Recipe, Rotated, Switches, ours
 from sweet.bench.protocol import Protocol
 from sweet.bench.run import run
+from sweet.errors import UserError
 
 RATES = {"@1": 1e-3, "@2": None, "@4": 4e-3, "@8": 8e-3}  # None: the table's own 2e-3
 
@@ -147,7 +149,10 @@ def main() -> None:
     parser.add_argument("--max-minutes", type=float)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--archive", type=Path, help="tar file of all JSON of --out")
-    print(json.dumps(run(STUDY, "study", **vars(parser.parse_args())), indent=2, default=str))
+    try:
+        print(json.dumps(run(STUDY, "study", **vars(parser.parse_args())), indent=2, default=str))
+    except UserError as problem:
+        sys.exit(f"error: {problem}")
 
 
 if __name__ == "__main__":

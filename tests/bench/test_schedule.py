@@ -155,6 +155,9 @@ def test_an_alarm_after_the_work_does_no_harm() -> None:
     assert limited(time.time() + 0.05, int, 3) == 3
     with pytest.raises(OutOfTime):
         limited(time.time() + 0.05, time.sleep, 600)
+    for _ in range(20):  # also where the time is up before the work begins
+        with pytest.raises(OutOfTime):
+            limited(time.time() - 1, time.sleep, 600)
     time.sleep(0.1)
     with pytest.raises(ZeroDivisionError):
         limited(time.time() + 60, divmod, 1, 0)

@@ -15,8 +15,8 @@ from sweet.costs.flops import (
 )
 from sweet.costs.plan import pretraining_cost
 from sweet.initialise.registry import NAMES
-from sweet.models.config import MaeConfig, ViTConfig
-from sweet.recipes.resolved import resolve, vit_config
+from sweet.models.config import ViTConfig
+from sweet.recipes.resolved import ResolvedRecipe, resolve
 from sweet.recipes.schema import FinetuneRecipe
 from sweet.template.sizes import Size
 
@@ -25,36 +25,35 @@ from .protocol import Cell, Protocol
 from .sources import Sources, finetune_recipe_of
 
 HEALED = 128  # images of a step of healing
+SHAPES = "shapes:"  # stands for any images
 
 
-def sources_of(protocol: Protocol) -> Sources:
-    """Sources of a protocol for arithmetic alone: no image is read."""
-    return Sources(protocol, "shapes:")
+def resolved(protocol: Protocol, source: str) -> ResolvedRecipe:
+    """The recipe of a source and what follows from it; no image is read."""
+    return resolve(Sources(protocol, SHAPES).recipe(source))
 
 
 def source_flops(protocol: Protocol, source: str) -> float:
     """Of what is learned for this source alone, not for the one that it is made from."""
-    made, recipe = protocol.sources[source], sources_of(protocol).recipe(source)
+    made, recipe = protocol.sources[source], resolved(protocol, source)
     if isinstance(made, Rotated):
         return 0.0
     if isinstance(made, FineTuned):
-        config = vit_config(recipe.model, recipe.data.img_size)
-        return _tuning_flops(finetune_recipe_of(protocol), protocol.images, config)
+        return _tuning_flops(finetune_recipe_of(protocol), protocol.images, recipe.vit)
     if isinstance(made, Converted):
-        config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
-        return pretraining_flops(mae_image_flops(config, mae), images=made.heal * HEALED, steps=0, rebuild=0)
-    return pretraining_cost(resolve(recipe), protocol.images)
+        images = made.heal * HEALED
+        return pretraining_flops(mae_image_flops(recipe.vit, recipe.mae), images=images, steps=0, rebuild=0)
+    return pretraining_cost(recipe, protocol.images)
 
 
 def budget_of(protocol: Protocol, source: str) -> float:
     """FLOPs of a source and all that it is made from."""
-    return sum(source_flops(protocol, name) for name in sources_of(protocol).chain(source))
+    return sum(source_flops(protocol, name) for name in Sources(protocol, SHAPES).chain(source))
 
 
 def cell_flops(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe) -> float:
     """Of fine-tuning a cell."""
-    learned = sources_of(protocol).recipe(protocol.source_of(cell.arm))
-    config = vit_config(learned.model, learned.data.img_size)
+    config = resolved(protocol, protocol.source_of(cell.arm)).vit
     size, trial = Size.parse(cell.size, config.head_dim), cell.trial
     config = replace(
         config.resized(size.depth, size.heads),
@@ -78,8 +77,8 @@ def start_flops(protocol: Protocol, cell: Cell) -> float:
     method = NAMES[name]
     if not method.trains:
         return 0.0
-    learned = sources_of(protocol).recipe(protocol.source_of(cell.arm))
-    config, mae = vit_config(learned.model, learned.data.img_size), MaeConfig(**learned.mae.model_dump())
+    source = resolved(protocol, protocol.source_of(cell.arm))
+    config, mae, learned = source.vit, source.mae, source.recipe
     size = Size.parse(cell.size, config.head_dim)
     target = config.resized(size.depth, size.heads)
     if method.images is None:
@@ -94,7 +93,7 @@ def start_flops(protocol: Protocol, cell: Cell) -> float:
 def plan(protocol: Protocol, table: str, cells: Mapping[Cell, FinetuneRecipe]) -> dict[str, object]:
     """Everything about a table that can be known without running it; ``cells`` with their recipes."""
     needed = list(dict.fromkeys(protocol.source_of(cell.arm) for cell in cells))
-    own = dict.fromkeys(name for source in needed for name in sources_of(protocol).chain(source))
+    own = dict.fromkeys(name for source in needed for name in Sources(protocol, SHAPES).chain(source))
     budgets = {source: budget_of(protocol, source) for source in needed}
     arms = list(dict.fromkeys(cell.arm for cell in cells))
     columns = list(dict.fromkeys(cell.trial.column(cell.size) for cell in cells))

@@ -101,6 +101,7 @@ class _Schedule:
         self.pool = _pool(workers)
 
     def late(self) -> bool:
+        """Whether the time is up."""
         return self.until is not None and time.time() >= self.until
 
     def next_ready(self, *, free: bool = False) -> Job | None:
@@ -234,18 +235,19 @@ def limited(until: float | None, call: Callable[..., Any], *args: Any) -> Any:
 
     alarm = threading.Timer(max(0.0, until - time.time()), ring)
     handler_before = signal.signal(signal.SIGINT, interrupt)
-    armed.set()
-    alarm.start()
     try:
-        result = call(*args)
-        armed.clear()
-        return result
+        try:
+            armed.set()
+            alarm.start()  # rings at once where the time is up
+            return call(*args)
+        finally:
+            armed.clear()
     except KeyboardInterrupt:
         if rang.is_set():
             raise OutOfTime from None
         raise
     finally:
-        armed.clear()
         alarm.cancel()
-        alarm.join()
+        if alarm.is_alive():
+            alarm.join()
         signal.signal(signal.SIGINT, handler_before)
