@@ -22,11 +22,12 @@ from sweet.data import open_images
 from sweet.files import write_json
 from sweet.recipes.loader import load_recipe, task_recipe
 from sweet.recipes.schema import FinetuneRecipe
+from sweet.storage.records import DataConfig
 from sweet.tasks.registry import task_class
+from sweet.tasks.task import EvalSettings, TrainSettings
 from sweet.training.device import make_accelerator
 from sweet.training.finetune import open_splits
 from sweet.training.loop import train
-from sweet.training.pretrain import data_info
 from sweet.training.run_folder import environment
 
 
@@ -52,9 +53,9 @@ def main() -> None:
     source = f"masks:{told.data / 'camvid'}"
     recipe = load_recipe(FinetuneRecipe, task_recipe("segment"), [f"data.source={source}", "data.img_size=160"])
     images, val = open_splits(recipe)
-    kind = task_class("segment")
-    classes = kind.classes_of(images)
-    job, facts = kind(classes, recipe), data_info(recipe.data, classes)
+    segment = task_class("segment")
+    classes = segment.classes_of(images)
+    task = segment(classes, recipe)
     torch.manual_seed(recipe.seed)
     network = ReadyMade(len(classes))
     told.work.mkdir(parents=True, exist_ok=True)
@@ -63,8 +64,8 @@ def main() -> None:
     finished = train(
         network.to(device),
         [{"params": list(network.parameters()), "weight_decay": recipe.optim.weight_decay}],
-        job.batches(images, recipe, batch_size=recipe.batch_size, rank=0, world=1, device=device),
-        job.loss,
+        task.batches(images, TrainSettings(recipe, recipe.batch_size, device=device)),
+        task.loss,
         keys=recipe,
         optim=recipe.optim,
         accelerator=accelerator,
@@ -72,8 +73,9 @@ def main() -> None:
         resume=True,
     )
     before = perf_counter()
-    metrics = {"val": job.evaluate(network, val, facts, device=device)}
-    metrics["test"] = job.evaluate(network, open_images(source, "test"), facts, device=device)
+    settings = EvalSettings(DataConfig.of_recipe(recipe.data, classes), device)
+    splits = {"val": val, "test": open_images(source, "test")}
+    metrics = {split: task.evaluate(network, images, settings).to_dict() for split, images in splits.items()}
     write_json(
         told.out / "segment-camvid-ready-made.json",
         {

@@ -26,8 +26,8 @@ with playground() as place:
     scenes = open_images(SCENES, "train")
     for index in range(200):
         scenes.decode(index).save(photos / f"{index:03}.png")
-    found = check(f"folder:{photos}")
-    print(f"{found['splits']['train']['count']} images, {len(found['splits']['train']['corrupt'])} corrupt")
+    found = check(f"folder:{photos}").splits["train"]
+    print(f"{found.count} images, {len(found.corrupt)} corrupt")
 
     # PRETRAIN are toy sizes. Keys that are not set keep the value of the bundled recipe.
     recipe = load_recipe(PretrainRecipe, "quickstart", [*PRETRAIN, f"data.source=folder:{photos}"])

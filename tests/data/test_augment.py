@@ -38,8 +38,8 @@ def test_the_whole_image_is_left_alone() -> None:
     whole = random_resized_crop(images, 16, (1.0, 1.0), (1.0, 1.0), generator=generator(), hflip=0.0)
     torch.testing.assert_close(whole, images / 255)
     assert whole.is_contiguous()
-    turned = random_resized_crop(images, 16, (1.0, 1.0), (1.0, 1.0), generator=generator(), hflip=1.0)
-    torch.testing.assert_close(turned, (images / 255).flip(3))
+    flipped = random_resized_crop(images, 16, (1.0, 1.0), (1.0, 1.0), generator=generator(), hflip=1.0)
+    torch.testing.assert_close(flipped, (images / 255).flip(3))
 
 
 def test_boxes_lie_inside_and_cover_the_scale() -> None:

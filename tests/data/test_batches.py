@@ -46,9 +46,9 @@ def test_step_generator_is_the_same_everywhere() -> None:
 
 
 @pytest.mark.parametrize("augment", ["rrc", "crop", "none"])
-@pytest.mark.parametrize("kind", ["packed", "source"])
-def test_a_batch(request: pytest.FixtureRequest, kind: str, augment: str) -> None:
-    images, found = make(request.getfixturevalue(kind), augment=augment).at(3)
+@pytest.mark.parametrize("fixture", ["packed", "source"])
+def test_a_batch(request: pytest.FixtureRequest, fixture: str, augment: str) -> None:
+    images, found = make(request.getfixturevalue(fixture), augment=augment).at(3)
     assert images.shape == (8, 3, 16, 16) and images.dtype == torch.float32 and images.is_contiguous()
     assert found is not None and found.shape == (8,) and found.dtype == torch.int64
 
@@ -83,10 +83,10 @@ def test_an_epoch_takes_every_image_once() -> None:
 
 def test_ranks_share_out_one_batch() -> None:
     together = make(numbered(40), img_size=8, augment="none", batch_size=16)
-    parts = [make(numbered(40), img_size=8, augment="none", rank=rank, world=2) for rank in range(2)]
-    assert all(part.steps_per_epoch == together.steps_per_epoch == 2 for part in parts)
+    shares = [make(numbered(40), img_size=8, augment="none", rank=rank, world=2) for rank in range(2)]
+    assert all(share.steps_per_epoch == together.steps_per_epoch == 2 for share in shares)
     for step in range(4):
-        assert labels(parts[0], step) + labels(parts[1], step) == labels(together, step)
+        assert labels(shares[0], step) + labels(shares[1], step) == labels(together, step)
 
 
 def test_a_small_set_repeats_itself() -> None:
@@ -96,9 +96,9 @@ def test_a_small_set_repeats_itself() -> None:
     assert len(found) == 8 and set(found) == {0, 1, 2} and found[:3] == found[3:6]
 
 
-@pytest.mark.parametrize("kind", ["packed", "source"])
-def test_iterate_equals_at(request: pytest.FixtureRequest, kind: str) -> None:
-    batches = make(request.getfixturevalue(kind))
+@pytest.mark.parametrize("fixture", ["packed", "source"])
+def test_iterate_equals_at(request: pytest.FixtureRequest, fixture: str) -> None:
+    batches = make(request.getfixturevalue(fixture))
     made = list(batches.iterate(3, 7))
     assert len(made) == 4
     for step, (images, found) in enumerate(made, start=3):

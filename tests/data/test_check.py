@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from sweet.data import open_images
-from sweet.data.check import check, pack_to
+from sweet.data.check import SizeRange, check
+from sweet.data.repack import pack_to
+from sweet.data.shapes import CLASSES
 from sweet.errors import UserError
 
 
@@ -17,61 +19,73 @@ def test_check(tmp_path: Path, make_image: Callable[..., Image.Image]) -> None:
     for place in ("train/ant", "train/bee", "val/ant", "val/bee"):
         (tmp_path / place).mkdir(parents=True)
     train, val = tmp_path / "train", tmp_path / "val"
-    make_image(0, 10, 20).save(train / "ant" / "0.png")
-    make_image(1, 30, 20).save(train / "ant" / "1.png")
-    make_image(1, 30, 20).save(train / "bee" / "copy.bmp")
-    make_image(2, 30, 40).convert("L").save(train / "bee" / "2.png")
+    images = [make_image(0, 10, 20), make_image(1, 30, 20), make_image(1, 30, 20), make_image(2, 30, 40).convert("L")]
+    for image, name in zip(images, ("ant/0.png", "ant/1.png", "bee/copy.bmp", "bee/2.png"), strict=True):
+        image.save(train / name)
     (train / "bee" / "3.png").write_bytes(b"no image")
-    make_image(0, 10, 20).save(val / "ant" / "leak.png")
+    images[0].save(val / "ant" / "leak.png")
     report = check(f"folder:{tmp_path}")
-    json.dumps(report)
-    found = report["splits"]["train"]
-    assert found["count"] == 5 and found["classes"] == {"ant": 2, "bee": 3}
-    assert found["sizes"] == {"min": [10, 20], "median": [30, 20], "max": [30, 40]}
-    assert found["modes"] == {"RGB": 3, "L": 1}
-    (corrupt,) = found["corrupt"]
-    assert "bee/3.png: not a readable image" in corrupt
-    assert found["duplicates"] == [[str(train / "ant" / "1.png"), str(train / "bee" / "copy.bmp")]]
-    assert report["duplicates_across_splits"] == [[str(train / "ant" / "0.png"), str(val / "ant" / "leak.png")]]
-    assert np.allclose(found["mean"], 0.5, atol=0.05) and np.allclose(found["std"], 0.29, atol=0.05)
+    found = report.splits["train"]
+    assert found.count == 5 and found.classes == {"ant": 2, "bee": 3}
+    assert found.sizes == SizeRange([10, 20], [30, 20], [30, 40])
+    assert found.modes == {"RGB": 3, "L": 1}
+    (corrupt,) = found.corrupt
+    assert corrupt.startswith(f"{train / 'bee' / '3.png'}: not a readable image")
+    assert found.duplicates == [[str(train / "ant" / "1.png"), str(train / "bee" / "copy.bmp")]]
+    assert report.duplicates_across_splits == [[str(train / "ant" / "0.png"), str(val / "ant" / "leak.png")]]
+    pixels = [np.asarray(image.convert("RGB")).reshape(-1, 3) / 255 for image in images]
+    mean = np.mean([image.mean(0) for image in pixels], 0)  # every image counts alike
+    std = np.sqrt(np.mean([(image**2).mean(0) for image in pixels], 0) - mean**2)
+    assert found.mean == pytest.approx(mean, abs=1e-4) and found.std == pytest.approx(std, abs=1e-4)
+
+
+def test_a_report_as_json(tmp_path: Path, folder: Path) -> None:
+    """What machines read: the keys, and ``objects`` only where there are boxes."""
+    values = json.loads(json.dumps(check(f"folder:{folder}").to_dict()))
+    assert list(values) == ["source", "splits", "duplicates_across_splits"]
+    keys = ["count", "classes", "mask_classes", "sizes", "modes", "corrupt", "duplicates", "mean", "std"]
+    assert list(values["splits"]["train"]) == keys
+    assert values["splits"]["train"]["sizes"] == {"min": [12, 10], "median": [12, 10], "max": [12, 10]}
+    scenes = check("shapes:n=10,size=16").to_dict()["splits"]["val"]["objects"]
+    assert set(scenes) == {"per_class", "masks", "left_out"} and list(scenes["per_class"]) == CLASSES
 
 
 def test_masks_are_checked_too(tmp_path: Path) -> None:
-    for kind in ("images", "masks"):
-        (tmp_path / kind).mkdir()
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
         for number, value in enumerate((0, 1, 255, 7)):
-            Image.new("L", (4, 4), value).save(tmp_path / kind / f"{number}.png")
+            Image.new("L", (4, 4), value).save(tmp_path / name / f"{number}.png")
     (tmp_path / "classes.txt").write_text("ground\ntree\nnever\n")
-    found = check(f"masks:{tmp_path}")["splits"]["train"]
-    assert found["mask_classes"] == {"ground": 33.333, "tree": 33.333, "never": 0, "no class": 33.333}
-    (corrupt,) = found["corrupt"]
+    found = check(f"masks:{tmp_path}").splits["train"]
+    assert found.mask_classes == {"ground": 33.333, "tree": 33.333, "never": 0, "no class": 33.333}
+    (corrupt,) = found.corrupt
     assert "masks/3.png: value 7 is no line of classes.txt" in corrupt
-    assert found["count"] == 4 and found["classes"] is None
+    assert found.count == 4 and found.classes is None
 
 
 def test_nothing_readable(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(b"")
-    found = check(f"folder:{tmp_path}")["splits"]["train"]
-    assert found["count"] == len(found["corrupt"]) == 1
-    assert found["mean"] is None and found["sizes"] is None and found["classes"] is None
+    found = check(f"folder:{tmp_path}").splits["train"]
+    assert found.count == len(found.corrupt) == 1
+    assert found.mean is None and found.sizes is None and found.classes is None
 
 
 def test_pack_to(folder: Path, tmp_path: Path) -> None:
     report = pack_to(f"folder:{folder}", tmp_path / "out", 8)
-    assert report["images"] == {"train": 6}
+    assert report.images == {"train": 6}
     spec = f"parquet:{tmp_path / 'out'}"
     before = open_images(f"folder:{folder}", "train", val_share=0)
     after = open_images(spec, "train", val_share=0)
     assert after.labels == before.labels and after.classes == before.classes
     assert all(after.size(index) == (8, 8) for index in range(6))
-    assert check(spec)["splits"]["train"]["corrupt"] == []
+    assert check(spec).splits["train"].corrupt == []
     assert (tmp_path / "out" / "classes.txt").read_text() == "ant\nbee\n"
     assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_pack_to_several_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("sweet.data.check.SHARD_IMAGES", 7)
-    monkeypatch.setattr("sweet.data.check.ROW_GROUP_IMAGES", 3)
+    monkeypatch.setattr("sweet.data.repack.SHARD_IMAGES", 7)
+    monkeypatch.setattr("sweet.data.repack.ROW_GROUP_IMAGES", 3)
     pack_to("shapes:n=20,size=8", tmp_path, 8)
     assert len(list(tmp_path.glob("train-*-of-00003.parquet"))) == 3
     packed, scenes = (open_images(spec, "val") for spec in (f"parquet:{tmp_path}", "shapes:n=20,size=8"))

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sweet.data import open_images
-from sweet.data.check import check
+from sweet.data.check import ObjectCounts, check
 from sweet.errors import UserError
 
 POLYGON = [[2.0, 1.0, 9.0, 1.0, 9.0, 6.0, 2.0, 6.0]]
@@ -118,8 +118,8 @@ def test_a_box_of_which_nothing_is_in_the_image_is_left_out(write: Write, box: l
     images = opened(root)
     assert images.left_out == 1
     assert images.objects(0).labels.tolist() == [0]
-    found = check(f"coco:{root}")["splits"]["train"]["objects"]
-    assert found == {"per_class": {"dog": 1, "cow": 0, "cat": 0}, "masks": True, "left_out": 1}
+    found = check(f"coco:{root}").splits["train"].objects
+    assert found == ObjectCounts({"dog": 1, "cow": 0, "cat": 0}, masks=True, left_out=1)
 
 
 def test_splits(write: Write) -> None:
@@ -184,7 +184,8 @@ def test_a_malformed_mask_is_named(write: Write, shape: Any) -> None:
     root = write(values)
     with pytest.raises(UserError, match=r"instances_train\.json: annotation 2: not a mask"):
         opened(root).objects(0)
-    assert "annotation 2" in check(f"coco:{root}")["splits"]["train"]["corrupt"][0]
+    (corrupt,) = check(f"coco:{root}").splits["train"].corrupt
+    assert "annotation 2: not a mask" in corrupt
 
 
 def test_an_image_of_another_size_is_named(write: Write, make_image: Callable[..., Image.Image]) -> None:

@@ -50,28 +50,28 @@ def test_a_class_may_be_called_test(folder: Path) -> None:
     assert open_images(f"folder:{folder}", "train", val_share=0).classes == ["ant", "test"]
 
 
-@pytest.mark.parametrize("kind", ["grey", "palette", "alpha", "deep", "turned"])
-def test_every_mode_becomes_upright_rgb(tmp_path: Path, kind: str, make_image: Callable[..., Image.Image]) -> None:
+@pytest.mark.parametrize("form", ["grey", "palette", "alpha", "deep", "sideways"])
+def test_every_mode_becomes_upright_rgb(tmp_path: Path, form: str, make_image: Callable[..., Image.Image]) -> None:
     image = make_image(0)
     options: dict[str, object] = {}
-    if kind == "grey":
+    if form == "grey":
         image = image.convert("L")
-    elif kind == "palette":
+    elif form == "palette":
         image = image.convert("P")
         options = {"transparency": bytes(range(256))}
-    elif kind == "alpha":
+    elif form == "alpha":
         image = image.convert("RGBA")
-    elif kind == "deep":
+    elif form == "deep":
         image = Image.fromarray(np.full((10, 12), 128 * 256, dtype=np.uint16))
-    elif kind == "turned":
+    elif form == "sideways":
         exif = Image.Exif()
         exif[0x0112] = 6  # the camera was held upright: width and height change places
         options = {"exif": exif}
     image.save(tmp_path / "0.png", **options)
     decoded = open_images(f"folder:{tmp_path}", "train", val_share=0).decode(0)
     assert decoded.mode == "RGB"
-    assert decoded.size == ((10, 12) if kind == "turned" else (12, 10))
-    if kind == "deep":
+    assert decoded.size == ((10, 12) if form == "sideways" else (12, 10))
+    if form == "deep":
         assert np.unique(np.asarray(decoded)).tolist() == [128]
 
 

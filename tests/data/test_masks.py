@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from sweet.data import open_images
-from sweet.data.images import IGNORE, ORIENTATION
+from sweet.data.decode import ORIENTATION
+from sweet.data.images import IGNORE
 from sweet.data.masks import class_pixels
 from sweet.data.shapes import CLASSES, ShapeImages
 from sweet.errors import UserError
@@ -33,7 +34,8 @@ def write(tmp_path: Path) -> Write:
     def make(classes: str = "sky\nvoid\nroad\ncar\n", split: str = "train") -> Path:
         for number, place in enumerate(("a", "b", "town/c")):
             image, mask = (
-                tmp_path / kind / split / f"{place}.{suffix}" for kind, suffix in (("images", "jpg"), ("masks", "png"))
+                tmp_path / folder / split / f"{place}.{suffix}"
+                for folder, suffix in (("images", "jpg"), ("masks", "png"))
             )
             image.parent.mkdir(parents=True, exist_ok=True)
             mask.parent.mkdir(parents=True, exist_ok=True)

@@ -9,16 +9,20 @@ import torch
 from PIL import Image
 
 from sweet.data import open_images, pack
-from sweet.data.check import pack_to
+from sweet.data.repack import pack_to
 from sweet.errors import UserError
 from sweet.files import read_tensors, write_tensors
 
 
 def test_a_packed_file_is_a_source(tmp_path: Path) -> None:
     scenes, out = "shapes:n=40,size=16", tmp_path / "some.safetensors"
-    told = pack_to(scenes, out, 16, per_class={"train": 2, "val": 1}, seed=5)
-    assert told["images"] == {"train": 20, "val": 10} and told["bytes"] == out.stat().st_size
-    assert out.stat().st_size < 30 * 3 * 16 * 16 + 4096  # plain pixels
+    report = pack_to(scenes, out, 16, per_class={"train": 2, "val": 1}, seed=5)
+    assert report.images == {"train": 20, "val": 10} and report.bytes == out.stat().st_size
+    stored = read_tensors(out)  # plain pixels
+    assert [(name, tuple(value.shape), value.dtype) for name, value in sorted(stored.items())] == [
+        ("train.images", (20, 3, 16, 16), torch.uint8), ("train.labels", (20,), torch.int64),
+        ("val.images", (10, 3, 16, 16), torch.uint8), ("val.labels", (10,), torch.int64),
+    ]  # fmt: skip
     whole, some = open_images(scenes, "train"), open_images(f"packed:{out}", "train")
     assert some.classes == whole.classes and some.labels is not None
     assert [some.labels.count(label) for label in range(10)] == [2] * 10

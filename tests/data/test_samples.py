@@ -45,9 +45,9 @@ def test_the_order_is_that_of_batches() -> None:
 
 
 def test_processes_share_a_step() -> None:
-    parts = [samples(rank=rank, world=2).at(0) for rank in (0, 1)]
-    assert len({*parts[0][0].tolist(), *parts[1][0].tolist()}) == 8
-    assert drawn(parts[0]) != drawn(parts[1])
+    shares = [samples(rank=rank, world=2).at(0) for rank in (0, 1)]
+    assert len({*shares[0][0].tolist(), *shares[1][0].tolist()}) == 8
+    assert drawn(shares[0]) != drawn(shares[1])
 
 
 @pytest.mark.slow

@@ -4,23 +4,24 @@ from pathlib import Path
 
 import pytest
 
-from sweet.data import open_images
+from sweet.data import open_images, shuffled
 from sweet.errors import UserError
 
 
 def test_a_drawn_validation_split(folder: Path) -> None:
     spec = f"folder:{folder}"
     train, val = (open_images(spec, split, val_share=0.34, seed=3) for split in ("train", "val"))
-    files = [[part.where(index) for index in range(len(part))] for part in (train, val)]
+    files = [[images.where(index) for index in range(len(images))] for images in (train, val)]
     assert len(train) == 4 and len(val) == 2
     assert not set(files[0]) & set(files[1])
     again = open_images(spec, "test", val_share=0.34, seed=3)
     assert [again.where(index) for index in range(len(again))] == files[1]
-    drawn = set()
+    everything = open_images(spec, "train", val_share=0)
     for seed in range(20):
+        (index,) = shuffled(6, seed)[:1]
         other = open_images(spec, "val", seed=seed)
-        drawn.add(other.where(0))
-    assert len(drawn) > 1
+        assert [other.where(0), len(other)] == [everything.where(index), 1]
+    assert {shuffled(6, seed)[0] for seed in range(20)} == set(range(6))
     assert (train.split, val.split, again.split) == ("train", "val", "test")
 
 
@@ -35,7 +36,7 @@ def test_select(folder: Path) -> None:
     some = images.select([5, 1]).select([1, 0, 1])
     assert some.labels == [0, 1, 0] and some.where(1) == images.where(5)
     assert some.size(0) == (12, 10)
-    assert len({part.fingerprint() for part in (images, some, images.select([1, 5]))}) == 3
+    assert len({one.fingerprint() for one in (images, some, images.select([1, 5]))}) == 3
 
 
 @pytest.mark.parametrize(

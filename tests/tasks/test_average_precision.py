@@ -53,7 +53,7 @@ def draw(seed: int) -> list[tuple[Objects, dict[str, torch.Tensor]]]:
 
 
 def oracle(
-    images: list[tuple[Objects, dict[str, torch.Tensor]]], kind: str
+    images: list[tuple[Objects, dict[str, torch.Tensor]]], iou_type: str
 ) -> tuple[list[float | None], dict[str, float]]:
     def entries(number: int, boxes: Any, labels: Any, masks: Any) -> list[dict[str, Any]]:
         return [
@@ -69,10 +69,10 @@ def oracle(
     truth, found = [], []
     for number, (objects, seen) in enumerate(images):
         for place, one in enumerate(entries(number, objects.boxes, objects.labels, objects.masks)):
-            told = {"iscrowd": int(objects.crowd[place]), "area": float(objects.area[place])}
-            truth.append({**one, **told, "id": len(truth) + 1})
+            crowd, area = int(objects.crowd[place]), float(objects.area[place])
+            truth.append({**one, "iscrowd": crowd, "area": area, "id": len(truth) + 1})
         for place, one in enumerate(entries(number, seen["boxes"], seen["labels"], seen["masks"].numpy())):
-            del one["segmentation" if kind == "bbox" else "bbox"]
+            del one["segmentation" if iou_type == "bbox" else "bbox"]
             found.append({**one, "score": float(seen["scores"][place])})
     theirs = COCO()
     theirs.dataset = {
@@ -81,7 +81,7 @@ def oracle(
         "annotations": truth,
     }
     theirs.createIndex()
-    work = COCOeval(theirs, theirs.loadRes(found), kind)
+    work = COCOeval(theirs, theirs.loadRes(found), iou_type)
     work.evaluate()
     work.accumulate()
     work.summarize()
@@ -100,9 +100,9 @@ def test_it_agrees_with_pycocotools(seed: int) -> None:
     ours = AveragePrecision(CLASSES, masks=True)
     for objects, seen in images:
         ours.add(SIZE, objects, seen)
-    metrics = ours.compute()
-    for kind, key in (("bbox", "box"), ("segm", "mask")):
-        expected, classes = oracle(images, kind)
+    metrics = ours.compute().to_dict()
+    for iou_type, key in (("bbox", "box"), ("segm", "mask")):
+        expected, classes = oracle(images, iou_type)
         names = [f"ap_{key}{end}" for end in ("", "50", "75", "_small", "_medium", "_large")]
         for name, value in zip(names, expected, strict=True):
             assert metrics[name] == (value if value is None else pytest.approx(value, abs=1e-3)), name
@@ -112,7 +112,7 @@ def test_it_agrees_with_pycocotools(seed: int) -> None:
     boxes_alone = AveragePrecision(CLASSES, masks=False)
     for objects, seen in images:
         boxes_alone.add(SIZE, objects, {key: value for key, value in seen.items() if key != "masks"})
-    assert boxes_alone.compute() == {key: value for key, value in metrics.items() if "mask" not in key}
+    assert boxes_alone.compute().to_dict() == {key: value for key, value in metrics.items() if "mask" not in key}
 
 
 def test_nothing_found_and_nothing_of_a_size() -> None:
@@ -123,6 +123,6 @@ def test_nothing_found_and_nothing_of_a_size() -> None:
     for found, expected in ((nothing, 0.0), (exact, 100.0)):
         ours = AveragePrecision(CLASSES, masks=False)
         ours.add(SIZE, truth, found)
-        metrics = ours.compute()
+        metrics = ours.compute().to_dict()
         assert (metrics["ap_box"], metrics["ap_box_small"], metrics["ap_box_large"]) == (expected, expected, None)
         assert metrics["per_class_box"] == {"ant": expected}

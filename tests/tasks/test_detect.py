@@ -15,13 +15,14 @@ from typer.testing import CliRunner
 
 import sweet
 from sweet.cli import app
-from sweet.data import open_images
+from sweet.data import jittered, open_images
 from sweet.errors import UserError
 from sweet.files import read_json, read_tensors, sha256
 from sweet.inference.evaluate import evaluate, predict
 from sweet.recipes.loader import bundled_recipes, load_recipe, task_recipe
 from sweet.recipes.schema import FinetuneRecipe
-from sweet.tasks.detection.detect import Detect, DetectOptions, training_sample
+from sweet.tasks.detection.detect import Detect, training_sample
+from sweet.tasks.detection.detector import DetectOptions
 from sweet.training.finetune import finetune, parameter_groups
 from sweet.training.log import RunLog
 from sweet.training.network import start_network
@@ -95,14 +96,15 @@ def test_what_travels_with_a_detector(detector: Path) -> None:
     assert info["data"]["crop"] == "long side resized, padded to a square"
     vit = sweet.load(detector)  # what is around the ViT stays behind
     assert vit(torch.zeros(1, 3, 16, 16)).shape == (1, 16)
-    assert (detector / "pictures" / "detections.png").is_file()
+    with Image.open(detector / "pictures" / "detections.png") as sheet:  # 8 pairs, 2 in a row, of 320 px and a caption
+        assert sheet.size == (4 * (320 + 4) + 4, 4 * (320 + 14 + 4) + 4)
 
 
 def test_evaluate_repeats_what_finetune_measured(detector: Path) -> None:
     again = evaluate(detector, "detect", SCENES, split="val", **ON_CPU)
-    told = read_json(detector / "config.json")["metrics"]
-    assert again == told
-    assert again["images"] == 10 and again["boxes"] > 10
+    assert again == read_json(detector / "config.json")["metrics"]
+    val = open_images(SCENES, "val")
+    assert (again["images"], again["boxes"]) == (10, sum(len(val.objects(index)) for index in range(10)))
     assert {"ap_box", "ap_box50", "ap_box75", "ap_mask", "ap_mask_small", "per_class_mask"} <= set(again)
     assert evaluate(detector, None, SCENES, split="val", **{**ON_CPU, "limit": 3})["images"] == 3
 
@@ -156,8 +158,8 @@ def test_a_detector_goes_on_learning(detector: Path, tiny_finetune: Tiny) -> Non
         (["x"], ("head.masks=true", "head.score=0"), False),
         (classes, ("head.masks=false", "head.score=0"), False),
     ):
-        job = Detect(names, tiny_finetune(*TINY, *options))
-        state = start_network(detector, job, "detect").state_dict()
+        task = Detect(names, tiny_finetune(*TINY, *options))
+        state = start_network(detector, task, "detect").state_dict()
         assert torch.equal(state["vit.blocks.0.attn.qkv.weight"], stored["vit.blocks.0.attn.qkv.weight"])
         head = "rpn.head.conv.0.0.weight"
         assert torch.equal(state[head], stored[head]) == same
@@ -179,25 +181,29 @@ def test_layers_below_the_head_learn_slower(model: Path, tiny_finetune: Tiny) ->
 def test_masks_can_be_refused_and_demanded(tiny_finetune: Tiny, plates: Path) -> None:
     scenes, boxes = open_images(SCENES, "val"), open_images(f"coco:{plates}", "val")
     for options, images, expected in (((), scenes, True), ((), boxes, False), (("head.masks=false",), scenes, False)):
-        job = Detect(["a"], tiny_finetune(*options))
-        job.adapt(images, images)
-        assert job.head.masks is expected
-    job = Detect(["a"], tiny_finetune())
-    job.adapt(scenes, boxes)
-    assert job.head.masks is False
+        task = Detect(["a"], tiny_finetune(*options))
+        task.adapt(images, images)
+        assert task.head.masks is expected
+    task = Detect(["a"], tiny_finetune())
+    task.adapt(scenes, boxes)
+    assert task.head.masks is False
     with pytest.raises(UserError, match=r"head.masks=true: not all objects of val in coco:.* have a mask"):
         Detect(["a"], tiny_finetune("head.masks=true")).adapt(scenes, boxes)
 
 
 def test_a_sample_is_normalised(tiny_finetune: Tiny) -> None:
-    recipe = tiny_finetune("data.img_size=16", "data.mean=[0.1,0.2,0.3]", "data.std=[0.5,0.5,0.5]")
+    keys = tiny_finetune("data.img_size=16", "data.mean=[0.1,0.2,0.3]", "data.std=[0.5,0.4,0.3]").data
     scenes = open_images(SCENES, "train")
-    told = (scenes, recipe, True, 2)
-    one, seen = training_sample(*told, torch.Generator().manual_seed(0))
-    again, _ = training_sample(*told, torch.Generator().manual_seed(0))
-    assert torch.equal(one, again) and one.dtype == torch.float32
-    assert float(one.min()) >= -0.6 and float(one[0].max()) <= 1.8
-    assert set(seen) == {"boxes", "labels", "masks"}
+    image, objects = training_sample(scenes, keys, True, 2, torch.Generator().manual_seed(0))
+    again, _ = training_sample(scenes, keys, True, 2, torch.Generator().manual_seed(0))
+    assert torch.equal(image, again) and image.dtype == torch.float32
+    pixels, same = jittered(
+        scenes.decode(2), scenes.objects(2), 16, scale=keys.scale_jitter, hflip=keys.hflip, masks=True,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    mean, std = torch.tensor(keys.mean).view(3, 1, 1), torch.tensor(keys.std).view(3, 1, 1)
+    torch.testing.assert_close(image * std + mean, pixels / 255)
+    assert all(torch.equal(objects[key], same[key]) for key in ("boxes", "labels", "masks"))
 
 
 def test_bad_input(model: Path, detector: Path, plates: Path, tiny_finetune: Tiny, tmp_path: Path) -> None:
@@ -249,8 +255,8 @@ def test_from_the_command_line(model: Path, tmp_path: Path) -> None:
 
     overrides = "device=cpu workers=0 batch_size=2 max_steps=1 optim.precision=fp32".split()
     out = tmp_path / "out"
-    told = ["--task", "detect", "--data", SCENES, "--out", str(out), "--quiet"]
-    result = run("finetune", str(model), *told, *overrides, *HEAD)
+    words = ["--task", "detect", "--data", SCENES, "--out", str(out), "--quiet"]
+    result = run("finetune", str(model), *words, *overrides, *HEAD)
     assert result["ap_box"] >= 0 and result["steps"] == 1
     assert run("evaluate", str(out), "--data", SCENES, "--device", "cpu")["ap_mask"] == result["ap_mask"]
     open_images(SCENES, "val").decode(0).save(tmp_path / "a.png")

@@ -9,7 +9,7 @@ import torch
 
 from sweet.models.config import ViTConfig
 from sweet.models.vit import build_vit, materialised
-from sweet.tasks.detection.detector import Detector, SquareInput
+from sweet.tasks.detection.detector import DetectOptions, Detector, SquareInput
 from sweet.tasks.detection.pyramid import SimpleFeaturePyramid
 
 SMALL: dict[str, Any] = {
@@ -22,7 +22,7 @@ def detector(masks: bool = True, **options: Any) -> Detector:
     config = ViTConfig(depth=2, heads=2, head_dim=8, img_size=32, patch_size=4)
     torch.manual_seed(0)
     weights = {name: value.detach() for name, value in materialised(config).named_parameters()}
-    return Detector(build_vit(config, weights, dynamic_img_size=True), 5, masks=masks, **SMALL | options)
+    return Detector(build_vit(config, weights, dynamic_img_size=True), 5, DetectOptions(masks=masks, **SMALL | options))
 
 
 def target(count: int) -> dict[str, torch.Tensor]:

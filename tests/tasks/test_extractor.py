@@ -14,7 +14,7 @@ from sweet.data.packed import Packed
 from sweet.errors import UserError
 from sweet.files import check_sums, sha256
 from sweet.tasks.generation import extractor
-from sweet.tasks.generation.extractor import BUNDLED, Comparison, Extractor, find_extractor
+from sweet.tasks.generation.extractor import BUNDLED, Extractor, ImageQuality, find_extractor
 
 CPU = torch.device("cpu")
 FOLDER = Path(extractor.__file__).parent / BUNDLED
@@ -49,8 +49,8 @@ def exactly_normal(count: int, mean: Tensor, std: Tensor, seed: int) -> Tensor:
 def test_the_distance_of_two_normal_distributions() -> None:
     means, stds = torch.tensor([[0.0, 1.0, 2.0], [1.0, 1.0, 0.0]]), torch.tensor([[1.0, 2.0, 0.5], [3.0, 2.0, 1.0]])
     features = torch.cat([exactly_normal(100, m, s, i) for i, (m, s) in enumerate(zip(means, stds, strict=True))])
-    compare = Comparison(Table(features, torch.zeros(200, 5)), CPU)
-    for start in (0, 40):  # in parts
+    compare = ImageQuality(Table(features, torch.zeros(200, 5)), CPU)
+    for start in (0, 40):  # in batches
         compare.update(numbered(start, min(start + 60, 100)) if start == 0 else numbered(60, 100), real=True)
     compare.update(numbered(100, 200), real=False)
     found = compare.compute()
@@ -61,11 +61,11 @@ def test_the_distance_of_two_normal_distributions() -> None:
 
 def test_the_score_of_confident_and_even_answers_is_the_number_of_classes() -> None:
     logits = 50.0 * torch.eye(4).repeat(50, 1)
-    compare = Comparison(Table(torch.randn(200, 2), logits), CPU)
+    compare = ImageQuality(Table(torch.randn(200, 2), logits), CPU)
     compare.update(numbered(0, 200), real=True)
     compare.update(numbered(0, 200), real=False)
     assert 3.5 < compare.compute()["is"] <= 4.0
-    one = Comparison(Table(torch.randn(200, 2), logits[:1].repeat(200, 1)), CPU)
+    one = ImageQuality(Table(torch.randn(200, 2), logits[:1].repeat(200, 1)), CPU)
     one.update(numbered(0, 200), real=True)
     one.update(numbered(0, 200), real=False)
     assert one.compute()["is"] == pytest.approx(1.0)
@@ -74,13 +74,13 @@ def test_the_score_of_confident_and_even_answers_is_the_number_of_classes() -> N
 @pytest.fixture(scope="module")
 def images() -> tuple[Tensor, Tensor]:
     """Two halves of real images."""
-    held = packed(open_images("shapes:n=400,size=32,seed=5", "train"), 32)
-    assert isinstance(held, Packed)
-    return held.images[:200], held.images[200:]
+    scenes = packed(open_images("shapes:n=400,size=32,seed=5", "train"), 32)
+    assert isinstance(scenes, Packed)
+    return scenes.images[:200], scenes.images[200:]
 
 
 def distance(real: Tensor, made: Tensor) -> float:
-    compare = Comparison(find_extractor(BUNDLED), CPU)
+    compare = ImageQuality(find_extractor(BUNDLED), CPU)
     compare.update(real, real=True)
     compare.update(made, real=False)
     return compare.compute()["fid"]
@@ -94,8 +94,8 @@ def test_it_is_torchmetrics_on_our_features(images: tuple[Tensor, Tensor]) -> No
             return find_extractor(BUNDLED)(pixels)[0]
 
     theirs = FrechetInceptionDistance(feature=Features())
-    for part, real in zip(images, (True, False), strict=True):
-        theirs.update(part, real=real)
+    for half, real in zip(images, (True, False), strict=True):
+        theirs.update(half, real=real)
     assert distance(*images) == pytest.approx(float(theirs.compute()), abs=1e-3)
 
 
@@ -115,12 +115,12 @@ def test_the_bundled_extractor() -> None:
     found = find_extractor(BUNDLED)
     assert check_sums(FOLDER) and all(check_sums(FOLDER).values())
     assert found.label == f"{BUNDLED} {sha256(FOLDER / 'model.safetensors')[:12]}"
-    assert (FOLDER / "model.safetensors").stat().st_size < 600_000
+    assert sum(parameter.numel() for parameter in found.parameters()) == 115_898
     assert not any(parameter.requires_grad for parameter in found.parameters())
     small, grey = torch.zeros(2, 3, 20, 20, dtype=torch.uint8), torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
     features, logits = found(small)
     assert features.shape == (2, found.num_features) and logits.shape == (2, 10)
-    compare = Comparison(found, CPU)
+    compare = ImageQuality(found, CPU)
     compare.update(grey, real=True)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from sweet.models.config import ViTConfig
 from sweet.models.vit import build_vit, materialised
-from sweet.tasks.features import Windows, feature_maps, global_blocks
+from sweet.tasks.detection.features import Windows, feature_maps, global_blocks
 
 
 def make_vit(family: str, depth: int = 3) -> Any:

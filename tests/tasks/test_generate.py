@@ -25,6 +25,7 @@ from sweet.inference.evaluate import evaluate
 from sweet.inference.generate import generate
 from sweet.recipes.loader import load_recipe
 from sweet.recipes.schema import FinetuneRecipe
+from sweet.storage.records import DataConfig
 from sweet.tasks.generation.generate import Generate, pixels_of
 from sweet.tasks.generation.jit import JiT
 from sweet.training.finetune import finetune
@@ -32,7 +33,7 @@ from sweet.training.finetune import finetune
 Tiny = Callable[..., FinetuneRecipe]
 SHAPES = "shapes:n=64,size=16"
 HEAD = ("head.steps=3", "head.samples=20", "head.guidance=1.5", "head.context=2", "head.gate=one", "ema=0.9")
-FACTS = {"img_size": 8, "mean": [0.5] * 3, "std": [0.25] * 3}
+DATA_CONFIG = DataConfig(img_size=8, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def pixels(path: Path) -> Any:
@@ -60,7 +61,8 @@ def test_what_a_run_leaves_behind(generator: Path) -> None:
     assert metrics["fid"] > 0 and 1 <= metrics["is"] <= 10
     assert (metrics["samples"], metrics["images"], metrics["steps"]) == (20, 12, 3)
     assert metrics["fid_extractor"].startswith("shapes32 ")
-    assert pixels(generator / "pictures" / "samples.png").shape[1] > 8 * 64
+    sheet = pixels(generator / "pictures" / "samples.png")  # ten rows of eight, four times as large, a title above
+    assert sheet.shape[:2] == (4 * (10 * 18 + 2) + 30 + 6, 4 * (8 * 18 + 2) + 14 + 7 * len("triangle") + 6)
     assert metrics["fid_extractor"] in (generator / "README.md").read_text()
 
 
@@ -107,12 +109,12 @@ def test_it_learns_what_classes_look_like(model: Path, tmp_path: Path) -> None:
         for number in range(10):
             image = Image.fromarray(np.full((16, 16, 3), colour + number, np.uint8))
             image.save(tmp_path / "data" / name / f"{number}.png")
-    told = (
+    overrides = (
         f"device=cpu workers=0 optim.precision=fp32 max_steps=120 batch_size=18 lr=5e-3 epochs=200 data.source=folder:"
         f"{tmp_path / 'data'} data.augment=none optim.weight_decay=0 head.steps=6 head.samples=20 head.gate=one "
         "head.noise=10"  # a weaker noise would leave the colour to be seen, and the class would not be needed
     )
-    finetune(model, load_recipe(FinetuneRecipe, None, told.split()), tmp_path / "out", task="generate", quiet=True)
+    finetune(model, load_recipe(FinetuneRecipe, None, overrides.split()), tmp_path / "out", task="generate", quiet=True)
     generate(tmp_path / "out", tmp_path / "made", per_class=4, device="cpu")
     means = {
         name: [pixels(file).mean() for file in sorted((tmp_path / "made").glob(f"*{name}*"))]
@@ -129,30 +131,30 @@ def test_the_loss_is_a_function_of_the_step(tiny_finetune: Tiny) -> None:
             return torch.zeros_like(images)
 
     seen: list[Tensor] = []
-    job, images, labels = Generate(list("abc"), tiny_finetune()), torch.randn(200, 3, 8, 8), torch.arange(200) % 3
-    losses = [job.loss(Zero(), images, labels, step).item() for step in (0, 0, 1)]
+    task, images, labels = Generate(list("abc"), tiny_finetune()), torch.randn(200, 3, 8, 8), torch.arange(200) % 3
+    losses = [task.loss(Zero(), images, labels, step).item() for step in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
     # E x^2 E (1 - t)^-2 = E (1 + exp(n))^2 with n = -0.8 + 0.8 N(0, 1) is about 2.4
     assert losses[0] == pytest.approx(2.4, rel=0.3)
     dropped = seen[0] == 3
     assert 0.03 < dropped.float().mean() < 0.2
     assert seen[0][~dropped].equal(labels[~dropped])
-    job.rank = 1
-    assert job.loss(Zero(), images, labels, 0).item() != losses[0]
+    task.rank = 1
+    assert task.loss(Zero(), images, labels, 0).item() != losses[0]
 
 
 def test_pixels_come_back() -> None:
     image = torch.arange(192, dtype=torch.uint8).view(1, 3, 8, 8)
-    assert pixels_of((image / 255 - 0.5) / 0.25, FACTS).equal(image)
+    assert pixels_of((image / 255 - 0.5) / 0.25, DATA_CONFIG).equal(image)
 
 
 def test_flip_moves_nothing_else() -> None:
     source = open_images(SHAPES, "train")
-    held = packed(source, 16)
-    for data in (held, source):
+    scenes = packed(source, 16)
+    for data in (scenes, source):
         batches = Batches(data, batch_size=16, seed=0, img_size=16, augment="flip", mean=[0.0] * 3, std=[1 / 255] * 3)
         images, _ = batches.at(0)
-        plain = held.images[batches.indices(0)].float()  # type: ignore[union-attr]
+        plain = scenes.images[batches.indices(0)].float()  # type: ignore[union-attr]
         same = (images - plain).abs().amax((1, 2, 3)) < 1e-2
         flipped = (images - plain.flip(3)).abs().amax((1, 2, 3)) < 1e-2
         assert (same | flipped).all() and same.any() and flipped.any()
@@ -181,7 +183,7 @@ def test_generate_writes_images_and_a_sheet(generator: Path, tmp_path: Path) -> 
     assert len(list(out.glob("*-0000.png"))) == 10
     first = pixels(out / names[0])
     run(*words, "--out", tmp_path / "again")
-    assert abs(first - pixels(tmp_path / "again" / names[0])).max() <= 1  # whatever else was asked for
+    assert abs(first - pixels(tmp_path / "again" / names[0])).max() <= 1  # whatever else is generated
     assert other != sha256(tmp_path / "again" / names[0])
 
 
@@ -193,7 +195,7 @@ def test_mistakes(generator: Path, classifier: Path, model: Path, tmp_path: Path
         shutil.copyfile(image, tmp_path / "flat" / f"{name}.png")
     train = ("finetune", model, "--task", "generate", "--data", SHAPES, "--out", tmp_path / "out", "device=cpu")
     make = ("generate", generator, "--out", tmp_path / "out")
-    for words, *parts in (
+    for words, *fragments in (
         ((*make, "--classes", "ring,unicorn"), "--classes unicorn: unknown", "ring"),
         ((*make, "--guidance", "0.5"), "--guidance", "0.5"),
         ((*make, "--steps", "0"), "--steps", "0"),
@@ -208,5 +210,5 @@ def test_mistakes(generator: Path, classifier: Path, model: Path, tmp_path: Path
         code, text = run(*words)
         assert code == 2, (words, text)
         assert text.startswith("error: ") and text.count("\n") == 1
-        assert all(part in text for part in parts), text
+        assert all(fragment in text for fragment in fragments), text
         assert not (tmp_path / "out").exists()

@@ -26,12 +26,15 @@ from sweet.files import read_json, read_tensors
 from sweet.inference.evaluate import evaluate, predict
 from sweet.recipes.loader import load_recipe
 from sweet.recipes.schema import FinetuneRecipe
-from sweet.tasks.segmentation.segment import Segment, figures, median_frequency, starts
+from sweet.storage.records import DataConfig
+from sweet.tasks.pictures import palette
+from sweet.tasks.segmentation.segment import Segment, median_frequency, metrics_of, starts
+from sweet.tasks.task import EvalSettings
 from sweet.training.finetune import finetune, parameter_groups
 from sweet.training.network import FinetunedModel, start_network
 
 SHAPES = "shapes:n=64,size=16"
-FACTS = {"img_size": 16, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"}
+DATA_CONFIG = DataConfig(img_size=16, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear")
 SMALL = "head.channels=16 head.aux_channels=8 head.pool_scales=1,2 label_smoothing=0".split()
 Recipe = Callable[..., FinetuneRecipe]
 
@@ -56,8 +59,8 @@ def test_it_learns(model: Path, recipe: Recipe, tmp_path: Path) -> None:
     """Light squares on dark ground: the mask can be read off the brightness."""
     random = np.random.default_rng(0)
     for split, count in (("train", 24), ("val", 6)):
-        for kind in ("images", "masks"):
-            (tmp_path / "set" / kind / split).mkdir(parents=True)
+        for folder in ("images", "masks"):
+            (tmp_path / "set" / folder / split).mkdir(parents=True)
         for i in range(count):
             mask = np.zeros((20, 24), np.uint8)
             top, left = random.integers(0, 12, 2)
@@ -67,8 +70,8 @@ def test_it_learns(model: Path, recipe: Recipe, tmp_path: Path) -> None:
             Image.fromarray(pixels).save(tmp_path / f"set/images/{split}/{i}.png")
             Image.fromarray(mask).save(tmp_path / f"set/masks/{split}/{i}.png")
     (tmp_path / "set" / "classes.txt").write_text("ground\nsquare\n")
-    told = recipe(f"data.source=masks:{tmp_path / 'set'}", "max_steps=40", "epochs=100", "lr=1e-2")
-    result = finetune(model, told, tmp_path / "out", task="segment", quiet=True)
+    keys = recipe(f"data.source=masks:{tmp_path / 'set'}", "max_steps=40", "epochs=100", "lr=1e-2")
+    result = finetune(model, keys, tmp_path / "out", task="segment", quiet=True)
     assert result["miou"] > 70  # all ground: 43
     assert set(result["per_class"]) == {"ground", "square"}
 
@@ -79,9 +82,10 @@ def test_what_is_written(segmenter: Path, model: Path) -> None:
     assert info["data"]["classes"] == open_images(SHAPES, "val").mask_classes
     assert info["head"]["channels"] == 16 and info["head"]["window"] == 0
     assert 0 < info["metrics"]["miou"] < info["metrics"]["pixel_acc"] <= 100
-    sheet = Image.open(segmenter / "pictures" / "segments.png")
-    colours = np.unique(np.asarray(sheet.convert("RGB").resize((60, 60))).reshape(-1, 3), axis=0)
-    assert sheet.width > 600 and len(colours) > 50
+    with Image.open(segmenter / "pictures" / "segments.png") as sheet:
+        assert sheet.size == (3 * 4 * 120, round(120 * (6 * 4 + 0.3 + 2 * 0.25)))  # 6 rows and a legend of 2 lines
+        pixels = np.asarray(sheet.convert("RGB")).reshape(-1, 3)
+    assert set(map(tuple, palette(11).tolist())) <= set(map(tuple, np.unique(pixels, axis=0).tolist()))
     vit = sweet.load(segmenter, num_classes=0)  # the backbone alone is a plain timm model again
     assert isinstance(vit, nn.Module)
     assert vit(torch.zeros(1, 3, 16, 16)).shape == (1, 16)
@@ -99,21 +103,21 @@ def test_evaluate_repeats_what_finetune_measured(segmenter: Path) -> None:
 
 
 def test_resume_ends_at_the_same_weights(model: Path, recipe: Recipe, tmp_path: Path) -> None:
-    told = recipe("max_steps=3", "ema=0.9", "drop_path=0.2", "head.dropout=0.3", "head.balance=0.5")
-    finetune(model, told, tmp_path / "whole", task="segment", quiet=True)
+    keys = recipe("max_steps=3", "ema=0.9", "drop_path=0.2", "head.dropout=0.3", "head.balance=0.5")
+    finetune(model, keys, tmp_path / "whole", task="segment", quiet=True)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "cut" / name).unlink()
-    resumed = finetune(model, told, tmp_path / "cut", task="segment", resume=True, quiet=True)
+    resumed = finetune(model, keys, tmp_path / "cut", task="segment", resume=True, quiet=True)
     assert resumed["steps"] == 3 and (tmp_path / "cut" / "checkpoints" / "step-2").is_dir()
     whole, cut = tensors(tmp_path / "whole"), tensors(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     other = tmp_path / "other"
-    finetune(model, told.model_copy(update={"ema": None}), other, task="segment", quiet=True)
+    finetune(model, keys.model_copy(update={"ema": None}), other, task="segment", quiet=True)
     assert any(not torch.equal(whole[name], value) for name, value in tensors(other).items())
 
 
-def test_predict_tells_the_shares(segmenter: Path, tmp_path: Path) -> None:
+def test_predict_gives_the_shares(segmenter: Path, tmp_path: Path) -> None:
     val = open_images(SHAPES, "val")
     paths = [tmp_path / f"{i}.png" for i in range(2)]
     for i, path in enumerate(paths):
@@ -132,9 +136,9 @@ def test_the_command_line(model: Path, tmp_path: Path) -> None:
     def run(*words: object) -> Any:
         return CliRunner().invoke(app, [str(word) for word in words], prog_name="sweet")
 
-    told = "device=cpu workers=0 max_steps=1 head.crop=16 head.short_side=0 head.channels=16".split()
+    overrides = "device=cpu workers=0 max_steps=1 head.crop=16 head.short_side=0 head.channels=16".split()
     out = tmp_path / "out"
-    done = run("finetune", model, "--task", "segment", "--data", SHAPES, "--out", out, "-q", *told)
+    done = run("finetune", model, "--task", "segment", "--data", SHAPES, "--out", out, "-q", *overrides)
     assert done.exit_code == 0, done.output
     assert "miou" in done.stdout
     for words, message in (
@@ -148,20 +152,20 @@ def test_the_command_line(model: Path, tmp_path: Path) -> None:
         (["data.source=folder:nowhere"], "--data folder:nowhere"),
     ):
         failed = run(
-            "finetune", model, "--task=segment", f"data.source={SHAPES}", "--out", tmp_path / "no", *told, *words
+            "finetune", model, "--task=segment", f"data.source={SHAPES}", "--out", tmp_path / "no", *overrides, *words
         )
         assert failed.exit_code == 2 and message in failed.stderr, (failed.stderr, failed.exception)
         assert not (tmp_path / "no").exists()
 
 
 def test_a_wrong_mask_ends_a_run_before_it_begins(model: Path, recipe: Recipe, tmp_path: Path) -> None:
-    for kind, split in ((kind, split) for kind in ("images", "masks") for split in ("train", "val")):
-        (tmp_path / kind / split).mkdir(parents=True)
+    for folder, split in ((folder, split) for folder in ("images", "masks") for split in ("train", "val")):
+        (tmp_path / folder / split).mkdir(parents=True)
         for i in range(3):
             picture = Image.new(
-                "RGB" if kind == "images" else "L", (16, 16), 7 if (kind, split, i) == ("masks", "val", 1) else 1
+                "RGB" if folder == "images" else "L", (16, 16), 7 if (folder, split, i) == ("masks", "val", 1) else 1
             )
-            picture.save(tmp_path / kind / split / f"{i}.png")
+            picture.save(tmp_path / folder / split / f"{i}.png")
     (tmp_path / "classes.txt").write_text("a\nb\n")
     with pytest.raises(UserError, match=r"masks/val/1.png: value 7 is no line"):
         finetune(model, recipe(f"data.source=masks:{tmp_path}"), tmp_path / "out", task="segment", quiet=True)
@@ -173,8 +177,8 @@ def test_a_wrong_mask_ends_a_run_before_it_begins(model: Path, recipe: Recipe, t
 
 
 def test_layers_near_the_input_learn_slower_and_the_decoder_at_the_full_rate(model: Path, recipe: Recipe) -> None:
-    job = Segment(list("abc"), recipe())
-    network = start_network(model, job, "segment")
+    task = Segment(list("abc"), recipe())
+    network = start_network(model, task, "segment")
     names = {parameter: name for name, parameter in network.named_parameters()}
     groups = parameter_groups(network, recipe("optim.layer_decay=0.5", "optim.weight_decay=0.3"))
     scales = {names[p]: group.get("lr_scale", 1.0) for group in groups for p in group["params"]}
@@ -212,7 +216,7 @@ def test_figures_are_those_of_torchmetrics(absent: int | None) -> None:
     if absent is not None:
         truth[truth == absent], seen[seen == absent] = 0, 1
     truth[:, 0, :4] = IGNORE
-    mine = figures(confusion(truth, seen, 5), list("abcde"))
+    mine = metrics_of(confusion(truth, seen, 5), list("abcde"), 4).to_dict()
     assert mine["miou"] == pytest.approx(
         100 * float(MulticlassJaccardIndex(5, average="macro", ignore_index=IGNORE)(seen, truth)), abs=1e-3
     )
@@ -229,8 +233,8 @@ def test_figures_are_those_of_torchmetrics(absent: int | None) -> None:
 
 def test_a_class_that_is_seen_but_never_there() -> None:
     table = torch.tensor([[6, 2, 0], [0, 0, 0], [0, 0, 0]])
-    mine = figures(table, list("abc"))
-    assert mine == {"miou": 37.5, "macc": 75.0, "pixel_acc": 75.0, "per_class": {"a": 75.0, "b": 0.0}}
+    mine = metrics_of(table, list("abc"), 1).to_dict()
+    assert mine == {"miou": 37.5, "macc": 75.0, "pixel_acc": 75.0, "images": 1, "per_class": {"a": 75.0, "b": 0.0}}
 
 
 class Bright(nn.Module):
@@ -285,12 +289,14 @@ def test_windows_cover_the_image(head: dict[str, int], windows: dict[tuple[int, 
     truth[2:4] = IGNORE
     truth[4] = IGNORE
     model = Bright()
-    result = Segment(["dark", "light"], head=head).evaluate(model, Given(image, truth), FACTS, batch_size=3)
+    result = Segment(["dark", "light"], head=head).evaluate(
+        model, Given(image, truth), EvalSettings(DATA_CONFIG, batch_size=3)
+    )
     assert {size: model.windows.count(size) for size in set(model.windows)} == windows
     if "short_side" not in head:
-        assert result["pixel_acc"] == pytest.approx(100 * 8 / 10)  # two rows of ten were turned over
+        assert result.scores["pixel_acc"] == pytest.approx(100 * 8 / 10)  # two rows of ten were inverted
     else:
-        assert 70 < result["pixel_acc"] < 80.1
+        assert 70 < result.scores["pixel_acc"] < 80.1
 
 
 def test_overlapping_windows_are_averaged() -> None:
@@ -299,8 +305,8 @@ def test_overlapping_windows_are_averaged() -> None:
             self.windows += [(1, 1)] * len(images)
             return torch.stack([torch.zeros_like(images[:, 0]), torch.full_like(images[:, 0], len(self.windows))], 1)
 
-    job = Segment(["dark", "light"], head={"window": 4, "stride": 2})
-    logits = job._logits(Numbered(), torch.zeros(3, 4, 6), (4, 6), FACTS, 1)
+    task = Segment(["dark", "light"], head={"window": 4, "stride": 2})
+    logits = task.logits(Numbered(), torch.zeros(3, 4, 6), (4, 6), EvalSettings(DATA_CONFIG, batch_size=1))
     assert logits[1, 0].tolist() == [1, 1, 1.5, 1.5, 2, 2]
 
 
@@ -327,12 +333,12 @@ def test_the_loss_by_hand(recipe: Recipe) -> None:
     targets[0, 0] = IGNORE
     inputs = torch.zeros(2, 3, 4, 4)
     main, auxiliary = (F.cross_entropy(x, targets.long(), ignore_index=IGNORE) for x in model.logits)
-    job = Segment(list("abc"), recipe())
-    torch.testing.assert_close(job.loss(model, inputs, targets, 0), main + 0.4 * auxiliary)
-    job.weights = torch.tensor([1.0, 2.0, 5.0])
-    main, auxiliary = (F.cross_entropy(x, targets.long(), job.weights, ignore_index=IGNORE) for x in model.logits)
-    torch.testing.assert_close(job.loss(model, inputs, targets, 0), main + 0.4 * auxiliary)
-    nothing = job.loss(model, inputs, torch.full_like(targets, IGNORE), 0)
+    task = Segment(list("abc"), recipe())
+    torch.testing.assert_close(task.loss(model, inputs, targets, 0), main + 0.4 * auxiliary)
+    task.weights = torch.tensor([1.0, 2.0, 5.0])
+    main, auxiliary = (F.cross_entropy(x, targets.long(), task.weights, ignore_index=IGNORE) for x in model.logits)
+    torch.testing.assert_close(task.loss(model, inputs, targets, 0), main + 0.4 * auxiliary)
+    nothing = task.loss(model, inputs, torch.full_like(targets, IGNORE), 0)
     assert nothing.item() == 0
 
 
@@ -344,7 +350,9 @@ def test_rare_classes_weigh_more() -> None:
 def test_a_mask_that_says_nothing() -> None:
     image = Image.new("RGB", (8, 8))
     with pytest.raises(UserError, match="given:: no pixel of val has a class"):
-        Segment(["dark", "light"]).evaluate(Bright(), Given(image, np.full((8, 8), IGNORE, np.uint8)), FACTS)
+        Segment(["dark", "light"]).evaluate(
+            Bright(), Given(image, np.full((8, 8), IGNORE, np.uint8)), EvalSettings(DATA_CONFIG)
+        )
 
 
 @pytest.mark.parametrize(("name", "crop"), [("finetune/segment", 160), ("finetune/segment_paper", 512)])

@@ -22,7 +22,7 @@ from sweet.inference.embed import embed
 from sweet.inference.evaluate import evaluate, predict
 from sweet.recipes.loader import load_recipe
 from sweet.recipes.schema import FinetuneRecipe
-from sweet.tasks.classify import Classify
+from sweet.tasks.classification.classify import Classify
 from sweet.training.finetune import finetune, open_splits, parameter_groups
 
 Tiny = Callable[..., FinetuneRecipe]
@@ -230,7 +230,7 @@ def test_metrics_by_hand() -> None:
         (torch.tensor([0, 1, 2]), torch.tensor([0, 0, 4])),
         (torch.tensor([3]), torch.tensor([6])),
     ]
-    metrics = Classify(list("abcdefg")).measure(Fixed(logits), batches)
+    metrics = Classify(list("abcdefg")).measure(Fixed(logits), batches).to_dict()
     assert (metrics["top1"], metrics["top5"], metrics["images"]) == (50.0, 75.0, 4)
     assert metrics["per_class"] == {"a": 100.0, "e": 0.0, "g": 0.0}
     expected = nn.functional.cross_entropy(logits, torch.tensor([0, 0, 4, 6]))

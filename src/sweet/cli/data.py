@@ -21,7 +21,7 @@ def data_check(source: Source, as_json: Json = False) -> None:
     """Count images and classes; find corrupt and duplicate files; measure mean and std."""
     from sweet.data.check import check
 
-    show(lambda: check(source), as_json=as_json)
+    show(lambda: check(source).to_dict(), as_json=as_json)
 
 
 @data_app.command("pack")
@@ -42,6 +42,6 @@ def data_pack(
     if single:
         check_output_file(out, overwrite=overwrite)
     with nullcontext() if single else output_folder(out, overwrite=overwrite):
-        from sweet.data.check import pack_to
+        from sweet.data.repack import pack_to
 
-        show(lambda: pack_to(source, out, img_size, per_class=chosen, seed=seed), as_json=as_json)
+        show(lambda: pack_to(source, out, img_size, per_class=chosen, seed=seed).to_dict(), as_json=as_json)

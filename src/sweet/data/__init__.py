@@ -1,24 +1,34 @@
-"""Where images come from and how they become batches."""
+"""Where images come from and how they become batches.
+
+Every kind of fault has one place: ``decode.py`` (what a file's bytes mean), ``splits.py`` (which splits there are),
+``class_names.py`` (names in text files); a format's own file finds its images and reads its labels.
+"""
 
 from __future__ import annotations
 
 from .augment import normalise, onto, random_crop_flip, random_resized_crop
-from .batches import Batches, eval_batches, step_generator
-from .images import ImageSource
+from .batches import Batches, BatchSource, eval_batches, step_generator
+from .images import IGNORE, ImageSource
 from .joint import jittered
+from .masks import class_pixels
 from .objects import Objects
-from .packed import Packed, pack, packed, should_pack
+from .packed import ImageSet, Packed, pack, packed, should_pack, to_tensor
 from .samples import Samples, in_order
 from .sources import open_images
 from .subset import balanced_subset, shuffled, some
+from .views import random_view, scaled
 
 __all__ = [
+    "IGNORE",
+    "BatchSource",
     "Batches",
+    "ImageSet",
     "ImageSource",
     "Objects",
     "Packed",
     "Samples",
     "balanced_subset",
+    "class_pixels",
     "eval_batches",
     "in_order",
     "jittered",
@@ -29,8 +39,11 @@ __all__ = [
     "packed",
     "random_crop_flip",
     "random_resized_crop",
+    "random_view",
+    "scaled",
     "should_pack",
     "shuffled",
     "some",
     "step_generator",
+    "to_tensor",
 ]

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from PIL import Image
 from sweet.errors import UserError
 from sweet.files import cache_folder, replacing
 
+from .class_names import class_names_beside
 from .images import ImageSource, digest
+from .splits import Splits
 
 IN_MEMORY_BYTES = 1 << 30  # above this the encoded images are memory-mapped from the cache folder
+Feature = Mapping[str, Any]  # the type of a column as Hugging Face's schema describes it
 SHARD = re.compile(r"(?P<split>\w+)(-\d+-of-\d+|-.*)?\.parquet")  # train-00000-of-00002.parquet, train.parquet
 
 
@@ -68,9 +71,9 @@ class ArrowImages(ImageSource):
             raise UserError(f"{self.where(missing[0])}: {name} is {values[missing[0]]}, expected 0 or more")
         return [value for value in values if value is not None]
 
-    def _class_names(self, labels: list[int], feature: dict[str, Any] | None) -> list[str]:
+    def _class_names(self, labels: list[int], feature: Feature | None) -> list[str]:
         """From the schema, else from ``classes.txt``, else the numbers themselves."""
-        names = (feature or {}).get("names") or _read_class_names(Path(self._files[0][1]))
+        names = (feature or {}).get("names") or class_names_beside(Path(self._files[0][1]))
         if names is None:
             return [str(number) for number in range(max(labels) + 1)]
         for row, label in enumerate(labels):
@@ -79,7 +82,7 @@ class ArrowImages(ImageSource):
         return names
 
 
-def parquet_splits(spec: str, path: Path) -> dict[str, Callable[[], ImageSource]]:
+def parquet_splits(spec: str, path: Path) -> Splits:
     """{split: opens it} of ``<split>-*.parquet`` in the folder or its ``data`` folder, or of one file (train)."""
     if not path.exists():
         raise UserError(f"--data {spec}: no such file or folder")
@@ -95,7 +98,7 @@ def parquet_splits(spec: str, path: Path) -> dict[str, Callable[[], ImageSource]
     return {split: partial(_open_parquet, spec, split, shards) for split, shards in groups.items()}
 
 
-def hub_splits(spec: str, name: str) -> dict[str, Callable[[], ImageSource]]:
+def hub_splits(spec: str, name: str) -> Splits:
     """{split: opens it} of a dataset of the hub, ``NAME`` or ``NAME:CONFIG``; downloads on opening."""
     import datasets
 
@@ -162,7 +165,7 @@ def _mapped(files: list[Path], fingerprint: str) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
 
 
-def _features(schema: pa.Schema) -> dict[str, Any]:
+def _features(schema: pa.Schema) -> dict[str, Feature]:
     """The Hugging Face feature types in the schema; {} where it has none."""
     text = (schema.metadata or {}).get(b"huggingface", b"{}")
     return json.loads(text).get("info", {}).get("features", {})
@@ -183,25 +186,17 @@ def _columns(schema: pa.Schema, file: str) -> tuple[str, str | None]:
     return "image" if "image" in images else images[0], label
 
 
-def _holds_images(kind: pa.DataType, feature: Any) -> bool:
-    if pa.types.is_struct(kind):
-        return "bytes" in [kind.field(position).name for position in range(kind.num_fields)]
-    return _is_binary(kind) and (feature or {"_type": "Image"}).get("_type") == "Image"
+def _holds_images(column: pa.DataType, feature: Feature | None) -> bool:
+    if pa.types.is_struct(column):
+        return "bytes" in [column.field(position).name for position in range(column.num_fields)]
+    return _is_binary(column) and (feature or {"_type": "Image"}).get("_type") == "Image"
 
 
-def _is_binary(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+def _is_binary(column: pa.DataType) -> bool:
+    return pa.types.is_binary(column) or pa.types.is_large_binary(column)
 
 
 def _encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if _is_binary(column.type):
         return column
     return pa.chunked_array([chunk.field("bytes") for chunk in column.chunks])
-
-
-def _read_class_names(file: Path) -> list[str] | None:
-    """The lines of ``classes.txt`` beside a file or in the folder above it."""
-    for folder in (file.parent, file.parent.parent):
-        if (folder / "classes.txt").is_file():
-            return (folder / "classes.txt").read_text(encoding="utf-8").splitlines()
-    return None

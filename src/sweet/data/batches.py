@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, Protocol
 
 import torch
@@ -15,7 +16,7 @@ from sweet.errors import UserError
 
 from .augment import normalise, onto, random_boxes, random_crop_flip, random_flips, random_resized_crop
 from .images import ImageSource
-from .packed import Packed, centre_square, to_tensor
+from .packed import ImageSet, Packed, centre_square, to_tensor
 
 Augment = Literal["rrc", "crop", "flip", "none"]
 Batch = tuple[Tensor, Tensor | None]
@@ -63,45 +64,37 @@ class EpochOrder:
         return self._order[first : first + self.batch_size]
 
 
+@dataclass(eq=False)
 class Batches:
     """Shuffled, augmented, normalised training batches of a packed set or of a source.
 
     ``batch_size``, ``rank`` and ``world`` as of :class:`EpochOrder`. A packed set is moved to ``device`` as a whole.
+    Raises UserError for a number of channels that the images cannot have.
 
     augment: ``rrc`` random resized crop and flip; ``crop`` shift by up to an eighth of the size (4 of 32
     pixels) and flip; ``flip`` the centre and flip; ``none`` the centre.
     """
 
-    def __init__(
-        self,
-        data: ImageSource | Packed,
-        *,
-        batch_size: int,
-        seed: int,
-        img_size: int,
-        augment: Augment = "rrc",
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        crop_scale: tuple[float, float] = (0.2, 1.0),
-        hflip: float = 0.5,
-        interpolation: Literal["bilinear", "bicubic"] = "bicubic",
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | str = "cpu",
-        workers: int = 0,
-    ) -> None:
-        _check(data, img_size, mean, any_size=augment == "rrc")
-        self.data = data
-        self.batch_size = batch_size
-        self.seed = seed
-        self.img_size = img_size
-        self.augment = augment
-        self.mean, self.std = mean, std
-        self.crop_scale, self.hflip, self.interpolation = crop_scale, hflip, interpolation
-        self.rank, self.world = rank, world
-        self.device = torch.device(device)
-        self.workers = workers
-        self.order = EpochOrder(len(data), batch_size=batch_size, seed=seed, rank=rank, world=world)
+    data: ImageSet
+    _: KW_ONLY
+    batch_size: int
+    seed: int
+    img_size: int
+    augment: Augment = "rrc"
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    hflip: float = 0.5
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    rank: int = 0
+    world: int = 1
+    device: torch.device | str = "cpu"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        data = self.data
+        _check(data, self.img_size, self.mean, any_size=self.augment == "rrc")
+        self.order = EpochOrder(len(data), batch_size=self.batch_size, seed=self.seed, rank=self.rank, world=self.world)
         self.steps_per_epoch, self.indices = self.order.steps_per_epoch, self.order.indices
         self._images = data.images.to(self.device) if isinstance(data, Packed) else None
         self._labels = _label_tensor(data)
@@ -165,7 +158,7 @@ class Batches:
 
 
 def eval_batches(
-    data: ImageSource | Packed,
+    data: ImageSet,
     *,
     batch_size: int,
     img_size: int,
@@ -185,8 +178,8 @@ def eval_batches(
 
     labels = _label_tensor(data)
     starts = range(0, len(data), batch_size)
-    for start, part in zip(starts, ahead(pixels, starts, 0 if isinstance(data, Packed) else workers), strict=True):
-        images = normalise(onto(part, device), mean, std)
+    for start, batch in zip(starts, ahead(pixels, starts, 0 if isinstance(data, Packed) else workers), strict=True):
+        images = normalise(onto(batch, device), mean, std)
         yield images, None if labels is None else onto(labels[start : start + batch_size], device)
 
 
@@ -205,7 +198,7 @@ class _Calls(Dataset[Any]):
 
 
 def ahead(make: Callable[[int], Any], keys: range, workers: int) -> Iterator[Any]:
-    """``make(key)`` for every key in order, computed ahead by worker processes (0: here, when asked for)."""
+    """``make(key)`` for every key in order, computed ahead by worker processes (0: here, when it is needed)."""
     if not workers or not keys:
         yield from map(make, keys)
         return
@@ -216,13 +209,13 @@ def ahead(make: Callable[[int], Any], keys: range, workers: int) -> Iterator[Any
         yield made
 
 
-def _check(data: ImageSource | Packed, img_size: int, mean: Sequence[float], *, any_size: bool) -> None:
+def _check(data: ImageSet, img_size: int, mean: Sequence[float], *, any_size: bool) -> None:
     if len(mean) not in (1, 3):
         raise UserError(f"data.mean={list(mean)}: {len(mean)} channels; images have 3, or 1 for grey")
     if isinstance(data, Packed) and not any_size and data.images.shape[-1] != img_size:
         raise ValueError(f"the set is packed at {data.images.shape[-1]} pixels, not {img_size}")
 
 
-def _label_tensor(data: ImageSource | Packed) -> Tensor | None:
+def _label_tensor(data: ImageSet) -> Tensor | None:
     labels = data.labels
     return labels if labels is None or isinstance(labels, Tensor) else torch.tensor(labels, dtype=torch.int64)

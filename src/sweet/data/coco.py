@@ -1,15 +1,15 @@
 """Images with boxes and masks as COCO's JSON files list them (cocodataset.org, "data format").
 
 Boxes are clipped to their image. An object of which nothing is left (a box outside, or without width or height) is left
-out and counted; an image without objects is an image of nothing, and teaches that. Masks are polygons or run lengths.
+out and counted. An image without objects is kept: it teaches what is no object. Masks are polygons or run lengths.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,23 @@ from PIL import Image
 from sweet.errors import UserError
 from sweet.files import read_json
 
-from .images import ImageSource, digest
+from .images import ImageSource, digest, stamps
 from .objects import Objects
+from .splits import Splits
 
 PREFIX = "instances_"
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One object: box (x0, y0, x1, y1) in pixels, clipped; area in pixels where the file gives one; mask as stored."""
+
+    id: object
+    box: tuple[float, float, float, float]
+    label: int
+    crowd: bool
+    area: float | None
+    segmentation: Any
 
 
 class CocoImages(ImageSource):
@@ -44,11 +57,11 @@ class CocoImages(ImageSource):
         self.sizes = [(self._pixels(entry, "width"), self._pixels(entry, "height")) for entry in entries]
         self.files = self._find([self._value(entry, "image", "file_name", str) for entry in entries], folders)
         self.left_out = 0
-        self._annotations: list[list[dict[str, Any]]] = [[] for _ in entries]
+        self.annotations: list[list[Annotation]] = [[] for _ in entries]  # of each image
         self._sort_in(annotations, {number: label for label, number in enumerate(sorted(numbers))})
         self.has_boxes = True
-        held = [one for several in self._annotations for one in several]
-        self.has_masks = bool(held) and all(one["segmentation"] for one in held)
+        known = [one for several in self.annotations for one in several]
+        self.has_masks = bool(known) and all(one.segmentation for one in known)
 
     def open(self, index: int) -> Image.Image:
         return Image.open(self.files[index])
@@ -57,36 +70,36 @@ class CocoImages(ImageSource):
         return self.files[index]
 
     def fingerprint(self) -> str:
-        stats = ((file, os.stat(file)) for file in [*self.files, str(self.file)])
-        return digest(*((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
+        return digest(*stamps([*self.files, str(self.file)]))
 
     def decode(self, index: int) -> Image.Image:
         """Upright RGB. Raises UserError when it has not the size that its boxes were drawn in."""
         image = super().decode(index)
         if image.size != self.sizes[index]:
-            found, told = ("x".join(map(str, size)) for size in (image.size, self.sizes[index]))
-            raise UserError(f"{self.where(index)}: has {found} pixels, but {told} in {self.file}")
+            found, listed = ("x".join(map(str, size)) for size in (image.size, self.sizes[index]))
+            raise UserError(f"{self.where(index)}: has {found} pixels, but {listed} in {self.file}")
         return image
 
     def objects(self, index: int) -> Objects:
         """Raises UserError naming the annotation whose mask cannot be read."""
-        several = self._annotations[index]
+        several = self.annotations[index]
         masks = None
         if self.has_masks:
             width, height = self.sizes[index]
             masks = np.zeros((len(several), height, width), np.bool_)
             for place, one in enumerate(several):
                 masks[place] = self._mask(one, height, width)
-        boxes, labels, crowd, area = ([one[key] for one in several] for key in ("box", "label", "crowd", "area"))
-        for place, (x0, y0, x1, y1) in enumerate(boxes):
+        area = [one.area for one in several]
+        for place, (x0, y0, x1, y1) in enumerate(one.box for one in several):
             if area[place] is None:
                 area[place] = (x1 - x0) * (y1 - y0) if masks is None else masks[place].sum()
+        boxes, labels, crowd = ([getattr(one, key) for one in several] for key in ("box", "label", "crowd"))
         return Objects.of(boxes, labels, crowd, area, masks)
 
-    def _mask(self, one: dict[str, Any], height: int, width: int) -> NDArray[np.bool_]:
+    def _mask(self, one: Annotation, height: int, width: int) -> NDArray[np.bool_]:
         from faster_coco_eval.core import mask as rle
 
-        shape = one["segmentation"]
+        shape = one.segmentation
         try:
             if isinstance(shape, list):
                 shape = rle.merge(rle.frPyObjects(shape, height, width))
@@ -96,10 +109,10 @@ class CocoImages(ImageSource):
                 raise ValueError(f"its size is {shape['size']}, the image's [{height}, {width}]")
             return rle.decode(shape).astype(np.bool_)
         except (ValueError, RuntimeError, TypeError, KeyError, IndexError) as problem:
-            raise UserError(f"{self.file}: annotation {one['id']}: not a mask ({problem})") from None
+            raise UserError(f"{self.file}: annotation {one.id}: not a mask ({problem})") from None
 
     def _sort_in(self, annotations: list[Any], labels: dict[int, int]) -> None:
-        """Check every annotation and give it to its image, as a dict of what is needed of it."""
+        """Check every annotation and give it to its image. ``labels``: the class index of each category's id."""
         places = {number: place for place, number in enumerate(self.ids)}
         for one in annotations:
             number = one.get("id") if isinstance(one, dict) else one
@@ -117,15 +130,10 @@ class CocoImages(ImageSource):
             if x1 <= x0 or y1 <= y0:
                 self.left_out += 1
                 continue
-            kept = {
-                "id": number,
-                "box": (x0, y0, x1, y1),
-                "label": labels[category],
-                "crowd": bool(one.get("iscrowd", 0)),
-                "area": one["area"] if _is_number(one.get("area")) else None,
-                "segmentation": one.get("segmentation"),
-            }
-            self._annotations[places[image]].append(kept)
+            area = one["area"] if _is_number(one.get("area")) else None
+            crowd = bool(one.get("iscrowd", 0))
+            kept = Annotation(number, (x0, y0, x1, y1), labels[category], crowd, area, one.get("segmentation"))
+            self.annotations[places[image]].append(kept)
 
     def _find(self, names: list[str], folders: list[Path]) -> list[str]:
         """Where the image files lie: in the first of the folders that has the first of them."""
@@ -143,11 +151,11 @@ class CocoImages(ImageSource):
             raise UserError(f"{self.file}: not a COCO file, it has no list {key!r}")
         return found
 
-    def _value(self, entry: Any, what: str, key: str, kind: type) -> Any:
+    def _value(self, entry: Any, what: str, key: str, wanted: type) -> Any:
         found = entry.get(key) if isinstance(entry, dict) else None
-        if not isinstance(found, kind) or isinstance(found, bool):
+        if not isinstance(found, wanted) or isinstance(found, bool):
             number = entry.get("id") if isinstance(entry, dict) else entry
-            raise UserError(f"{self.file}: {what} {number}: {key} is {found!r}, not {kind.__name__}")
+            raise UserError(f"{self.file}: {what} {number}: {key} is {found!r}, not {wanted.__name__}")
         return found
 
     def _pixels(self, entry: Any, key: str) -> int:
@@ -157,7 +165,7 @@ class CocoImages(ImageSource):
         return found
 
 
-def coco_splits(spec: str, path: Path) -> dict[str, Callable[[], ImageSource]]:
+def coco_splits(spec: str, path: Path) -> Splits:
     """{split: opens it} of a folder with ``annotations/instances_<split>.json``, or of one such file.
 
     Images lie in ``images/``, in ``images/<split>/``, in ``<split>/`` (as COCO itself comes) or beside the file. The

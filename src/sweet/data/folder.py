@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from PIL import Image
 
 from sweet.errors import UserError
 
-from .images import ImageSource, digest
+from .images import ImageSource, digest, stamps
+from .splits import Splits, split_folders, subfolders
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
-SPLITS = ("train", "val", "valid", "validation", "test")
 
 
 class FolderImages(ImageSource):
@@ -33,18 +33,17 @@ class FolderImages(ImageSource):
         return self.files[index]
 
     def fingerprint(self) -> str:
-        stats = ((file, os.stat(file)) for file in self.files)
-        return digest(*((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
+        return digest(*stamps(self.files))
 
 
-def folder_splits(spec: str, path: Path) -> dict[str, Callable[[], ImageSource]]:
+def folder_splits(spec: str, path: Path) -> Splits:
     """{split: opens it} of ``<split>/<class>/*``, ``<class>/*`` (train) or ``*`` (train, no labels)."""
     check_folder(spec, path)
     splits = split_folders(path)
     if not splits:
-        return {"train": partial(_open, spec, "train", path, _subfolders(path))}
+        return {"train": partial(_open, spec, "train", path, subfolders(path))}
     # All splits share one list of classes, so that a class missing from one does not shift the labels.
-    classes = sorted({name for split in splits for name in _subfolders(path / split)})
+    classes = sorted({name for split in splits for name in subfolders(path / split)})
     return {split: partial(_open, spec, split, path / split, classes) for split in splits}
 
 
@@ -52,16 +51,6 @@ def check_folder(spec: str, path: Path) -> None:
     """Raises UserError when ``path`` is no folder."""
     if not path.is_dir():
         raise UserError(f"--data {spec}: {'not a folder' if path.exists() else 'no such folder'}")
-
-
-def split_folders(path: Path) -> list[str]:
-    """The subfolders of a folder if they are splits.
-
-    A class may be called "test"; a folder of splits has a train folder or nothing but splits.
-    """
-    names = _subfolders(path)
-    splits = [name for name in names if name in SPLITS]
-    return splits if "train" in splits or len(splits) == len(names) else []
 
 
 def _open(spec: str, split: str, path: Path, classes: list[str]) -> ImageSource:
@@ -72,10 +61,6 @@ def _open(spec: str, split: str, path: Path, classes: list[str]) -> ImageSource:
     if not files:
         raise UserError(f"--data {spec}: no images in {path}")
     return FolderImages(spec, split, files, None, None)
-
-
-def _subfolders(path: Path) -> list[str]:
-    return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def image_files(path: Path) -> Iterator[str]:

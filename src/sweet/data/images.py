@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from sweet.errors import UserError
 
+from .decode import readable, to_rgb
 from .objects import Objects
 
-ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
 IGNORE = 255  # in a mask: this pixel has no class
 
 
 class ImageSource(ABC):
-    """Images that are decoded when asked for; the whole set is never in memory.
+    """Images that are decoded one by one, when they are needed; the whole set is never in memory.
 
     ``labels`` (one class index per image) and ``classes`` (their names) are None for unlabelled images. Where the
     images have boxes, ``classes`` are those of the objects, and some ``objects`` were ``left_out``. ``mask_classes``
@@ -46,7 +47,7 @@ class ImageSource(ABC):
         """The image as stored, in any mode; may raise anything if the file is damaged."""
 
     def stored(self, index: int) -> bytes | None:
-        """The encoded image as it lies in the set, where it is at hand."""
+        """The encoded image as it lies in the set; None where it is not in memory."""
         return None
 
     @abstractmethod
@@ -59,23 +60,13 @@ class ImageSource(ABC):
 
     def decode(self, index: int) -> Image.Image:
         """The image as RGB, upright. Raises UserError naming the file when it cannot be decoded."""
-        try:
-            with self.open(index) as image:
-                return to_rgb(image)
-        except (UserError, MemoryError):
-            raise
-        except Exception as problem:  # on damaged bytes Pillow's decoders raise nearly any type
-            raise UserError(f"{self.where(index)}: not a readable image ({problem})") from problem
+        with readable(self.where(index)), self.open(index) as image:
+            return to_rgb(image)
 
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) in pixels as stored, read from the header. Raises UserError naming the file."""
-        try:
-            with self.open(index) as image:
-                return image.size
-        except (UserError, MemoryError):
-            raise
-        except Exception as problem:
-            raise UserError(f"{self.where(index)}: not a readable image ({problem})") from problem
+        with readable(self.where(index)), self.open(index) as image:
+            return image.size
 
     def objects(self, index: int) -> Objects:
         """Boxes, labels and masks in the upright image. Raises UserError for a set that has none."""
@@ -126,17 +117,13 @@ class Selected(ImageSource):
         return digest(self.parent.fingerprint(), *self.indices)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A decoded upright RGB copy."""
-    if image.mode.startswith("I;16"):
-        # Pillow clips 16-bit grey at 255 instead of scaling it.
-        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # directly to RGB, Pillow warns
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    return image.convert("RGB")
+def digest(*values: object) -> str:
+    """A checksum of what the values look like as text, 32 hexadecimal digits."""
+    return hashlib.blake2b("\n".join(map(str, values)).encode(), digest_size=16).hexdigest()
 
 
-def digest(*parts: object) -> str:
-    return hashlib.blake2b("\n".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+def stamps(files: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+    """(file, bytes, time of change in ns) of each file: what a fingerprint of files is made of."""
+    for file in files:
+        stat = os.stat(file)
+        yield file, stat.st_size, stat.st_mtime_ns

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from PIL import Image
 from torch import Tensor
@@ -28,7 +26,7 @@ def jittered(
     masks: bool,
     generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Pixels (3, h, w) uint8, h and w at most ``size``, and what is seen of the objects in them.
+    """Pixels (3, h, w) uint8, h and w at most ``size``, and what is left of the objects in them.
 
     The image is resized (bilinear, antialiased) so that its long side is ``size`` times a factor drawn from ``scale``,
     and a window of at most ``size`` x ``size`` is cut out of it. The second value holds ``boxes`` (n, 4) float32,
@@ -42,23 +40,23 @@ def jittered(
     left, top = (int(draw * (side - span + 1)) for draw, side, span in zip(draws[1:], image.size, spans, strict=True))
     flip = bool(random_flips(1, hflip, generator))
 
+    def cut(values: Tensor) -> Tensor:
+        values = F.resized_crop(values, top, left, spans[1], spans[0], [out[1], out[0]])
+        return (F.horizontal_flip(values) if flip else values).as_subclass(Tensor)
+
     alone = torch.from_numpy(~objects.crowd)
     whole = (image.height, image.width)
-    parts: dict[str, Any] = {
-        "image": tv_tensors.Image(to_tensor(image)),
-        "boxes": tv_tensors.BoundingBoxes(torch.from_numpy(objects.boxes)[alone], format="XYXY", canvas_size=whole),
-    }
+    pixels = cut(tv_tensors.Image(to_tensor(image)))
+    labels, boxes = (torch.from_numpy(values)[alone] for values in (objects.labels, objects.boxes))
+    boxes = cut(tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=whole))
+    seen = {"labels": labels, "boxes": boxes}
     if masks:
         assert objects.masks is not None
-        parts["masks"] = tv_tensors.Mask(torch.from_numpy(objects.masks)[alone].to(torch.uint8))
-    for name, part in parts.items():
-        part = F.resized_crop(part, top, left, spans[1], spans[0], [out[1], out[0]])
-        parts[name] = (F.horizontal_flip(part) if flip else part).as_subclass(Tensor)
-    pixels, boxes, labels = parts["image"], parts["boxes"], torch.from_numpy(objects.labels)[alone]
-    if masks:
-        seen = parts["masks"].flatten(1).bool().any(1)
+        cut_masks = cut(tv_tensors.Mask(torch.from_numpy(objects.masks)[alone].to(torch.uint8)))
+        visible = cut_masks.flatten(1).bool().any(1)
         boxes = torch.zeros_like(boxes)
-        boxes[seen] = masks_to_boxes(parts["masks"][seen]).to(boxes.dtype)
-        boxes[seen, 2:] += 1  # from the last pixel to its far edge
+        boxes[visible] = masks_to_boxes(cut_masks[visible]).to(boxes.dtype)
+        boxes[visible, 2:] += 1  # from the last pixel to its far edge
+        seen |= {"boxes": boxes, "masks": cut_masks}
     kept = (boxes[:, 2:] - boxes[:, :2]).amin(1) >= MIN_SIDE
-    return pixels, {"labels": labels[kept], "boxes": boxes[kept]} | ({"masks": parts["masks"][kept]} if masks else {})
+    return pixels, {name: values[kept] for name, values in seen.items()}

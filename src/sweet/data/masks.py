@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from sweet.errors import UserError
-from sweet.files import cache_folder, read_tensors, write_tensors
 
-from .folder import FolderImages, check_folder, image_files, split_folders
-from .images import IGNORE, ORIENTATION, ImageSource, digest
+from .cached import cached_tensor
+from .class_names import CLASSES_FILE, read_class_names
+from .decode import readable, upright_size
+from .folder import FolderImages, check_folder, image_files
+from .images import IGNORE, ImageSource, digest, stamps
+from .splits import Splits, split_folders
 
 VOID = {"void", "ignore", "unlabelled", "unlabeled"}  # names of what is no class
 MODES = ("L", "P", "1")  # of Pillow: grey, palette and black and white hold one index per pixel
@@ -42,17 +43,13 @@ class MaskImages(FolderImages):
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         file = self.masks[index]
-        try:
-            with Image.open(file) as picture:
-                mode, values = picture.mode, np.asarray(picture)
-        except MemoryError:
-            raise
-        except Exception as problem:  # as in ImageSource.decode
-            raise UserError(f"{file}: not a readable mask ({problem})") from problem
+        with readable(file, "mask"), Image.open(file) as picture:
+            mode, values = picture.mode, np.asarray(picture)
         if mode not in MODES:
             raise UserError(f"{file}: mode {mode}; a mask is an 8-bit grey or palette picture of class indices")
         values = values.astype(np.uint8)
-        shape = self._shape(index)
+        with readable(self.where(index)), self.open(index) as image:
+            shape = upright_size(image)[::-1]
         if values.shape != shape:
             has, wants = (f"{columns}x{rows}" for rows, columns in (values.shape, shape))
             raise UserError(f"{file}: {has} pixels, its image {self.where(index)} has {wants}")
@@ -64,20 +61,12 @@ class MaskImages(FolderImages):
             )
         return self.class_of[values]
 
-    def _shape(self, index: int) -> tuple[int, int]:
-        """(H, W) of the upright image."""
-        width, height = self.size(index)
-        with self.open(index) as image:
-            turned = image.getexif().get(ORIENTATION, 1) >= 5  # by a quarter
-        return (width, height) if turned else (height, width)
-
     def fingerprint(self) -> str:
-        stats = ((file, os.stat(file)) for file in self.masks)
-        masks = (word for file, stat in stats for word in (file, stat.st_size, stat.st_mtime_ns))
+        masks = (value for stamp in stamps(self.masks) for value in stamp)
         return digest(super().fingerprint(), *self.names, *masks)
 
 
-def mask_splits(spec: str, path: Path) -> dict[str, Callable[[], ImageSource]]:
+def mask_splits(spec: str, path: Path) -> Splits:
     """{split: opens it} of ``images/``, ``masks/`` and ``classes.txt``; without ``<split>/`` subfolders all is train.
 
     A mask has the place and name of its image, whatever the suffix. Raises UserError naming the file.
@@ -86,7 +75,7 @@ def mask_splits(spec: str, path: Path) -> dict[str, Callable[[], ImageSource]]:
     for name in ("images", "masks"):
         if not (path / name).is_dir():
             raise UserError(f"--data {spec}: has no folder {name}")
-    names = _class_names(spec, path / "classes.txt")
+    names = _class_names(spec, path / CLASSES_FILE)
     splits = split_folders(path / "images")
     places = {split: (path / "images" / split, path / "masks" / split) for split in splits}
     places = places or {"train": (path / "images", path / "masks")}
@@ -95,11 +84,9 @@ def mask_splits(spec: str, path: Path) -> dict[str, Callable[[], ImageSource]]:
 
 def _class_names(spec: str, file: Path) -> list[str]:
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").rstrip().splitlines()]
+        names = read_class_names(file)
     except FileNotFoundError:
         raise UserError(f"--data {spec}: no classes.txt, one class name a line") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not a text file") from None
     for line, name in enumerate(names, start=1):
         if not name:
             raise UserError(f"{file}:{line}: an empty line; the number of a line is the index of a class")
@@ -113,12 +100,12 @@ def _class_names(spec: str, file: Path) -> list[str]:
 
 
 def _open(spec: str, split: str, images: Path, masks: Path, names: list[str]) -> ImageSource:
-    files, answers = _by_place(images), _by_place(masks)
+    files, mask_files = _by_place(images), _by_place(masks)
     if not files:
         raise UserError(f"--data {spec}: no images in {images}")
-    _refuse([file for place, file in files.items() if place not in answers], "mask", masks)
-    _refuse([file for place, file in answers.items() if place not in files], "image", images)
-    return MaskImages(spec, split, list(files.values()), [answers[place] for place in files], names)
+    _refuse([file for place, file in files.items() if place not in mask_files], "mask", masks)
+    _refuse([file for place, file in mask_files.items() if place not in files], "image", images)
+    return MaskImages(spec, split, list(files.values()), [mask_files[place] for place in files], names)
 
 
 def _refuse(alone: list[str], other: str, folder: Path) -> None:
@@ -143,16 +130,13 @@ def class_pixels(images: ImageSource) -> Tensor:
 
     Reads every mask the first time: raises UserError naming the first that is missing or wrong.
     """
-    name = digest("masks", FORMAT, images.name, images.split, images.fingerprint())
-    file = cache_folder() / "data" / f"{name}.safetensors"
     shape = (len(images), len(images.mask_classes or ()))
-    with suppress(UserError):  # absent, or damaged: made again
-        counts = read_tensors(file).get("class_pixels")
-        if counts is not None and counts.shape == shape:
-            return counts
-    counts = torch.empty(shape, dtype=torch.int64)
-    for index in range(len(images)):
-        counts[index] = torch.from_numpy(np.bincount(images.mask(index).ravel(), minlength=256)[: shape[1]])
-    with suppress(OSError):  # a cache that cannot be written costs time, not the run
-        write_tensors(file, {"class_pixels": counts})
-    return counts
+
+    def count() -> Tensor:
+        counts = torch.empty(shape, dtype=torch.int64)
+        for index in range(len(images)):
+            counts[index] = torch.from_numpy(np.bincount(images.mask(index).ravel(), minlength=256)[: shape[1]])
+        return counts
+
+    key = digest("masks", FORMAT, images.name, images.split, images.fingerprint())
+    return cached_tensor(key, "class_pixels", shape, torch.int64, count)

@@ -1,20 +1,16 @@
-"""A small set held as one uint8 tensor: decoded once, cached on disk, cropped on the device."""
+"""A small set as one uint8 tensor: decoded once, cached on disk, cropped on the device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from sweet.errors import UserError
-from sweet.files import cache_folder, read_tensors, write_tensors
-
+from .cached import cached_tensor
 from .images import ImageSource, digest
 
 MAX_BYTES = 2_000_000_000
@@ -40,30 +36,35 @@ class Packed:
         return replace(self, images=self.images[chosen], labels=labels)
 
 
+ImageSet = ImageSource | Packed
+
+
 def should_pack(source: ImageSource, img_size: int) -> bool:
-    """Whether the set is small enough to be held whole: at most 2 GB, at most 96 pixels."""
+    """Whether the set is small enough for the memory: at most 2 GB, at most 96 pixels."""
     return img_size <= MAX_SIZE and len(source) * 3 * img_size**2 <= MAX_BYTES
 
 
-def packed(source: ImageSource, img_size: int) -> ImageSource | Packed:
+def packed(source: ImageSource, img_size: int) -> ImageSet:
     """Small images as one tensor, larger ones as they are."""
     return pack(source, img_size) if should_pack(source, img_size) else source
 
 
-def pack(source: ImageSource, img_size: int, *, cache: bool = True) -> Packed:
+def pack(source: ImageSource, img_size: int) -> Packed:
     """Decode every image: short side to ``img_size`` (antialiased), then a centre crop.
 
     Kept in a file of the cache folder. Raises UserError naming the file of a corrupt image.
     """
-    name = digest(FORMAT, source.name, source.split, source.fingerprint(), img_size)
-    file = cache_folder() / "data" / f"{name}.safetensors"
-    images = _read(file, len(source), img_size) if cache else None
-    if images is None:
-        images = _decode_all(source, img_size)
-        if cache:
-            _write(file, images)
+    key = digest(FORMAT, source.name, source.split, source.fingerprint(), img_size)
+    shape = (len(source), 3, img_size, img_size)
+
+    def decode_all() -> Tensor:
+        images = torch.empty(shape, dtype=torch.uint8)
+        for index in range(len(source)):  # threads do not help: the time is in Pillow's Python, not in decoding
+            images[index] = centre_square(source.decode(index), img_size)
+        return images
+
     labels = None if source.labels is None else torch.tensor(source.labels, dtype=torch.int64)
-    return Packed(images, labels, source.classes)
+    return Packed(cached_tensor(key, "images", shape, torch.uint8, decode_all), labels, source.classes)
 
 
 def resize_square(image: Image.Image, size: int) -> Image.Image:
@@ -83,26 +84,3 @@ def centre_square(image: Image.Image, size: int) -> Tensor:
 def to_tensor(image: Image.Image) -> Tensor:
     """(3, H, W) uint8 of an RGB image."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def _decode_all(source: ImageSource, size: int) -> Tensor:
-    images = torch.empty(len(source), 3, size, size, dtype=torch.uint8)
-    for index in range(len(source)):  # threads do not help: the time is in Pillow's Python, not in decoding
-        images[index] = centre_square(source.decode(index), size)
-    return images
-
-
-def _read(file: Path, count: int, size: int) -> Tensor | None:
-    try:
-        images = read_tensors(file).get("images")
-    except UserError:  # absent, or damaged: made again
-        return None
-    fits = images is not None and images.shape == (count, 3, size, size) and images.dtype == torch.uint8
-    # A copy: the file is memory-mapped, and gathering scattered rows of a map costs a page fault each.
-    return images.clone() if images is not None and fits else None
-
-
-def _write(file: Path, images: Tensor) -> None:
-    # A cache that cannot be written (full disk, read-only home) costs time, not the run.
-    with suppress(OSError):
-        write_tensors(file, {"images": images})

@@ -1,4 +1,4 @@
-"""A set of small images as one safetensors file, ``packed:PATH``: what a machine without a network is handed.
+"""A set of small images as one safetensors file, ``packed:PATH``: for a machine without a network.
 
 ``<split>.images`` (N, 3, S, S) uint8, ``<split>.labels`` (N,) int64 unless unlabelled, class names in the metadata.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from sweet.files import read_tensors, write_tensors
 
 from .images import ImageSource, digest
 from .packed import centre_square
+from .splits import Splits
 
 IMAGES, LABELS, CLASSES = ".images", ".labels", "classes"
 
@@ -45,7 +46,7 @@ class PackedImages(ImageSource):
         return self._fingerprint
 
 
-def packed_splits(spec: str, path: Path) -> dict[str, Callable[[], ImageSource]]:
+def packed_splits(spec: str, path: Path) -> Splits:
     """{split: opens it} of a packed file. Raises UserError for any other file."""
     if not path.is_file():
         raise UserError(f"--data {spec}: no such file")
@@ -53,7 +54,7 @@ def packed_splits(spec: str, path: Path) -> dict[str, Callable[[], ImageSource]]
         tensors = read_tensors(path)
     except UserError as problem:
         raise UserError(f"--data {spec}: {problem}") from None
-    splits: dict[str, Callable[[], ImageSource]] = {}
+    splits: Splits = {}
     for name, value in tensors.items():
         if name.endswith(IMAGES):
             if value.dtype != torch.uint8 or value.dim() != 4 or value.shape[1] != 3:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from .batches import EpochOrder, ahead, step_generator
 Collate = Callable[[list[Any]], tuple[Any, Any]]
 
 
+@dataclass(eq=False)
 class Samples:
     """Shuffled training batches (inputs, targets), a pure function of (seed, step, rank) like :class:`Batches`.
 
@@ -22,22 +24,21 @@ class Samples:
     a list of them. Both run in worker processes. ``batch_size``, ``rank`` and ``world`` as of :class:`EpochOrder`.
     """
 
-    def __init__(
-        self,
-        count: int,
-        load: Callable[[int, torch.Generator], Any],
-        collate: Collate,
-        *,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | str = "cpu",
-        workers: int = 0,
-    ) -> None:
-        self.load, self.collate, self.seed, self.rank = load, collate, seed, rank
-        self.device, self.workers = device, workers
-        self.order = EpochOrder(count, batch_size=batch_size, seed=seed, rank=rank, world=world)
+    count: int
+    load: Callable[[int, torch.Generator], Any]
+    collate: Collate
+    _: KW_ONLY
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+    device: torch.device | str = "cpu"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        self.order = EpochOrder(
+            self.count, batch_size=self.batch_size, seed=self.seed, rank=self.rank, world=self.world
+        )
         self.steps_per_epoch = self.order.steps_per_epoch
 
     def at(self, step: int) -> tuple[Any, Any]:
@@ -69,12 +70,12 @@ def in_order(
     workers: int = 0,
 ) -> Iterator[tuple[Any, Any]]:
     """Every sample once, in order; the last batch may be smaller. ``load`` is pickled where workers are spawned."""
-    make = partial(_part, count, load, collate, batch_size)
+    make = partial(_batch, count, load, collate, batch_size)
     for inputs, targets in ahead(make, range(0, count, batch_size), workers):
         yield to_device(inputs, device), to_device(targets, device)
 
 
-def _part(count: int, load: Callable[[int], Any], collate: Collate, size: int, start: int) -> tuple[Any, Any]:
+def _batch(count: int, load: Callable[[int], Any], collate: Collate, size: int, start: int) -> tuple[Any, Any]:
     return collate([load(index) for index in range(start, min(start + size, count))])
 
 

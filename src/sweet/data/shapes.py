@@ -19,6 +19,7 @@ from sweet.errors import UserError
 
 from .images import ImageSource, digest
 from .objects import Objects
+from .splits import Splits
 
 Grid = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
@@ -156,6 +157,7 @@ class ShapeImages(ImageSource):
         self.seed = seed
 
     def scene(self, index: int) -> Scene:
+        """The scene of one index with all its objects. Raises IndexError beyond the last."""
         if not 0 <= index < self.count:
             raise IndexError(index)
         return draw_scene(self.pixels, index % len(CLASSES), [self.seed, int(self.split == "train"), index])
@@ -185,7 +187,7 @@ class ShapeImages(ImageSource):
         return digest("shapes", VERSION, self.split, self.count, self.pixels, self.seed)
 
 
-def shapes_splits(spec: str, rest: str) -> dict[str, Callable[[], ImageSource]]:
+def shapes_splits(spec: str, rest: str) -> Splits:
     """``n`` training scenes and a fifth as many for validation. Raises UserError on a wrong option."""
     options = dict(DEFAULTS)
     for word in filter(None, rest.split(",")):

@@ -16,8 +16,9 @@ from sweet.errors import UserError
 from sweet.files import SUMS, check_sums, read_json, read_tensors
 from sweet.inference.evaluate import evaluate
 from sweet.models.config import ViTConfig
-from sweet.storage.records import FolderRecord, Metrics, numbers, parse_record
+from sweet.storage.records import FolderRecord, RecordedMetrics, numbers, parse_record
 from sweet.tasks.registry import task_class
+from sweet.tasks.task import EvalSettings
 
 from .onnx_file import open_session
 from .timm_folder import random_images
@@ -91,7 +92,7 @@ def _runs(folder: Path, model: nn.Module, config: ViTConfig) -> None:
 
 
 def _measure(loaded: Loaded, data: str, split: str, batch_size: int, device: str) -> dict[str, object]:
-    """Metrics, recorded and measured. Raises UserError where they differ."""
+    """RecordedMetrics, recorded and measured. Raises UserError where they differ."""
     folder, record = loaded.folder, loaded.record
     recorded = record.scores
     if not recorded:
@@ -114,12 +115,13 @@ def _measure(loaded: Loaded, data: str, split: str, batch_size: int, device: str
     return {"recorded": recorded, "measured": {name: measured[name] for name in recorded if name in measured}}
 
 
-def _measure_onnx(model: nn.Module, record: FolderRecord, data: str, split: str, batch_size: int) -> Metrics:
+def _measure_onnx(model: nn.Module, record: FolderRecord, data: str, split: str, batch_size: int) -> RecordedMetrics:
     images, known, make_task = open_images(data, split), record.data.classes or [], task_class("classify")
     classes = make_task.classes_of(images)
     if classes != known:
         raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of the model")
-    return make_task(classes).evaluate(model, images, record.data, batch_size=batch_size)
+    settings = EvalSettings(record.data, batch_size=batch_size)
+    return make_task(classes).evaluate(model, images, settings).to_dict()
 
 
 class _Onnx(nn.Module):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sweet.data import open_images
 from sweet.data.folder import FolderImages
 from sweet.errors import UserError
-from sweet.storage.records import Metrics
+from sweet.storage.records import RecordedMetrics
+from sweet.tasks.task import EvalSettings, Row
 from sweet.training.network import FinetunedModel
+
+PREDICT_BATCH = 64  # images, or windows of an image, in one forward pass
 
 
 def evaluate(
     model: Path, task: str | None, data: str, *, split: str, batch_size: int, device: str, limit: int | None
-) -> Metrics:
-    """Metrics of a fine-tuned model on a split, in float32; ``task`` None is the one that it was trained for.
+) -> RecordedMetrics:
+    """RecordedMetrics of a fine-tuned model on a split, in float32; ``task`` None is the one that it was trained for.
 
     Raises UserError when its task or its classes are others.
     """
@@ -28,12 +30,11 @@ def evaluate(
         raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of {model}")
     if limit is not None:
         images = images.select(range(min(limit, len(images))))
-    return tuned.task.evaluate(tuned.model, images, tuned.data, batch_size=batch_size, device=tuned.device)
+    settings = EvalSettings(tuned.data, tuned.device, batch_size)
+    return tuned.task.evaluate(tuned.model, images, settings).to_dict()
 
 
-def predict(
-    model: Path, images: list[Path], top: int | None, device: str, out: Path | None = None
-) -> Sequence[Mapping[str, object]]:
+def predict(model: Path, images: list[Path], top: int | None, device: str, out: Path | None = None) -> list[Row]:
     """What a model sees in image files: rows for a table, ``top`` answers for each (None: the task's default number).
 
     Pictures of it go to the folder ``out``. Raises UserError for an unreadable file.
@@ -41,4 +42,5 @@ def predict(
     tuned = FinetunedModel(model, device)
     source = FolderImages("IMAGES", "predict", [str(path) for path in images], None, None)
     top = tuned.task.top if top is None else top
-    return tuned.task.predict(tuned.model, source, tuned.data, top=top, device=tuned.device, out=out)
+    settings = EvalSettings(tuned.data, tuned.device, PREDICT_BATCH)
+    return tuned.task.predict(tuned.model, source, settings, top=top, out=out)

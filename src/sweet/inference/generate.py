@@ -13,6 +13,7 @@ from sweet.errors import UserError
 from sweet.files import write_sums
 from sweet.tasks.generation.generate import Generate
 from sweet.tasks.pictures import contact_sheet, save_png
+from sweet.tasks.task import EvalSettings
 from sweet.training.network import FinetunedModel
 
 SHEET = "contact_sheet.png"
@@ -47,12 +48,10 @@ def generate(
     batches = task.sample(
         tuned.model,
         labels,
-        tuned.data,
+        EvalSettings(tuned.data, tuned.device, batch_size),
         seed=seed,
         steps=steps,
         guidance=guidance,
-        batch_size=batch_size,
-        device=tuned.device,
     )
     images = torch.cat([batch.cpu() for batch in batches])
     out.mkdir(parents=True, exist_ok=True)

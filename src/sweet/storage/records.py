@@ -19,7 +19,7 @@ from .legacy import upgraded
 FORMAT = 1
 Kind = Literal["template", "dense", "model"]
 CENTRE_CROP = "short side resized, centre cropped"
-Metrics = dict[str, JsonValue]
+RecordedMetrics = dict[str, JsonValue]
 """What a task measures: numbers and names, and tables such as a confusion matrix."""
 
 
@@ -145,7 +145,7 @@ class FolderRecord(Record):
     made: InitRecord | None = None
     task: str | None = None
     head: HeadKeys | None = None
-    metrics: Metrics | None = None
+    metrics: RecordedMetrics | None = None
 
     @property
     def origin(self) -> str | None:
@@ -160,7 +160,7 @@ class FolderRecord(Record):
         return numbers(self.metrics or {})
 
 
-def numbers(metrics: Metrics) -> dict[str, float]:
+def numbers(metrics: RecordedMetrics) -> dict[str, float]:
     """Those that are single numbers."""
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
 

@@ -1,1 +1,1 @@
-"""What a model is fine-tuned for. Each task has its data form, head, loss, metrics and pictures in one place."""
+"""What a model is fine-tuned for: a folder for each task with its head, loss, metrics and pictures."""

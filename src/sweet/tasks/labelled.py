@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from sweet.data import Batches, ImageSource, Packed, eval_batches, packed
+from sweet.data import Batches, BatchSource, ImageSet, ImageSource, eval_batches, packed
 from sweet.errors import UserError
-from sweet.recipes.schema import FinetuneRecipe
 from sweet.storage.records import DataConfig
 
-from .task import Task, TrainBatches
+from .task import EvalSettings, Task, TrainSettings
 
 
 class Labelled(Task):
-    """A task that takes augmented images and a class index for each."""
+    """A task that takes augmented images (B, C, S, S) and a class index for each (B,)."""
 
     @staticmethod
     def classes_of(images: ImageSource) -> list[str]:
@@ -26,24 +24,15 @@ class Labelled(Task):
             raise UserError(f"--data {images.name}: has no class labels, and the task needs them")
         return images.classes
 
-    def prepare_data(self, images: ImageSource, data_config: DataConfig) -> ImageSource | Packed:
+    def prepare_data(self, images: ImageSource, data_config: DataConfig) -> ImageSet:
         return packed(images, data_config.img_size)
 
-    def batches(
-        self,
-        data: ImageSource | Packed,
-        recipe: FinetuneRecipe,
-        *,
-        batch_size: int,
-        rank: int,
-        world: int,
-        device: torch.device,
-    ) -> TrainBatches:
-        keys = recipe.data
+    def batches(self, data: ImageSet, settings: TrainSettings) -> BatchSource:
+        keys = settings.recipe.data
         return Batches(
             data,
-            batch_size=batch_size,
-            seed=recipe.seed,
+            batch_size=settings.batch_size,
+            seed=settings.recipe.seed,
             augment=keys.augment,
             img_size=keys.img_size,
             mean=keys.mean,
@@ -51,23 +40,22 @@ class Labelled(Task):
             crop_scale=keys.crop_scale,
             hflip=keys.hflip,
             interpolation=keys.interpolation,
-            rank=rank,
-            world=world,
-            device=device,
-            workers=recipe.workers,
+            rank=settings.rank,
+            world=settings.world,
+            device=settings.device,
+            workers=settings.recipe.workers,
         )
 
 
-def images_of(
-    data: ImageSource | Packed, data_config: DataConfig, batch_size: int, device: torch.device | str, workers: int
-) -> Iterable[tuple[Tensor, Any]]:
-    """Whole images, normalised as the model wants them, with their labels."""
+def images_of(data: ImageSet, settings: EvalSettings) -> Iterable[tuple[Tensor, Any]]:
+    """Whole images (b, C, S, S), normalised as the model wants them, with their labels (b,)."""
+    config = settings.data_config
     return eval_batches(
         data,
-        batch_size=batch_size,
-        img_size=data_config.img_size,
-        mean=data_config.mean,
-        std=data_config.std,
-        device=device,
-        workers=workers,
+        batch_size=settings.batch_size,
+        img_size=config.img_size,
+        mean=config.mean,
+        std=config.std,
+        device=settings.device,
+        workers=settings.workers,
     )

@@ -1,4 +1,4 @@
-"""Pictures of what a network sees in images, or makes: objects, classes of pixels, sheets of many; written as PNG."""
+"""Pictures of what a network finds in images, or makes: objects, classes of pixels, sheets of many; all as PNG."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make
 
 from sweet.files import replacing
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]  # (H, W, 3), or (n, 3) colours
 
 
-def palette(count: int) -> Picture:
+def palette(count: int) -> Pixels:
     """(count, 3) uint8: colours that differ as much as so many can."""
     name = "tab10" if count <= 10 else "tab20" if count <= 20 else "gist_rainbow"
     colours = matplotlib.colormaps[name]
@@ -30,7 +30,7 @@ def palette(count: int) -> Picture:
     return np.asarray(255 * colours(shares)[:, :3], dtype=np.uint8)
 
 
-def overlay(image: Image.Image, classes: NDArray[np.uint8], colours: Picture, strength: float = 0.6) -> Picture:
+def overlay(image: Image.Image, classes: NDArray[np.uint8], colours: Pixels, strength: float = 0.6) -> Pixels:
     """(H, W, 3): the image under the colours of its pixels' classes; what has no class is dark."""
     table = np.zeros((256, 3), dtype=np.float32)
     table[: len(colours)] = colours
@@ -40,7 +40,7 @@ def overlay(image: Image.Image, classes: NDArray[np.uint8], colours: Picture, st
 
 def save_grid(
     file: Path,
-    rows: Sequence[Sequence[Picture]],
+    rows: Sequence[Sequence[Pixels]],
     titles: Sequence[str],
     legend: Sequence[tuple[str, Any]] = (),
 ) -> None:
@@ -57,7 +57,7 @@ def save_grid(
         if place[0] == 0:
             axes.set_title(titles[place[1]], fontsize=9)
     if legend:
-        patches = [Patch(color=tuple(part / 255 for part in colour), label=name) for name, colour in legend]
+        patches = [Patch(color=tuple(channel / 255 for channel in colour), label=name) for name, colour in legend]
         figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8)
     save_figure(figure, file, dpi=120)
 
@@ -65,7 +65,7 @@ def save_grid(
 def drawn(
     image: Image.Image, boxes: Tensor, labels: Sequence[int], names: Sequence[str], masks: Tensor | None, side: int = 0
 ) -> Image.Image:
-    """An RGB image with boxes (n, 4), what is in them, and masks (n, H, W) bool; the long side made ``side`` pixels."""
+    """An RGB image with boxes (n, 4), their names, and masks (n, H, W) bool; ``side``: pixels of its long side."""
     scale = side / max(image.size) if side else 1.0
     size = [max(1, round(edge * scale)) for edge in image.size]
     pixels = pil_to_tensor(image.resize((size[0], size[1])))
@@ -96,6 +96,7 @@ def sheet_of_pairs(
 
 
 def save_png(image: Image.Image, path: Path) -> None:
+    """Write an image as PNG; the file appears only once complete."""
     with replacing(path) as temporary:
         image.save(temporary, format="PNG")
         temporary.chmod(0o644)
@@ -130,6 +131,7 @@ def contact_sheet(
 
 
 def save_figure(figure: Figure, path: Path, dpi: float | None = None) -> None:
+    """Write a matplotlib figure as PNG; the file appears only once complete. ``dpi`` None: the figure's own."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi or "figure")
         temporary.chmod(0o644)

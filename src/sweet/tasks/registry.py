@@ -1,8 +1,8 @@
 """The tasks and the metrics that they are judged by, apart from their code: ``sweet finetune --help`` must not import
 torch.
 
-A line of :data:`METRICS_OF` and a file of the same name in ``tasks/`` (and its recipe in ``recipes/finetune/``) are
-all that a new task needs.
+A new task is a folder of ``tasks/`` in which a module defines a class ``TASK``, and one entry of :data:`ENTRIES`. Where
+``recipes/finetune/NAME.yaml`` exists, it is the recipe that the task is fine-tuned by unless another is named.
 """
 
 from __future__ import annotations
@@ -28,45 +28,52 @@ class Metric:
     unit: str = "points"  # of a difference, in a sentence
 
     def text(self, value: float) -> str:
+        """The value with the metric's number of digits."""
         return f"{value:.{self.digits}f}"
 
 
-METRICS_OF: dict[str, tuple[Metric, ...]] = {
-    "classify": (Metric("top1", "top-1, %"), Metric("top5", "top-5, %")),
-    "detect": (
-        Metric("ap_box", "box AP, %"),
-        Metric("ap_box50", "box AP50, %"),
-        *(Metric(f"ap_box_{size}", f"box AP of {size} objects, %") for size in ("small", "medium", "large")),
-        Metric("ap_mask", "mask AP, %"),
-        Metric("ap_mask50", "mask AP50, %"),
-        *(Metric(f"ap_mask_{size}", f"mask AP of {size} objects, %") for size in ("small", "medium", "large")),
-    ),
-    "segment": (Metric("miou", "mIoU, %"), Metric("macc", "mAcc, %")),
-    "generate": (Metric("fid", "FID", higher_is_better=False, unit="FID"), Metric("is", "Inception score", unit="IS")),
-}
-"""What a task's ``evaluate`` tells of a model; the first decides."""
+@dataclass(frozen=True)
+class TaskEntry:
+    """The module that defines a task, below ``sweet.tasks``, and what the task reports; the first metric decides."""
 
+    module: str
+    metrics: tuple[Metric, ...]
+
+
+ENTRIES: dict[str, TaskEntry] = {
+    "classify": TaskEntry("classification.classify", (Metric("top1", "top-1, %"), Metric("top5", "top-5, %"))),
+    "detect": TaskEntry(
+        "detection.detect",
+        (
+            Metric("ap_box", "box AP, %"),
+            Metric("ap_box50", "box AP50, %"),
+            *(Metric(f"ap_box_{size}", f"box AP of {size} objects, %") for size in ("small", "medium", "large")),
+            Metric("ap_mask", "mask AP, %"),
+            Metric("ap_mask50", "mask AP50, %"),
+            *(Metric(f"ap_mask_{size}", f"mask AP of {size} objects, %") for size in ("small", "medium", "large")),
+        ),
+    ),
+    "segment": TaskEntry("segmentation.segment", (Metric("miou", "mIoU, %"), Metric("macc", "mAcc, %"))),
+    "generate": TaskEntry(
+        "generation.generate",
+        (Metric("fid", "FID", higher_is_better=False, unit="FID"), Metric("is", "Inception score", unit="IS")),
+    ),
+}
 OF_ANY_TASK = (
     Metric("test_loss", "held-out loss", higher_is_better=False, digits=4, unit="nats"),
     Metric("init_mae_loss", "MAE loss before fine-tuning", higher_is_better=False, digits=4, unit="of MAE loss"),
     Metric("init_knn", "k-NN before fine-tuning, %"),
 )
-TASKS: dict[str, Metric] = {task: metrics[0] for task, metrics in METRICS_OF.items()}
+METRICS_OF: dict[str, tuple[Metric, ...]] = {name: entry.metrics for name, entry in ENTRIES.items()}
+TASKS: dict[str, Metric] = {name: metrics[0] for name, metrics in METRICS_OF.items()}  # the metric that decides
 METRICS: dict[str, Metric] = {
     metric.key: metric for metrics in (*METRICS_OF.values(), OF_ANY_TASK) for metric in metrics
-}
-
-MODULES = {
-    "classify": "classify",
-    "detect": "detection.detect",
-    "segment": "segmentation.segment",
-    "generate": "generation.generate",
 }
 
 
 def task_class(name: str) -> type[Task]:
     """The class of a task by its name. Raises UserError for an unknown one."""
-    if name not in TASKS:
-        raise UserError(f"--task {name}: unknown, expected one of {', '.join(TASKS)}")
-    found: type[Task] = import_module(f"sweet.tasks.{MODULES[name]}").TASK
+    if name not in ENTRIES:
+        raise UserError(f"--task {name}: unknown, expected one of {', '.join(ENTRIES)}")
+    found: type[Task] = import_module(f"sweet.tasks.{ENTRIES[name].module}").TASK
     return found

@@ -1,29 +1,90 @@
-"""What every task answers; the training loop, its checkpoints and the verbs ask nothing else."""
+"""What every task provides; the training loop, its checkpoints and the verbs call nothing else."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
-from sweet.data import ImageSource, Packed
+from sweet.data import BatchSource, ImageSet, ImageSource, Samples
+from sweet.data.samples import Collate
 from sweet.errors import UserError
 from sweet.recipes.schema import FinetuneRecipe
-from sweet.storage.records import DataConfig
+from sweet.storage.records import CENTRE_CROP, DataConfig
+
+Row = dict[str, str | float]  # of a table of predictions
 
 
-class TrainBatches(Protocol):
-    """Batches as a pure function of the step (see :class:`sweet.data.Batches`)."""
+@dataclass(frozen=True)
+class TrainSettings:
+    """Which training batches one process takes, and where they go.
 
-    @property
-    def steps_per_epoch(self) -> int: ...
+    ``batch_size`` counts the images of one forward pass; ``rank`` is the number of the process out of ``world``, see
+    :class:`sweet.data.batches.EpochOrder`.
+    """
 
-    def iterate(self, start: int, stop: int) -> Iterator[tuple[Any, Any]]: ...
+    recipe: FinetuneRecipe
+    batch_size: int
+    rank: int = 0
+    world: int = 1
+    device: torch.device | str = "cpu"
+
+    def samples(self, count: int, load: Callable[[int, torch.Generator], Any], collate: Collate) -> Samples:
+        """Batches of ``count`` samples whose targets change with the image, see :class:`sweet.data.Samples`."""
+        return Samples(
+            count,
+            load,
+            collate,
+            batch_size=self.batch_size,
+            seed=self.recipe.seed,
+            rank=self.rank,
+            world=self.world,
+            device=self.device,
+            workers=self.recipe.workers,
+        )
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """How images reach a trained model: prepared by ``data_config``, ``batch_size`` at a time, onto ``device``.
+
+    ``workers`` processes decode them; 0: none besides this one.
+    """
+
+    data_config: DataConfig
+    device: torch.device | str = "cpu"
+    batch_size: int = 256
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What an evaluation measured.
+
+    scores: single numbers by key, the task's own metrics (:data:`sweet.tasks.registry.METRICS_OF`) among them; None
+        where the set holds nothing to measure one by.
+    images: how many images were evaluated.
+    per_class: tables by key, each {class name: percent} of the classes that occur.
+    confusion: counts of images, a row for each true class and a column for each predicted one; None without labels.
+    notes: what has to be known to read the scores.
+    """
+
+    scores: Mapping[str, float | None]
+    images: int
+    per_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    confusion: list[list[int]] | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As one flat object for JSON: the keys of scores, tables and notes, ``images`` and ``confusion``."""
+        tables = {} if self.confusion is None else {"confusion": self.confusion}
+        return {**self.scores, "images": self.images, **self.per_class, **self.notes, **tables}
 
 
 class Options(BaseModel):
@@ -32,7 +93,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     use: ClassVar[frozenset[str]] = frozenset()  # keys that say how trained weights are used, not what they are
 
-    def of_weights(self) -> dict[str, Any]:
+    def of_weights(self) -> Mapping[str, object]:
         """The keys in which two heads must agree for one to start from the weights of the other."""
         return self.model_dump(exclude=set(self.use))
 
@@ -41,25 +102,31 @@ class Task(ABC):
     """A task over ``classes``: which images it takes, the network around a ViT, loss, metrics, pictures.
 
     ``recipe`` is what it is trained by, None where a finished model is only used; ``head`` are the options of its head.
-    Raises UserError for an option that the task does not know.
+    Raises UserError for an option that the task does not know, and for a key of the recipe that has no effect here.
     """
 
     Options: ClassVar[type[Options]] = Options
     timm_options: ClassVar[Mapping[str, Any]] = {}  # how the ViT has to be built
-    crop: ClassVar[str] = "short side resized, centre cropped"  # what of an image is looked at
-    top: ClassVar[int] = 5  # answers per image, when no other number is asked for
+    crop: ClassVar[str] = CENTRE_CROP  # which part of an image is looked at
+    top: ClassVar[int] = 5  # predictions for one image, unless another number is given
+    without_effect: ClassVar[tuple[str, ...]] = ()  # keys of a recipe that must be left out
 
     def __init__(
-        self, classes: list[str], recipe: FinetuneRecipe | None = None, head: Mapping[str, Any] | None = None
+        self, classes: list[str], recipe: FinetuneRecipe | None = None, head: Mapping[str, object] | None = None
     ) -> None:
         self.classes, self.recipe = classes, recipe
-        told = dict(recipe.head if recipe else head or {})
+        self.seed = recipe.seed if recipe else 0
+        self.smoothing = recipe.label_smoothing if recipe else 0.0
+        for key in self.without_effect:
+            if recipe and (value := getattr(recipe, key)):
+                raise UserError(f"{key}={value:g}: is for classification only")
+        options = dict(recipe.head if recipe else head or {})
         try:
-            self.head = self.Options.model_validate(told)
+            self.head = self.Options.model_validate(options)
         except ValidationError as error:
             first = error.errors()[0]
             key, known = ".".join(map(str, first["loc"])), ", ".join(self.Options.model_fields) or "none"
-            raise UserError(f"head.{key}={told.get(key)}: {first['msg']}; keys of head here: {known}") from None
+            raise UserError(f"head.{key}={options.get(key)}: {first['msg']}; keys of head here: {known}") from None
 
     @staticmethod
     @abstractmethod
@@ -67,7 +134,10 @@ class Task(ABC):
         """Class names of a set. Raises UserError when it lacks what the task learns from."""
 
     def adapt(self, train: ImageSource, val: ImageSource) -> None:
-        """Settle what the images decide about the head; called before there is a network. Raises UserError."""
+        """Choose those options of the head that follow from the images, and look for what training will need.
+
+        Called once before there is a network. Raises UserError for images that the task cannot be learned from.
+        """
         return None
 
     @property
@@ -80,21 +150,12 @@ class Task(ABC):
         network: nn.Module = vit
         return network
 
-    def prepare_data(self, images: ImageSource, data_config: DataConfig) -> ImageSource | Packed:
-        """A set as it is kept while training: packed into memory, or read as it is asked for."""
+    def prepare_data(self, images: ImageSource, data_config: DataConfig) -> ImageSet:
+        """A set as it is kept while training: packed into memory, or decoded image by image."""
         return images
 
     @abstractmethod
-    def batches(
-        self,
-        data: ImageSource | Packed,
-        recipe: FinetuneRecipe,
-        *,
-        batch_size: int,
-        rank: int,
-        world: int,
-        device: torch.device,
-    ) -> TrainBatches:
+    def batches(self, data: ImageSet, settings: TrainSettings) -> BatchSource:
         """Augmented training batches (inputs, targets) of one process."""
 
     @abstractmethod
@@ -102,39 +163,15 @@ class Task(ABC):
         """The loss of a batch, a scalar in float32; randomness is a function of the step."""
 
     @abstractmethod
-    def evaluate(
-        self,
-        model: nn.Module,
-        data: ImageSource | Packed,
-        data_config: DataConfig,
-        *,
-        batch_size: int = 256,
-        device: torch.device | str = "cpu",
-        workers: int = 0,
-    ) -> dict[str, Any]:
-        """Metrics of a set, the task's main one among them (:data:`sweet.tasks.registry.TASKS`), and ``images``."""
+    def evaluate(self, model: nn.Module, data: ImageSet, settings: EvalSettings) -> Metrics:
+        """What the model is worth on a whole set. Raises UserError for a set with nothing to measure by."""
 
     @abstractmethod
     def predict(
-        self,
-        model: nn.Module,
-        images: ImageSource,
-        data_config: DataConfig,
-        *,
-        top: int,
-        device: torch.device,
-        out: Path | None,
-    ) -> list[dict[str, Any]]:
-        """What is seen in single images, rows for a table; pictures of it into the folder ``out``, if there is one."""
+        self, model: nn.Module, images: ImageSource, settings: EvalSettings, *, top: int, out: Path | None
+    ) -> list[Row]:
+        """At most ``top`` predictions for each image, rows of a table; pictures of them into the folder ``out``."""
 
     @abstractmethod
-    def pictures(
-        self,
-        model: nn.Module,
-        data: ImageSource | Packed,
-        data_config: DataConfig,
-        metrics: Mapping[str, Any],
-        out: Path,
-        device: torch.device,
-    ) -> None:
+    def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
         """What a person wants to look at after training, as PNG files in the folder ``out``."""

@@ -18,9 +18,9 @@ from sweet.recipes.loader import dump_recipe
 from sweet.recipes.schema import FinetuneRecipe
 from sweet.storage.cards import model_card
 from sweet.storage.layout import TENSORS, write_folder
-from sweet.storage.records import DataConfig, FolderRecord, Metrics, read_record
+from sweet.storage.records import DataConfig, FolderRecord, read_record
 from sweet.tasks.registry import task_class
-from sweet.tasks.task import Task
+from sweet.tasks.task import EvalSettings, Metrics, Task, TrainSettings
 
 from .device import make_accelerator, use_plain_attention
 from .loop import ParameterGroup, TrainResult, micro_batch_size, train
@@ -69,15 +69,16 @@ def finetune(
                 "head": run.task.head.model_dump(),
                 "data": run.data_config,
                 "training": training,
-                "metrics": metrics,
+                "metrics": metrics.to_dict(),
             }
         )
-        run.task.pictures(run.network, run.val_data, run.data_config, metrics, out / "pictures", accelerator.device)
+        settings = EvalSettings(run.data_config, accelerator.device)
+        run.task.pictures(run.network, run.val_data, settings, metrics, out / "pictures")
         state = {name: value.detach().cpu() for name, value in run.network.state_dict().items()}
         card = model_card(record, run.recipe.model_dump())
         write_folder(out, (TENSORS["model"], state), record, dump_recipe(run.recipe), card)
     accelerator.end_training()
-    return dict(metrics, **training.to_dict(), out=str(out))
+    return dict(metrics.to_dict(), **training.to_dict(), out=str(out))
 
 
 @dataclass
@@ -157,14 +158,9 @@ def finetune_model(
     quiet: bool = True,
 ) -> tuple[TrainResult, Metrics]:
     """Train ``network`` in place and evaluate it; the averaged weights replace its own when ``ema`` is set."""
-    batches = task.batches(
-        train_data,
-        recipe,
-        batch_size=micro_batch_size(recipe, recipe.optim.accumulate, accelerator.num_processes),
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-        device=accelerator.device,
-    )
+    rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
+    micro_batch = micro_batch_size(recipe, recipe.optim.accumulate, world)
+    batches = task.batches(train_data, TrainSettings(recipe, micro_batch, rank, world, device))
     network.to(accelerator.device)
     use_plain_attention(network, accelerator.device)
     ema = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
@@ -183,9 +179,9 @@ def finetune_model(
     )
     if ema is not None:
         network.load_state_dict(ema.module.state_dict())
-    data_config = DataConfig.of_recipe(recipe.data, task.classes)
+    settings = EvalSettings(DataConfig.of_recipe(recipe.data, task.classes), device, workers=recipe.workers)
     with accelerator.autocast():
-        metrics = task.evaluate(network, val_data, data_config, device=accelerator.device, workers=recipe.workers)
+        metrics = task.evaluate(network, val_data, settings)
     return result, metrics
 
 

@@ -5,44 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor, nn
 
-from sweet.data import ImageSource, Packed, Samples, in_order, jittered, normalise
-from sweet.data.packed import to_tensor
+from sweet.data import BatchSource, ImageSet, ImageSource, in_order, jittered, normalise, to_tensor
 from sweet.errors import UserError
-from sweet.recipes.schema import FinetuneRecipe
+from sweet.recipes.schema import FinetuneDataKeys
 from sweet.storage.records import DataConfig
 from sweet.tasks.pictures import drawn, save_png, sheet_of_pairs
-from sweet.tasks.task import Options, Task, TrainBatches
+from sweet.tasks.task import EvalSettings, Metrics, Row, Task, TrainSettings
 
 from .average_precision import AveragePrecision
-from .detector import Detector
+from .detector import DetectOptions, Detector
 
-AT_ONCE = 8  # images of an evaluation in one forward pass
+AT_ONCE = 8  # images of an evaluation in one forward pass, at most
 SHOWN = 0.5  # objects below this score are not drawn
 SHEET_IMAGES, TILE = 8, 320
-
-
-class DetectOptions(Options):
-    """The defaults are ViTDet's; see :class:`sweet.tasks.detection.detector.Detector`."""
-
-    masks: bool | None = None  # None: where all objects of the training and validation images have one
-    window: int = Field(14, ge=0)  # patches a side; 0: every block sees the whole image
-    channels: int = Field(256, ge=1)
-    upsample: Literal[4, 2, 1] = 4  # how much finer than the patches the finest map is
-    convs: int = Field(4, ge=0)
-    fc_width: int = Field(1024, ge=1)
-    anchor_scale: float = Field(8.0, gt=0)
-    proposals: int = Field(1000, ge=1)
-    rois: int = Field(512, ge=1)
-    score: float = Field(0.05, ge=0, lt=1)  # what is less sure is not reported
-    overlap: float = Field(0.5, gt=0, le=1)  # of two boxes of a class that overlap more, the surer one is kept
-    detections: int = Field(100, ge=1)  # per image
 
 
 class Detect(Task):
@@ -74,80 +55,41 @@ class Detect(Task):
             self.head = self.head.model_copy(update={"masks": train.has_masks and val.has_masks})
 
     def network(self, vit: Any) -> nn.Module:
-        told = self.head.model_dump()
-        return Detector(vit, len(self.classes), **told | {"masks": bool(told["masks"])})
+        return Detector(vit, len(self.classes), self.head)
 
-    def batches(
-        self,
-        data: ImageSource | Packed,
-        recipe: FinetuneRecipe,
-        *,
-        batch_size: int,
-        rank: int,
-        world: int,
-        device: torch.device,
-    ) -> TrainBatches:
+    def batches(self, data: ImageSet, settings: TrainSettings) -> BatchSource:
         """Inputs: a list of normalised images; targets: a list of dicts, see :func:`sweet.data.jittered`."""
         assert isinstance(data, ImageSource)
-        return Samples(
-            len(data),
-            partial(training_sample, data, recipe, bool(self.head.masks)),
-            as_lists,
-            batch_size=batch_size,
-            seed=recipe.seed,
-            rank=rank,
-            world=world,
-            device=device,
-            workers=recipe.workers,
-        )
+        load = partial(training_sample, data, settings.recipe.data, bool(self.head.masks))
+        return settings.samples(len(data), load, as_lists)
 
     def loss(self, model: nn.Module, inputs: Any, targets: Any, step: int) -> Tensor:
         """The sum of the losses of proposals, classes, boxes and masks."""
         losses: dict[str, Tensor] = model(inputs, targets)
         return torch.stack([loss.float() for loss in losses.values()]).sum()
 
-    def evaluate(
-        self,
-        model: nn.Module,
-        data: ImageSource | Packed,
-        data_config: DataConfig,
-        *,
-        batch_size: int = 256,
-        device: torch.device | str = "cpu",
-        workers: int = 0,
-    ) -> dict[str, Any]:
-        """As :meth:`AveragePrecision.compute`, of masks where they were learned and are there; and images, boxes.
+    def evaluate(self, model: nn.Module, data: ImageSet, settings: EvalSettings) -> Metrics:
+        """As :meth:`AveragePrecision.compute`, of masks where they were learned and the set has them.
 
         Raises UserError for a set without objects.
         """
         assert isinstance(data, ImageSource)
-        comparison = AveragePrecision(self.classes, masks=bool(self.head.masks) and data.has_masks)
-        for index, (image, found) in enumerate(
-            findings(model, data, data_config, device, min(batch_size, AT_ONCE), workers)
-        ):
-            comparison.add((image.shape[-2], image.shape[-1]), data.objects(index), found)
-        if not comparison.truth:
+        precision = AveragePrecision(self.classes, masks=bool(self.head.masks) and data.has_masks)
+        for index, (image, found) in enumerate(findings(model, data, settings)):
+            precision.add((image.shape[-2], image.shape[-1]), data.objects(index), found)
+        if not precision.truth:
             raise UserError(f"--data {data.name}: {data.split} has no objects")
-        return {**comparison.compute(), "images": len(comparison.images), "boxes": len(comparison.truth)}
+        return precision.compute()
 
     def predict(
-        self,
-        model: nn.Module,
-        images: ImageSource,
-        data_config: DataConfig,
-        *,
-        top: int,
-        device: torch.device,
-        out: Path | None,
-    ) -> list[dict[str, Any]]:
+        self, model: nn.Module, images: ImageSource, settings: EvalSettings, *, top: int, out: Path | None
+    ) -> list[Row]:
         """At most ``top`` objects of each image, the surest first; into ``out`` the images with those above 0.5."""
-        rows = []
-        for index, (_, found) in enumerate(findings(model, images, data_config, device, 1, 0)):
-            values = zip(
-                found["labels"][:top].tolist(), found["scores"].tolist(), found["boxes"].tolist(), strict=False
-            )
-            for label, score, box in values:
-                corners = dict(zip(("x0", "y0", "x1", "y1"), (round(value, 1) for value in box), strict=True))
+        rows: list[Row] = []
+        for index, (_, found) in enumerate(findings(model, images, settings)):
+            labels, scores, boxes = (found[key][:top].tolist() for key in ("labels", "scores", "boxes"))
+            for label, score, box in zip(labels, scores, boxes, strict=True):
+                corners = {name: round(value, 1) for name, value in zip(("x0", "y0", "x1", "y1"), box, strict=True)}
                 rows.append(
                     {"image": images.where(index), "class": self.classes[label], "score": round(score, 4)} | corners
                 )
@@ -156,21 +98,13 @@ class Detect(Task):
                 save_png(self._with_found(images.decode(index), found), out / name)
         return rows
 
-    def pictures(
-        self,
-        model: nn.Module,
-        data: ImageSource | Packed,
-        data_config: DataConfig,
-        metrics: Mapping[str, Any],
-        out: Path,
-        device: torch.device,
-    ) -> None:
+    def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
         """``detections.png``: the first images with what is there and, beside it, what is found."""
         assert isinstance(data, ImageSource)
-        some = data.select(range(min(SHEET_IMAGES, len(data))))
+        first = data.select(range(min(SHEET_IMAGES, len(data))))
         pairs = []
-        for index, (_, found) in enumerate(findings(model, some, data_config, device, 1, 0)):
-            image, truth = some.decode(index), some.objects(index)
+        for index, (_, found) in enumerate(findings(model, first, settings)):
+            image, truth = first.decode(index), first.objects(index)
             names = [self.classes[label] for label in truth.labels]
             masks = None if truth.masks is None else torch.from_numpy(truth.masks)
             there = drawn(image, torch.from_numpy(truth.boxes), truth.labels.tolist(), names, masks, TILE)
@@ -186,11 +120,10 @@ class Detect(Task):
 
 
 def training_sample(
-    images: ImageSource, recipe: FinetuneRecipe, masks: bool, index: int, generator: torch.Generator
+    images: ImageSource, keys: FinetuneDataKeys, masks: bool, index: int, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """One augmented image, normalised, and its objects."""
-    keys = recipe.data
-    pixels, seen = jittered(
+    """One augmented image (3, h, w), normalised, and its objects."""
+    pixels, objects = jittered(
         images.decode(index),
         images.objects(index),
         keys.img_size,
@@ -199,12 +132,12 @@ def training_sample(
         masks=masks,
         generator=generator,
     )
-    return normalise(pixels, keys.mean, keys.std), seen
+    return normalise(pixels, keys.mean, keys.std), objects
 
 
 def as_lists(samples: list[tuple[Tensor, Any]]) -> tuple[list[Tensor], list[Any]]:
-    """Images differ in size and in how many objects they hold."""
-    return [image for image, _ in samples], [seen for _, seen in samples]
+    """Images differ in size and in how many objects they hold, so they stay lists."""
+    return [image for image, _ in samples], [objects for _, objects in samples]
 
 
 def whole_image(images: ImageSource, data_config: DataConfig, index: int) -> tuple[Tensor, None]:
@@ -214,17 +147,14 @@ def whole_image(images: ImageSource, data_config: DataConfig, index: int) -> tup
 
 @torch.no_grad()
 def findings(
-    model: nn.Module,
-    images: ImageSource,
-    data_config: DataConfig,
-    device: torch.device | str,
-    batch_size: int,
-    workers: int,
+    model: nn.Module, images: ImageSource, settings: EvalSettings
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Every image, normalised (C, H, W), with what the model finds in it, on the CPU."""
     model.eval()
-    whole = partial(whole_image, images, data_config)
-    for batch, _ in in_order(len(images), whole, as_lists, batch_size=batch_size, device=device, workers=workers):
+    whole = partial(whole_image, images, settings.data_config)
+    size = min(settings.batch_size, AT_ONCE)
+    batches = in_order(len(images), whole, as_lists, batch_size=size, device=settings.device, workers=settings.workers)
+    for batch, _ in batches:
         for image, found in zip(batch, model(batch), strict=True):
             yield image, {name: value.cpu() for name, value in found.items()}
 

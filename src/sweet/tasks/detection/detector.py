@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -16,18 +17,36 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 from torchvision.ops import MultiScaleRoIAlign
 
-from sweet.tasks.features import feature_maps
+from sweet.tasks.task import Options
 
+from .features import feature_maps
 from .pyramid import SimpleFeaturePyramid
 
 RATIOS = (0.5, 1.0, 2.0)  # of an anchor, height to width
+
+
+class DetectOptions(Options):
+    """What the detector around the ViT is like. The defaults are ViTDet's."""
+
+    masks: bool | None = None  # None: where all objects of the training and validation images have one
+    window: int = Field(14, ge=0)  # patches a side; 0: every block sees the whole image
+    channels: int = Field(256, ge=1)
+    upsample: Literal[4, 2, 1] = 4  # how much finer than the patches the finest map is
+    convs: int = Field(4, ge=0)  # layers of ``channels`` below boxes and masks
+    fc_width: int = Field(1024, ge=1)
+    anchor_scale: float = Field(8.0, gt=0)  # side of an anchor, as a multiple of the stride of its level
+    proposals: int = Field(1000, ge=1)  # boxes of an image that the heads look at
+    rois: int = Field(512, ge=1)  # boxes of an image that the heads learn from
+    score: float = Field(0.05, ge=0, lt=1)  # what is less sure is not reported
+    overlap: float = Field(0.5, gt=0, le=1)  # of two boxes of a class that overlap more, the surer one is kept
+    detections: int = Field(100, ge=1)  # per image
 
 
 class SquareInput(GeneralizedRCNNTransform):
     """Normalised images of any size -> one batch (B, C, S, S), padded with zeros at the right and at the bottom.
 
     S is ``size``, up to a multiple of ``multiple``, so that neither an image's neighbours in the batch nor its shape
-    change what is seen in it. While training the images come resized; else the long side is resized (antialiased) to
+    change what is found in it. While training the images come resized; else the long side is resized (antialiased) to
     ``size``, and boxes and masks go back to the image as it was.
     """
 
@@ -68,38 +87,18 @@ class SquareInput(GeneralizedRCNNTransform):
 
 
 class Detector(nn.Module):
-    """The ViT as ``vit``, its pyramid and the heads; boxes are (x0, y0, x1, y1) in pixels of each image.
+    """The ViT as ``vit``, its pyramid and the heads; boxes are (x0, y0, x1, y1) in pixels of each image."""
 
-    ``rois`` are the boxes per image that the heads learn from, ``proposals`` those that they look at. Anchors are
-    ``anchor_scale`` times the stride of their level. ``convs`` layers of ``channels`` lie below boxes and masks.
-    """
-
-    def __init__(
-        self,
-        vit: Any,
-        classes: int,
-        *,
-        masks: bool,
-        window: int,
-        channels: int,
-        upsample: int,
-        convs: int,
-        fc_width: int,
-        anchor_scale: float,
-        proposals: int,
-        rois: int,
-        score: float,
-        overlap: float,
-        detections: int,
-    ) -> None:
+    def __init__(self, vit: Any, classes: int, options: DetectOptions) -> None:
         super().__init__()
         patch, size = vit.patch_embed.patch_size[0], vit.patch_embed.img_size[0]
-        self.window = window
+        channels, proposals = options.channels, options.proposals
+        self.window = options.window
         self.vit = vit
         self.transform = SquareInput(size, 4 * patch)
-        self.pyramid = SimpleFeaturePyramid(vit.embed_dim, channels, upsample)
+        self.pyramid = SimpleFeaturePyramid(vit.embed_dim, channels, options.upsample)
         strides = [patch / factor for factor in self.pyramid.factors]
-        sizes = tuple((anchor_scale * stride,) for stride in [*strides, 2 * strides[-1]])
+        sizes = tuple((options.anchor_scale * stride,) for stride in [*strides, 2 * strides[-1]])
         self.rpn = RegionProposalNetwork(
             AnchorGenerator(sizes, (RATIOS,) * len(sizes)),
             RPNHead(channels, len(RATIOS), conv_depth=2),
@@ -112,22 +111,22 @@ class Detector(nn.Module):
             nms_thresh=0.7,
         )
         levels = [str(place) for place in range(len(strides))]
-        hidden = [channels] * convs
+        hidden = [channels] * options.convs
         self.roi_heads = RoIHeads(
             MultiScaleRoIAlign(levels, 7, 2),
-            FastRCNNConvFCHead((channels, 7, 7), hidden, [fc_width], LayerNorm2d),
-            FastRCNNPredictor(fc_width, classes + 1),
+            FastRCNNConvFCHead((channels, 7, 7), hidden, [options.fc_width], LayerNorm2d),
+            FastRCNNPredictor(options.fc_width, classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=rois,
+            batch_size_per_image=options.rois,
             positive_fraction=0.25,
             bbox_reg_weights=None,
-            score_thresh=score,
-            nms_thresh=overlap,
-            detections_per_img=detections,
-            mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2) if masks else None,
-            mask_head=MaskRCNNHeads(channels, hidden, 1, LayerNorm2d) if masks else None,
-            mask_predictor=MaskRCNNPredictor(channels, channels, classes + 1) if masks else None,
+            score_thresh=options.score,
+            nms_thresh=options.overlap,
+            detections_per_img=options.detections,
+            mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2) if options.masks else None,
+            mask_head=MaskRCNNHeads(channels, hidden, 1, LayerNorm2d) if options.masks else None,
+            mask_predictor=MaskRCNNPredictor(channels, channels, classes + 1) if options.masks else None,
         )
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:

@@ -1,6 +1,6 @@
-"""What looks at images for FID and the Inception score, and the two numbers (torchmetrics).
+"""The networks whose features FID and the Inception score are computed from, and the two numbers (torchmetrics).
 
-Three kinds: ``shapes32``, a small classifier that comes with sweet (``scripts/extractor`` trains it on synthetic
+There are three: ``shapes32``, a small classifier that comes with sweet (``scripts/extractor`` trains it on synthetic
 scenes); the folder of any classifier that sweet fine-tuned; ``inception``, the network of the published figures, where
 its weights are at hand. Figures of different extractors cannot be compared, so each goes with the extractor's name and
 checksum.
@@ -119,15 +119,15 @@ def find_extractor(name: str) -> Extractor:
 
 
 class _Given(nn.Identity):
-    """Stands for the network inside a metric where features are given, not images."""
+    """Stands for the network inside a metric that takes features, not images."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
 
 
-class Comparison:
-    """Real and made images as an extractor sees them."""
+class ImageQuality:
+    """FID and Inception score of generated images, from the features and logits of an extractor."""
 
     def __init__(self, extractor: Extractor, device: torch.device) -> None:
         from torchmetrics.image.fid import FrechetInceptionDistance
@@ -141,7 +141,7 @@ class Comparison:
 
     @torch.no_grad()
     def update(self, pixels: Tensor, *, real: bool) -> None:
-        """Take in images (B, 1 or 3, H, W) uint8."""
+        """Add images (B, 1 or 3, H, W) uint8, ``real`` or generated."""
         with torch.autocast(pixels.device.type, enabled=False):
             features, logits = self.extractor(pixels.expand(-1, 3, -1, -1))
         self.frechet.update(features, real=real)
@@ -149,9 +149,9 @@ class Comparison:
             self.score.update(logits)
 
     def compute(self) -> dict[str, float]:
-        """{"fid", "is"}: the Fréchet distance of two normal distributions, and the mean score of ten parts."""
+        """``fid``: the Fréchet distance of two normal distributions; ``is``: the mean Inception score of ten splits."""
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the spread of a single part
+            warnings.simplefilter("ignore")  # the spread of a single split
             torch.manual_seed(0)  # torchmetrics shuffles before it splits
             score = float(self.score.compute()[0])
         return {"fid": round(float(self.frechet.compute()), 4), "is": round(score, 4)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,23 +11,22 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from sweet.data import ImageSource, Packed, step_generator
+from sweet.data import BatchSource, ImageSet, ImageSource, step_generator
 from sweet.errors import UserError
-from sweet.recipes.schema import FinetuneRecipe
 from sweet.storage.records import DataConfig
 from sweet.tasks.labelled import Labelled, images_of
 from sweet.tasks.pictures import contact_sheet
-from sweet.tasks.task import Options, TrainBatches
+from sweet.tasks.task import EvalSettings, Metrics, Options, Row, TrainSettings
 
 from .diffusion import draw_times, noisy, sample, velocity
-from .extractor import BUNDLED, Comparison, find_extractor
+from .extractor import BUNDLED, ImageQuality, find_extractor
 from .jit import JiT
 
-LABEL_DROP = 0.1  # share of the training images whose class is not told, for guidance
+LABEL_DROP = 0.1  # share of the training images whose class the network does not get, for guidance
 SHEET = (10, 8)  # most classes, and images of each, on a sheet
 
 
-class HeadOptions(Options):
+class GenerateOptions(Options):
     """The network (see :class:`sweet.tasks.generation.jit.JiT`), how it is sampled, and how the samples are judged."""
 
     use = frozenset({"gate", "steps", "guidance", "guidance_from", "guidance_to", "samples", "extractor"})
@@ -54,16 +53,14 @@ class HeadOptions(Options):
 class Generate(Labelled):
     """A denoiser of ``len(classes)`` classes in the pixels that its ViT knows (mean and std of the model)."""
 
-    Options = HeadOptions
-    head: HeadOptions
+    Options = GenerateOptions
+    head: GenerateOptions
 
-    def __init__(
-        self, classes: list[str], recipe: FinetuneRecipe | None = None, head: Mapping[str, Any] | None = None
-    ) -> None:
-        super().__init__(classes, recipe, head)
-        self.seed, self.rank = recipe.seed if recipe else 0, 0
-        if recipe:
-            find_extractor(self.head.extractor)  # what is not there should be missed before the training
+    rank = 0  # of this process: each draws its own noise
+
+    def adapt(self, train: ImageSource, val: ImageSource) -> None:
+        """Looks for the extractor: what is not there should be missed before the training. Raises UserError."""
+        find_extractor(self.head.extractor)
 
     def network(self, vit: Any) -> nn.Module:
         return JiT(
@@ -75,18 +72,9 @@ class Generate(Labelled):
             gate=self.head.gate,
         )
 
-    def batches(
-        self,
-        data: ImageSource | Packed,
-        recipe: FinetuneRecipe,
-        *,
-        batch_size: int,
-        rank: int,
-        world: int,
-        device: torch.device,
-    ) -> TrainBatches:
-        self.rank = rank  # processes must not draw the same noise
-        return super().batches(data, recipe, batch_size=batch_size, rank=rank, world=world, device=device)
+    def batches(self, data: ImageSet, settings: TrainSettings) -> BatchSource:
+        self.rank = settings.rank
+        return super().batches(data, settings)
 
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
         """Mean squared error of the velocity, of images (B, C, S, S) at times and noises drawn by the step."""
@@ -103,97 +91,66 @@ class Generate(Labelled):
         self,
         model: nn.Module,
         labels: list[int],
-        data_config: DataConfig,
+        settings: EvalSettings,
         *,
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
-        batch_size: int = 256,
-        device: torch.device | str = "cpu",
     ) -> Iterator[Tensor]:
         """Images of the classes ``labels``, in batches (b, C, S, S) uint8 on the device.
 
-        The n-th image of a class depends on (seed, class, n) and on nothing else that is asked for.
+        The n-th image of a class depends on (seed, class, n) and on no other argument.
         """
         model.eval()
-        size, head = data_config.img_size, self.head
-        shape, made = (len(data_config.mean), size, size), Counter[int]()
-        for start in range(0, len(labels), batch_size):
-            part = labels[start : start + batch_size]
+        config, head = settings.data_config, self.head
+        shape, made = (len(config.mean), config.img_size, config.img_size), Counter[int]()
+        for start in range(0, len(labels), settings.batch_size):
+            batch = labels[start : start + settings.batch_size]
             draws = []
-            for label in part:
+            for label in batch:
                 draws.append(torch.randn(shape, generator=step_generator(seed, made[label], label, "sample")))
                 made[label] += 1
             images = sample(
                 model,
-                (head.noise * torch.stack(draws)).to(device),
-                torch.tensor(part, device=device),
+                (head.noise * torch.stack(draws)).to(settings.device),
+                torch.tensor(batch, device=settings.device),
                 steps=steps or head.steps,
                 none=len(self.classes),
                 guidance=guidance or head.guidance,
                 interval=(head.guidance_from, head.guidance_to),
             )
-            yield pixels_of(images, data_config)
+            yield pixels_of(images, config)
 
-    def evaluate(
-        self,
-        model: nn.Module,
-        data: ImageSource | Packed,
-        data_config: DataConfig,
-        *,
-        batch_size: int = 256,
-        device: torch.device | str = "cpu",
-        workers: int = 0,
-    ) -> dict[str, Any]:
-        """``samples`` images, the same number of each class, against all ``images`` of a set.
+    def evaluate(self, model: nn.Module, data: ImageSet, settings: EvalSettings) -> Metrics:
+        """``samples`` images, the same number of each class, against all images of a set: ``fid`` and ``is``.
 
-        {"fid"}, {"is"}, the counts, the {"fid_extractor"} that both belong to, {"steps"} and {"guidance"}.
+        Both belong to the extractor in the notes. Raises UserError for a set of fewer than two images.
         """
         if len(data) < 2:
             raise UserError(f"--data: FID needs at least two images, not {len(data)}")
-        compare = Comparison(find_extractor(self.head.extractor), torch.device(device))
-        for images, _ in images_of(data, data_config, batch_size, device, workers):
-            compare.update(pixels_of(images, data_config), real=True)
-        labels = [number % len(self.classes) for number in range(self.head.samples)]
-        for made in self.sample(model, labels, data_config, batch_size=batch_size, device=device):
-            compare.update(made, real=False)
-        return compare.compute() | {
-            "samples": self.head.samples,
-            "images": len(data),
-            "fid_extractor": compare.extractor.label,
-            "steps": self.head.steps,
-            "guidance": self.head.guidance,
-        }
+        head, quality = self.head, ImageQuality(find_extractor(self.head.extractor), torch.device(settings.device))
+        for images, _ in images_of(data, settings):
+            quality.update(pixels_of(images, settings.data_config), real=True)
+        labels = [number % len(self.classes) for number in range(head.samples)]
+        for made in self.sample(model, labels, settings):
+            quality.update(made, real=False)
+        counts = {"samples": head.samples, "steps": head.steps, "guidance": head.guidance}
+        return Metrics(quality.compute() | counts, len(data), notes={"fid_extractor": quality.extractor.label})
 
     def predict(
-        self,
-        model: nn.Module,
-        images: ImageSource,
-        data_config: DataConfig,
-        *,
-        top: int,
-        device: torch.device,
-        out: Path | None,
-    ) -> list[dict[str, Any]]:
-        """Raises UserError: there is nothing to see for a model that makes images."""
+        self, model: nn.Module, images: ImageSource, settings: EvalSettings, *, top: int, out: Path | None
+    ) -> list[Row]:
+        """Raises UserError: a model that makes images predicts nothing."""
         raise UserError(
             "MODEL: was trained to generate images, not to look at them; use sweet generate MODEL --out DIR"
         )
 
-    def pictures(
-        self,
-        model: nn.Module,
-        data: ImageSource | Packed,
-        data_config: DataConfig,
-        metrics: Mapping[str, Any],
-        out: Path,
-        device: torch.device,
-    ) -> None:
+    def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
         """``samples.png``: a row of images for each of the first classes."""
         rows, each = min(len(self.classes), SHEET[0]), SHEET[1]
         labels = [label for label in range(rows) for _ in range(each)]
-        images = torch.cat([part.cpu() for part in self.sample(model, labels, data_config, device=device)])
-        title = f"FID {metrics['fid']:.2f} ({metrics['fid_extractor']})"
+        images = torch.cat([batch.cpu() for batch in self.sample(model, labels, settings)])
+        title = f"FID {metrics.scores['fid']:.2f} ({metrics.notes['fid_extractor']})"
         contact_sheet(out / "samples.png", images, self.classes[:rows], title=title)
 
 

@@ -24,7 +24,7 @@ class JiT(nn.Module):
 
     ``classes`` is their number; the class of that index is "none", for guidance. ``bottleneck`` 0 embeds patches as the
     ViT does, else by two linear maps through so many channels. ``context`` class tokens join before the block at a
-    share ``context_start`` of the depth, without positions of the ViT's kind, and leave before the last layer.
+    share ``context_start`` of the depth, without the ViT's positions, and leave before the last layer.
     ``gate`` is what a block's branches are multiplied with at first: ``zero`` (adaLN-Zero, each block is the identity
     until its gate opens) or ``one`` (the ViT's own blocks from the first step on). The last layer starts at zero.
     """
@@ -124,6 +124,7 @@ def _two_maps(channels: int, patch: int, between: int, width: int) -> nn.Sequent
 
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Tokens (B, T, D) scaled by 1 + ``scale`` and shifted, both (B, 1, D)."""
     return x * (1 + scale) + shift
 
 

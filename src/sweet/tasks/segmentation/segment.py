@@ -17,17 +17,25 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-from sweet.data import ImageSource, Packed, Samples, in_order, normalise
-from sweet.data.images import IGNORE
-from sweet.data.masks import class_pixels
-from sweet.data.packed import to_tensor
-from sweet.data.views import KERNELS, random_view, scaled
+from sweet.data import (
+    IGNORE,
+    BatchSource,
+    ImageSet,
+    ImageSource,
+    class_pixels,
+    in_order,
+    normalise,
+    random_view,
+    scaled,
+    to_tensor,
+)
+from sweet.data.views import KERNELS
 from sweet.errors import UserError
-from sweet.recipes.schema import FinetuneDataKeys, FinetuneRecipe, Share
+from sweet.recipes.schema import FinetuneDataKeys, Share
 from sweet.storage.records import DataConfig
 from sweet.tasks import task
 from sweet.tasks.pictures import overlay, palette, save_grid
-from sweet.tasks.task import Task, TrainBatches
+from sweet.tasks.task import EvalSettings, Metrics, Row, Task, TrainSettings
 
 from .upernet import Segmenter, resize
 
@@ -63,16 +71,9 @@ class Segment(Task):
 
     Options = SegmentOptions
     timm_options: ClassVar[Mapping[str, Any]] = {"dynamic_img_size": True, "dynamic_img_pad": True}
+    without_effect: ClassVar[tuple[str, ...]] = ("mixup", "cutmix")
     head: SegmentOptions
-
-    def __init__(
-        self, classes: list[str], recipe: FinetuneRecipe | None = None, head: Mapping[str, Any] | None = None
-    ) -> None:
-        super().__init__(classes, recipe, head)
-        self.weights: Tensor | None = None
-        for key in ("mixup", "cutmix"):
-            if recipe and (value := getattr(recipe, key)):
-                raise UserError(f"{key}={value:g}: is for classification only")
+    weights: Tensor | None = None  # (K,) of the classes in the loss
 
     @staticmethod
     def classes_of(images: ImageSource) -> list[str]:
@@ -91,35 +92,17 @@ class Segment(Task):
             aux_channels=self.head.aux_channels if self.head.aux_weight else 0,
         )
 
-    def prepare_data(self, images: ImageSource, data_config: DataConfig) -> ImageSource | Packed:
-        """The set as it is, once all its masks have been looked at: a wrong one ends a run before it begins."""
+    def prepare_data(self, images: ImageSource, data_config: DataConfig) -> ImageSet:
+        """The set as it is, once all its masks have been read: a wrong one ends a run before it begins."""
         class_pixels(images)
         return images
 
-    def batches(
-        self,
-        data: ImageSource | Packed,
-        recipe: FinetuneRecipe,
-        *,
-        batch_size: int,
-        rank: int,
-        world: int,
-        device: torch.device,
-    ) -> TrainBatches:
+    def batches(self, data: ImageSet, settings: TrainSettings) -> BatchSource:
+        """Inputs: images (B, 3, S, S), normalised; targets: masks (B, S, S) uint8."""
         assert isinstance(data, ImageSource)
         if self.head.balance:
-            self.weights = (median_frequency(class_pixels(data)) ** self.head.balance).to(device)
-        return Samples(
-            len(data),
-            partial(self._view, data, recipe.data),
-            together,
-            batch_size=batch_size,
-            seed=recipe.seed,
-            rank=rank,
-            world=world,
-            device=device,
-            workers=recipe.workers,
-        )
+            self.weights = (median_frequency(class_pixels(data)) ** self.head.balance).to(settings.device)
+        return settings.samples(len(data), partial(self._view, data, settings.recipe.data), stacked)
 
     def _view(
         self, data: ImageSource, keys: FinetuneDataKeys, index: int, generator: torch.Generator
@@ -140,11 +123,11 @@ class Segment(Task):
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
         """Cross-entropy, averaged over the pixels that have a class, and a share of the auxiliary head's."""
         logits, auxiliary = model(inputs)
-        targets, smoothing = targets.long(), self.recipe.label_smoothing if self.recipe else 0.0
+        targets = targets.long()
 
         def entropy(logits: Tensor) -> Tensor:
             total = F.cross_entropy(
-                logits, targets, self.weights, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing
+                logits, targets, self.weights, ignore_index=IGNORE, reduction="sum", label_smoothing=self.smoothing
             )
             return total / count.clamp(min=1)
 
@@ -154,37 +137,24 @@ class Segment(Task):
         return loss if auxiliary is None else loss + self.head.aux_weight * entropy(auxiliary)
 
     @torch.no_grad()
-    def evaluate(
-        self,
-        model: nn.Module,
-        data: ImageSource | Packed,
-        data_config: DataConfig,
-        *,
-        batch_size: int = 256,
-        device: torch.device | str = "cpu",
-        workers: int = 0,
-    ) -> dict[str, Any]:
-        """:func:`figures` of all pixels that have a class, at the masks' own size; ``images`` were measured."""
+    def evaluate(self, model: nn.Module, data: ImageSet, settings: EvalSettings) -> Metrics:
+        """:func:`metrics_of` all pixels that have a class, at the masks' own size; ``batch_size`` counts windows."""
         assert isinstance(data, ImageSource)
         model.eval()
         count = len(self.classes)
-        table = torch.zeros(count * count, dtype=torch.int64, device=device)
+        table = torch.zeros(count * count, dtype=torch.int64, device=settings.device)
+        load = partial(self._whole_sample, data, settings.data_config)
         for pixels, mask in in_order(
-            len(data),
-            partial(self._whole_of, data, data_config),
-            itemgetter(0),
-            batch_size=1,
-            device=device,
-            workers=workers,
+            len(data), load, itemgetter(0), batch_size=1, device=settings.device, workers=settings.workers
         ):
-            seen = self._logits(model, pixels, mask.shape, data_config, batch_size).argmax(0)
+            predicted = self.logits(model, pixels, mask.shape, settings).argmax(0)
             known = mask != IGNORE
-            table += torch.bincount(mask[known].long() * count + seen[known], minlength=count * count)
+            table += torch.bincount(mask[known].long() * count + predicted[known], minlength=count * count)
         if not table.any():
             raise UserError(f"--data {data.name}: no pixel of {data.split} has a class")
-        return figures(table.view(count, count).cpu(), self.classes) | {"images": len(data)}
+        return metrics_of(table.view(count, count).cpu(), self.classes, len(data))
 
-    def _whole_of(self, data: ImageSource, data_config: DataConfig, index: int) -> tuple[Tensor, Tensor]:
+    def _whole_sample(self, data: ImageSource, data_config: DataConfig, index: int) -> tuple[Tensor, Tensor]:
         return self._whole(data.decode(index), data_config), torch.from_numpy(data.mask(index))
 
     def _whole(self, image: Image.Image, data_config: DataConfig) -> Tensor:
@@ -194,51 +164,41 @@ class Segment(Task):
             image = image.resize(size, KERNELS[data_config.interpolation])
         return normalise(to_tensor(image), data_config.mean, data_config.std)
 
-    def _logits(
-        self, model: nn.Module, pixels: Tensor, size: tuple[int, ...], data_config: DataConfig, at_a_time: int
-    ) -> Tensor:
+    def logits(self, model: nn.Module, pixels: Tensor, size: tuple[int, ...], settings: EvalSettings) -> Tensor:
         """(K, *size) of one image (C, H, W): whole where it fits into a window, else the mean over windows."""
-        window = self.head.window or self.head.crop or data_config.img_size
+        window = self.head.window or self.head.crop or settings.data_config.img_size
         stride = self.head.stride or max(1, window * 2 // 3)
         height, width = pixels.shape[1:]
         places = [(top, left) for top in starts(height, window, stride) for left in starts(width, window, stride)]
         total = pixels.new_zeros(len(self.classes), height, width)
         hits = pixels.new_zeros(height, width)
-        for first in range(0, len(places), at_a_time):
-            part = [
+        for first in range(0, len(places), settings.batch_size):
+            windows = [
                 (..., slice(top, top + window), slice(left, left + window))
-                for top, left in places[first : first + at_a_time]
+                for top, left in places[first : first + settings.batch_size]
             ]
-            for place, logits in zip(part, model(torch.stack([pixels[place] for place in part])), strict=True):
+            for place, logits in zip(windows, model(torch.stack([pixels[place] for place in windows])), strict=True):
                 total[place] += logits
                 hits[place] += 1
         return resize((total / hits)[None], size)[0]
 
     @torch.no_grad()
-    def _classes_in(
-        self, model: nn.Module, image: Image.Image, data_config: DataConfig, device: torch.device
-    ) -> NDArray[np.uint8]:
+    def _classes_in(self, model: nn.Module, image: Image.Image, settings: EvalSettings) -> NDArray[np.uint8]:
         """(H, W) uint8: the most likely class of each pixel."""
-        pixels = self._whole(image, data_config).to(device)
-        logits = self._logits(model.eval(), pixels, (image.height, image.width), data_config, 64)
+        pixels = self._whole(image, settings.data_config).to(settings.device)
+        logits = self.logits(model.eval(), pixels, (image.height, image.width), settings)
         return logits.argmax(0).to(torch.uint8).cpu().numpy()
 
     def predict(
-        self,
-        model: nn.Module,
-        images: ImageSource,
-        data_config: DataConfig,
-        *,
-        top: int,
-        device: torch.device,
-        out: Path | None,
-    ) -> list[dict[str, Any]]:
+        self, model: nn.Module, images: ImageSource, settings: EvalSettings, *, top: int, out: Path | None
+    ) -> list[Row]:
         """The ``top`` largest classes of each image with their share of its pixels."""
-        rows, colours = [], palette(len(self.classes))
+        rows: list[Row] = []
+        colours = palette(len(self.classes))
         for index in range(len(images)):
             image = images.decode(index)
-            seen = self._classes_in(model, image, data_config, device)
-            shares = np.bincount(seen.ravel(), minlength=len(self.classes)) / seen.size
+            predicted = self._classes_in(model, image, settings)
+            shares = np.bincount(predicted.ravel(), minlength=len(self.classes)) / predicted.size
             largest = [label for label in np.argsort(-shares, kind="stable").tolist() if shares[label]]
             rows += [
                 {"image": images.where(index), "class": self.classes[label], "share": round(float(shares[label]), 5)}
@@ -246,31 +206,24 @@ class Segment(Task):
             ]
             if out is not None:
                 name = f"{index:03d}-{Path(images.where(index)).stem}.png"
-                pair = [np.asarray(image), overlay(image, seen, colours)]
-                save_grid(out / name, [pair], ["image", "seen"], [(self.classes[i], colours[i]) for i in largest])
+                pair = [np.asarray(image), overlay(image, predicted, colours)]
+                save_grid(out / name, [pair], ["image", "predicted"], [(self.classes[i], colours[i]) for i in largest])
         return rows
 
-    def pictures(
-        self,
-        model: nn.Module,
-        data: ImageSource | Packed,
-        data_config: DataConfig,
-        metrics: Mapping[str, Any],
-        out: Path,
-        device: torch.device,
-    ) -> None:
-        """``segments.png``: validation images, evenly picked, beside their masks and what is seen in them."""
+    def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
+        """``segments.png``: validation images, evenly picked, beside their masks and what is predicted for them."""
         assert isinstance(data, ImageSource)
         colours, rows = palette(len(self.classes)), []
         for index in sorted({round(place) for place in np.linspace(0, len(data) - 1, SHOWN)}):
             image = data.decode(index)
-            maps = data.mask(index), self._classes_in(model, image, data_config, device)
+            maps = data.mask(index), self._classes_in(model, image, settings)
             rows.append([np.asarray(image), *(overlay(image, classes, colours, 0.8) for classes in maps)])
         legend = list(zip(self.classes, colours, strict=True))
-        save_grid(out / "segments.png", rows, ["image", "truth", f"seen (mIoU {metrics['miou']:.1f} %)"], legend)
+        titles = ["image", "truth", f"predicted (mIoU {metrics.scores['miou']:.1f} %)"]
+        save_grid(out / "segments.png", rows, titles, legend)
 
 
-def together(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def stacked(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Images (B, 3, S, S) and masks (B, S, S)."""
     images, masks = zip(*samples, strict=True)
     return torch.stack(images), torch.stack(masks)
@@ -282,29 +235,30 @@ def starts(length: int, window: int, stride: int) -> list[int]:
     return [*range(0, last, stride), last]
 
 
-def figures(table: Tensor, classes: list[str]) -> dict[str, Any]:
-    """Metrics in percent of a confusion matrix of pixels: a row for each true class, a column for each seen one.
+def metrics_of(table: Tensor, classes: list[str], images: int) -> Metrics:
+    """Metrics in percent of a confusion matrix of pixels (K, K): a row for a true class, a column for a predicted one.
 
-    ``miou`` is the mean of intersection over union, without classes that neither are nor were seen; ``macc`` the mean
-    share of a class's pixels that were found, without classes that never are; ``pixel_acc`` the share of all pixels;
-    ``per_class`` the intersection over union of each. As mmsegmentation's mIoU, mAcc and aAcc.
+    ``miou`` is the mean of intersection over union, without classes that neither are nor were predicted; ``macc`` the
+    mean share of a class's pixels that were found, without classes that never occur; ``pixel_acc`` the share of all
+    pixels; ``per_class`` the intersection over union of each. As mmsegmentation's mIoU, mAcc and aAcc.
     """
     table = table.double()
-    hits, true, seen = table.diagonal(), table.sum(1), table.sum(0)
-    union = true + seen - hits
+    hits, true, predicted = table.diagonal(), table.sum(1), table.sum(0)
+    union = true + predicted - hits
     iou, recall = 100 * hits / union, 100 * hits / true
-    return {
+    scores = {
         "miou": round(float(iou[union > 0].mean()), 3),
         "macc": round(float(recall[true > 0].mean()), 3),
         "pixel_acc": round(float(100 * hits.sum() / table.sum()), 3),
-        "per_class": {name: round(float(iou[i]), 2) for i, name in enumerate(classes) if union[i] > 0},
     }
+    per_class = {name: round(float(iou[i]), 2) for i, name in enumerate(classes) if union[i] > 0}
+    return Metrics(scores, images, {"per_class": per_class})
 
 
 def median_frequency(pixels: Tensor) -> Tensor:
     """Weights (K,) of classes from their pixels in each image (N, K): median of all frequencies / own frequency.
 
-    The frequency of a class is its share of the pixels in those images that show it (arXiv 1411.4734, section 6.3.2).
+    The frequency of a class is its share of the pixels in those images that have it (arXiv 1411.4734, section 6.3.2).
     A class that never occurs has weight 1.
     """
     shown = pixels > 0

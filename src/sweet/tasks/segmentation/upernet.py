@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 def level_blocks(depth: int) -> list[int]:
     """The blocks whose outputs are the four levels: 3, 5, 7, 11 of twelve, some of them twice where there are few."""
-    return [max(0, round(depth * part / 12) - 1) for part in (4, 6, 8, 12)]
+    return [max(0, round(depth * twelfths / 12) - 1) for twelfths in (4, 6, 8, 12)]
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -28,15 +28,18 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 def convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    """(B, inputs, h, w) -> (B, outputs, h, w): a convolution of odd ``kernel``, group normalisation, ReLU."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, group_norm(outputs), nn.ReLU())
 
 
 def doubled(channels: int) -> nn.ConvTranspose2d:
+    """(B, C, h, w) -> (B, C, 2 h, 2 w), learned."""
     return nn.ConvTranspose2d(channels, channels, 2, 2)
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size), bilinear, corners not aligned."""
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
 
 

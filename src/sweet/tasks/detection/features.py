@@ -73,14 +73,14 @@ class Windows:
         inner = block.norm1(x)
         copies = inner[:, :1].repeat_interleave(count, 0)
         inner = torch.cat([copies, self.cut(inner[:, 1:])], 1)
-        told: dict[str, Tensor] = {}
+        options: dict[str, Tensor] = {}
         if positions is not None:  # (B n, 1, side^2, 2 d): one table for each window, the same for all heads
-            told["rope"] = self.cut(positions[None]).repeat(batch, 1, 1)[:, None]
+            options["rope"] = self.cut(positions[None]).repeat(batch, 1, 1)[:, None]
         if self.rows * self.columns * self.side**2 > self.height * self.width:
             real = self.cut(x.new_ones(1, self.height * self.width, 1))[..., 0] > 0
             real = F.pad(real, (1, 0), value=True)
-            told["attn_mask"] = real.repeat(batch, 1)[:, None, None]
-        inner = block.attn(inner, **told)
+            options["attn_mask"] = real.repeat(batch, 1)[:, None, None]
+        inner = block.attn(inner, **options)
         own = inner[:, :1].unflatten(0, (batch, count)).mean(1)
         x = x + block.drop_path1(torch.cat([own, self.join(inner[:, 1:])], 1))
         return x + block.drop_path2(block.mlp(block.norm2(x)))

@@ -1,0 +1,1 @@
+"""Image classification: timm's own head on the ViT."""

@@ -1,0 +1,112 @@
+"""Image classification: cross-entropy, mixup and cutmix by timm, top-1 and top-5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from timm.data import Mixup
+from torch import Tensor, nn
+
+from sweet.data import ImageSet, ImageSource, step_generator
+from sweet.errors import UserError
+from sweet.tasks.labelled import Labelled, images_of
+from sweet.tasks.pictures import save_figure
+from sweet.tasks.task import EvalSettings, Metrics, Row
+
+NAMED = 40  # classes of a confusion matrix that have room for their names
+
+
+class Classify(Labelled):
+    """Loss and metrics of a classifier with ``len(classes)`` outputs."""
+
+    @cached_property
+    def mixup(self) -> Mixup | None:
+        """timm's mixup and cutmix, where the recipe wants one of them."""
+        recipe = self.recipe
+        if recipe is None or not (recipe.mixup or recipe.cutmix):
+            return None
+        return Mixup(
+            mixup_alpha=recipe.mixup,
+            cutmix_alpha=recipe.cutmix,
+            label_smoothing=recipe.label_smoothing,
+            num_classes=len(self.classes),
+        )
+
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
+
+    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
+        """Cross-entropy of images (B, C, S, S) and labels (B,), mixed in pairs where the recipe says so."""
+        if self.mixup is None:
+            return F.cross_entropy(model(inputs).float(), targets, label_smoothing=self.smoothing)
+        # timm's Mixup draws from numpy's global generator
+        np.random.seed(step_generator(self.seed, step, 0, "mixup").initial_seed() % 2**32)
+        inputs, soft = self.mixup(inputs, targets)
+        return torch.sum(-soft * F.log_softmax(model(inputs).float(), -1), -1).mean()
+
+    def evaluate(self, model: nn.Module, data: ImageSet, settings: EvalSettings) -> Metrics:
+        """As :meth:`measure`, over whole images of a set."""
+        return self.measure(model, images_of(data, settings))
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Metrics:
+        """``top1`` and ``top5`` in percent, ``loss``, top-1 per class, and the confusion matrix."""
+        model.eval()
+        count, device = len(self.classes), next(model.parameters()).device
+        confusion = torch.zeros(count * count, dtype=torch.int64, device=device)
+        top5, loss = torch.zeros((), device=device), torch.zeros((), device=device)
+        for images, labels in batches:
+            images, labels = images.to(device), labels.to(device)
+            logits = model(images).float()
+            ranked = logits.topk(min(5, count), dim=1).indices
+            confusion.index_add_(0, labels * count + ranked[:, 0], torch.ones_like(labels))
+            top5 += (ranked == labels[:, None]).any(1).sum()
+            loss += F.cross_entropy(logits, labels, reduction="sum")
+        table = confusion.view(count, count).cpu()
+        seen, right, total = table.sum(1).tolist(), table.diagonal().tolist(), int(table.sum())
+        scores = {
+            "top1": round(100 * sum(right) / total, 3),
+            "top5": round(100 * top5.item() / total, 3),
+            "loss": round(loss.item() / total, 5),
+        }
+        classes = {name: round(100 * hits / n, 2) for name, hits, n in zip(self.classes, right, seen, strict=True) if n}
+        return Metrics(scores, total, {"per_class": classes}, table.tolist())
+
+    @torch.no_grad()
+    def predict(
+        self, model: nn.Module, images: ImageSource, settings: EvalSettings, *, top: int, out: Path | None
+    ) -> list[Row]:
+        """The ``top`` classes of each image with their probabilities."""
+        if out is not None:
+            raise UserError(f"--out {out}: there is nothing to draw for a classifier")
+        model.eval()
+        logits = torch.cat([model(batch).float() for batch, _ in images_of(images, settings)])
+        best = logits.softmax(-1).topk(min(top, len(self.classes)))
+        return [
+            {"image": images.where(index), "class": self.classes[label], "probability": round(value, 5)}
+            for index, ranked in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True))
+            for value, label in zip(*ranked, strict=True)
+        ]
+
+    def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
+        """``confusion.png``: for each true class, the share of its images that each class was predicted for."""
+        table = np.array(metrics.confusion, dtype=float)
+        shares = 100 * table / table.sum(1, keepdims=True).clip(1)
+        side = 2.5 + 0.3 * min(len(table), NAMED)
+        figure = Figure(figsize=(side + 1, side), layout="constrained")
+        axes = figure.add_subplot(xlabel="predicted", ylabel="true", title=f"top-1 {metrics.scores['top1']:.1f} %")
+        figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=100), label="%", shrink=0.7)
+        if len(table) <= NAMED:
+            axes.set_xticks(range(len(table)), self.classes, rotation=90)
+            axes.set_yticks(range(len(table)), self.classes)
+        save_figure(figure, out / "confusion.png", dpi=120)
+
+
+TASK = Classify
