@@ -9,11 +9,10 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
-from sweet.initialise.registry import NAMES
 from sweet.storage.outputs import loss_curve, output_folder
 
 from .app import app
-from .options import NUMBER, SOURCES, Device, Json, Out, Overwrite
+from .options import NUMBER, SOURCES, Device, Json, Method, Out, Overwrite, Pixels
 from .words import split_words
 
 SourceWords = Annotated[
@@ -43,7 +42,8 @@ Layers = Annotated[
     Literal["even", "first"] | None,
     typer.Option(help="Which layers of the source a shallower model takes; default: the method's own."),
 ]
-Pixels = Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as the source.")]
+Fit = Annotated[str | None, typer.Option(metavar="SRC", help=f"Images for a method that looks at some: {SOURCES}.")]
+FitImages = Annotated[int | None, typer.Option(**NUMBER, help="How many of them; default: the method's own.")]
 
 
 @app.command()
@@ -55,15 +55,11 @@ def init(
     params: Params = None,
     flops: Flops = None,
     latency: Latency = None,
-    method: Annotated[str, typer.Option(help=f"Initialiser: {', '.join(NAMES)}.")] = "sweet",
+    method: Method = "sweet",
     order: Order = None,
     layers: Layers = None,
-    fit: Annotated[
-        str | None, typer.Option(metavar="SRC", help=f"Images for a method that looks at some: {SOURCES}.")
-    ] = None,
-    fit_images: Annotated[
-        int | None, typer.Option(**NUMBER, help="How many of them; default: the method's own.")
-    ] = None,
+    fit: Fit = None,
+    fit_images: FitImages = None,
     img_size: Pixels = None,
     patch_size: Pixels = None,
     in_chans: Annotated[int | None, typer.Option(**NUMBER, help="Default: as the source.")] = None,
