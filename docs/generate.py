@@ -69,8 +69,13 @@ def recipe_keys() -> str:
     ):
         text += f"\n## {title}\n\n```yaml\n{dump_recipe(told)}```\n"
     text += "\n## Types and ranges\n\nWhat stands after `=` is the default; a key without one has to be given.\n"
+<<<<<<< HEAD
     for name, cls in vars(recipe).items():
         if inspect.isclass(cls) and cls.__module__ == recipe.__name__:
+=======
+    for name, cls in sorted(vars(schema).items()):
+        if inspect.isclass(cls) and cls.__module__ == schema.__name__ and not name.startswith("_"):
+>>>>>>> h-training
             text += f"\n### {name}\n\n```python\n{_fields(inspect.getsource(cls))}\n```\n"
     return text
 
