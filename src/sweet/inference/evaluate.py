@@ -7,11 +7,7 @@ from pathlib import Path
 from sweet.data import open_images
 from sweet.data.folder import FolderImages
 from sweet.errors import UserError
-<<<<<<< HEAD
-from sweet.storage.records import Metrics
-=======
 from sweet.storage.records import RecordedMetrics
->>>>>>> h-training
 from sweet.tasks.task import EvalSettings, Row
 from sweet.training.network import FinetunedModel
 
