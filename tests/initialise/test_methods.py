@@ -19,6 +19,7 @@ from sweet.initialise.registry import NAMES
 from sweet.models.forward import encode, linear, patchify
 from sweet.models.vit import build_vit
 from sweet.storage.folders import StoredSource
+from sweet.storage.records import WidthRecord
 from sweet.template.sizes import Size
 from sweet.template.slices import MATRICES
 
@@ -198,8 +199,9 @@ def test_the_best_gains_of_a_prefix_follow_from_the_sources_training(
     width: dict[str, str] | None, best: str, wide: Wide, images: ImageSource
 ) -> None:
     """Norms divided by the root mean square of all channels where masks left the stream alone (Eq. 7-8)."""
-    told = wide("eva", "tucker")
-    source = replace(told, info=told.info | ({"width": width} if width else {}))
+    plain = wide("eva", "tucker")
+    learned = None if width is None else WidthRecord(**width)
+    source = replace(plain, record=plain.record.model_copy(update={"width": learned}))
     expected = make("sweet", source, "L6H6", images, order="prefix", gains=best)
     as_it_is = make("sweet", source, "L6H6", images, order="prefix")
     given = {"device": "cpu", "train": "xuv", "objective": "mae", "steps": 0, "batch": 8}
@@ -208,7 +210,7 @@ def test_the_best_gains_of_a_prefix_follow_from_the_sources_training(
         assert torch.equal(as_it_is[name], value), name
         torch.testing.assert_close(unmoved[name], value)
     principal = make("sweet", source, "L6H6", images)
-    assert all(torch.equal(value, make("sweet", told, "L6H6", images)[name]) for name, value in principal.items())
+    assert all(torch.equal(value, make("sweet", plain, "L6H6", images)[name]) for name, value in principal.items())
 
 
 @both_families

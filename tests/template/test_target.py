@@ -273,7 +273,9 @@ def test_a_stream_of_few_directions_survives_slicing_to_them(make_source: MakeSo
     small = make_source(family, "none", heads=2, ordered=True)
     config = small.config.resized(3, 3)
     state = target_weights(small.source, 3, 24, order="principal")
-    grown = replace(small, source=source_from_state(state, config), config=config)
+    grown = replace(
+        small, source=source_from_state(state, config), record=small.record.model_copy(update={"vit": config})
+    )
     images, noise = images_and_noise(config)
     grown.source.order = compute_order(grown.source, config, [images, images.flip(0)])
     assert grown.source.order.kept(16).min() > 1 - 1e-5

@@ -37,6 +37,7 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
+    """The command ``sweet``."""
     app(prog_name="sweet")
 
 

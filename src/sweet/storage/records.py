@@ -19,12 +19,12 @@ from .legacy import upgraded
 FORMAT = 1
 Kind = Literal["template", "dense", "model"]
 CENTRE_CROP = "short side resized, centre cropped"
-Metrics = dict[str, JsonValue]
+RecordedMetrics = dict[str, JsonValue]
 """What a task measures: numbers and names, and tables such as a confusion matrix."""
 
 
 class Record(BaseModel):
-    """A part of ``config.json``; keys of a later version are ignored."""
+    """A record in a JSON file; keys of a later version are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -45,6 +45,7 @@ class DataConfig(Record):
 
     @classmethod
     def of_recipe(cls, keys: DataKeys, classes: Sequence[str] | None, crop: str = CENTRE_CROP) -> DataConfig:
+        """What a recipe says of its images, and the names of their classes."""
         return cls(
             img_size=keys.img_size,
             mean=keys.mean,
@@ -79,7 +80,7 @@ class TrainingRecord(Record):
 
 
 class HealingRecord(Record):
-    """Training steps that mend a conversion to low ranks."""
+    """Training steps that repair a conversion to low ranks."""
 
     steps: int
     images: int
@@ -152,7 +153,7 @@ class FolderRecord(Record):
     made: InitRecord | None = None
     task: str | None = None
     head: HeadKeys | None = None
-    metrics: Metrics | None = None
+    metrics: RecordedMetrics | None = None
 
     @property
     def origin(self) -> str | None:
@@ -167,7 +168,7 @@ class FolderRecord(Record):
         return numbers(self.metrics or {})
 
 
-def numbers(metrics: Metrics) -> dict[str, float]:
+def numbers(metrics: RecordedMetrics) -> dict[str, float]:
     """Those that are single numbers."""
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
 

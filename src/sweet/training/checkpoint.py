@@ -35,23 +35,19 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
 
-    @classmethod
-    def of(
-        cls, model: nn.Module, ema: nn.Module | None, optimizer: Optimizer, step: int, seconds: float, loss: float
-    ) -> Checkpoint:
-        """The state of a model, of its average and of its optimiser, not copied."""
-        tensors = dict(model.state_dict())
-        if ema is not None:
-            tensors |= {f"{EMA}{name}": value for name, value in ema.state_dict().items()}
-        return cls(step, seconds, loss, tensors, optimizer_tensors(optimizer, model))
-
     def restore(self, model: nn.Module, ema: nn.Module | None, optimizer: Optimizer) -> None:
-        """Inverse of :meth:`of`. Raises RuntimeError for another model."""
+        """Put its tensors into a model, its average and its optimiser. Raises RuntimeError for another model."""
         average = {name.removeprefix(EMA): value for name, value in self.tensors.items() if name.startswith(EMA)}
         model.load_state_dict({name: value for name, value in self.tensors.items() if not name.startswith(EMA)})
         if ema is not None:
             ema.load_state_dict(average)
         restore_optimizer(optimizer, model, self.optimizer)
+
+
+def model_tensors(model: nn.Module, ema: nn.Module | None) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, not copied."""
+    average = {} if ema is None else {f"{EMA}{name}": value for name, value in ema.state_dict().items()}
+    return model.state_dict() | average
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:

@@ -56,7 +56,7 @@ def make_accelerator(device: str, precision: str, accumulate: int, project: Path
 
 @functools.cache
 def keep_memory() -> None:
-    """Tell glibc to keep big blocks: handing them back after every step costs up to a third of it on a CPU."""
+    """Make glibc keep big blocks: handing them back after every step costs up to a third of it on a CPU."""
     if sys.platform.startswith("linux"):
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import signal
 import threading
@@ -22,8 +23,9 @@ from sweet.data.batches import BatchSource
 from sweet.errors import UserError
 from sweet.recipes.resolved import total_steps
 from sweet.recipes.schema import OptimKeys, TrainKeys
+from sweet.storage.records import TrainingRecord
 
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import Checkpoint, load_checkpoint, model_tensors, optimizer_tensors, save_checkpoint
 from .device import can_compile
 from .log import RunLog
 
@@ -47,6 +49,19 @@ class TrainResult:
     images: int
     seconds: float
     loss: float
+
+    def record(self, accelerator: Accelerator, **more: Any) -> TrainingRecord:
+        """For ``config.json``, as finished now; ``more`` are further fields."""
+        return TrainingRecord(
+            steps=self.steps,
+            images=self.images,
+            loss=round(self.loss, 5),
+            seconds=round(self.seconds, 1),
+            device=str(accelerator.device),
+            precision=str(accelerator.mixed_precision),
+            finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **more,
+        )
 
 
 def micro_batch_size(keys: TrainKeys, accumulate: int, world: int) -> int:
@@ -137,6 +152,7 @@ class _TrainState:
         ema: Any,
     ) -> None:
         self.plain, self.ema, self.accelerator = model, ema, accelerator
+        self.average = None if ema is None else ema.module
         self.seed, self.optim = keys.seed, optim
         fused = accelerator.device.type in ("cpu", "cuda")
         optimizer = torch.optim.AdamW([dict(g) for g in groups], lr=keys.lr, betas=optim.betas, fused=fused)
@@ -178,9 +194,9 @@ class _TrainState:
     def save(self, run: Path | None) -> None:
         """Write a checkpoint, in the first of several processes."""
         if run is not None and self.accelerator.is_main_process:
-            average = None if self.ema is None else self.ema.module
-            optimizer, loss = self.optimizer.optimizer, float(self.loss)
-            save_checkpoint(run, Checkpoint.of(self.plain, average, optimizer, self.done, self.seconds, loss))
+            tensors = model_tensors(self.plain, self.average)
+            moments = optimizer_tensors(self.optimizer.optimizer, self.plain)
+            save_checkpoint(run, Checkpoint(self.done, self.seconds, float(self.loss), tensors, moments))
 
     def restore(self, run: Path) -> None:
         """Go on from the newest checkpoint, if there is one. Raises UserError for one of another model."""
@@ -188,7 +204,7 @@ class _TrainState:
         if found is None:
             return
         try:
-            found.restore(self.plain, None if self.ema is None else self.ema.module, self.optimizer.optimizer)
+            found.restore(self.plain, self.average, self.optimizer.optimizer)
         except RuntimeError:
             raise UserError(f"--resume: {run} was begun with another model; resume it with its own recipe") from None
         self.done, self.loss = found.step, torch.tensor(found.loss)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,11 @@ from sweet.models.mae import MaskedAutoencoder, init_decoder, init_source
 from sweet.models.moments import compute_order
 from sweet.recipes.loader import dump_recipe
 from sweet.recipes.resolved import ResolvedRecipe, resolve
-from sweet.recipes.schema import DataKeys, PretrainRecipe, without_path
+from sweet.recipes.schema import PretrainRecipe, without_path
 from sweet.storage.cards import source_card
 from sweet.storage.folders import load_source, source_tensors
 from sweet.storage.layout import TENSORS, write_folder
-from sweet.storage.records import DataConfig, FolderRecord, TrainingRecord, WidthRecord, read_record
+from sweet.storage.records import DataConfig, FolderRecord, WidthRecord, read_record
 from sweet.template.constraints import Kronecker
 from sweet.template.hosvd import factored
 from sweet.template.networks import Network, draw_depth, draw_widths
@@ -74,7 +73,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
 
 
 def finished_summary(out: Path) -> Mapping[str, object]:
-    """The summary of a run that is finished already. Raises UserError for a folder of another kind."""
+    """The summary of a run that is finished already. Raises UserError for any other folder."""
     record = read_record(out, ("template", "dense"))
     if record.training is None:
         raise UserError(f"--out {out}: was not made by a pre-training that could be resumed")
@@ -94,6 +93,7 @@ class Pretraining:
 
     @property
     def recipe(self) -> PretrainRecipe:
+        """What it is configured by."""
         return self.resolved.recipe
 
     @property
@@ -112,6 +112,7 @@ class Pretraining:
             )
 
     def train(self, out: Path, *, resume: bool, quiet: bool) -> TrainResult:
+        """All steps, with checkpoints in the run folder ``out``."""
         return train(
             self.model,
             parameter_groups(self.model, self.recipe),
@@ -142,8 +143,17 @@ class Pretraining:
         """What was learned, as it is stored: factored where the recipe says so, with its principal order."""
         keys, vit = self.recipe.template, self.resolved.vit
         source = factored(self.model.detached()) if keys.factored_at_end else self.model.detached()
-        whole = order_batches(self.data, self.recipe.data, vit.img_size, keys.order_images, self.recipe.workers)
-        source.order = compute_order(source, vit, whole, device=self.accelerator.device)
+        data = self.recipe.data
+        batches = eval_batches(
+            self.data.select(range(min(keys.order_images, len(self.data)))),
+            batch_size=128,
+            img_size=vit.img_size,
+            mean=data.mean,
+            std=data.std,
+            workers=self.recipe.workers,
+        )
+        images = (batch for batch, _ in batches)
+        source.order = compute_order(source, vit, images, device=self.accelerator.device)
         return absorb(source)
 
     def flops(self, result: TrainResult) -> float:
@@ -160,20 +170,15 @@ class Pretraining:
         return pretraining_flops(per_image, images=result.images, steps=result.steps, rebuild=rebuild)
 
     def record(self, result: TrainResult, source: Source) -> FolderRecord:
+        """``config.json`` of what was learned."""
         recipe, resolved = self.recipe, self.resolved
         constraint = recipe.template.constraint
-        training = TrainingRecord(
-            steps=result.steps,
-            images=result.images,
-            loss=round(result.loss, 5),
-            seconds=round(result.seconds, 1),
+        training = result.record(
+            self.accelerator,
             img_per_s=round(result.images / max(result.seconds, 1e-9), 1),
             pflops=round(self.flops(result) / 1e15, 4),
             data=without_path(recipe.data.source or ""),
             data_images=len(self.images),
-            device=str(self.accelerator.device),
-            precision=str(self.accelerator.mixed_precision),
-            finished=now(),
         )
         return FolderRecord(
             kind="dense" if constraint == "none" else "template",
@@ -302,22 +307,3 @@ def parameter_groups(model: nn.Module, recipe: PretrainRecipe) -> list[Parameter
         {"params": params, "weight_decay": decay if decays else 0.0, "lr_scale": factor}
         for (decays, factor), params in groups.items()
     ]
-
-
-def order_batches(
-    data: ImageSource | Packed, keys: DataKeys, img_size: int, images: int, workers: int
-) -> Iterator[Tensor]:
-    """The first ``images`` training images, whole and normalised, for the principal order."""
-    seen = 0
-    for batch, _ in eval_batches(
-        data, batch_size=128, img_size=img_size, mean=keys.mean, std=keys.std, workers=workers
-    ):
-        yield batch[: images - seen]
-        seen += len(batch)
-        if seen >= images:
-            return
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
