@@ -61,7 +61,7 @@ def main() -> None:
                 times[name].append(time.perf_counter() - began)
     result = {
         "benchmark": "ViT-B from a template in memory, against timm.create_model",
-        "ranks": list(ranks),
+        "ranks": list(resolved.ranks),
         "seconds": {name: round(statistics.median(values), 3) for name, values in times.items()},
         "timm_over_ours": {
             name: round(statistics.median(t / s for s, t in zip(times[name], times["timm"], strict=True)), 2)
