@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from sweet.console import show
+from sweet.errors import UserError
 from sweet.storage.outputs import check_output_file, output_folder
 
 from .app import data_app
-from .options import NUMBER, Json, Overwrite, Source
-from .words import counts
+from .options import NUMBER, Device, Json, Overwrite, Source
+from .words import check_folder, counts
 
 
 @data_app.command("check")
@@ -45,3 +46,24 @@ def data_pack(
         from sweet.data.repack import pack_to
 
         show(lambda: pack_to(source, out, img_size, per_class=chosen, seed=seed).to_dict(), as_json=as_json)
+
+
+@data_app.command("near")
+def data_near(
+    embeddings: Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help="A parquet file that sweet embed wrote.")],
+    query: Annotated[Path | None, typer.Option(metavar="IMAGE", help="Find what looks like this image.")] = None,
+    model: Annotated[Path | None, typer.Option(metavar="DIR", help="The model of the embeddings, for --query.")] = None,
+    top: Annotated[int, typer.Option(**NUMBER, help="Rows to show.")] = 20,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Find duplicates in a set of images, or the neighbours of one image, by cosine."""
+    if not embeddings.is_file():
+        raise UserError(f"EMBEDDINGS {embeddings}: no such file")
+    if query is not None and not query.is_file():
+        raise UserError(f"--query {query}: no such file")
+    if model is not None:
+        check_folder("--model", model)
+    from sweet.inference.near import near
+
+    show(lambda: near(embeddings, query=query, model=model, top=top, device=device), as_json=as_json)

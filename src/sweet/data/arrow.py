@@ -20,6 +20,7 @@ from sweet.files import cache_folder, replacing
 
 from .class_names import class_names_beside
 from .images import ImageSource, digest
+from .list_columns import is_list, read_lists
 from .splits import Splits
 
 IN_MEMORY_BYTES = 1 << 30  # above this the encoded images are memory-mapped from the cache folder
@@ -34,10 +35,13 @@ class ArrowImages(ImageSource):
         """``files``: (first row, name) of every file in the table. Raises UserError on missing columns."""
         self._files = files
         self._fingerprint = fingerprint
-        image, label = _columns(table.schema, files[0][1])
+        image, label, lists = _columns(table.schema, files[0][1])
         labels = None if label is None else self._read_labels(table[label], label)
         classes = self._class_names(labels, _features(table.schema).get(label or "")) if labels else None
         super().__init__(name, split, table.num_rows, labels, classes)
+        if lists is not None:
+            feature = _features(table.schema).get(lists)
+            self.label_lists, self.classes = read_lists(table[lists], feature, lists, [file for _, file in files])
         self._bytes = _encoded(table[image])
 
     def open(self, index: int) -> Image.Image:
@@ -175,15 +179,20 @@ def _wanted(schema: pa.Schema, file: str) -> list[str]:
     return [name for name in _columns(schema, file) if name]
 
 
-def _columns(schema: pa.Schema, file: str) -> tuple[str, str | None]:
-    """The columns of images and labels: ``image`` and ``label``, else the first that hold such things."""
+def _columns(schema: pa.Schema, file: str) -> tuple[str, str | None, str | None]:
+    """The columns of images, of labels, and of lists of labels where there are no single ones.
+
+    ``image``, ``label`` and ``labels``, else the first that hold such things.
+    """
     features = _features(schema)
     images = [name for name in schema.names if _holds_images(schema.field(name).type, features.get(name))]
     if not images:
         raise UserError(f"{file}: no column image with {{bytes, path}}; the columns are {schema.names}")
     labels = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
-    label = "label" if "label" in schema.names else next(iter(labels), None)
-    return "image" if "image" in images else images[0], label
+    lists = [name for name in ("labels", "label") if name in schema.names and is_list(schema.field(name).type)]
+    label = "label" if "label" in schema.names and "label" not in lists else next(iter(labels), None)
+    image = "image" if "image" in images else images[0]
+    return image, label, lists[0] if lists and label is None else None
 
 
 def _holds_images(column: pa.DataType, feature: Feature | None) -> bool:

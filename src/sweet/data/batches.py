@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -15,7 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from sweet.errors import UserError
 
 from .augment import normalise, onto, random_boxes, random_crop_flip, random_flips, random_resized_crop
+from .balance import balanced_order
 from .images import ImageSource
+from .label_lists import label_tensor
 from .packed import ImageSet, Packed, centre_square, to_tensor
 
 Augment = Literal["rrc", "crop", "flip", "none"]
@@ -45,11 +48,23 @@ class BatchSource(Protocol):
 class EpochOrder:
     """Which images a step takes: every one once in an epoch, in an order drawn by (seed, epoch).
 
+    ``draw`` makes another order of ``count`` images from the generator of an epoch.
+
     ``batch_size`` counts the images of one process; a step of ``world`` processes takes ``world`` times as many, and
     ``rank`` its share of them. The last partial batch is dropped; a set smaller than one batch repeats itself.
     """
 
-    def __init__(self, count: int, *, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        draw: Callable[[torch.Generator], Tensor] | None = None,
+    ) -> None:
+        self.draw = draw
         self.count, self.batch_size, self.seed, self.rank, self.world = count, batch_size, seed, rank, world
         self.steps_per_epoch = max(1, count // (batch_size * world))
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
@@ -58,7 +73,8 @@ class EpochOrder:
         """(b,) int64."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            order = torch.randperm(self.count, generator=step_generator(self.seed, epoch, 0, "order"))
+            generator = step_generator(self.seed, epoch, 0, "order")
+            order = self.draw(generator) if self.draw else torch.randperm(self.count, generator=generator)
             self._epoch, self._order = epoch, order.repeat(-(-self.batch_size * self.world // len(order)))
         first = (position * self.world + self.rank) * self.batch_size
         return self._order[first : first + self.batch_size]
@@ -73,6 +89,8 @@ class Batches:
 
     augment: ``rrc`` random resized crop and flip; ``crop`` shift by up to an eighth of the size (4 of 32
     pixels) and flip; ``flip`` the centre and flip; ``none`` the centre.
+
+    balanced: every class as often as the others, see :func:`balanced_order`; of labelled images only.
     """
 
     data: ImageSet
@@ -86,6 +104,7 @@ class Batches:
     crop_scale: tuple[float, float] = (0.2, 1.0)
     hflip: float = 0.5
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    balanced: bool = False
     rank: int = 0
     world: int = 1
     device: torch.device | str = "cpu"
@@ -94,13 +113,20 @@ class Batches:
     def __post_init__(self) -> None:
         data = self.data
         _check(data, self.img_size, self.mean, any_size=self.augment == "rrc")
-        self.order = EpochOrder(len(data), batch_size=self.batch_size, seed=self.seed, rank=self.rank, world=self.world)
+        self._labels = data.labels if isinstance(data, Packed) else label_tensor(data)
+        self.order = EpochOrder(
+            len(data),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            rank=self.rank,
+            world=self.world,
+            draw=partial(balanced_order, self._labels) if self.balanced and self._labels is not None else None,
+        )
         self.steps_per_epoch, self.indices = self.order.steps_per_epoch, self.order.indices
         self._images = data.images.to(self.device) if isinstance(data, Packed) else None
-        self._labels = _label_tensor(data)
 
     def at(self, step: int) -> Batch:
-        """Images float (b, 3, S, S), normalised, and labels int64 (b,) or None, on the device."""
+        """Images float (b, 3, S, S), normalised, and labels (see :func:`label_tensor`) or None, on the device."""
         return self._finish(step, self._pixels(step))
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
@@ -176,7 +202,7 @@ def eval_batches(
             return data.images[start:stop]
         return torch.stack([centre_square(data.decode(index), img_size) for index in range(start, stop)])
 
-    labels = _label_tensor(data)
+    labels = data.labels if isinstance(data, Packed) else label_tensor(data)
     starts = range(0, len(data), batch_size)
     for start, batch in zip(starts, ahead(pixels, starts, 0 if isinstance(data, Packed) else workers), strict=True):
         images = normalise(onto(batch, device), mean, std)
@@ -214,8 +240,3 @@ def _check(data: ImageSet, img_size: int, mean: Sequence[float], *, any_size: bo
         raise UserError(f"data.mean={list(mean)}: {len(mean)} channels; images have 3, or 1 for grey")
     if isinstance(data, Packed) and not any_size and data.images.shape[-1] != img_size:
         raise ValueError(f"the set is packed at {data.images.shape[-1]} pixels, not {img_size}")
-
-
-def _label_tensor(data: ImageSet) -> Tensor | None:
-    labels = data.labels
-    return labels if labels is None or isinstance(labels, Tensor) else torch.tensor(labels, dtype=torch.int64)

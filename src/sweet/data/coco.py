@@ -23,7 +23,7 @@ from sweet.files import read_json
 
 from .images import ImageSource, digest, stamps
 from .objects import Objects
-from .splits import Splits
+from .splits import Splits, split_folders
 
 PREFIX = "instances_"
 
@@ -47,6 +47,7 @@ class CocoImages(ImageSource):
         self.file = file
         content = read_json(file)
         entries, annotations, categories = (self._list(content, key) for key in ("images", "annotations", "categories"))
+        categories = without_parent(categories, annotations)
         numbers = {self._value(c, "category", "id", int): self._value(c, "category", "name", str) for c in categories}
         if len(numbers) < len(categories) or len(set(numbers.values())) < len(categories):
             raise UserError(f"{file}: two categories have one id or one name")
@@ -60,6 +61,7 @@ class CocoImages(ImageSource):
         self.annotations: list[list[Annotation]] = [[] for _ in entries]  # of each image
         self._sort_in(annotations, {number: label for label, number in enumerate(sorted(numbers))})
         self.has_boxes = True
+        self.label_lists = [sorted({one.label for one in several}) for several in self.annotations]
         known = [one for several in self.annotations for one in several]
         self.has_masks = bool(known) and all(one.segmentation for one in known)
 
@@ -169,16 +171,49 @@ def coco_splits(spec: str, path: Path) -> Splits:
     """{split: opens it} of a folder with ``annotations/instances_<split>.json``, or of one such file.
 
     Images lie in ``images/``, in ``images/<split>/``, in ``<split>/`` (as COCO itself comes) or beside the file. The
-    year in ``train2017`` does not count; a file of another name is ``train``. Raises UserError.
+    year in ``train2017`` does not count; a file of another name is ``train``. A folder may also have a folder for each
+    split, with one JSON file beside its images (as Roboflow exports it). Raises UserError.
     """
     if path.is_file():
         return dict([_split(spec, path, [path.parent, path.parent.parent])])
     if not path.is_dir():
         raise UserError(f"--data {spec}: no such file or folder")
     files = sorted((path / "annotations").glob(f"{PREFIX}*.json"))
+    if not files and (beside := _files_beside_images(spec, path)):
+        return {split: partial(CocoImages, spec, split, file, [file.parent]) for split, file in beside.items()}
     if not files:
-        raise UserError(f"--data {spec}: no {path / 'annotations' / PREFIX}*.json")
+        raise UserError(
+            f"--data {spec}: no {path / 'annotations' / PREFIX}*.json, and no JSON file beside images in train/, val/"
+        )
     return dict(_split(spec, file, [path]) for file in files)
+
+
+def _files_beside_images(spec: str, path: Path) -> dict[str, Path]:
+    """{split: its JSON file} of split folders. Raises UserError where one has several."""
+    found: dict[str, Path] = {}
+    for split in split_folders(path):
+        files = sorted((path / split).glob("*.json"))
+        if len(files) > 1:
+            raise UserError(f"--data {spec}: {path / split} has {len(files)} JSON files, expected one")
+        if files:
+            found[split] = files[0]
+    return found
+
+
+def without_parent(categories: list[Any], annotations: list[Any]) -> list[Any]:
+    """The categories without the one that only groups the others, which Roboflow adds: its number has no objects."""
+
+    def of(entry: Any, key: str) -> Any:
+        return entry.get(key) if isinstance(entry, dict) else None
+
+    used = {of(one, "category_id") for one in annotations}
+    groups = {of(category, "supercategory") for category in categories}
+
+    def parent(category: Any) -> bool:
+        named = of(category, "name") in groups - {"none"} and of(category, "supercategory") == "none"
+        return named and of(category, "id") not in used
+
+    return [category for category in categories if not parent(category)]
 
 
 def _split(spec: str, file: Path, roots: list[Path]) -> tuple[str, Callable[[], ImageSource]]:

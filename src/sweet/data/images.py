@@ -22,7 +22,8 @@ IGNORE = 255  # in a mask: this pixel has no class
 class ImageSource(ABC):
     """Images that are decoded one by one, when they are needed; the whole set is never in memory.
 
-    ``labels`` (one class index per image) and ``classes`` (their names) are None for unlabelled images. Where the
+    ``labels`` (one class index per image) and ``classes`` (their names) are None for unlabelled images; ``label_lists``
+    holds several class indices per image, or none, where the set says which of its classes each image has. Where the
     images have boxes, ``classes`` are those of the objects, and some ``objects`` were ``left_out``. ``mask_classes``
     names the classes of the pixels, None where there are no masks.
     """
@@ -31,6 +32,7 @@ class ImageSource(ABC):
     has_masks = False  # a mask for every object
     left_out = 0
     mask_classes: list[str] | None = None
+    label_lists: list[list[int]] | None = None
 
     def __init__(self, name: str, split: str, count: int, labels: list[int] | None, classes: list[str] | None) -> None:
         self.name = name
@@ -94,6 +96,8 @@ class Selected(ImageSource):
         super().__init__(parent.name, parent.split, len(self.indices), labels, parent.classes)
         self.has_boxes, self.has_masks = parent.has_boxes, parent.has_masks
         self.mask_classes = parent.mask_classes
+        lists = parent.label_lists
+        self.label_lists = None if lists is None else [lists[index] for index in self.indices]
 
     def open(self, index: int) -> Image.Image:
         return self.parent.open(self.indices[index])

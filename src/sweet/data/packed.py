@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .cached import cached_tensor
 from .images import ImageSource, digest
+from .label_lists import label_tensor
 
 MAX_BYTES = 2_000_000_000
 MAX_SIZE = 96  # pixels; larger images lose too much when they are shrunk before random crops
@@ -20,7 +21,7 @@ FORMAT = 1  # part of the cache key: raise it when the pixels of a packed image 
 
 @dataclass(frozen=True)
 class Packed:
-    """Images (N, 3, S, S) uint8 and labels (N,) int64 or None."""
+    """Images (N, 3, S, S) uint8 and labels (N,) int64, or (N, K) float32 of lists of labels, or None."""
 
     images: Tensor
     labels: Tensor | None
@@ -63,8 +64,8 @@ def pack(source: ImageSource, img_size: int) -> Packed:
             images[index] = centre_square(source.decode(index), img_size)
         return images
 
-    labels = None if source.labels is None else torch.tensor(source.labels, dtype=torch.int64)
-    return Packed(cached_tensor(key, "images", shape, torch.uint8, decode_all), labels, source.classes)
+    pixels = cached_tensor(key, "images", shape, torch.uint8, decode_all)
+    return Packed(pixels, label_tensor(source), source.classes)
 
 
 def resize_square(image: Image.Image, size: int) -> Image.Image:

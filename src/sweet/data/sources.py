@@ -16,13 +16,17 @@ from .masks import mask_splits
 from .packed_file import packed_splits
 from .shapes import shapes_splits
 from .splits import Splits, open_split
+from .table import table_splits
+from .yolo import yolo_splits
 
 OPENERS: dict[str, Callable[[str, Any], Splits]] = {
     "folder": folder_splits,
     "parquet": parquet_splits,
     "packed": packed_splits,
     "hub": hub_splits,
+    "csv": table_splits,
     "coco": coco_splits,
+    "yolo": yolo_splits,
     "masks": mask_splits,
     "shapes": shapes_splits,
 }

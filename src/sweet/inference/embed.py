@@ -8,37 +8,56 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
-from sweet.data import eval_batches, open_images
-from sweet.files import replacing
+from sweet.data import ImageSource, eval_batches, open_images
+from sweet.files import replacing, sha256
 from sweet.models.device import resolve_device
 from sweet.storage.folders import load_model
+from sweet.storage.layout import TENSORS
 from sweet.training.device import use_plain_attention
 
+MODEL_KEY = b"sweet_model_sha256"  # in the metadata of the file: the checksum of the weights that made it
 
-@torch.no_grad()
+
+class Encoder:
+    """A model folder that turns images into vectors: the mean of the patch tokens after the final norm."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self.vit, self.record = load_model(folder, num_classes=0)
+        self.device = resolve_device(device)
+        self.vit.to(self.device).eval()
+        use_plain_attention(self.vit, self.device)
+        self.sha256 = sha256(folder / TENSORS["model"])
+        self.width = self.record.vit.width
+
+    @torch.no_grad()
+    def vectors(self, images: ImageSource, batch_size: int) -> Tensor:
+        """(N, D) float32 on the CPU, what the head of the model would see."""
+        data = self.record.data
+        batches = eval_batches(
+            images, batch_size=batch_size, img_size=data.img_size, mean=data.mean, std=data.std, device=self.device
+        )
+        return torch.cat([self.vit(batch).float().cpu() for batch, _ in batches])
+
+
 def embed(model: Path, data: str, out: Path, split: str, batch_size: int, device: str) -> Mapping[str, object]:
-    """Write a parquet file, a row per image: ``embedding`` (list of D float32), and ``label`` where there is one.
+    """Write a parquet file, a row per image: ``image`` (its file, or file and row), ``embedding`` (list of D float32).
 
-    An embedding is the mean of the patch tokens after the final norm, what the head of the model would see.
+    ``label``, or ``labels`` where an image has several, are class indices, where there are some.
     """
-    vit, record = load_model(model, num_classes=0)
-    place, data_config, images = resolve_device(device), record.data, open_images(data, split)
-    vit.to(place)
-    use_plain_attention(vit, place)
-    batches = eval_batches(
-        images,
-        batch_size=batch_size,
-        img_size=data_config.img_size,
-        mean=data_config.mean,
-        std=data_config.std,
-        device=place,
-    )
-    features = torch.cat([vit(batch).float().cpu() for batch, _ in batches])
-    columns = {"embedding": pa.FixedSizeListArray.from_arrays(features.flatten().numpy(), features.shape[1])}
+    encoder, images = Encoder(model, device), open_images(data, split)
+    features = encoder.vectors(images, batch_size)
+    columns = {
+        "image": pa.array([images.where(index) for index in range(len(images))]),
+        "embedding": pa.FixedSizeListArray.from_arrays(features.flatten().numpy(), features.shape[1]),
+    }
     if images.labels is not None:
         columns["label"] = pa.array(images.labels)
+    elif images.label_lists is not None:
+        columns["labels"] = pa.array(images.label_lists, pa.list_(pa.int64()))
+    table = pa.table(columns).replace_schema_metadata({MODEL_KEY: encoder.sha256})
     with replacing(out) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+        pq.write_table(table, temporary)
         temporary.chmod(0o644)
     return {"images": len(features), "width": features.shape[1], "out": str(out)}

@@ -196,6 +196,7 @@ class FinetuneOptimKeys(OptimKeys):
 
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    balance: Literal["none", "weights", "sampler"] = "none"  # of classes: rare ones weigh more, or are shown more often
 
 
 class PretrainRecipe(TrainKeys):

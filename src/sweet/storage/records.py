@@ -42,6 +42,7 @@ class DataConfig(Record):
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     crop: str = CENTRE_CROP  # what of an image is looked at
     classes: list[str] | None = None
+    thresholds: list[float] | None = None  # for each class: from this probability on an image has it
 
     @classmethod
     def of_recipe(cls, keys: DataKeys, classes: Sequence[str] | None, crop: str = CENTRE_CROP) -> DataConfig:

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from sweet.data import Batches, BatchSource, ImageSet, ImageSource, eval_batches, packed
+from sweet.data import Batches, BatchSource, ImageSet, ImageSource, Packed, eval_batches, packed
+from sweet.data.label_lists import label_tensor
 from sweet.errors import UserError
 from sweet.storage.records import DataConfig
 
@@ -15,7 +16,7 @@ from .task import EvalSettings, Task, TrainSettings
 
 
 class Labelled(Task):
-    """A task that takes augmented images (B, C, S, S) and a class index for each (B,)."""
+    """A task that takes augmented images (B, C, S, S) and a class index for each (B,), or 0 and 1 of all (B, K)."""
 
     @staticmethod
     def classes_of(images: ImageSource) -> list[str]:
@@ -40,11 +41,19 @@ class Labelled(Task):
             crop_scale=keys.crop_scale,
             hflip=keys.hflip,
             interpolation=keys.interpolation,
+            balanced=settings.recipe.optim.balance == "sampler",
             rank=settings.rank,
             world=settings.world,
             device=settings.device,
             workers=settings.recipe.workers,
         )
+
+
+def targets_of(data: ImageSet) -> Tensor:
+    """Labels (N,) of a set that has them, or targets (N, K)."""
+    labels = data.labels if isinstance(data, Packed) else label_tensor(data)
+    assert labels is not None
+    return labels
 
 
 def images_of(data: ImageSet, settings: EvalSettings) -> Iterable[tuple[Tensor, Any]]:

@@ -58,6 +58,9 @@ ENTRIES: dict[str, TaskEntry] = {
         "generation.generate",
         (Metric("fid", "FID", higher_is_better=False, unit="FID"), Metric("is", "Inception score", unit="IS")),
     ),
+    "multilabel": TaskEntry(
+        "multilabel.multilabel", (Metric("map", "mAP, %"), Metric("f1", "F1, mean over classes, %"))
+    ),
 }
 OF_ANY_TASK = (
     Metric("test_loss", "held-out loss", higher_is_better=False, digits=4, unit="nats"),

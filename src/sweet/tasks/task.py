@@ -70,7 +70,7 @@ class Metrics:
     scores: single numbers by key, the task's own metrics (:data:`sweet.tasks.registry.METRICS_OF`) among them; None
         where the set holds nothing to measure one by.
     images: how many images were evaluated.
-    per_class: tables by key, each {class name: percent} of the classes that occur.
+    per_class: tables by key, each {class name: number}, mostly percent, of the classes that occur.
     confusion: counts of images, a row for each true class and a column for each predicted one; None without labels.
     notes: what has to be known to read the scores.
     """
@@ -110,16 +110,20 @@ class Task(ABC):
     crop: ClassVar[str] = CENTRE_CROP  # which part of an image is looked at
     top: ClassVar[int] = 5  # predictions for one image, unless another number is given
     without_effect: ClassVar[tuple[str, ...]] = ()  # keys of a recipe that must be left out
+    balances: ClassVar[tuple[str, ...]] = ()  # values of optim.balance, besides none, that this task knows
 
     def __init__(
         self, classes: list[str], recipe: FinetuneRecipe | None = None, head: Mapping[str, object] | None = None
     ) -> None:
         self.classes, self.recipe = classes, recipe
+        self.notes: list[str] = []  # lines for the person who trains, found while the batches are made
         self.seed = recipe.seed if recipe else 0
         self.smoothing = recipe.label_smoothing if recipe else 0.0
         for key in self.without_effect:
             if recipe and (value := getattr(recipe, key)):
                 raise UserError(f"{key}={value:g}: is for classification only")
+        if recipe and recipe.optim.balance not in ("none", *self.balances):
+            raise UserError(f"optim.balance={recipe.optim.balance}: here only {', '.join(('none', *self.balances))}")
         options = dict(recipe.head if recipe else head or {})
         try:
             self.head = self.Options.model_validate(options)
@@ -144,6 +148,10 @@ class Task(ABC):
     def outputs(self) -> int:
         """Outputs of timm's own head on the ViT; 0: the task has a head of its own."""
         return 0
+
+    def settled(self, data_config: DataConfig, metrics: Metrics) -> DataConfig:
+        """What travels with the trained model, completed by what was measured on the validation images."""
+        return data_config
 
     def network(self, vit: Any) -> nn.Module:
         """The ViT with its head: the ViT itself, or a module that keeps it as ``vit``."""

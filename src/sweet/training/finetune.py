@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def finetune(
             update={
                 "task": task,
                 "head": run.task.head.model_dump(),
-                "data": run.data_config,
+                "data": run.task.settled(run.data_config, metrics),
                 "training": training,
                 "metrics": metrics.to_dict(),
             }
@@ -161,6 +162,8 @@ def finetune_model(
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     micro_batch = micro_batch_size(recipe, recipe.optim.accumulate, world)
     batches = task.batches(train_data, TrainSettings(recipe, micro_batch, rank, world, device))
+    if not quiet and accelerator.is_main_process:
+        print(*task.notes, sep="\n", end="\n" if task.notes else "", file=sys.stderr)
     network.to(accelerator.device)
     use_plain_attention(network, accelerator.device)
     ema = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None

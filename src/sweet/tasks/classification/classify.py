@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,17 +14,37 @@ from matplotlib.figure import Figure
 from timm.data import Mixup
 from torch import Tensor, nn
 
-from sweet.data import ImageSet, ImageSource, step_generator
+from sweet.data import BatchSource, ImageSet, ImageSource, step_generator
+from sweet.data.balance import ClassCounts, class_counts, class_weights
 from sweet.errors import UserError
-from sweet.tasks.labelled import Labelled, images_of
+from sweet.tasks.labelled import Labelled, images_of, targets_of
 from sweet.tasks.pictures import save_figure
-from sweet.tasks.task import EvalSettings, Metrics, Row
+from sweet.tasks.task import EvalSettings, Metrics, Row, TrainSettings
 
 NAMED = 40  # classes of a confusion matrix that have room for their names
 
 
 class Classify(Labelled):
     """Loss and metrics of a classifier with ``len(classes)`` outputs."""
+
+    balances: ClassVar[tuple[str, ...]] = ("weights", "sampler")
+    weights: Tensor | None = None  # (K,) of the classes in the loss
+
+    def batches(self, data: ImageSet, settings: TrainSettings) -> BatchSource:
+        """As of every labelled task; the counts of classes decide the weights of the loss, where the recipe wants some.
+
+        Raises UserError for a single class, which leaves nothing to balance.
+        """
+        balance = settings.recipe.optim.balance
+        if balance != "none":
+            labels = targets_of(data)
+            said = class_counts(labels, self.classes)
+            if len(labels.unique()) < 2:
+                raise UserError(f"optim.balance={balance}: all images are of one class")
+            if balance == "weights":
+                self.weights = class_weights(labels, len(self.classes)).to(settings.device)
+            self.notes.append(balance_text(balance, said, self.weights))
+        return super().batches(data, settings)
 
     @cached_property
     def mixup(self) -> Mixup | None:
@@ -45,10 +66,17 @@ class Classify(Labelled):
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
         """Cross-entropy of images (B, C, S, S) and labels (B,), mixed in pairs where the recipe says so."""
         if self.mixup is None:
-            return F.cross_entropy(model(inputs).float(), targets, label_smoothing=self.smoothing)
+            logits = model(inputs).float()
+            if self.weights is None:
+                return F.cross_entropy(logits, targets, label_smoothing=self.smoothing)
+            # over the images, not over their weights: a batch computed in parts has the gradient of the whole
+            total = F.cross_entropy(logits, targets, self.weights, reduction="sum", label_smoothing=self.smoothing)
+            return total / len(targets)
         # timm's Mixup draws from numpy's global generator
         np.random.seed(step_generator(self.seed, step, 0, "mixup").initial_seed() % 2**32)
         inputs, soft = self.mixup(inputs, targets)
+        if self.weights is not None:
+            soft = soft * self.weights
         return torch.sum(-soft * F.log_softmax(model(inputs).float(), -1), -1).mean()
 
     def evaluate(self, model: nn.Module, data: ImageSet, settings: EvalSettings) -> Metrics:
@@ -107,6 +135,14 @@ class Classify(Labelled):
             axes.set_xticks(range(len(table)), self.classes, rotation=90)
             axes.set_yticks(range(len(table)), self.classes)
         save_figure(figure, out / "confusion.png", dpi=120)
+
+
+def balance_text(balance: str, counts: ClassCounts, weights: Tensor | None) -> str:
+    """What a balanced training does with classes of unequal size, in one line."""
+    if weights is None:
+        return f"optim.balance={balance}: {counts.text()}; every class is shown as often as the others"
+    used = weights[torch.tensor(counts.counts) > 0]
+    return f"optim.balance={balance}: {counts.text()}; weights in the loss from {used.min():.3g} to {used.max():.3g}"
 
 
 TASK = Classify

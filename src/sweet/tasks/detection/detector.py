@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,6 +18,7 @@ from torchvision.models.detection.roi_heads import RoIHeads, paste_masks_in_imag
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
 from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import initLevelMapper
 
 from sweet.tasks.task import Options
 
@@ -86,6 +89,18 @@ class SquareInput(GeneralizedRCNNTransform):
         return result
 
 
+def roi_align_of(strides: Sequence[float], size: int) -> MultiScaleRoIAlign:
+    """Features (size, size) of boxes from maps with a point every ``strides`` pixels, the finest first.
+
+    Left alone torchvision guesses the strides, as powers of two, from the shape of the first image that it sees.
+    """
+    pool = MultiScaleRoIAlign([str(place) for place in range(len(strides))], size, 2)
+    finest, coarsest = (round(math.log2(stride)) for stride in (strides[0], strides[-1]))
+    pool.scales = [1 / stride for stride in strides]
+    pool.map_levels = initLevelMapper(finest, coarsest, pool.canonical_scale, pool.canonical_level)
+    return pool
+
+
 class Detector(nn.Module):
     """The ViT as ``vit``, its pyramid and the heads; boxes are (x0, y0, x1, y1) in pixels of each image."""
 
@@ -110,10 +125,9 @@ class Detector(nn.Module):
             post_nms_top_n={"training": proposals, "testing": proposals},
             nms_thresh=0.7,
         )
-        levels = [str(place) for place in range(len(strides))]
         hidden = [channels] * options.convs
         self.roi_heads = RoIHeads(
-            MultiScaleRoIAlign(levels, 7, 2),
+            roi_align_of(strides, 7),
             FastRCNNConvFCHead((channels, 7, 7), hidden, [options.fc_width], LayerNorm2d),
             FastRCNNPredictor(options.fc_width, classes + 1),
             fg_iou_thresh=0.5,
@@ -124,7 +138,7 @@ class Detector(nn.Module):
             score_thresh=options.score,
             nms_thresh=options.overlap,
             detections_per_img=options.detections,
-            mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2) if options.masks else None,
+            mask_roi_pool=roi_align_of(strides, 14) if options.masks else None,
             mask_head=MaskRCNNHeads(channels, hidden, 1, LayerNorm2d) if options.masks else None,
             mask_predictor=MaskRCNNPredictor(channels, channels, classes + 1) if options.masks else None,
         )

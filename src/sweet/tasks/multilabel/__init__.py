@@ -1,0 +1,1 @@
+"""Several classes an image, or none."""
