@@ -82,10 +82,18 @@ def tags_by_architecture() -> dict[str, list[str]]:
     return dict(found)
 
 
+def on_meta(architecture: str) -> Any:
+    """An architecture without numbers, with two blocks where it can have them."""
+    with torch.device("meta"):
+        try:
+            return timm.create_model(architecture, pretrained=False, depth=2, num_classes=0)
+        except (AssertionError, TypeError):
+            return timm.create_model(architecture, pretrained=False, num_classes=0)
+
+
 def reduced(architecture: str) -> Any:
     """An architecture with two blocks and two heads of its own width, on images of four by four patches."""
-    with torch.device("meta"):
-        whole = timm.create_model(architecture, pretrained=False, depth=2, num_classes=0)
+    whole = on_meta(architecture)
     patch = getattr(getattr(whole, "patch_embed", None), "patch_size", (16, 16))
     heads = getattr(getattr(whole.blocks[0], "attn", None), "num_heads", None) or 12
     options = {"depth": 2, "num_heads": 2, "embed_dim": 2 * (whole.embed_dim // heads), "img_size": 4 * patch[0]}
@@ -220,10 +228,8 @@ def row_of(architecture: str, tags: list[str], folder: Path) -> Row:
     """Everything about one architecture."""
     module = registry._model_to_module[architecture]
     row = Row(architecture, module, "", tags)
-    model = None
     try:
-        with torch.device("meta"):
-            model = timm.create_model(architecture, pretrained=False, depth=2, num_classes=0)
+        model = on_meta(architecture)
         row.timm_class = type(model).__name__
         row.reasons = refusals(model)
         if not row.reasons:
@@ -241,21 +247,34 @@ def main() -> None:
     parser.add_argument("--only", nargs="*")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    rows = []
+    found: dict[str, dict[str, Any]] = {}
+    if arguments.only and arguments.out and arguments.out.is_file():
+        found = {row["architecture"]: row for row in json.loads(arguments.out.read_text())["rows"]}
     for architecture, tags in tags_by_architecture().items():
         if arguments.only and architecture not in arguments.only:
             continue
         with tempfile.TemporaryDirectory() as place:
             row = row_of(architecture, tags, Path(place))
-        rows.append(row)
-        what = f"ok {row.error:g} {row.error_2x:g} principal {row.principal:g}" if row.converts else "; ".join(row.reasons)
-        print(f"{architecture}: {what}", flush=True)
-    good = sum(len(row.tags) for row in rows if row.converts)
-    print(f"{good} of {sum(len(row.tags) for row in rows)} tags, {sum(r.converts for r in rows)} of {len(rows)} architectures")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        values = {"timm": timm.__version__, "tags": good, "of": sum(len(r.tags) for r in rows), "rows": [*map(asdict, rows)]}
-        arguments.out.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        found[architecture] = asdict(row)
+        good = f"ok {row.error:g} {row.error_2x:g} principal {row.principal:g}" if row.converts else ""
+        print(f"{architecture}: {good or '; '.join(row.reasons)}", flush=True)
+        if arguments.out:
+            write(arguments.out, found)
+    rows = found.values()
+    good_tags, tags_in_all = (sum(len(row["tags"]) for row in group) for group in (filter(_converts, rows), rows))
+    print(f"{good_tags} of {tags_in_all} tags, {sum(map(_converts, rows))} of {len(rows)} architectures")
+
+
+def _converts(row: dict[str, Any]) -> bool:
+    return bool(row["converts"])
+
+
+def write(path: Path, found: dict[str, dict[str, Any]]) -> None:
+    """All rows so far, by name."""
+    rows = [found[name] for name in sorted(found)]
+    counts = {name: sum(len(row["tags"]) for row in rows if row["converts"] or name == "of") for name in ("tags", "of")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"timm": timm.__version__, **counts, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

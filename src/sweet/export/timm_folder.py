@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import timm
 import torch
+from timm.layers import SwiGLU
 from torch import Tensor, nn
 
 from sweet.errors import UserError
@@ -23,7 +25,7 @@ from sweet.version import VERSION
 ENTRY = {"eva": "vit_base_patch16_sapiens2", "vit": "vit_base_patch16_224", "beit": "beit_base_patch16_224"}
 EPS = 1e-6  # of these entries, and not to be had as an argument
 TOLERANCE = 1e-6
-CLASSES = ("Eva", "VisionTransformer", "Beit")
+CLASSES = {"eva": "Eva", "vit": "VisionTransformer", "beit": "Beit"}
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,22 @@ def timm_folder(model: nn.Module, record: FolderRecord, licence: str) -> Exporte
     return Exported(tensors, described, {"architecture": architecture})
 
 
+@lru_cache(maxsize=8)
+def _smallest(entry: str) -> nn.Module:
+    """A model of an architecture of timm, without numbers: to look at its class and its layers."""
+    with torch.device("meta"):
+        try:
+            made: nn.Module = timm.create_model(entry, pretrained=False, depth=1, num_classes=0)
+        except AssertionError:  # it says something for each block
+            made = timm.create_model(entry, pretrained=False, num_classes=0)
+    return made
+
+
 def entry_of(config: ViTConfig) -> str:
     """The architecture of timm that makes such a model: its source's, or one that we borrow."""
-    if not config.entry:
+    if not config.entry or type(_smallest(config.entry)).__name__ != CLASSES[config.family]:
         return ENTRY[config.family]
-    with torch.device("meta"):
-        made = timm.create_model(config.entry, pretrained=False, depth=1, num_classes=0)
-    return config.entry if type(made).__name__ in CLASSES else ENTRY[config.family]
+    return config.entry
 
 
 def timm_tensors(model: nn.Module, theirs: nn.Module) -> dict[str, Tensor]:
@@ -102,12 +113,15 @@ def _against_entry(config: ViTConfig) -> dict[str, Any]:
         return {}
     common = {"no_embed_class": False, "dynamic_img_size": False}
     if config.family == "vit":
-        return common | {
+        args = common | {
             "reg_tokens": config.registers,
             "pre_norm": config.pre_norm,
             "qk_norm": config.qk_norm,
             "proj_bias": True,
         }
+        if isinstance(_smallest(config.entry).blocks[0].mlp, SwiGLU):  # its gates do not count as hidden units
+            args["mlp_ratio"] = (config.hidden + 0.5) / config.width
+        return args
     return common | {"swiglu_align_to": 0, "use_pre_transformer_norm": config.pre_norm} | (
         {"use_post_transformer_norm": config.final_norm == "tokens"}
     )

@@ -14,8 +14,8 @@ from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
-from timm.layers import gen_relative_position_index
 from timm.layers.pos_embed_sincos import get_mixed_freqs, get_mixed_grid
+from timm.models.beit import gen_relative_position_index
 from torch import Tensor
 
 from .config import ViTConfig

@@ -9,9 +9,9 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import LayerNorm, RmsNorm, SwiGLUPacked, create_rope_embed, gen_relative_position_index
+from timm.layers import LayerNorm, RmsNorm, SwiGLUPacked, create_rope_embed
 from timm.models import adapt_input_conv
-from timm.models.beit import Beit
+from timm.models.beit import Beit, gen_relative_position_index
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -122,7 +122,7 @@ def materialised(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -
     if config.family == "vit":
         if config.mlp == "swiglu":
             layers["mlp_layer"] = SwiGLUPacked
-        elif config.activation != "gelu":
+        if config.activation != "gelu":
             layers["act_layer"] = config.activation
         if config.patch_norm:
             layers["embed_norm_layer"] = norm
