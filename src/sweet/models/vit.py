@@ -207,10 +207,10 @@ def rope_module(config: ViTConfig, *, dynamic: bool = False) -> Any:
         options["depth"] = config.depth
     else:
         options |= {"rotate_half": config.rope_layout == "half", "grid_offset": config.rope_offset}
-    if config.rope == "cat":
+    if config.rope in ("cat", "none"):
         options |= {"in_pixels": False, "ref_feat_shape": (config.rope_grid, config.rope_grid)}
     return create_rope_embed(
-        rope_type=config.rope,
+        rope_type=config.rope if config.rotary else "cat",
         dim=config.width,
         num_heads=config.heads,
         feat_shape=None if dynamic else (config.grid, config.grid),
