@@ -99,7 +99,7 @@ def poisoned(stored: Template) -> Template:
         stored,
         source=replace(
             source,
-            core=Tucker(**nan(vars(core))) if isinstance(core, Tucker) else Full(nan(core.weights)),
+            core=Tucker(**nan(core.tensors())) if isinstance(core, Tucker) else Full(nan(core.weights)),
             blocks=nan(source.blocks),
             stem=nan(source.stem),
             decoder=nan(source.decoder),

@@ -226,7 +226,7 @@ def summary(record: FolderRecord, out: Path) -> dict[str, object]:
 
 
 def _full(config: ViTConfig) -> Ranks:
-    return 12 * config.depth, config.width, config.width
+    return config.slices * config.depth, config.width, config.width
 
 
 def _ranks(options: ConvertOptions, config: ViTConfig) -> Ranks | None:

@@ -6,24 +6,57 @@ trace in them. So the model is built and its modules are inspected; at last our 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from timm.layers import GluMlp, Mlp, SwiGLU
-from timm.models.eva import Eva, EvaBlock
+from timm.layers import (
+    GELU,
+    Attention,
+    AttentionRope,
+    GELUTanh,
+    GluMlp,
+    LayerNorm,
+    Mlp,
+    PatchEmbed,
+    QuickGELU,
+    RmsNorm,
+    RotaryEmbeddingCat,
+    RotaryEmbeddingDinoV3,
+    RotaryEmbeddingMixed,
+    SwiGLU,
+)
+from timm.models.beit import Attention as BeitAttention
+from timm.models.beit import Beit
+from timm.models.beit import Block as BeitBlock
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva, EvaAttention, EvaBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from sweet.errors import UserError
 from sweet.files import read_json, sha256
-from sweet.models.config import FAMILIES, ViTConfig
-from sweet.models.vit import build_vit
+from sweet.models.config import ViTConfig
+from sweet.models.vit import build_vit, encoder_shapes, mismatch
+from sweet.template.sizes import hidden_features
 
-from .checkpoints import Checkpoint, canonical, check_shapes, data_config, plain_tensors, tensors_sha256
+from .canonical import encoder_state
+from .checkpoints import Checkpoint, data_config, plain_tensors, tensors_sha256
 
+FAMILY = {VisionTransformer: "vit", VisionTransformerDistilled: "vit", Eva: "eva", Beit: "beit"}
+NORMS = {LayerNorm: "layer", nn.LayerNorm: "layer", RmsNorm: "rms"}
+ATTENTION = (Attention, AttentionRope, EvaAttention, BeitAttention)
+MLPS = (Mlp, GluMlp, SwiGLU)
+ROPES = {RotaryEmbeddingCat: "cat", RotaryEmbeddingDinoV3: "dinov3", RotaryEmbeddingMixed: "mixed"}
+BLOCKS = {
+    "ResPostBlock": "norms after the layers",
+    "EvaBlockPostNorm": "norms after the layers",
+    "ParallelScalingBlock": "attention and MLP side by side",
+    "DiffParallelScalingBlock": "differential attention beside the MLP",
+    "ParallelThingsBlock": "several attentions side by side",
+}
 FILES = ("model.safetensors", "pytorch_model.bin")
 TOLERANCE = 1e-3
 
@@ -68,78 +101,132 @@ def _reason(problem: Exception) -> str:
 
 
 def from_model(model: nn.Module, where: str, digest: str) -> Checkpoint:
-    """A timm ``VisionTransformer`` or ``Eva`` that :class:`ViTConfig` can express.
+    """A plain ViT of timm that :class:`ViTConfig` can express.
 
-    ``where`` names the model in errors, ``digest`` is the SHA256 of its weights. Raises UserError naming why not.
+    ``where`` names the model in errors, ``digest`` is the SHA256 of its weights. Raises UserError naming every reason
+    why not.
     """
-    if not isinstance(model, Eva | VisionTransformer):
-        raise UserError(f"{where}: is a {type(model).__name__}, expected a VisionTransformer or Eva")
-    state = canonical({k: v.detach().float() for k, v in model.state_dict().items()}, where)
-    config = _config(model, where)
-    check_shapes(state, config, where)
-    cfg = getattr(model, "pretrained_cfg", None) or {}
-    cfg = cfg if isinstance(cfg, Mapping) else vars(cfg)
+    if reasons := refusals(model):
+        raise UserError(f"{where}: {'; '.join(reasons)}")
+    config = config_of_model(model)
+    state = encoder_state({k: v.detach().float() for k, v in model.state_dict().items()}, config.patches)
+    if problem := mismatch(state, encoder_shapes(config)):
+        raise UserError(f"{where}: {problem}")
+    cfg = _pretrained_cfg(model)
     data = data_config(config, cfg.get("mean"), cfg.get("std"), cfg.get("interpolation"))
     _compare(model, build_vit(config, state), config, where)
     name = where if where.startswith("timm:") else Path(where).name
     return Checkpoint(name, digest, config, state, data)
 
 
-def _config(model: Any, where: str) -> ViTConfig:
-    """The shape of a timm model. Raises UserError for the first thing that a ViT of ours does not have."""
-    block, rope = model.blocks[0], getattr(model, "rope", None)
-    norms = {type(m).__name__ for m in (block.norm1, block.norm2, model.norm)}
-    norm = {"LayerNorm": "layer", "RmsNorm": "rms"}.get("".join(norms), "")
-    mlp = {Mlp: "gelu", GluMlp: "swiglu", SwiGLU: "swiglu"}.get(type(block.mlp), "")
-    activation = getattr(block.mlp, "act", None)
-    named = type(activation).__name__
-    heads, width = block.attn.num_heads, model.embed_dim
-    img, patch = tuple(model.patch_embed.img_size or ()), tuple(model.patch_embed.patch_size)
-    exact_gelu = isinstance(activation, nn.GELU) and activation.approximate == "none"
-    family = next((name for name, blocks in FAMILIES.items() if blocks == (mlp, norm)), None)
-    for wrong, what in (
-        (type(block) not in (Block, EvaBlock), f"block_fn={type(block).__name__}"),
-        (not norm, f"norm_layer={'/'.join(sorted(norms))}"),
-        (not mlp, f"mlp_layer={type(block.mlp).__name__}"),
-        (not exact_gelu if mlp == "gelu" else named != "SiLU", f"act_layer={named}"),
-        (mlp == "swiglu" and getattr(block.mlp, "gate_last", False), "gate_last=True"),
-        (family is None, f"mlp {mlp} with norm {norm}, sweet knows gelu with layer and swiglu with rms"),
-        (family == "vit" and rope is not None, f"rope {type(rope).__name__} in a GELU ViT"),
-        (family == "eva" and model.pos_embed is not None, "use_abs_pos_emb=True beside rotary positions"),
-        (family == "eva" and rope is None, "use_rot_pos_emb=False"),
-        (width % heads != 0 or block.attn.head_dim * heads != width, f"attn_head_dim={block.attn.head_dim}"),
-        (len(img) != 2 or img[0] != img[1], f"img_size={img}"),
-        (patch[0] != patch[1], f"patch_size={patch}"),
-    ):
-        if wrong:
-            raise UserError(f"{where}: {what}: sweet's ViT cannot express it")
-    theta, grid = _rope(rope, img[0] // patch[0], where) if family == "eva" else (100.0, 0)
+def refusals(model: nn.Module) -> list[str]:
+    """All reasons why a model of timm cannot be converted; none where it can. Weights are not looked at: a model on the
+    meta device will do."""
+    if type(model) not in FAMILY:
+        known = ", ".join(sorted(kind.__name__ for kind in FAMILY))
+        return [f"is a {type(model).__name__}, expected one of {known}"]
+    vit: Any = model
+    if type(vit.patch_embed) is not PatchEmbed:
+        return [f"embed_layer={type(vit.patch_embed).__name__}: an embedding that is not one convolution"]
+    block = vit.blocks[0]
+    if type(block) not in (Block, EvaBlock, BeitBlock):
+        return [f"block_fn={type(block).__name__}: {BLOCKS.get(type(block).__name__, 'not a pre-norm block')}"]
+    return [f"{what}: sweet's ViT cannot express it" for wrong, what in _unlike_ours(vit, block) if wrong]
+
+
+def _unlike_ours(model: Any, block: Any) -> Iterator[tuple[bool, str]]:
+    """What a pre-norm ViT may still have that ours has not: whether it does, and its name."""
+    attn, mlp, rope = block.attn, block.mlp, getattr(model, "rope", None)
+    norms = {type(m) for m in (block.norm1, block.norm2, model.norm, model.fc_norm)} - {nn.Identity}
+    yield len(norms & NORMS.keys()) != 1 or len(norms) != 1, f"norm_layer={'/'.join(sorted(k.__name__ for k in norms))}"
+    yield type(attn) not in ATTENTION, f"attn_layer={type(attn).__name__}"
+    yield getattr(attn, "gate", None) is not None, "gated_attn=True"
+    yield any(getattr(b.attn, "num_kv_groups", 1) != 1 for b in model.blocks), "num_kv_heads: grouped queries"
+    width, heads = model.embed_dim, block.attn.num_heads
+    inner = getattr(attn, "head_dim", width // heads) * heads
+    yield inner != width, f"attn_head_dim={inner // heads}"
+    yield type(mlp) not in MLPS, f"mlp_layer={type(mlp).__name__}"
+    yield type(mlp) is GluMlp and mlp.gate_last, "gate_last=True"
+    yield _activation(mlp) is None, f"act_layer={type(getattr(mlp, 'act', None)).__name__}"
+    for name, (rows, columns) in (("img_size", model.patch_embed.img_size), ("patch_size", model.patch_embed.patch_size)):
+        yield rows != columns, f"{name}=({rows}, {columns})"
+    yield getattr(model, "rel_pos_bias", None) is not None, "use_shared_rel_pos_bias=True"
+    if rope is None:
+        return
+    yield type(rope) not in ROPES, f"rope_type: {type(rope).__name__}"
+    yield bool(getattr(rope, "in_pixels", False)), "rope_in_pixels=True"
+    reference = getattr(rope, "ref_feat_shape", None)
+    yield bool(reference) and reference[0] != reference[1], f"ref_feat_shape={reference}"
+    yield getattr(rope, "normalize_coords", "separate") != "separate", "normalize_coords"
+
+
+def config_of_model(model: Any) -> ViTConfig:
+    """The shape of a model that is not refused."""
+    block, attn, mlp, rope = model.blocks[0], model.blocks[0].attn, model.blocks[0].mlp, getattr(model, "rope", None)
+    width, patch = model.embed_dim, model.patch_embed
+    prefix = [getattr(model, name, None) for name in ("reg_token", "dist_token")]
+    gated = type(mlp) in (GluMlp, SwiGLU)
+    hidden = mlp.fc2.in_features
+    plain = hidden == hidden_features(width, "swiglu" if gated else "gelu")
+    present = [name for name in ("norm", "fc_norm") if not isinstance(getattr(model, name), nn.Identity)]
     return ViTConfig(
         depth=len(model.blocks),
-        heads=heads,
-        head_dim=width // heads,
-        img_size=img[0],
-        patch_size=patch[0],
-        in_chans=model.patch_embed.proj.in_channels,
-        family=str(family),
+        heads=attn.num_heads,
+        head_dim=width // attn.num_heads,
+        img_size=patch.img_size[0],
+        patch_size=patch.patch_size[0],
+        in_chans=patch.proj.in_channels,
+        family=FAMILY[type(model)],
         eps=block.norm1.eps,
-        rope_theta=theta,
-        rope_grid=grid,
+        mlp="swiglu" if gated else "gelu",
+        activation=str(_activation(mlp)),
+        mlp_ratio=0.0 if plain else hidden / width,
+        norm=NORMS[type(block.norm1)],
+        final_norm={"norm": "tokens", "fc_norm": "pooled"}[present[0]] if present else "none",
+        pre_norm=not isinstance(getattr(model, "norm_pre", nn.Identity()), nn.Identity),
+        patch_norm=not isinstance(patch.norm, nn.Identity),
+        qk_norm=not isinstance(getattr(attn, "q_norm", nn.Identity()), nn.Identity),
+        attn_norm=not isinstance(getattr(attn, "norm", nn.Identity()), nn.Identity),
+        mlp_norm=not isinstance(getattr(mlp, "norm", nn.Identity()), nn.Identity),
+        positions="none" if model.pos_embed is None else "table",
+        class_token=model.cls_token is not None,
+        registers=sum(token.shape[1] for token in prefix if token is not None),
+        entry=str(_pretrained_cfg(model).get("architecture") or ""),
+        **_rotary(rope),
     )
 
 
-def _rope(rope: Any, grid: int, where: str) -> tuple[float, int]:
-    """``rope_theta`` and ``rope_grid`` of timm's rotary module. Raises UserError for another layout than ours."""
-    ours = {"in_pixels": False, "grid_offset": 0.0, "grid_indexing": "ij", "rotate_half": True}
-    if type(rope).__name__ != "RotaryEmbeddingCat":
-        raise UserError(f"{where}: rope_type: {type(rope).__name__}, sweet's ViT has cat")
-    for key, value in ours.items():
-        if getattr(rope, key, value) != value:
-            raise UserError(f"{where}: rope_{key}={getattr(rope, key)}, sweet's ViT has {value}")
-    reference = rope.ref_feat_shape or (grid, grid)
-    if reference[0] != reference[1]:
-        raise UserError(f"{where}: ref_feat_shape={tuple(reference)}: not square")
-    return float(rope.temperature), int(reference[0])
+def _rotary(rope: Any) -> dict[str, Any]:
+    """The fields of :class:`ViTConfig` that describe a rotary module of timm."""
+    if rope is None:
+        return {"rope": "none"}
+    reference = getattr(rope, "ref_feat_shape", None)
+    half = bool(getattr(rope, "rotate_half", False)) and type(rope) is not RotaryEmbeddingMixed
+    return {
+        "rope": ROPES[type(rope)],
+        "rope_theta": float(rope.temperature),
+        "rope_grid": int(reference[0]) if reference else 0,
+        "rope_layout": "half" if half else "interleaved",
+        "rope_indexing": rope.grid_indexing,
+        "rope_offset": float(getattr(rope, "grid_offset", 0.0)),
+    }
+
+
+def _activation(mlp: Any) -> str | None:
+    """The name of an MLP's activation; None for one that ours has not."""
+    act = getattr(mlp, "act", None)
+    if type(mlp) in (GluMlp, SwiGLU):
+        return "silu" if isinstance(act, nn.SiLU) else None
+    if isinstance(act, GELUTanh) or (isinstance(act, nn.GELU) and act.approximate == "tanh"):
+        return "gelu_tanh"
+    if isinstance(act, QuickGELU):
+        return "quick_gelu"
+    return "gelu" if isinstance(act, nn.GELU | GELU) else None
+
+
+def _pretrained_cfg(model: nn.Module) -> Mapping[str, Any]:
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    return cfg if isinstance(cfg, Mapping) else vars(cfg)
 
 
 @torch.no_grad()

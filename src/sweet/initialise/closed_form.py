@@ -17,8 +17,7 @@ from sweet.data import ImageSource, eval_batches, packed, some
 from sweet.models.device import resolve_device
 from sweet.models.moments import moments_of
 from sweet.storage.folders import StoredSource
-from sweet.template.sizes import hidden_features
-from sweet.template.slices import FC1, FC2, PROJ, QKV, SLICES, inner_index, pack
+from sweet.template.slices import FC1, FC2, PROJ, QKV, inner_index, pack
 from sweet.template.source import Source, target_layers
 from sweet.template.tucker import Tucker
 
@@ -60,9 +59,9 @@ def closed_form(
     slices_of = whole.core.double() @ whole.v.double().t()  # (r1, r2, D)
     written = (rotation[:, :kept].t() @ u) @ slices_of  # (r1, d, D)
     reads, writes = _columns(made, width, inner)
-    x = whole.x.double().view(made.depth, SLICES, -1)
+    x = whole.x.double().view(made.depth, core.slices, -1)
     for row, layer in enumerate(target_layers(config.depth, made.depth, layers)):
-        for sublayer, slices in enumerate((range(4), range(4, SLICES))):
+        for sublayer, slices in enumerate((range(4), range(4, core.slices))):
             second = moments[2 * layer + sublayer]
             s11 = second[:kept, :kept] + 1e-5 * second.diagonal().mean() * torch.eye(kept, dtype=torch.double)
             carry = torch.linalg.solve(s11, second[:kept, kept:])  # S11^-1 S12 (d, D - d)
@@ -86,11 +85,12 @@ def _columns(made: Source, width: int, inner: str) -> tuple[Tensor, Tensor]:
     """Of each slice's columns, of those that the target keeps (L*, 12, D): which read the stream, which write to it."""
     narrow = min(width, made.width)
     if inner == "energy" and made.order is not None:
-        channels, units = made.order.highest_energy(narrow, hidden_features(narrow, made.mlp))
+        channels, units = made.order.highest_energy(narrow, made.hidden(narrow))
     else:
-        channels, units = (inner_index(made.width, narrow, made.mlp, n).expand(made.depth, -1) for n in (PROJ, FC2))
+        counts = (made.hidden(made.width), made.hidden(narrow)) if made.ratio else None
+        channels, units = (inner_index(made.width, narrow, made.mlp, n, counts).expand(made.depth, -1) for n in (PROJ, FC2))
     in_heads = torch.zeros(made.depth, made.width).scatter(1, channels, 1.0)
-    in_mlp = torch.zeros(made.depth, hidden_features(made.width, made.mlp)).scatter(1, units, 1.0)
+    in_mlp = torch.zeros(made.depth, made.hidden(made.width)).scatter(1, units, 1.0)
     matrices = 2 if made.mlp == "swiglu" else 1
     reads = {QKV: in_heads.repeat(1, 3)[..., None], FC1: in_mlp.repeat(1, matrices)[..., None]}
     writes = {PROJ: in_heads[:, None], FC2: in_mlp[:, None]}

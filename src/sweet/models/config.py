@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from sweet.template.sizes import Cost, Size, cost
+from sweet.template.sizes import SLICES, Cost, Size, cost, hidden_features, slices_of
 
-FAMILIES = {"eva": ("swiglu", "rms"), "vit": ("gelu", "layer")}
+FAMILIES = {"eva": ("swiglu", "rms"), "vit": ("gelu", "layer"), "beit": ("gelu", "layer")}
+PRESETS: dict[str, dict[str, str]] = {
+    "eva": {"mlp": "swiglu", "norm": "rms", "activation": "silu", "positions": "none", "rope": "cat"},
+    "vit": {"mlp": "gelu", "norm": "layer", "activation": "gelu", "positions": "table", "rope": "none"},
+    "beit": {"mlp": "gelu", "norm": "layer", "activation": "gelu", "positions": "none", "rope": "none"},
+}
+SWITCHES: dict[str, tuple[str, ...]] = {
+    "mlp": ("gelu", "swiglu"),
+    "activation": ("gelu", "gelu_tanh", "quick_gelu", "silu"),
+    "norm": ("layer", "rms"),
+    "final_norm": ("tokens", "pooled", "none"),
+    "positions": ("table", "none"),
+    "rope": ("cat", "mixed", "dinov3", "none"),
+    "rope_layout": ("half", "interleaved"),
+    "rope_indexing": ("ij", "xy"),
+}
 
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """``family`` eva: SwiGLU, RMSNorm, RoPE (timm's ``Eva``); vit: GELU, LayerNorm, fixed positions.
+    """The shape of an encoder: a pre-norm Vision Transformer of timm.
 
-    ``img_size`` and ``patch_size`` are sides of squares in pixels. ``rope_grid`` is the patch grid of pre-training: at
-    other resolutions rotary positions are scaled to it. ``eps`` is that of all norms. Raises ValueError for an unknown
-    family and for an image that is not whole patches.
+    ``family`` is the class of timm that holds it, and a preset of the switches that are left empty: eva (``Eva``):
+    SwiGLU, RMSNorm, rotary positions; vit (``VisionTransformer``): GELU, LayerNorm, a table of positions; beit
+    (``Beit``): a bias for each head and relative position. ``entry`` is the architecture of timm that it comes from.
+
+    ``img_size`` and ``patch_size`` are sides of squares in pixels. ``eps`` is that of all norms.
+
+    The switches: ``mlp`` gelu (two matrices) or swiglu (three), with ``activation`` and ``mlp_ratio`` hidden units for
+    each channel (0: the family's number); ``norm`` layer or rms; ``final_norm`` of tokens, pooled (after the pooling)
+    or none; ``pre_norm``, a norm before the blocks; ``patch_norm``, one within the patch embedding; ``qk_norm``,
+    ``attn_norm`` and ``mlp_norm``, of queries and keys, of what the heads put out, of the hidden units;
+    ``positions``, a table or none; ``rope``, rotary positions by timm's names or none, with ``rope_theta``,
+    ``rope_layout``, ``rope_indexing``, ``rope_offset`` and ``rope_grid``, the patch grid of pre-training, to which cat
+    scales other resolutions; ``class_token`` and ``registers``, the tokens before the patches.
+
+    Raises ValueError for an unknown family or switch, and for an image that is not whole patches.
     """
 
     depth: int
@@ -30,29 +57,63 @@ class ViTConfig:
     rope_theta: float = 100.0
     rope_grid: int = 0
     eps: float = 1e-6
+    mlp: str = ""
+    activation: str = ""
+    mlp_ratio: float = 0.0
+    norm: str = ""
+    final_norm: str = "tokens"
+    pre_norm: bool = False
+    patch_norm: bool = False
+    qk_norm: bool = False
+    attn_norm: bool = False
+    mlp_norm: bool = False
+    positions: str = ""
+    rope: str = ""
+    rope_layout: str = "half"
+    rope_indexing: str = "ij"
+    rope_offset: float = 0.0
+    class_token: bool = True
+    registers: int = 0
+    entry: str = ""
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ValueError(f"unknown family {self.family!r}, expected one of {', '.join(FAMILIES)}")
         if self.img_size % self.patch_size:
             raise ValueError(f"image size {self.img_size} is not a multiple of patch size {self.patch_size}")
+        for name, value in PRESETS[self.family].items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
+        for name, known in SWITCHES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}, expected one of {', '.join(known)}")
         if not self.rope_grid:
             object.__setattr__(self, "rope_grid", self.grid)
 
     @property
-    def mlp(self) -> str:
-        """``swiglu`` or ``gelu``."""
-        return FAMILIES[self.family][0]
-
-    @property
-    def norm(self) -> str:
-        """``rms`` or ``layer``."""
-        return FAMILIES[self.family][1]
-
-    @property
     def rotary(self) -> bool:
-        """Whether positions are rotary; if not, the encoder has a table ``pos_embed``."""
-        return self.family == "eva"
+        """Whether queries and keys are rotated by their positions."""
+        return self.rope != "none"
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens before those of the patches: the class token and registers."""
+        return self.class_token + self.registers
+
+    @property
+    def hidden(self) -> int:
+        """Hidden units of the MLP."""
+        return hidden_features(self.width, self.mlp, self.mlp_ratio)
+
+    @property
+    def own_hidden(self) -> int:
+        """Hidden units where they are not the family's number, else 0."""
+        return 0 if self.hidden == hidden_features(self.width, self.mlp) else self.hidden
+
+    @property
+    def slices(self) -> int:
+        """Slices of a block: twelve with the family's number of hidden units."""
+        return slices_of(self.width, self.mlp, self.hidden) if self.own_hidden else SLICES
 
     @property
     def size(self) -> Size:
@@ -84,15 +145,26 @@ class ViTConfig:
             patch_size=self.patch_size,
             in_chans=self.in_chans,
             num_classes=num_classes,
+            ratio=self.mlp_ratio,
+            prefix_tokens=self.prefix_tokens,
+            final_norm=self.final_norm != "none",
+            extra=self._inner_norms(),
         )
+
+    def _inner_norms(self) -> int:
+        """Parameters of the norms within a block."""
+        channels = 2 * self.head_dim * self.qk_norm + self.width * self.attn_norm + self.hidden * self.mlp_norm
+        return channels * (1 if self.norm == "rms" else 2)
 
     def resized(self, depth: int, heads: int) -> ViTConfig:
         """The same model at another size."""
         return replace(self, depth=depth, heads=heads)
 
     def to_dict(self) -> dict[str, int | float | str]:
-        """All fields, for JSON."""
-        return asdict(self)
+        """For JSON: what every model has, and the switches that differ from the family's preset."""
+        preset = {field.name: field.default for field in fields(self)} | PRESETS[self.family]
+        always = ("in_chans", "family", "rope_theta", "rope_grid", "eps")
+        return {name: value for name, value in asdict(self).items() if name in always or value != preset[name]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ViTConfig:

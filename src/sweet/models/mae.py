@@ -64,14 +64,17 @@ def reconstruct(
     """
     patches = patchify(images, config.patch_size)
     keep, masked = split_patches(noise, mae.mask_ratio)
+    prefix = config.prefix_tokens
     tokens = linear(encode(w, patches, config, keep=keep, hook=hook), w, "decoder.embed")
     width = tokens.shape[-1]
     full = w["decoder.mask_token"].to(tokens.dtype).expand(len(tokens), patches.shape[1], -1)
-    full = full.scatter(1, keep[..., None].expand(-1, -1, width), tokens[:, 1:])
-    x = torch.cat([tokens[:, :1], full], 1) + positions
+    full = full.scatter(1, keep[..., None].expand(-1, -1, width), tokens[:, prefix:])
+    if prefix != 1:  # the row of the class token is zero
+        positions = torch.cat([positions[:1].expand(prefix, -1), positions[1:]])
+    x = torch.cat([tokens[:, :prefix], full], 1) + positions
     for i in range(mae.decoder_depth):
         x = block(x, w, f"decoder.blocks.{i}.", head_dim=mae.decoder_head_dim, mlp="gelu", eps=config.eps)
-    x = x[:, 1:].gather(1, masked[..., None].expand(-1, -1, width))
+    x = x[:, prefix:].gather(1, masked[..., None].expand(-1, -1, width))
     prediction = linear(norm(x, w, "decoder.norm", config.eps), w, "decoder.pred")
     target = patch_targets(patches, mae.norm_pix).gather(1, masked[..., None].expand(-1, -1, patches.shape[-1]))
     return Reconstruction((prediction.float() - target).square().mean(), prediction, masked)

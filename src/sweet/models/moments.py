@@ -14,7 +14,7 @@ from sweet.template.source import Source
 from sweet.template.target import target_weights
 
 from .config import ViTConfig
-from .forward import encode, patchify
+from .forward import encode, normed_embedding, patchify
 
 
 class Moments(NamedTuple):
@@ -22,11 +22,13 @@ class Moments(NamedTuple):
 
     ``stream`` (2 L + 1, D, D): E[u u^T] at each norm input, u the stream divided by its root mean square, centred for
     LayerNorm. ``heads`` (L, h) and ``units`` (L, n): the energy that each head and hidden unit adds to the stream.
+    ``embedding`` (D, D): of what a norm of the embedding puts out, None where there is none.
     """
 
     stream: Tensor
     heads: Tensor
     units: Tensor
+    embedding: Tensor | None = None
 
 
 def compute_order(
@@ -47,10 +49,10 @@ def moments_of(
     w = target_weights(source, source.depth, source.width, order="prefix", layers="first")
     w = w if device is None else {name: value.to(device) for name, value in w.items()}
     centred = source.norm == "layer"
-    device = w["cls_token"].device
+    device = w["patch_embed.proj.weight"].device
     stream = torch.zeros(2 * source.depth + 1, source.width, source.width, device=device)
     inner: dict[int, Tensor] = {}  # by the norm before it: of heads (h, d, d), of units (n)
-    tokens = 0
+    tokens, embedded, passed = 0, torch.zeros_like(stream[0]), 0
 
     def add_stream(index: int, value: Tensor) -> None:
         x = value.flatten(0, 1).float()
@@ -69,8 +71,12 @@ def moments_of(
         inner[index] = inner[index] + second if index in inner else second
 
     for images in batches:
-        encode(w, patchify(images.to(device), config.patch_size), config, hook=add_stream, inner=add_inner)
-        tokens += len(images) * (config.patches + 1)
+        patches = patchify(images.to(device), config.patch_size)
+        encode(w, patches, config, hook=add_stream, inner=add_inner)
+        tokens += len(images) * (config.patches + config.prefix_tokens)
+        if (out := normed_embedding(w, patches, config)) is not None:
+            embedded += out.flatten(0, 1).t() @ out.flatten(0, 1)
+            passed += out.shape[0] * out.shape[1]
 
     heads, units = [], []
     for layer in range(source.depth):
@@ -80,4 +86,5 @@ def moments_of(
         written = proj.unflatten(1, (-1, config.head_dim))
         heads.append(torch.einsum("rhi,hij,rhj->h", written, inner[2 * layer], written))
         units.append(fc2.square().sum(0) * inner[2 * layer + 1])
-    return Moments(*((value / tokens).cpu() for value in (stream, torch.stack(heads), torch.stack(units))))
+    found = ((value / tokens).cpu() for value in (stream, torch.stack(heads), torch.stack(units)))
+    return Moments(*found, (embedded / passed).cpu() if passed else None)

@@ -41,7 +41,7 @@ class SourceModule(nn.Module):
         if self.pos_embed is not None:
             stem["pos_embed"] = self.pos_embed
         return Source(
-            core=core_of(self.constraint, as_tensors(self.core), self.config.depth),
+            core=core_of(self.constraint, as_tensors(self.core), self.config.depth, self.config.own_hidden),
             blocks=as_tensors(self.blocks),
             stem=stem,
             decoder=as_tensors(self.decoder),
@@ -56,7 +56,7 @@ class SourceModule(nn.Module):
             return {name: value.detach().float().cpu() for name, value in tensors.items()}
 
         source = self.source()
-        core = core_of(source.core.constraint, cpu(source.core.tensors()), source.depth)
+        core = core_of(source.core.constraint, cpu(source.core.tensors()), source.depth, self.config.own_hidden)
         return replace(source, core=core, blocks=cpu(source.blocks), stem=cpu(source.stem), decoder=cpu(source.decoder))
 
     @property

@@ -9,16 +9,17 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import LayerNorm, RmsNorm, create_rope_embed
+from timm.layers import LayerNorm, RmsNorm, SwiGLUPacked, create_rope_embed
 from timm.models import adapt_input_conv
+from timm.models.beit import Beit, gen_relative_position_index
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sweet.errors import UserError
-from sweet.template.sizes import hidden_features
 
 from .config import ViTConfig
+from .names import our_names, timm_names
 
 
 def check_timm(version: str) -> None:
@@ -34,7 +35,7 @@ check_timm(timm.__version__)
 
 
 def timm_args(config: ViTConfig) -> dict[str, Any]:
-    """Constructor arguments of timm's ``Eva`` or ``VisionTransformer``, all but the norm fit for JSON."""
+    """Constructor arguments of timm's ``Eva``, ``VisionTransformer`` or ``Beit`` that are fit for JSON."""
     common: dict[str, Any] = {
         "img_size": config.img_size,
         "patch_size": config.patch_size,
@@ -44,31 +45,88 @@ def timm_args(config: ViTConfig) -> dict[str, Any]:
         "num_heads": config.heads,
         "qkv_bias": True,
         "global_pool": "avg",
-        "class_token": True,
     }
-    if config.family == "vit":
-        return common | {"mlp_ratio": 4.0, "fc_norm": False, "final_norm": True}
-    # plain h / D is truncated to h - 1 hidden units at some widths, hence the half
-    ratio = (hidden_features(config.width, "swiglu") + 0.5) / config.width
-    return common | {
+    return common | {"vit": _vit_args, "eva": _eva_args, "beit": _beit_args}[config.family](config)
+
+
+def _vit_args(config: ViTConfig) -> dict[str, Any]:
+    # of packed SwiGLU layers timm counts gates as hidden units
+    matrices = 2 if config.mlp == "swiglu" else 1
+    ratio = (matrices * config.hidden + 0.5) / config.width if config.own_hidden or matrices == 2 else 4.0
+    args: dict[str, Any] = {
+        "class_token": config.class_token,
         "mlp_ratio": ratio,
-        "swiglu_mlp": True,
+        "fc_norm": config.final_norm == "pooled",
+        "final_norm": config.final_norm != "none",
+    }
+    optional = {
+        "reg_tokens": config.registers,
+        "pre_norm": config.pre_norm,
+        "qk_norm": config.qk_norm,
+        "scale_attn_norm": config.attn_norm,
+        "scale_mlp_norm": config.mlp_norm,
+    }
+    args |= {name: value for name, value in optional.items() if value}
+    return args if config.positions == "table" else args | {"pos_embed": "none"}
+
+
+def _eva_args(config: ViTConfig) -> dict[str, Any]:
+    # plain h / D is truncated to h - 1 hidden units at some widths, hence the half
+    args: dict[str, Any] = {
+        "class_token": config.class_token,
+        "mlp_ratio": (config.hidden + 0.5) / config.width,
+        "swiglu_mlp": config.mlp == "swiglu",
         "attn_type": "rope",
-        "use_fc_norm": False,
-        "use_abs_pos_emb": False,
-        "use_rot_pos_emb": True,
-        "rope_type": "cat",
-        "rope_temperature": config.rope_theta,
-        "rope_rotate_half": True,
-        "ref_feat_shape": [config.rope_grid, config.rope_grid],
+        "use_fc_norm": config.final_norm == "pooled",
+        "use_abs_pos_emb": config.positions == "table",
+        "use_rot_pos_emb": config.rotary,
+    }
+    if config.rotary:
+        args |= {
+            "rope_type": config.rope,
+            "rope_temperature": config.rope_theta,
+            "rope_rotate_half": config.rope_layout == "half",
+        }
+    if config.rope == "cat":
+        args["ref_feat_shape"] = [config.rope_grid, config.rope_grid]
+    optional = {
+        "num_reg_tokens": config.registers,
+        "use_pre_transformer_norm": config.pre_norm,
+        "qk_norm": config.qk_norm,
+        "scale_attn_inner": config.attn_norm,
+        "scale_mlp": config.mlp_norm,
+        "rope_grid_offset": config.rope_offset,
+    }
+    args |= {name: value for name, value in optional.items() if value}
+    if config.rope_indexing != "ij":
+        args["rope_grid_indexing"] = config.rope_indexing
+    return args | {"use_post_transformer_norm": False} if config.final_norm == "none" else args
+
+
+def _beit_args(config: ViTConfig) -> dict[str, Any]:
+    return {
+        "mlp_ratio": (config.hidden + 0.5) / config.width,
+        "swiglu_mlp": config.mlp == "swiglu",
+        "scale_mlp": config.mlp_norm,
+        "use_abs_pos_emb": config.positions == "table",
+        "use_rel_pos_bias": True,
+        "use_fc_norm": config.final_norm == "pooled",
     }
 
 
 def materialised(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -> Any:
     """The timm model as timm makes it, with timm's random weights."""
-    norm = RmsNorm if config.norm == "rms" else LayerNorm
-    make = Eva if config.family == "eva" else VisionTransformer
-    return make(**timm_args(config), norm_layer=partial(norm, eps=config.eps), num_classes=num_classes, **timm_options)
+    norm = partial(RmsNorm if config.norm == "rms" else LayerNorm, eps=config.eps)
+    make = {"eva": Eva, "vit": VisionTransformer, "beit": Beit}[config.family]
+    layers: dict[str, Any] = {"norm_layer": norm}
+    if config.family == "vit":
+        if config.mlp == "swiglu":
+            layers["mlp_layer"] = SwiGLUPacked
+        if config.activation != "gelu":
+            layers["act_layer"] = config.activation
+        if config.patch_norm:
+            layers["embed_norm_layer"] = norm
+    return make(**timm_args(config), **layers, num_classes=num_classes, **timm_options)
 
 
 def skeleton(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -> Any:
@@ -78,8 +136,8 @@ def skeleton(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -> An
 
 
 def encoder_shapes(config: ViTConfig) -> dict[str, torch.Size]:
-    """Name and shape of every parameter of the encoder (no head)."""
-    return {name: value.shape for name, value in skeleton(config).named_parameters()}
+    """Name and shape of every parameter of the encoder (no head) under our names, see :mod:`.names`."""
+    return {name: value.shape for name, value in our_names(dict(skeleton(config).named_parameters())).items()}
 
 
 def mismatch(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> str | None:
@@ -110,8 +168,9 @@ def build_vit(
     parameter when one is missing, unknown or of the wrong shape.
     """
     model = skeleton(config, num_classes, **timm_options)
-    state = {name: value for name, value in weights.items() if not name.startswith("decoder.")}
     shapes = {name: value.shape for name, value in model.named_parameters()}
+    encoder = {name: value for name, value in weights.items() if not name.startswith("decoder.")}
+    state = encoder if encoder.keys() == shapes.keys() else timm_names(encoder, shapes)
     if num_classes and "head.weight" not in state:
         generator = torch.Generator().manual_seed(seed)
         state["head.weight"] = torch.randn(shapes["head.weight"], generator=generator) * 2e-5
@@ -120,8 +179,7 @@ def build_vit(
         raise ValueError(problem)
     parameters = {name: nn.Parameter(value.detach().contiguous()) for name, value in state.items()}
     model.load_state_dict(parameters, assign=True)
-    if config.rotary:
-        model.rope = rope_module(config, dynamic=model.dynamic_img_size)
+    _fill_buffers(model, config)
     _reshape(model, img_size, patch_size, in_chans)
     return model.eval()
 
@@ -144,18 +202,35 @@ def rope_module(config: ViTConfig, *, dynamic: bool = False) -> Any:
 
     A ``dynamic`` one is computed for the grid of each batch.
     """
+    options: dict[str, Any] = {"grid_indexing": config.rope_indexing}
+    if config.rope == "mixed":
+        options["depth"] = config.depth
+    else:
+        options |= {"rotate_half": config.rope_layout == "half", "grid_offset": config.rope_offset}
+    if config.rope in ("cat", "none"):
+        options |= {"in_pixels": False, "ref_feat_shape": (config.rope_grid, config.rope_grid)}
     return create_rope_embed(
-        rope_type="cat",
+        rope_type=config.rope if config.rotary else "cat",
         dim=config.width,
         num_heads=config.heads,
         feat_shape=None if dynamic else (config.grid, config.grid),
         temperature=config.rope_theta,
-        grid_indexing="ij",
-        rotate_half=True,
-        in_pixels=False,
-        grid_offset=0.0,
-        ref_feat_shape=(config.rope_grid, config.rope_grid),
+        **options,
     )
+
+
+def _fill_buffers(model: Any, config: ViTConfig) -> None:
+    """What a model from the meta device computes for itself: rotary tables and the indices of relative positions."""
+    if config.rotary:
+        rope = rope_module(config, dynamic=model.dynamic_img_size)
+        if config.rope == "mixed":
+            rope.freqs = model.rope.freqs
+        model.rope = rope
+    if config.family == "beit":
+        for block in model.blocks:
+            attention = block.attn
+            attention.k_bias = torch.zeros(config.width)
+            attention.relative_position_index = gen_relative_position_index(attention.window_size)
 
 
 def _reshape(model: Any, img_size: int | None, patch_size: int | None, in_chans: int | None) -> None:

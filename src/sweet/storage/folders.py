@@ -63,6 +63,8 @@ def source_tensors(source: Source) -> dict[str, Tensor]:
     tensors |= {f"decoder.{name}": value for name, value in source.decoder.items()}
     if source.order is not None:
         tensors |= {f"order.{name}": getattr(source.order, name) for name in ORDER}
+        if source.order.embedding is not None:
+            tensors["order.embedding"] = source.order.embedding
     return tensors
 
 
@@ -75,13 +77,13 @@ def source_from_tensors(
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
     known = under("order.")  # of a version that did not order heads and units it counts as none
-    order = Order(**known, absorbed=absorbed) if known.keys() == set(ORDER) else None
+    order = Order(**known, absorbed=absorbed) if set(ORDER) <= known.keys() else None
     if constraint == "none":
         source = source_from_state({k: v for k, v in tensors.items() if not k.startswith("order.")}, config)
         source.order = order
         return source
     return Source(
-        core=core_of(constraint, under("core."), config.depth),
+        core=core_of(constraint, under("core."), config.depth, config.own_hidden),
         blocks=under("blocks."),
         stem=under("stem."),
         decoder=under("decoder."),

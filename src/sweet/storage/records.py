@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, field_serializer
 
 from sweet.errors import UserError
 from sweet.files import read_json
@@ -155,6 +155,10 @@ class FolderRecord(Record):
     task: str | None = None
     head: HeadKeys | None = None
     metrics: RecordedMetrics | None = None
+
+    @field_serializer("vit")
+    def _vit(self, vit: ViTConfig) -> dict[str, Any]:
+        return vit.to_dict()
 
     @property
     def origin(self) -> str | None:

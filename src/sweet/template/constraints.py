@@ -115,13 +115,15 @@ class Kronecker:
 Core = Tucker | Full | Linear | Kronecker
 
 
-def core_of(constraint: str, tensors: Mapping[str, Tensor], depth: int) -> Core:
-    """The core whose ``tensors()`` these are; ``depth`` is what a Linear core does not store.
+def core_of(constraint: str, tensors: Mapping[str, Tensor], depth: int, hidden: int = 0) -> Core:
+    """The core whose ``tensors()`` these are; ``depth`` is what a Linear core does not store, ``hidden`` what a Tucker
+    does not.
 
     ``constraint`` is ``tucker``, ``kronecker``, ``linear`` or ``none``. Raises KeyError when a tensor is missing.
     """
     if constraint == "tucker":
-        return Tucker(tensors["core"], tensors["x"], tensors.get("u"), tensors.get("v"))
+        x = tensors["x"]
+        return Tucker(tensors["core"], x, tensors.get("u"), tensors.get("v"), hidden, len(x) // depth)
     if constraint == "kronecker":
         return Kronecker(
             *({name: tensors[f"{field}.{name}"] for name in MATRICES} for field in ("templates", "scalers"))

@@ -20,7 +20,8 @@ from .tucker import Full
 def folded(source: Source) -> Source:
     """A dense source of the same function, layer by layer, whose block norms have gain one and bias zero.
 
-    The final norm stays as it is: what reads it lies outside. With LayerNorm the stream's mean is zero everywhere.
+    The final norm stays as it is: what reads it lies outside. With LayerNorm the stream's mean is zero everywhere,
+    unless the embedding passes a norm or nothing norms the tokens at the end: then their mean is part of the features.
     Raises TypeError for a template.
     """
     if not isinstance(source.core, Full):
@@ -36,11 +37,12 @@ def folded(source: Source) -> Source:
         blocks[gain] = torch.ones_like(blocks[gain])
         if source.norm == "layer":
             weights[matrix] = _centred(weights[matrix], -1)
-    if source.norm == "layer":
+    if source.norm == "layer" and "norm.weight" in stem:
         weights |= {name: _centred(weights[name], 1) for name in WRITERS}
         blocks |= {name: _centred(blocks[name], 1) for name in WRITER_BIASES}
+    if source.norm == "layer" and stem.keys() & {"norm.weight", "norm_pre.weight"}:
         for name, value in stem.items():
-            if not name.startswith("norm."):
+            if "norm" not in name and (name.startswith("patch_embed.proj") or "patch_embed.norm.weight" not in stem):
                 stem[name] = _centred(value, 0 if name.startswith("patch_embed.") else -1)
     return replace(source, core=Full(weights), blocks=blocks, stem=stem)
 

@@ -32,7 +32,8 @@ def equalise_gains(weights: Mapping[str, Tensor], energy: Tensor) -> dict[str, T
         block, sublayer = divmod(index, 2)
         norm, readers = f"blocks.{block}.norm{sublayer + 1}", [f"blocks.{block}.{(QKV, FC1)[sublayer]}"]
         if index == len(rms) - 1:
-            norm, readers = "norm", ["decoder.embed.weight", "head.weight"]
+            norm = next((name for name in ("norm", "fc_norm") if f"{name}.weight" in result), "")
+            readers = ["decoder.embed.weight", "head.weight"] if norm else []
         result |= {name: result[name] / scale for name in (f"{norm}.weight", f"{norm}.bias") if name in result}
         result |= {name: result[name] * scale for name in readers if name in result}
     return result

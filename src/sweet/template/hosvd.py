@@ -34,6 +34,7 @@ class Hosvd:
 
     ``slices`` (12 L, D, D) are balanced and in the metric; ``scale`` (12 L,) and ``undo`` (D, D) or None lead back.
     ``bases`` are the orthogonal eigenvectors of each mode, largest first, ``spectra`` their shares of the energy.
+    ``components`` and ``hidden`` as in :func:`hosvd`.
     """
 
     slices: Tensor
@@ -41,6 +42,8 @@ class Hosvd:
     undo: Tensor | None
     bases: tuple[Tensor, ...]
     spectra: tuple[Tensor, ...]
+    components: int = SLICES
+    hidden: int = 0
 
     def ranks(self, energy: float) -> tuple[int, int, int]:
         """Smallest ranks of which each mode loses at most a third of 1 - ``energy``.
@@ -74,19 +77,23 @@ class Hosvd:
         for factor, rank in zip((x, u, v), ranks, strict=True):
             core = core * (rank / len(factor)) ** 0.5
         x, u, v = ((f * (f.shape[0] / f.shape[1]) ** 0.5).contiguous() for f in (x, u, v))
-        return Tucker(core.contiguous(), x, u, v)
+        return Tucker(core.contiguous(), x, u, v, self.hidden, self.components)
 
 
-def hosvd(slices: Tensor, *, metric: Tensor | None = None, balance: bool = True) -> Hosvd:
+def hosvd(
+    slices: Tensor, *, metric: Tensor | None = None, balance: bool = True, components: int = SLICES, hidden: int = 0
+) -> Hosvd:
     """Decompose the slices (12 L, D, D) of a dense network, layer by layer, see :func:`sweet.template.slices.pack`.
+
+    A block has ``components`` slices; ``hidden`` as in :class:`sweet.template.tucker.Tucker`.
 
     ``metric`` (D, D): the symmetric positive S above; its smallest eigenvalues are lifted to a hundredth of their mean.
     """
     slices, undo = _in_metric(slices, metric)
-    slices, scale = _balanced(slices) if balance else (slices, slices.new_ones(len(slices)))
+    slices, scale = _balanced(slices, components) if balance else (slices, slices.new_ones(len(slices)))
     bases, energies = zip(*(_leading(_gram(slices, mode)) for mode in range(3)), strict=True)
     total = [energy.clamp_min(0) for energy in energies]
-    return Hosvd(slices, scale, undo, bases, tuple(energy / energy.sum() for energy in total))
+    return Hosvd(slices, scale, undo, bases, tuple(energy / energy.sum() for energy in total), components, hidden)
 
 
 def factored(source: Source) -> Source:
@@ -101,7 +108,9 @@ def factored(source: Source) -> Source:
 def hosvd_of(source: Source, *, metric: Tensor | None = None) -> Hosvd:
     """:func:`hosvd` of a dense source's slices; ``metric`` (D, D) as there."""
     assert isinstance(source.core, Full)
-    return hosvd(pack(source.core.weights, source.mlp).flatten(0, 1), metric=metric)
+    slices = pack(source.core.weights, source.mlp)
+    hidden = source.hidden(source.width) if source.ratio else 0
+    return hosvd(slices.flatten(0, 1), metric=metric, components=slices.shape[1], hidden=hidden)
 
 
 def _in_metric(slices: Tensor, metric: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -113,10 +122,10 @@ def _in_metric(slices: Tensor, metric: Tensor | None) -> tuple[Tensor, Tensor | 
     return root.to(slices.dtype) @ slices, undo.to(slices.dtype)
 
 
-def _balanced(slices: Tensor) -> tuple[Tensor, Tensor]:
+def _balanced(slices: Tensor, components: int) -> tuple[Tensor, Tensor]:
     """Slices of which each component has rms one over the layers, and what each slice was divided by."""
-    rms = slices.unflatten(0, (-1, SLICES)).square().mean((0, 2, 3)).sqrt()
-    scale = torch.where(rms > 0, rms, 1.0).repeat(len(slices) // SLICES)
+    rms = slices.unflatten(0, (-1, components)).square().mean((0, 2, 3)).sqrt()
+    scale = torch.where(rms > 0, rms, 1.0).repeat(len(slices) // components)
     return slices / scale[:, None, None], scale
 
 

@@ -30,6 +30,9 @@ class Order:
 
     ``heads`` (L, h) and ``units`` (L, hidden units) number each layer's heads and hidden units, highest energy first.
 
+    ``embedding`` (D,), of a source whose embedding passes a norm: energy of that norm's output, less its bias, along
+    each direction. None for others.
+
     ``absorbed``: the source is stored in this basis already, so that its first channels are the principal ones. Heads
     and units stay where they are.
     """
@@ -39,6 +42,7 @@ class Order:
     heads: Tensor
     units: Tensor
     absorbed: bool = False
+    embedding: Tensor | None = None
 
     @property
     def spectrum(self) -> Tensor:
@@ -56,9 +60,12 @@ class Order:
         return channels.flatten(1), self.units[:, :units].long()
 
 
-def principal_order(moments: Tensor, heads: Tensor, units: Tensor, *, centred: bool) -> Order:
+def principal_order(
+    moments: Tensor, heads: Tensor, units: Tensor, embedding: Tensor | None = None, *, centred: bool
+) -> Order:
     """Order from second moments E[u u^T] (2 L + 1, D, D), one for each norm input, and from the energies that each head
-    (L, h) and each hidden unit (L, units) adds to the stream.
+    (L, h) and each hidden unit (L, units) adds to the stream; ``embedding`` (D, D) is the moment of an embedding that
+    passes a norm, see :class:`Order`.
 
     ``centred`` (LayerNorm): the moments live in the zero-mean subspace and the vector of ones becomes the last column.
     """
@@ -66,7 +73,10 @@ def principal_order(moments: Tensor, heads: Tensor, units: Tensor, *, centred: b
     rotation = principal_axes(moments.sum(0), centred=centred)
     energy = torch.einsum("dk,ndc,ck->nk", rotation, moments, rotation).clamp_min(0)
     by_head, by_unit = (values.argsort(dim=1, descending=True, stable=True).int() for values in (heads, units))
-    return Order(rotation.float().contiguous(), energy.float(), by_head, by_unit)
+    passed = None
+    if embedding is not None:
+        passed = torch.einsum("dk,dc,ck->k", rotation, embedding.double(), rotation).clamp_min(0).float()
+    return Order(rotation.float().contiguous(), energy.float(), by_head, by_unit, embedding=passed)
 
 
 def principal_axes(total: Tensor, *, centred: bool) -> Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from math import gcd
+from math import ceil, gcd
 
+SLICES = 12
+"""Slices of a block of ours, see ``slices.py``."""
 Ranks = tuple[int, int, int]
 """(r1, r2, r3) of a Tucker core."""
 
@@ -40,9 +42,19 @@ class Size:
         return cls(int(found[1]), int(found[2]), head_dim)
 
 
-def hidden_features(width: int, mlp: str) -> int:
-    """Hidden units of the MLP: 8 floor(D/3) for SwiGLU (three matrices in eight slices), 4 D for GELU."""
+def hidden_features(width: int, mlp: str, ratio: float = 0.0) -> int:
+    """Hidden units of the MLP: 8 floor(D/3) for SwiGLU (three matrices in eight slices), 4 D for GELU.
+
+    A ``ratio`` other than zero is that of somebody else's network: ratio D, to the nearest.
+    """
+    if ratio:
+        return max(1, round(ratio * width))
     return 8 * (width // 3) if mlp == "swiglu" else 4 * width
+
+
+def slices_of(width: int, mlp: str, hidden: int) -> int:
+    """Slices of D x D that hold one block with ``hidden`` units: twelve with the default number, see ``slices.py``."""
+    return 4 + ceil(hidden / (width // 3)) if mlp == "swiglu" else 4 + 2 * ceil(hidden / width)
 
 
 def default_ranks(depth: int, width: int) -> Ranks:
@@ -99,25 +111,32 @@ def cost(
     patch_size: int = 16,
     in_chans: int = 3,
     num_classes: int = 1000,
+    ratio: float = 0.0,
+    prefix_tokens: int = 1,
+    final_norm: bool = True,
+    extra: int = 0,
 ) -> Cost:
-    """Count a ViT with a class token and biases everywhere. Sizes are in pixels; ``mlp``, ``norm`` as in ``Source``.
+    """Count a ViT with biases everywhere. Sizes are in pixels; ``mlp``, ``norm`` as in ``Source``.
+
+    ``prefix_tokens`` are those before the patches, the class token among them; ``extra`` parameters of a block are
+    those of norms within it.
 
     ``positions`` is counted apart, since a rotary model has no such table; the paper's parameter column contains it.
     """
     depth, width = size.depth, size.width
-    hidden = hidden_features(width, mlp)
+    hidden = hidden_features(width, mlp, ratio)
     fc1_rows = 2 * hidden if mlp == "swiglu" else hidden
     norm_size = width if norm == "rms" else 2 * width
     patches = (img_size // patch_size) ** 2
-    tokens = patches + 1
+    tokens = patches + prefix_tokens
     pixels = in_chans * patch_size**2
     matrices = 4 * width * width + fc1_rows * width + hidden * width
     biases = 4 * width + fc1_rows + width
     return Cost(
-        blocks=depth * (matrices + biases + 2 * norm_size),
-        embedding=pixels * width + width + width,
+        blocks=depth * (matrices + biases + 2 * norm_size + extra),
+        embedding=pixels * width + width + prefix_tokens * width,
         positions=tokens * width,
-        final_norm=norm_size,
+        final_norm=norm_size if final_norm else 0,
         head=num_classes * width + num_classes if num_classes else 0,
         linear_macs=tokens * depth * matrices + patches * pixels * width,
         attention_macs=2 * depth * tokens * tokens * width,

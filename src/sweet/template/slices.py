@@ -8,6 +8,9 @@ SwiGLU has three matrices of 8/3 D; the rule of *interleaved thirds* fits them i
 and 3p+2 of MLP slice j hold gate, up and down of hidden unit (j, p), p < floor(D/3), so the first d columns
 of every slice contain whole hidden units. With GELU, slices 0-3 and 4-7 hold the two matrices, hidden unit (j, p < D).
 
+A network of somebody else may have any number of hidden units. Then there are as many MLP slices as hold them, in
+order, and columns that no unit uses are zero; its narrower targets take the first units.
+
 *Stacked* weights are what the rest of the package sees: timm's names inside a block, with the layer as first axis.
 """
 
@@ -17,23 +20,36 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-SLICES = 12
+from .sizes import SLICES as SLICES
+from .sizes import hidden_features, slices_of
+
 QKV, PROJ, FC1, FC2 = "attn.qkv.weight", "attn.proj.weight", "mlp.fc1.weight", "mlp.fc2.weight"
 READERS, WRITERS = (QKV, FC1), (PROJ, FC2)
 MATRICES = (QKV, PROJ, FC1, FC2)
 INNER_BIASES, WRITER_BIASES = ("attn.qkv.bias", "mlp.fc1.bias"), ("attn.proj.bias", "mlp.fc2.bias")
+# What only some networks have. Norms inside a block are selected as heads and hidden units are; of these, a layer has one
+# entry for each head in the last axis but ``HEAD_AXIS``; norms of queries and keys are common to all heads.
+INNER_NORMS = ("attn.norm.weight", "attn.norm.bias", "mlp.norm.weight", "mlp.norm.bias")
+HEAD_AXIS = {"attn.freqs": 2, "attn.relative_position_bias_table": 2}  # (L, 2, h, d / 2), (L, distances, h)
+COMMON = ("attn.q_norm.weight", "attn.q_norm.bias", "attn.k_norm.weight", "attn.k_norm.bias")
+Units = tuple[int, int]
+"""Hidden units of a source and of a target, where these are not the default numbers."""
 
 
-def unpack(slices: Tensor, mlp: str) -> dict[str, Tensor]:
+def unpack(slices: Tensor, mlp: str, hidden: int = 0) -> dict[str, Tensor]:
     """Slices (L, 12, R, d) -> stacked weights with R residual channels and inner width d.
 
-    Shapes: qkv (L, 3d, R), proj (L, R, d), fc1 (L, 2h | h, R), fc2 (L, R, h).
+    Shapes: qkv (L, 3d, R), proj (L, R, d), fc1 (L, 2h | h, R), fc2 (L, R, h). ``hidden`` is h where it is not the
+    default number; there may be more than twelve slices then.
     """
     depth, _, residual, inner = slices.shape
     qkv = slices[:, :3].transpose(2, 3).reshape(depth, 3 * inner, residual)
     proj = slices[:, 3].contiguous()  # a view would keep all slices in memory
+    if hidden:
+        return {QKV: qkv, PROJ: proj} | _unpack_any(slices[:, 4:], mlp, hidden)
     if mlp == "swiglu":
         units = inner // 3
         triples = slices[:, 4:, :, : 3 * units].unflatten(3, (units, 3))  # L 8 R p 3
@@ -49,9 +65,13 @@ def pack(stacked: Mapping[str, Tensor], mlp: str) -> Tensor:
     """Inverse of :func:`unpack`: stacked weights -> slices (L, 12, R, d); columns that no unit uses are zero."""
     proj = stacked[PROJ]
     depth, residual, inner = proj.shape
-    slices = proj.new_zeros(depth, SLICES, residual, inner)
+    hidden = stacked[FC2].shape[2]
+    slices = proj.new_zeros(depth, slices_of(inner, mlp, hidden), residual, inner)
     slices[:, :3] = stacked[QKV].unflatten(1, (3, inner)).transpose(2, 3)
     slices[:, 3] = proj
+    if hidden != hidden_features(inner, mlp):
+        _pack_any(slices[:, 4:], stacked, mlp)
+        return slices
     if mlp == "swiglu":
         units = inner // 3
         gate_up = stacked[FC1].unflatten(1, (2, 8, units)).permute(0, 2, 4, 3, 1)  # L 8 R p 2
@@ -63,52 +83,94 @@ def pack(stacked: Mapping[str, Tensor], mlp: str) -> Tensor:
     return slices
 
 
-def inner_index(source: int, target: int, mlp: str, name: str) -> Tensor:
+def _unpack_any(slices: Tensor, mlp: str, hidden: int) -> dict[str, Tensor]:
+    """fc1 and fc2 of any number of hidden units, which fill the MLP slices (L, n, R, d) in order."""
+    if mlp == "swiglu":
+        units = slices.shape[3] // 3
+        triples = slices[..., : 3 * units].unflatten(3, (units, 3)).transpose(1, 2).flatten(2, 3)[:, :, :hidden]
+        return {FC1: triples[..., :2].permute(0, 3, 2, 1).flatten(1, 2), FC2: triples[..., 2].contiguous()}
+    rows, columns = (part.transpose(1, 2).flatten(2, 3)[:, :, :hidden] for part in slices.chunk(2, 1))
+    return {FC1: rows.transpose(1, 2).contiguous(), FC2: columns.contiguous()}
+
+
+def _pack_any(slices: Tensor, stacked: Mapping[str, Tensor], mlp: str) -> None:
+    """Inverse of :func:`_unpack_any`, written into ``slices``."""
+    down = stacked[FC2]
+    if mlp == "swiglu":
+        units = slices.shape[3] // 3
+        triples = torch.cat([stacked[FC1].unflatten(1, (2, -1)).permute(0, 3, 2, 1), down[..., None]], 3)  # L R h 3
+        filled = F.pad(triples, (0, 0, 0, slices.shape[1] * units - down.shape[2]))
+        slices[..., : 3 * units] = filled.unflatten(2, (-1, units)).transpose(1, 2).flatten(3)
+        return
+    for part, value in zip(slices.chunk(2, 1), (stacked[FC1].transpose(1, 2), down), strict=True):
+        filled = F.pad(value, (0, part.shape[1] * part.shape[3] - down.shape[2]))
+        part.copy_(filled.unflatten(2, (part.shape[1], -1)).transpose(1, 2))
+
+
+def inner_index(source: int, target: int, mlp: str, name: str, units: Units | None = None) -> Tensor:
     """For each entry of a target's inner axis, the entry of the source it comes from.
 
     ``name`` is the stacked weight (or bias) whose inner axis is meant. Beyond the source, units repeat in order: a
-    new head or hidden unit starts as a copy of an old one.
+    new head or hidden unit starts as a copy of an old one. ``units`` as in :data:`Units`.
     """
     matrix = name.rsplit(".", 1)[0]
     channels = torch.arange(target) % source
-    if matrix == "attn.proj":
+    if matrix in ("attn.proj", "attn.norm"):
         return channels
     if matrix == "attn.qkv":
         return torch.cat([channels + first * source for first in range(3)])
+    if units is not None:
+        hidden = torch.arange(units[1]) % units[0]
+        return torch.cat([hidden, hidden + units[0]]) if (matrix, mlp) == ("mlp.fc1", "swiglu") else hidden
     old, new, groups = (source // 3, target // 3, 8) if mlp == "swiglu" else (source, target, 4)
     hidden = (torch.arange(groups)[:, None] * old + torch.arange(new) % old).flatten()
     return torch.cat([hidden, hidden + groups * old]) if (matrix, mlp) == ("mlp.fc1", "swiglu") else hidden
 
 
-def is_new_unit(source: int, target: int, mlp: str, name: str) -> Tensor:
+def is_new_unit(source: int, target: int, mlp: str, name: str, units: Units | None = None) -> Tensor:
     """Which inner units of a larger target the source does not have, for a writer's columns (boolean mask)."""
     if name == PROJ:
         return torch.arange(target) >= source
+    if units is not None:
+        return torch.arange(units[1]) >= units[0]
     old, new, groups = (source // 3, target // 3, 8) if mlp == "swiglu" else (source, target, 4)
     return (torch.arange(new) >= old).repeat(groups)
 
 
-def select_inner(stacked: Mapping[str, Tensor], source: int, target: int, mlp: str) -> dict[str, Tensor]:
-    """Stacked weights and inner biases of inner width ``source`` -> ``target``, narrower or wider.
+def select_inner(
+    stacked: Mapping[str, Tensor], source: int, target: int, mlp: str, units: Units | None = None
+) -> dict[str, Tensor]:
+    """Stacked weights, inner biases and norms of inner width ``source`` -> ``target``, narrower or wider.
 
     Writers of new units are zero, so that a wider block computes what the narrower one did. ``mlp`` as in
-    :class:`sweet.template.source.Source`.
+    :class:`sweet.template.source.Source`, ``units`` as in :data:`Units`.
     """
     result = {}
     for name, value in stacked.items():
-        index = _index_on(value.device, source, target, mlp, name)
+        if name in HEAD_AXIS:
+            heads = value.shape[HEAD_AXIS[name]]
+            kept = torch.arange(target * heads // source, device=value.device) % heads
+            result[name] = value.index_select(HEAD_AXIS[name], kept)
+            continue
+        index = _index_on(value.device, source, target, mlp, name, units)
         result[name] = value.index_select(2 if name in WRITERS else 1, index)
         if name in WRITERS and target > source:
-            new = is_new_unit(source, target, mlp, name).to(value.device)
+            new = is_new_unit(source, target, mlp, name, units).to(value.device)
             result[name] = result[name].masked_fill(new, 0.0)
     return result
 
 
 def select_inner_of_layers(stacked: Mapping[str, Tensor], channels: Tensor, units: Tensor) -> dict[str, Tensor]:
-    """Stacked weights and inner biases of which layer l keeps the head channels ``channels[l]`` (L, c) and the hidden
-    units ``units[l]`` (L, n)."""
+    """Stacked weights, inner biases and norms of which layer l keeps the head channels ``channels[l]`` (L, c) and the
+    hidden units ``units[l]`` (L, n)."""
     result = {}
     for name, value in stacked.items():
+        if name in HEAD_AXIS:
+            dim = stacked[PROJ].shape[2] // value.shape[HEAD_AXIS[name]]
+            heads = (channels[:, ::dim] // dim).view(len(channels), *[1] * (HEAD_AXIS[name] - 1), -1)
+            heads = heads.unsqueeze(-1) if value.dim() > heads.dim() else heads
+            result[name] = value.take_along_dim(heads, HEAD_AXIS[name])
+            continue
         kept, writer = (channels, PROJ) if name.startswith("attn") else (units, FC2)
         if name == writer:
             result[name] = value.take_along_dim(kept[:, None], 2)
@@ -119,8 +181,10 @@ def select_inner_of_layers(stacked: Mapping[str, Tensor], channels: Tensor, unit
 
 
 @lru_cache(maxsize=256)
-def _index_on(device: torch.device, source: int, target: int, mlp: str, name: str) -> Tensor:
-    return inner_index(source, target, mlp, name).to(device)  # kept there: a copy at every step would stall a GPU
+def _index_on(
+    device: torch.device, source: int, target: int, mlp: str, name: str, units: Units | None = None
+) -> Tensor:
+    return inner_index(source, target, mlp, name, units).to(device)  # kept there: a copy at every step would stall a GPU
 
 
 def stack_blocks(state: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:

@@ -8,9 +8,12 @@ from torch import Tensor
 
 from .constraints import Core, Kronecker, Linear, on_a_line
 from .order import Order
+from .sizes import hidden_features
+from .slices import FC2
 from .tucker import Full, pick
 
 LAYER_RULES = ("even", "first")
+EMBEDDING_NORMS = {"norm_pre.weight", "patch_embed.norm.weight"}  # what is written to the stream passes through them
 
 
 @dataclass
@@ -19,7 +22,7 @@ class Source:
 
     ``blocks`` are the ordinary parameters of the blocks, stacked {name: (L, ...)}: biases and norm gains. Beside a
     Linear core they are (2, ...), base and slope. ``stem`` are those outside the blocks under timm's names: patch
-    embedding, class token, positions, final norm. ``decoder`` is the MAE decoder; its ``embed.weight`` (decoder width,
+    embedding, class and register tokens, positions, final norm, and a norm of the embedding (:data:`EMBEDDING_NORMS`). ``decoder`` is the MAE decoder; its ``embed.weight`` (decoder width,
     D) reads the stream after the final norm. ``mlp`` is ``swiglu`` or ``gelu``, ``norm`` is ``rms`` or ``layer``.
     ``order`` is None until it is computed. ``copies`` (L entries), of a source that was made deeper: how many blocks
     were made of the one that block i comes from. What it adds to the stream is divided by that.
@@ -45,10 +48,21 @@ class Source:
         return self.core.width
 
     @property
+    def ratio(self) -> float:
+        """Hidden units for each channel, where somebody else's network has another number than ours; else 0."""
+        hidden = self.core.weights[FC2].shape[2] if isinstance(self.core, Full) else getattr(self.core, "hidden", 0)
+        return 0.0 if hidden in (0, hidden_features(self.width, self.mlp)) else hidden / self.width
+
+    def hidden(self, width: int) -> int:
+        """Hidden units of a target of ``width`` channels."""
+        return hidden_features(width, self.mlp, self.ratio)
+
+    @property
     def unit_gains(self) -> bool:
         """Whether every norm is a plain RMSNorm, so that a rotation commutes with it and nothing is to be folded."""
-        gains = [v for k, v in (self.blocks | self.stem).items() if k.startswith("norm")]
-        return self.norm == "rms" and all(bool((gain == 1).all()) for gain in gains)
+        gains = [v for k, v in (self.blocks | self.stem).items() if "norm" in k]
+        plain = self.norm == "rms" and not EMBEDDING_NORMS & self.stem.keys()
+        return plain and all(bool((gain == 1).all()) for gain in gains)
 
 
 def untiled(source: Source) -> Source:

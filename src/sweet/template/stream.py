@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from .order import Order, embedding_basis
-from .source import Source
+from .source import EMBEDDING_NORMS, Source
+
+EMBEDDED = ("patch_embed.proj.", "cls_token", "reg_token", "pos_embed")
 
 
 class StreamMaps:
@@ -77,17 +79,49 @@ class StreamMaps:
 
     def stem(self) -> dict[str, Tensor]:
         """Everything outside the blocks, under timm's names."""
-        result = {}
-        for name, value in self.source.stem.items():
-            if name == "norm.weight":
+        result, source = {}, self.source.stem
+        before = self._before_norm()
+        for name, value in source.items():
+            if name in ("norm.weight", "fc_norm.weight"):
                 result[name] = self.gain(value[None], slice(2 * self.source.depth, None))[0]
-            elif name == "norm.bias":
+            elif name in ("norm.bias", "fc_norm.bias"):
                 result[name] = self.shift(value[None])[0]
+            elif name in EMBEDDING_NORMS:
+                result[name] = self._embedding_gain(value)
             elif name == "patch_embed.proj.weight":
-                result[name] = self.written(value.movedim(0, -1)).movedim(-1, 0)
+                value = value.movedim(0, -1)
+                result[name] = self.written(value * before[name] if name in before else value).movedim(-1, 0)
             else:
-                result[name] = self.written(value)
+                result[name] = self.written(value * before[name] if name in before else value)
         return result
+
+    def _before_norm(self) -> dict[str, Tensor]:
+        """What writes to the stream through a norm, and that norm's gain: in principal order it is folded in here."""
+        stem = self.source.stem
+        if self.order is None:
+            return {}
+        if "norm_pre.weight" in stem:
+            return {name: stem["norm_pre.weight"] for name in stem if name.startswith(EMBEDDED)}
+        gain = stem.get("patch_embed.norm.weight")
+        return {} if gain is None else {name: gain for name in stem if name.startswith("patch_embed.proj.")}
+
+    def _embedding_gain(self, gain: Tensor) -> Tensor:
+        """(D,) -> (d,): the gain of a norm whose output is the stream.
+
+        Such a norm does not commute with a rotation: each token has a length of its own before it, and after it all
+        have nearly the same. In principal order its gain is folded into what it reads, which keeps the direction of
+        every token, and the target's norm gives all of them the mean energy.
+        """
+        source_width = self.source.width
+        if self.order is None:
+            if self.width <= source_width:
+                return gain[: self.width]
+            return torch.cat([gain, gain.new_ones(self.width - source_width)]) * (source_width / self.width) ** 0.5
+        known = self.order.embedding
+        if known is None:  # as if the norm put out white noise
+            known = self.order.rotation.square().t() @ gain.square()
+        kept = min(self.width, source_width) - (self.source.norm == "layer")
+        return gain.new_ones(self.width) * (known[:kept].sum() / self.width).sqrt()
 
     def decoder(self) -> dict[str, Tensor]:
         """The MAE decoder as ``decoder.*``: its embedding reads the stream; nothing where the source has none."""
@@ -114,7 +148,7 @@ def _maps(source: Source, width: int, *, principal: bool, seed: int) -> tuple[Te
         directions = source.order.rotation if principal else source.order.rotation.t()
     if directions is None and width <= source.width and not centred:
         return None, None
-    device = source.stem["cls_token"].device
+    device = source.stem["patch_embed.proj.weight"].device
     basis = embedding_basis(width, centred=centred).to(device)
     known = min(basis.shape[1], source.width - centred)
     directions = torch.eye(source.width, device=device) if directions is None else directions

@@ -23,15 +23,18 @@ from dataclasses import replace
 from torch import Tensor
 
 from .constraints import Core
-from .sizes import hidden_features
 from .slices import (
+    COMMON,
     FC1,
     FC2,
+    HEAD_AXIS,
     INNER_BIASES,
+    INNER_NORMS,
     MATRICES,
     PROJ,
     QKV,
     WRITER_BIASES,
+    Units,
     select_inner,
     select_inner_of_layers,
     unstack_blocks,
@@ -40,6 +43,7 @@ from .source import Source, at_depth
 from .stream import StreamMaps
 from .tucker import Tucker
 
+INSIDE = (*INNER_BIASES, *INNER_NORMS, *HEAD_AXIS)
 ORDERS = ("principal", "prefix")
 GAINS = ("rms", "sqrt", "none")
 INNER = ("energy", "prefix")
@@ -59,7 +63,7 @@ def absorb(source: Source) -> Source:
     rotated = StreamMaps(source, source.width, order, seed=0)
     return replace(
         source,
-        core=Tucker(core.core, core.x, order.rotation.t() @ core.u, core.v).contracted(),
+        core=replace(core, u=order.rotation.t() @ core.u).contracted(),
         blocks=source.blocks | {name: rotated.written(source.blocks[name]) for name in WRITER_BIASES},
         stem=rotated.stem(),
         decoder={name.removeprefix("decoder."): value for name, value in rotated.decoder().items()},
@@ -101,7 +105,8 @@ def target_weights(
     if isinstance(core, Tucker) and stream.plain:
         core = core.narrowed(width)  # so that nothing is made only to be cut away
     weights = _inner_side(source, core, wide, by_energy=order == "principal" and inner == "energy")
-    result = {}
+    result = {name: value for name, value in weights.items() if name in (*INNER_NORMS, *HEAD_AXIS)}
+    result |= {name: blocks[name] for name in COMMON if name in blocks}
     for sublayer, (norm, matrix) in enumerate((("norm1", QKV), ("norm2", FC1))):
         gain, shift = blocks[f"{norm}.weight"], blocks.get(f"{norm}.bias")
         bias = matrix.replace("weight", "bias")
@@ -114,8 +119,8 @@ def target_weights(
         result[matrix] = stream.writer(weights[matrix])
         result[bias] = stream.written(blocks[bias])
     if wide > source.width:
-        inside = {name: result[name] for name in (*MATRICES, *INNER_BIASES)}
-        result |= select_inner(inside, source.width, wide, source.mlp)
+        inside = {name: result[name] for name in (*MATRICES, *INSIDE) if name in result}
+        result |= select_inner(inside, source.width, wide, source.mlp, _units(source, wide))
     if any(count > 1 for count in source.copies):
         share = 1.0 / result[PROJ].new_tensor(source.copies)
         for name in (PROJ, FC2, *WRITER_BIASES):
@@ -141,12 +146,17 @@ def masked_weights(
 
 
 def _inner_side(source: Source, core: Core, width: int, *, by_energy: bool) -> dict[str, Tensor]:
-    """Stacked weights of ``core`` and inner biases, cut to ``width`` inside the blocks where that is narrower."""
-    biases = {name: source.blocks[name] for name in INNER_BIASES}
+    """Stacked weights of ``core``, inner biases and norms, cut to ``width`` inside the blocks where that is narrower."""
+    biases = {name: source.blocks[name] for name in INSIDE if name in source.blocks}
     if width < source.width and not by_energy:
-        return core.stacked(width, source.mlp) | select_inner(biases, source.width, width, source.mlp)
+        units = _units(source, width)
+        return core.stacked(width, source.mlp) | select_inner(biases, source.width, width, source.mlp, units)
     whole = core.stacked(source.width, source.mlp) | biases
     if width >= source.width or source.order is None:
         return whole
-    channels, units = source.order.highest_energy(width, hidden_features(width, source.mlp))
+    channels, units = source.order.highest_energy(width, source.hidden(width))
     return select_inner_of_layers(whole, channels.to(whole[PROJ].device), units.to(whole[PROJ].device))
+
+
+def _units(source: Source, width: int) -> Units | None:
+    return (source.hidden(source.width), source.hidden(width)) if source.ratio else None

@@ -17,7 +17,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .slices import PROJ, SLICES, select_inner, unpack
+from .sizes import SLICES, hidden_features
+from .slices import FC2, PROJ, Units, select_inner, unpack
 
 
 @dataclass
@@ -25,23 +26,30 @@ class Tucker:
     """Core G (r1, r2, r3), scalers X (12 L, r1), U (D, r2), V (D, r3).
 
     At r2 = r3 = D the scalers U and V may be multiplied into the core, which grows by nothing (:meth:`contracted`);
-    they are None then, and a network is one combination over r1.
+    they are None then, and a network is one combination over r1. ``hidden`` is the number of hidden units and
+    ``slices`` that of a block's slices, where somebody else's network has other numbers than ours.
     """
 
     core: Tensor
     x: Tensor
     u: Tensor | None = None
     v: Tensor | None = None
+    hidden: int = 0
+    slices: int = SLICES
     constraint: ClassVar[str] = "tucker"
 
     def tensors(self) -> dict[str, Tensor]:
         """What is stored: see :func:`sweet.template.constraints.core_of`."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def units(self, inner_width: int) -> Units | None:
+        """Hidden units of all and of ``inner_width`` channels; None for the default numbers."""
+        return (self.hidden, hidden_features(inner_width, "", self.hidden / self.width)) if self.hidden else None
 
     @property
     def depth(self) -> int:
         """Blocks L."""
-        return self.x.shape[0] // SLICES
+        return self.x.shape[0] // self.slices
 
     @property
     def width(self) -> int:
@@ -52,12 +60,12 @@ class Tucker:
         """The same slices from a core (r1, D, D); itself when that would be larger."""
         if self.u is None or self.v is None or self.core.shape[1:] != (self.width, self.width):
             return self
-        return Tucker(self.u @ self.core @ self.v.t(), self.x)
+        return replace(self, core=self.u @ self.core @ self.v.t(), u=None, v=None)
 
     def expanded(self) -> Tucker:
         """The same slices with U and V as tensors of their own again, so that they can be trained."""
         eye = torch.eye(self.width)
-        return Tucker(self.core, self.x, eye if self.u is None else self.u, eye.clone() if self.v is None else self.v)
+        return replace(self, u=eye if self.u is None else self.u, v=eye.clone() if self.v is None else self.v)
 
     def narrowed(self, width: int) -> Tucker:
         """The first ``width`` channels of the stream of every slice; itself where U still says which these are."""
@@ -65,18 +73,21 @@ class Tucker:
 
     def at_layers(self, layers: Sequence[int]) -> Tucker:
         """The same core with the scalers X of some layers."""
-        return replace(self, x=pick(self.x.unflatten(0, (-1, SLICES)), layers).flatten(0, 1))
+        return replace(self, x=pick(self.x.unflatten(0, (-1, self.slices)), layers).flatten(0, 1))
 
     def stacked(self, inner_width: int, mlp: str) -> dict[str, Tensor]:
         """Stacked weights whose residual axis has r2 entries: sum_a X[m, a] G_a V[:d]^T, unpacked; d = ``inner_width``.
 
         X first when every slice has its own core matrix (r1 >= 12 L), V first when few are shared: fewer products.
         """
+        units = self.units(inner_width)
+        if units is not None and inner_width < self.width:  # hidden units do not lie along the slices
+            return select_inner(self.stacked(self.width, mlp), self.width, inner_width, mlp, units)
         r1, r2, r3 = self.core.shape
         x, n = self.x, self.x.shape[0]
         if self.v is None:
             slices = (x @ self.core[:, :, :inner_width].flatten(1)).unflatten(1, (r2, inner_width))
-            return unpack(slices.unflatten(0, (-1, SLICES)), mlp)
+            return unpack(slices.unflatten(0, (-1, self.slices)), mlp, self.hidden)
         v = self.v[:inner_width]
         x_first = n * r1 * r2 * r3 + n * r2 * r3 * inner_width
         v_first = r1 * r2 * r3 * inner_width + n * r1 * r2 * inner_width
@@ -84,7 +95,7 @@ class Tucker:
             slices = (x @ self.core.flatten(1)).unflatten(1, (r2, r3)) @ v.t()
         else:
             slices = (x @ (self.core @ v.t()).flatten(1)).unflatten(1, (r2, inner_width))
-        return unpack(slices.unflatten(0, (-1, SLICES)), mlp)
+        return unpack(slices.unflatten(0, (-1, self.slices)), mlp, self.hidden)
 
 
 @dataclass
@@ -115,7 +126,13 @@ class Full:
 
     def stacked(self, inner_width: int, mlp: str) -> dict[str, Tensor]:
         """The weights, first ``inner_width`` inner columns of every slice."""
-        return self.weights if inner_width == self.width else select_inner(self.weights, self.width, inner_width, mlp)
+        if inner_width == self.width:
+            return self.weights
+        hidden = self.weights[FC2].shape[2]
+        units = None
+        if hidden != hidden_features(self.width, mlp):
+            units = hidden, hidden_features(inner_width, mlp, hidden / self.width)
+        return select_inner(self.weights, self.width, inner_width, mlp, units)
 
 
 def pick(rows: Tensor, layers: Sequence[int]) -> Tensor:
