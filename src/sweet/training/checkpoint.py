@@ -10,12 +10,13 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sweet.data.identity import Identity
 from sweet.files import read_json, read_tensors, sync, write_tensors
 
 KEPT = 2  # checkpoints of a run
@@ -26,6 +27,7 @@ EMA = "ema|"  # before the names of averaged weights
 class Checkpoint:
     """A run after ``step`` optimiser steps, which took ``seconds`` and ended with ``loss``.
 
+    ``images`` are the sets that it is about; none where a checkpoint was written before they were recorded.
     ``tensors`` are the model's, and its average's under ``ema|<name>``; ``optimizer`` holds ``<parameter>|<key>``.
     """
 
@@ -34,16 +36,24 @@ class Checkpoint:
     loss: float
     tensors: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
+    images: Mapping[str, Identity] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, model: nn.Module, ema: nn.Module | None, optimizer: Optimizer, step: int, seconds: float, loss: float
+        cls,
+        model: nn.Module,
+        ema: nn.Module | None,
+        optimizer: Optimizer,
+        step: int,
+        seconds: float,
+        loss: float,
+        images: Mapping[str, Identity],
     ) -> Checkpoint:
         """The state of a model, of its average and of its optimiser, not copied."""
         tensors = dict(model.state_dict())
         if ema is not None:
             tensors |= {f"{EMA}{name}": value for name, value in ema.state_dict().items()}
-        return cls(step, seconds, loss, tensors, optimizer_tensors(optimizer, model))
+        return cls(step, seconds, loss, tensors, optimizer_tensors(optimizer, model), images)
 
     def restore(self, model: nn.Module, ema: nn.Module | None, optimizer: Optimizer) -> None:
         """Inverse of :meth:`of`. Raises RuntimeError for another model."""
@@ -64,7 +74,8 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     temporary.mkdir(parents=True)
     write_tensors(temporary / "model.safetensors", checkpoint.tensors)
     write_tensors(temporary / "optimizer.safetensors", checkpoint.optimizer)
-    state = {"step": step, "seconds": checkpoint.seconds, "loss": checkpoint.loss}
+    images = {split: one.model_dump() for split, one in checkpoint.images.items()}
+    state = {"step": step, "seconds": checkpoint.seconds, "loss": checkpoint.loss, "images": images}
     (temporary / "state.json").write_text(json.dumps(state))
     sync(temporary / "state.json")
     sync(temporary)
@@ -87,7 +98,9 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
         return None
     folder = run / "checkpoints" / f"step-{steps[-1]}"
     tensors, moments = (read_tensors(folder / f"{name}.safetensors") for name in ("model", "optimizer"))
-    return Checkpoint(**read_json(folder / "state.json"), tensors=tensors, optimizer=moments)
+    state = read_json(folder / "state.json")
+    images = {split: Identity.model_validate(one) for split, one in state.get("images", {}).items()}
+    return Checkpoint(state["step"], state["seconds"], state["loss"], tensors, moments, images)
 
 
 def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
