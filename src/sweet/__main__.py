@@ -9,19 +9,25 @@ from sweet import interrupts
 
 def main() -> None:
     """Run the command line and end with its exit code."""
-    with interrupts.listening():
-        try:
-            from sweet.cli import app
+    try:
+        with interrupts.listening():
+            run()
+    finally:
+        interrupts.ignore()
 
-            app(prog_name="sweet")
-        except BaseException as problem:
-            # an import that a signal has ended may look like anything
-            if interrupts.received() is None or isinstance(problem, SystemExit):
-                raise
-            print(f"interrupted by {interrupts.signal_name()}", file=sys.stderr)
-            sys.exit(interrupts.exit_code())
-        finally:
-            interrupts.ignore()
+
+def run() -> None:
+    """The command line; whatever a signal has interrupted ends in one line."""
+    try:
+        from sweet.cli import app
+
+        app(prog_name="sweet")
+    except BaseException as problem:
+        # an import that a signal has ended may look like anything
+        if interrupts.received() is None or isinstance(problem, SystemExit):
+            raise
+        print(f"interrupted by {interrupts.signal_name()}", file=sys.stderr)
+        sys.exit(interrupts.exit_code())
 
 
 if __name__ == "__main__":

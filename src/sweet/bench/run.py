@@ -76,7 +76,6 @@ def run(
         write_archive(out, archive)
     return summary.to_dict() | {
         "open": len(left),
-        "measured": len(cells) - len(left) - sum(not table.done(cell) for cell in open_cells if cell not in left),
         "failed": [f"{job}: {why}" for job, why in outcome.failed.items()],
     }
 

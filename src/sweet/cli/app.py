@@ -12,7 +12,6 @@ from sweet import interrupts
 from sweet.errors import UserError
 from sweet.version import VERSION
 
-
 CTRL_C = 130
 
 

@@ -64,12 +64,11 @@ def differences(before: Identity, now: Identity) -> list[str]:
         found.append(f"{now.count:,} images, before {before.count:,}")
     if before.classes != now.classes:
         found.append(different_classes(before.classes or [], now.classes or []))
-    if before.names != now.names:
-        found.append("other file names" if before.count == now.count else "so other file names")
-    elif before.labels != now.labels:
-        found.append("other labels")
-    if before.count == now.count and None not in (before.first_bytes, now.first_bytes):
-        found += ["other bytes in the files"] * (before.first_bytes != now.first_bytes)
+    if before.count == now.count:  # else what follows differs anyway
+        found += ["other file names"] * (before.names != now.names)
+        found += ["other labels"] * (before.labels != now.labels)
+        if None not in (before.first_bytes, now.first_bytes):
+            found += ["other bytes in the files"] * (before.first_bytes != now.first_bytes)
     return found
 
 

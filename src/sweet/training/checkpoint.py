@@ -85,6 +85,15 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
         shutil.rmtree(folder / f"step-{old}")
 
 
+def set_aside(run: Path, step: int) -> None:
+    """Keep the checkpoint of a step, if there is one, as ``nonfinite-step-<N>``, from which no run goes on."""
+    folder = run / "checkpoints"
+    if (folder / f"step-{step}").is_dir():
+        shutil.rmtree(folder / f"nonfinite-step-{step}", ignore_errors=True)
+        os.replace(folder / f"step-{step}", folder / f"nonfinite-step-{step}")
+        sync(folder)
+
+
 def steps_of(run: Path) -> list[int]:
     """Steps that have a complete checkpoint, rising."""
     found = (re.fullmatch(r"step-(\d+)", entry.name) for entry in (run / "checkpoints").glob("step-*"))

@@ -21,7 +21,7 @@ from sweet.recipes.resolved import total_steps
 from sweet.recipes.schema import OptimKeys, TrainKeys
 
 from . import nonfinite
-from .checkpoint import steps_of
+from .checkpoint import set_aside, steps_of
 from .log import RunLog
 from .ranks import PeerLost, StopVote, lost_peer
 from .state import LossFunction, ParameterGroup, TrainState
@@ -185,11 +185,17 @@ class _Session:
             self.fail(self.state.done, f"a number of {broken}", math.nan)
 
     def fail(self, step: int, what: str, value: float) -> None:
-        """Raises NonFinite, having written down what happened."""
-        good = max([0, *steps_of(self.run)]) if self.run is not None else 0
+        """Raises NonFinite, having written down what happened.
+
+        A checkpoint is good when the step after it gave a number.
+        """
+        good = max([0, *(known for known in steps_of(self.run) if known < step - 1)]) if self.run is not None else 0
         settings = (self.keys, self.optim, self.lr, self.state.accelerator.num_processes)
         event = nonfinite.describe(step, what, value, good, *settings, self.batches)
-        raise nonfinite.stop(self.run, event, write=self.state.accelerator.is_main_process)
+        if self.state.accelerator.is_main_process and self.run is not None:
+            nonfinite.write_event(self.run, event)
+            set_aside(self.run, step - 1)
+        raise nonfinite.error_of(event, self.run)
 
     def save(self) -> None:
         """A checkpoint, if all is finite. No signal ends it."""

@@ -37,8 +37,9 @@ class MicroBatch(BaseModel):
 class Event(BaseModel):
     """One time that a run stopped because of a number.
 
-    Steps count from 1, as in ``metrics.jsonl``. ``good`` is the step of the newest good checkpoint, 0 where there is
-    none; steps ``skip[0]`` to ``skip[1]`` are left out when the run is resumed.
+    Steps count from 1, as in ``metrics.jsonl``. ``good`` is the step of the newest checkpoint after which a loss was
+    still a number, 0 where there is none; one of ``step - 1`` is kept as ``checkpoints/nonfinite-step-N``. Steps
+    ``skip[0]`` to ``skip[1]`` are left out when the run is resumed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -119,13 +120,16 @@ def describe(
     )
 
 
-def stop(run: Path | None, event: Event, *, write: bool) -> NonFinite:
-    """The error of an event, which is written to the run folder first."""
+def write_event(run: Path, event: Event) -> None:
+    """Add it to those of a run."""
+    write_json(run / FILE, Events(events=[*read_events(run), event]).model_dump(mode="json"))
+
+
+def error_of(event: Event, run: Path | None) -> NonFinite:
+    """What is said about an event, and what to do."""
     happened = f"{event.what} is {event.value} at step {event.step}"
     if run is None:
         return NonFinite(f"{happened}; try a lower lr or optim.precision=fp32")
-    if write:
-        write_json(run / FILE, Events(events=[*read_events(run), event]).model_dump(mode="json"))
     good = f"the checkpoint of step {event.good}" if event.good else "the start"
     first, last = event.skip
     return NonFinite(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
@@ -23,7 +25,8 @@ class StopVote:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.alone = accelerator.num_processes == 1
-        self.group = None if self.alone or dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        own = not self.alone and dist.get_backend() != "gloo"
+        self.group: Any = dist.new_group(backend="gloo") if own else None
 
     def any(self, wanted: bool) -> bool:
         """Whether it is wanted in any process; every process has to ask."""
