@@ -20,7 +20,7 @@ ROOT = Path(sweet.__file__).parent
 
 # From the ground up: a file may import files of its own row and of the rows above it in this list.
 ROWS = [
-    {"errors", "version", "console", "files", "template"},
+    {"errors", "version", "console", "files", "interrupts", "template"},
     {"recipes", "models"},  # models.config is a plain record that recipes build
     {"data"},
     {"costs", "storage"},

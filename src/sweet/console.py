@@ -12,17 +12,18 @@ from typing import Any
 from sweet.files import dotted
 
 
-def show(work: Callable[[], Any], *, as_json: bool) -> None:
-    """Do the work and print its result; with ``as_json`` nothing else reaches stdout."""
+def show(work: Callable[[], Any], *, as_json: bool) -> Any:
+    """Do the work, print its result and return it; with ``as_json`` nothing else reaches stdout."""
     if os.environ.get("RANK", "0") != "0":  # of several processes (torchrun), the first one speaks
-        work()
-        return
+        return work()
     if not as_json:
-        _print_table(work())
-        return
+        result = work()
+        _print_table(result)
+        return result
     with redirect_stdout(sys.stderr):
         result = work()
     print(json.dumps(result, default=str))
+    return result
 
 
 def _print_table(result: Any) -> None:

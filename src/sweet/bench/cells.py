@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sweet.data import ImageSource, Packed
+    from sweet.data.identity import Identity
     from sweet.models.config import ViTConfig
     from sweet.storage.folders import StoredSource
     from sweet.storage.records import DataConfig
@@ -113,6 +114,7 @@ def measure(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path
         accelerator=prepared.accelerator,
         run=folder,
         resume=True,
+        images=prepared.images,
     )
     metrics = measured.to_dict()
     classes, metrics["test_loss"] = len(prepared.task.classes), metrics.pop("loss", None)
@@ -154,6 +156,7 @@ class Prepared:
     test_data: ImageSource | Packed
     train_images: int
     test_images: int
+    images: Mapping[str, Identity]
     accelerator: Any
 
 
@@ -161,6 +164,7 @@ def prepare(
     cell: Cell, recipe: FinetuneRecipe, stored: StoredSource, weights: Mapping[str, Tensor], folder: Path
 ) -> Prepared:
     """The network of a cell with ``weights`` and a new head, and its images."""
+    from sweet.data.identity import identity
     from sweet.models.vit import build_vit
     from sweet.storage.records import DataConfig
     from sweet.tasks.registry import task_class
@@ -188,6 +192,7 @@ def prepare(
         test_data=task.prepare_data(test_images, data_config),
         train_images=len(train_images),
         test_images=len(test_images),
+        images={"train": identity(train_images), "test": identity(test_images)},
     )
 
 

@@ -75,6 +75,10 @@ def work(
                 break
             else:
                 time.sleep(POLL)  # another bench holds the locks
+    except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():  # a training saves and ends; Ctrl-C has reached it already
+            worker.terminate()
+        raise
     finally:
         schedule.pool.shutdown(cancel_futures=True)
     schedule.outcome.left += schedule.waiting

@@ -8,8 +8,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sweet import interrupts
 from sweet.errors import UserError
 from sweet.version import VERSION
+
+CTRL_C = 130
 
 
 class _Verbs(TyperGroup):
@@ -17,18 +20,23 @@ class _Verbs(TyperGroup):
 
     def main(self, *args: Any, **options: Any) -> None:
         options["standalone_mode"] = False  # else typer draws a box around its own errors
+        exit_code = 2
         try:
             code = super().main(*args, **options)
         except UserError as error:
-            message = str(error)
+            message, exit_code = str(error), error.code
         except Exception as error:
             if not hasattr(error, "format_message"):  # not an error of the option parser
                 raise
             message = " ".join(error.format_message().split()).removesuffix(".").replace("Value error, ", "")
         else:
+            if code == CTRL_C:  # typer's word for any KeyboardInterrupt
+                code = interrupts.exit_code()
+                if interrupts.received() is not None:
+                    print(f"interrupted by {interrupts.signal_name()}", file=sys.stderr)
             sys.exit(code if isinstance(code, int) else 0)
         print(f"error: {message}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(exit_code)
 
 
 app = typer.Typer(cls=_Verbs, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -37,8 +45,9 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """The command ``sweet``."""
-    app(prog_name="sweet")
+    """As the program does it, see ``sweet.__main__``; that one also listens while this package is imported."""
+    with interrupts.listening():
+        app(prog_name="sweet")
 
 
 @app.callback(invoke_without_command=True)

@@ -62,7 +62,9 @@ def bench(
     cells |= {"workers": workers, "max_minutes": max_minutes, "device": device, "data": data, "transfer": transfer}
     place = _needed(out)
     with output_folder(place, resume=resume, overwrite=overwrite):
-        show(lambda: run(found, table, out=place, archive=archive, **cells), as_json=as_json)
+        result = show(lambda: run(found, table, out=place, archive=archive, **cells), as_json=as_json)
+    if result["failed"]:
+        raise typer.Exit(1 if result["measured"] else 2)
 
 
 def _check(out: Path | None, as_json: bool) -> None:

@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from sweet.console import show
+from sweet.errors import UserError
 from sweet.storage.outputs import output_folder
 
 from .app import app
 from .options import DataOrRecipe, Json, ModelWords, Out, Overwrite, Quiet, RecipeWords, Resume, Task
-from .words import folder_and_recipe, need_source, saved_recipe, split_words
+from .words import after_restart, folder_and_recipe, need_source, saved_recipe, split_words
 
 
 @app.command()
@@ -29,7 +30,11 @@ def pretrain(
     from sweet.recipes.schema import PretrainRecipe
 
     name, overrides = split_words(words, data)
-    recipe = load_recipe(PretrainRecipe, name or saved_recipe(out, resume) or "quickstart", overrides)
+    resume, overwrite = after_restart(resume, overwrite)
+    saved = saved_recipe(out, resume)
+    if resume and name is None and saved is None:
+        raise UserError(f"--resume: --out {out} holds no run to go on with; name a RECIPE to start one")
+    recipe = load_recipe(PretrainRecipe, name or saved or "quickstart", overrides)
     need_source(recipe.data.source)
     with output_folder(out, resume=resume, overwrite=overwrite):
         from sweet.training.pretrain import pretrain as run
@@ -54,7 +59,11 @@ def finetune(
     """Train a model on labelled images."""
     from sweet.recipes.loader import task_recipe
 
-    chosen = saved_recipe(out, resume) or recipe_name or task_recipe(task)
+    resume, overwrite = after_restart(resume, overwrite)
+    saved = saved_recipe(out, resume)
+    if resume and saved is None and data is None and recipe_name is None:
+        raise UserError(f"--resume: --out {out} holds no run to go on with; give --data SRC to start one")
+    chosen = saved or recipe_name or task_recipe(task)
     usage = "sweet finetune MODEL --data SRC --out DIR [key=value ...]"
     model, recipe = folder_and_recipe("MODEL", words, data, chosen, usage=usage)
     with output_folder(out, resume=resume, overwrite=overwrite):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,12 @@ def folder_and_recipe(
     loaded = load_recipe(FinetuneRecipe, recipe, overrides)
     need_source(loaded.data.source)
     return Path(folder), loaded
+
+
+def after_restart(resume: bool, overwrite: bool) -> tuple[bool, bool]:
+    """--resume and --overwrite as they are meant where ``torchrun --max-restarts`` starts a process again."""
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return resume or again, overwrite and not again
 
 
 def saved_recipe(out: Path, resume: bool) -> str | None:

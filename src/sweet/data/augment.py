@@ -26,14 +26,18 @@ def random_resized_crop(
     generator: torch.Generator,
     hflip: float = 0.5,
     interpolation: str = "bicubic",
+    rank: int = 0,
+    world: int = 1,
 ) -> Tensor:
     """torchvision's RandomResizedCrop (antialiased) and a flip: uint8 (B,C,H,W) -> float (B,C,S,S) in 0..1.
 
+    The images are part ``rank`` of a batch of ``world`` such parts, and get the crops that they get in the whole.
     Resampling is separable: each crop is two small matrix products, rows times image times columns.
     """
     count, channels, height, width = images.shape
-    boxes = onto(random_boxes([(height, width)] * count, scale, ratio, generator), images.device)
-    flip = onto(random_flips(count, hflip, generator), images.device)
+    mine = slice(rank * count, (rank + 1) * count)
+    boxes = onto(random_boxes([(height, width)] * (count * world), scale, ratio, generator)[mine], images.device)
+    flip = onto(random_flips(count * world, hflip, generator)[mine], images.device)
     top, left, rows, columns = boxes.unbind(1)
     across = resampling(left, columns, width, out_size, interpolation)
     across = torch.where(flip[:, None, None], across.flip(1), across)
@@ -102,11 +106,24 @@ def _cubic(x: Tensor) -> Tensor:
     return torch.where(x < 1, near, far)
 
 
-def random_crop_flip(images: Tensor, padding: int = 4, *, generator: torch.Generator, hflip: float = 0.5) -> Tensor:
-    """Reflect-pad by ``padding``, crop back to (H, W), flip: (B,C,H,W) -> the same shape and type."""
+def random_crop_flip(
+    images: Tensor,
+    padding: int = 4,
+    *,
+    generator: torch.Generator,
+    hflip: float = 0.5,
+    rank: int = 0,
+    world: int = 1,
+) -> Tensor:
+    """Reflect-pad by ``padding``, crop back to (H, W), flip: (B,C,H,W) -> the same shape and type.
+
+    ``rank`` and ``world`` as of :func:`random_resized_crop`.
+    """
     count, channels, height, width = images.shape
-    shift = torch.randint(-padding, padding + 1, (2, count, 1), generator=generator, device=generator.device)
-    shift, flip = onto(shift, images.device), onto(random_flips(count, hflip, generator), images.device)
+    mine, drawn = slice(rank * count, (rank + 1) * count), (2, count * world, 1)
+    shift = torch.randint(-padding, padding + 1, drawn, generator=generator, device=generator.device)[:, mine]
+    flip = random_flips(count * world, hflip, generator)[mine]
+    shift, flip = onto(shift, images.device), onto(flip, images.device)
     rows = _reflect(torch.arange(height, device=images.device) + shift[0], height)
     columns = _reflect(torch.arange(width, device=images.device) + shift[1], width)
     columns = torch.where(flip[:, None], columns.flip(1), columns)

@@ -44,6 +44,10 @@ class BatchSource(Protocol):
 
     def iterate(self, start: int, stop: int) -> Iterator[tuple[Any, Any]]: ...
 
+    def whole(self, step: int) -> Tensor:
+        """Indices of the images that all processes together take in a step, (b,) int64."""
+        ...
+
 
 class EpochOrder:
     """Which images a step takes: every one once in an epoch, in an order drawn by (seed, epoch).
@@ -78,6 +82,11 @@ class EpochOrder:
             self._epoch, self._order = epoch, order.repeat(-(-self.batch_size * self.world // len(order)))
         first = (position * self.world + self.rank) * self.batch_size
         return self._order[first : first + self.batch_size]
+
+    def whole(self, step: int) -> Tensor:
+        """(b x world,) int64: what all processes take in a step."""
+        size = self.batch_size * self.world
+        return EpochOrder(self.count, batch_size=size, seed=self.seed).indices(step)
 
 
 @dataclass(eq=False)
@@ -123,6 +132,7 @@ class Batches:
             draw=partial(balanced_order, self._labels) if self.balanced and self._labels is not None else None,
         )
         self.steps_per_epoch, self.indices = self.order.steps_per_epoch, self.order.indices
+        self.whole = self.order.whole
         self._images = data.images.to(self.device) if isinstance(data, Packed) else None
 
     def at(self, step: int) -> Batch:
@@ -144,7 +154,7 @@ class Batches:
         if self._images is None:
             return torch.stack([self._decode(step, place, index) for place, index in enumerate(indices.tolist())])
         images = self._images[onto(indices, self.device)]
-        generator = step_generator(self.seed, step, self.rank, "augment")
+        generator = step_generator(self.seed, step, 0, "augment")
         if self.augment == "rrc":
             return random_resized_crop(
                 images,
@@ -154,14 +164,16 @@ class Batches:
                 generator=generator,
                 hflip=self.hflip,
                 interpolation=self.interpolation,
+                rank=self.rank,
+                world=self.world,
             )
-        return self._shift(images, generator)
+        return self._shift(images, generator, self.rank, self.world)
 
     def _decode(self, step: int, place: int, index: int) -> Tensor:
         """One decoded, augmented image (3, S, S) uint8; runs in a worker process."""
         assert isinstance(self.data, ImageSource)
         image = self.data.decode(index)
-        generator = step_generator(self.seed, step, self.rank, f"augment {place}")
+        generator = step_generator(self.seed, step, 0, f"augment {self.rank * self.batch_size + place}")
         if self.augment != "rrc":
             return self._shift(centre_square(image, self.img_size)[None], generator)[0]
         box = random_boxes([(image.height, image.width)], self.crop_scale, RATIO, generator)
@@ -171,11 +183,11 @@ class Batches:
         pixels = to_tensor(image.resize((self.img_size, self.img_size), kernel))
         return pixels.flip(2) if random_flips(1, self.hflip, generator).item() else pixels
 
-    def _shift(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def _shift(self, images: Tensor, generator: torch.Generator, rank: int = 0, world: int = 1) -> Tensor:
         if self.augment == "none":
             return images
         padding = self.img_size // 8 if self.augment == "crop" else 0
-        return random_crop_flip(images, padding, generator=generator, hflip=self.hflip)
+        return random_crop_flip(images, padding, generator=generator, hflip=self.hflip, rank=rank, world=world)
 
     def _finish(self, step: int, pixels: Tensor) -> Batch:
         images = normalise(onto(pixels, self.device), self.mean, self.std)

@@ -39,7 +39,7 @@ class Samples:
         self.order = EpochOrder(
             self.count, batch_size=self.batch_size, seed=self.seed, rank=self.rank, world=self.world
         )
-        self.steps_per_epoch = self.order.steps_per_epoch
+        self.steps_per_epoch, self.whole = self.order.steps_per_epoch, self.order.whole
 
     def at(self, step: int) -> tuple[Any, Any]:
         """The batch of one step, on the device."""
@@ -54,8 +54,8 @@ class Samples:
     def _make(self, step: int) -> tuple[Any, Any]:
         return self.collate(
             [
-                self.load(index, step_generator(self.seed, step, self.rank, f"augment {place}"))
-                for place, index in enumerate(self.order.indices(step).tolist())
+                self.load(index, step_generator(self.seed, step, 0, f"augment {place}"))
+                for place, index in enumerate(self.order.indices(step).tolist(), self.rank * self.batch_size)
             ]
         )
 

@@ -7,7 +7,7 @@ imports torch, so that a typing error is reported at once. The reader is in ``lo
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Annotated, Literal, NoReturn, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -56,7 +56,10 @@ class TrainKeys(_Keys):
 def without_path(spec: str) -> str:
     """A data source as it may be published: its reader and last folder, not where it lies on this machine."""
     reader, _, place = spec.partition(":")
-    return f"{reader}:{Path(place).name}" if "/" in place else spec
+    if reader == "hub":  # hub:OWNER/NAME is public, and another owner's is another set
+        return spec
+    name = PureWindowsPath(place).name if "\\" in place else Path(place).name
+    return f"{reader}:{name}" if "/" in place or "\\" in place else spec
 
 
 class DataKeys(_Keys):

@@ -10,12 +10,13 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sweet.data.identity import Identity
 from sweet.files import read_json, read_tensors, sync, write_tensors
 
 KEPT = 2  # checkpoints of a run
@@ -26,6 +27,7 @@ EMA = "ema|"  # before the names of averaged weights
 class Checkpoint:
     """A run after ``step`` optimiser steps, which took ``seconds`` and ended with ``loss``.
 
+    ``images`` are the sets that it is about; none where a checkpoint was written before they were recorded.
     ``tensors`` are the model's, and its average's under ``ema|<name>``; ``optimizer`` holds ``<parameter>|<key>``.
     """
 
@@ -34,6 +36,24 @@ class Checkpoint:
     loss: float
     tensors: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
+    images: Mapping[str, Identity] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        ema: nn.Module | None,
+        optimizer: Optimizer,
+        step: int,
+        seconds: float,
+        loss: float,
+        images: Mapping[str, Identity],
+    ) -> Checkpoint:
+        """The state of a model, of its average and of its optimiser, not copied."""
+        tensors = dict(model.state_dict())
+        if ema is not None:
+            tensors |= {f"{EMA}{name}": value for name, value in ema.state_dict().items()}
+        return cls(step, seconds, loss, tensors, optimizer_tensors(optimizer, model), images)
 
     def restore(self, model: nn.Module, ema: nn.Module | None, optimizer: Optimizer) -> None:
         """Put its tensors into a model, its average and its optimiser. Raises RuntimeError for another model."""
@@ -42,12 +62,6 @@ class Checkpoint:
         if ema is not None:
             ema.load_state_dict(average)
         restore_optimizer(optimizer, model, self.optimizer)
-
-
-def model_tensors(model: nn.Module, ema: nn.Module | None) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, not copied."""
-    average = {} if ema is None else {f"{EMA}{name}": value for name, value in ema.state_dict().items()}
-    return model.state_dict() | average
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
@@ -60,7 +74,8 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     temporary.mkdir(parents=True)
     write_tensors(temporary / "model.safetensors", checkpoint.tensors)
     write_tensors(temporary / "optimizer.safetensors", checkpoint.optimizer)
-    state = {"step": step, "seconds": checkpoint.seconds, "loss": checkpoint.loss}
+    images = {split: one.model_dump() for split, one in checkpoint.images.items()}
+    state = {"step": step, "seconds": checkpoint.seconds, "loss": checkpoint.loss, "images": images}
     (temporary / "state.json").write_text(json.dumps(state))
     sync(temporary / "state.json")
     sync(temporary)
@@ -68,6 +83,15 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     sync(folder)
     for old in steps_of(run)[:-KEPT]:
         shutil.rmtree(folder / f"step-{old}")
+
+
+def set_aside(run: Path, step: int) -> None:
+    """Keep the checkpoint of a step, if there is one, as ``nonfinite-step-<N>``, from which no run goes on."""
+    folder = run / "checkpoints"
+    if (folder / f"step-{step}").is_dir():
+        shutil.rmtree(folder / f"nonfinite-step-{step}", ignore_errors=True)
+        os.replace(folder / f"step-{step}", folder / f"nonfinite-step-{step}")
+        sync(folder)
 
 
 def steps_of(run: Path) -> list[int]:
@@ -83,7 +107,9 @@ def load_checkpoint(run: Path) -> Checkpoint | None:
         return None
     folder = run / "checkpoints" / f"step-{steps[-1]}"
     tensors, moments = (read_tensors(folder / f"{name}.safetensors") for name in ("model", "optimizer"))
-    return Checkpoint(**read_json(folder / "state.json"), tensors=tensors, optimizer=moments)
+    state = read_json(folder / "state.json")
+    images = {split: Identity.model_validate(one) for split, one in state.get("images", {}).items()}
+    return Checkpoint(state["step"], state["seconds"], state["loss"], tensors, moments, images)
 
 
 def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:

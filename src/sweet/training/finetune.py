@@ -14,6 +14,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from sweet.data import ImageSource, Packed, balanced_subset, open_images, shuffled
+from sweet.data.identity import Identity, identity
 from sweet.errors import UserError
 from sweet.recipes.loader import dump_recipe
 from sweet.recipes.schema import FinetuneRecipe
@@ -61,6 +62,7 @@ def finetune(
         run=out,
         resume=resume,
         quiet=quiet,
+        images=run.images,
     )
     training = result.record(accelerator)
     if accelerator.is_main_process:
@@ -93,6 +95,7 @@ class Finetuning:
     network: nn.Module
     train_data: ImageSource | Packed
     val_data: ImageSource | Packed
+    images: Mapping[str, Identity]
     accelerator: Accelerator
 
 
@@ -113,7 +116,8 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str) -> F
     network = start_network(model, task, task_name, seed=recipe.seed, drop_path=recipe.drop_path)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
     train_data, val_data = (task.prepare_data(images, data_config) for images in (train_images, val_images))
-    return Finetuning(base, recipe, task, data_config, network, train_data, val_data, accelerator)
+    images = {"train": identity(train_images), "val": identity(val_images)}
+    return Finetuning(base, recipe, task, data_config, network, train_data, val_data, images, accelerator)
 
 
 def with_model_data(recipe: FinetuneRecipe, data: DataConfig, model: Path) -> FinetuneRecipe:
@@ -157,8 +161,12 @@ def finetune_model(
     run: Path | None = None,
     resume: bool = False,
     quiet: bool = True,
+    images: Mapping[str, Identity] | None = None,
 ) -> tuple[TrainResult, Metrics]:
-    """Train ``network`` in place and evaluate it; the averaged weights replace its own when ``ema`` is set."""
+    """Train ``network`` in place and evaluate it; the averaged weights replace its own when ``ema`` is set.
+
+    ``images``: see :func:`sweet.training.loop.train`.
+    """
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     micro_batch = micro_batch_size(recipe, recipe.optim.accumulate, world)
     batches = task.batches(train_data, TrainSettings(recipe, micro_batch, rank, world, device))
@@ -179,6 +187,7 @@ def finetune_model(
         resume=resume,
         quiet=quiet,
         ema=ema,
+        images=images,
     )
     if ema is not None:
         network.load_state_dict(ema.module.state_dict())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -40,13 +41,17 @@ class RunLog:
         self.task = self.bar.add_task("training", total=steps, completed=start, status="")
         self.bar.start()
 
+    def due(self, done: int) -> bool:
+        """Whether the step ``done`` (from 1) ends an interval."""
+        return done % self.every == 0 or done == self.steps
+
     def step(self, step: int, loss: Any, images: int, lr: float) -> None:
         """Step ``step`` (from 0) is done; ``loss`` is a detached tensor."""
         self.losses.append(loss)
         self.images += images
         done = step + 1
         self.bar.update(self.task, completed=done)
-        if done % self.every and done != self.steps:
+        if not self.due(done):
             return
         mean = sum(float(loss) for loss in self.losses) / len(self.losses)
         now = time.perf_counter()
@@ -65,7 +70,9 @@ class RunLog:
         if self.metrics is not None:
             self.metrics.parent.mkdir(parents=True, exist_ok=True)
             with self.metrics.open("a") as file:
-                file.write(json.dumps(values) + "\n")
+                # strict JSON has no NaN
+                strict = {key: value if math.isfinite(value) else None for key, value in values.items()}
+                file.write(json.dumps(strict, allow_nan=False) + "\n")
         self.accelerator.log({k: v for k, v in values.items() if k != "step"}, step=int(values["step"]))
 
     def note(self, text: str) -> None:

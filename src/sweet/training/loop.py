@@ -4,41 +4,31 @@ from __future__ import annotations
 
 import datetime
 import math
-import signal
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
-from sweet.data import step_generator
+from sweet import interrupts
 from sweet.data.batches import BatchSource
+from sweet.data.identity import Identity
 from sweet.errors import UserError
 from sweet.recipes.resolved import total_steps
 from sweet.recipes.schema import OptimKeys, TrainKeys
 from sweet.storage.records import TrainingRecord
 
-from .checkpoint import Checkpoint, load_checkpoint, model_tensors, optimizer_tensors, save_checkpoint
-from .device import can_compile
+from . import nonfinite
+from .checkpoint import set_aside, steps_of
 from .log import RunLog
+from .ranks import PeerLost, StopVote, lost_peer
+from .state import LossFunction, ParameterGroup, TrainState
 
-LossFunction = Callable[[nn.Module, Any, Any, int], Tensor]
-"""``(model, inputs, targets, micro_step)`` -> the mean loss of a micro-batch, a scalar in float32."""
-
-
-class ParameterGroup(TypedDict, total=False):
-    """A parameter group of AdamW; its learning rate is the schedule's times ``lr_scale`` (1 by default)."""
-
-    params: Sequence[nn.Parameter]
-    weight_decay: float
-    lr_scale: float
+__all__ = ["LossFunction", "ParameterGroup", "TrainResult", "learning_rate", "micro_batch_size", "train"]
 
 
 @dataclass(frozen=True)
@@ -97,132 +87,164 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     ema: Any = None,
+    images: Mapping[str, Identity] | None = None,
 ) -> TrainResult:
     """Train ``model`` in place; bit-exact on a CPU when interrupted and resumed.
 
     Arguments: ``groups`` are AdamW's. ``batches`` gives micro-batches, ``optim.accumulate`` of which make a step.
     ``run`` is the folder of checkpoints and logs, None writes nothing; ``resume`` goes on from its newest checkpoint.
-    ``ema`` is timm's averaged copy of the model, updated after each step.
+    ``ema`` is timm's averaged copy of the model, updated after each step. ``images`` (split -> identity) must be those
+    of the checkpoint.
     Returns: what the run took.
-    Raises: UserError for a checkpoint of another model, FloatingPointError when the loss ends as no number.
-    Ctrl-C finishes the step and saves a checkpoint before it is passed on.
+    Raises: UserError for a checkpoint of another model or of other images, NonFinite (a UserError) when the loss or a
+    weight is no number.
+    Signals and errors between steps save a checkpoint before they are passed on; a signal finishes the step first.
     """
-    accumulate = optim.accumulate
-    steps = total_steps(keys, max(1, batches.steps_per_epoch // accumulate))
-    state = _TrainState(model, groups, keys, optim, accelerator, ema)
-    if resume and run is not None:
-        state.restore(run)
-    log = RunLog(run, accelerator, start=state.done, steps=steps, quiet=quiet)
-    state.model.train()
-    first = state.done * accumulate
-    try:
-        for micro, batch in enumerate(batches.iterate(first, steps * accumulate), first):
-            step = micro // accumulate
-            lr = learning_rate(step, steps, keys.lr, optim)
-            with uninterrupted():
-                state.micro_step(loss_of, *batch, micro, lr)
-                if state.done <= step:  # more micro-batches belong to this step
-                    continue
-                log.step(step, state.loss, keys.batch_size, lr)
-            if state.done % keys.checkpoint_every == 0 and state.done < steps:
-                state.save(run)
-    except KeyboardInterrupt:
-        if run is not None:
-            log.note(f"interrupted: saving a checkpoint at step {state.done}")
-            state.save(run)
-        raise
-    finally:
-        log.close()
-    loss = float(state.loss)
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss is {loss} after step {state.done}; try a lower lr or optim.precision=fp32")
-    return TrainResult(steps, steps * keys.batch_size, state.seconds, loss)
-
-
-class _TrainState:
-    """A model and its optimiser after ``done`` steps; ``loss`` is that of the last one."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        groups: Sequence[ParameterGroup],
-        keys: TrainKeys,
-        optim: OptimKeys,
-        accelerator: Accelerator,
-        ema: Any,
-    ) -> None:
-        self.plain, self.ema, self.accelerator = model, ema, accelerator
-        self.average = None if ema is None else ema.module
-        self.seed, self.optim = keys.seed, optim
-        fused = accelerator.device.type in ("cpu", "cuda")
-        optimizer = torch.optim.AdamW([dict(g) for g in groups], lr=keys.lr, betas=optim.betas, fused=fused)
-        if optim.compile and can_compile(accelerator.device):
-            torch.compiler.reset()  # models before this one count against the compiler's limit of variants
-            # that it looks past the rotary table's cache, which changes nothing
-            warnings.filterwarnings("ignore", "Dynamo detected a call to a")
-            model.compile()  # in place: the names of its parameters stay
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.done, self.loss, self.losses = 0, torch.zeros(()), list[Tensor]()
-        self.began = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Time spent, earlier sessions of the run included."""
-        return time.perf_counter() - self.began
-
-    def micro_step(self, loss_of: LossFunction, inputs: Any, targets: Any, micro: int, lr: float) -> None:
-        """Forward and backward of micro-batch ``micro``; the last one of a step also updates the weights."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)
-        # dropout and stochastic depth draw from the global generator: make it a function of the step too
-        generator = step_generator(self.seed, micro, self.accelerator.process_index, "global")
-        torch.manual_seed(generator.initial_seed())
-        with self.accelerator.accumulate(self.model):
-            loss = loss_of(self.model, inputs, targets, micro)
-            self.accelerator.backward(loss)
-            if self.accelerator.sync_gradients and self.optim.clip is not None:
-                self.accelerator.clip_grad_norm_(self.model.parameters(), self.optim.clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-        self.losses.append(loss.detach())
-        if len(self.losses) == self.optim.accumulate:
-            self.loss, self.losses = torch.stack(self.losses).mean(), []
-            self.done += 1
-            if self.ema is not None:
-                self.ema.update(self.plain, step=self.done)
-
-    def save(self, run: Path | None) -> None:
-        """Write a checkpoint, in the first of several processes."""
-        if run is not None and self.accelerator.is_main_process:
-            tensors = model_tensors(self.plain, self.average)
-            moments = optimizer_tensors(self.optimizer.optimizer, self.plain)
-            save_checkpoint(run, Checkpoint(self.done, self.seconds, float(self.loss), tensors, moments))
-
-    def restore(self, run: Path) -> None:
-        """Go on from the newest checkpoint, if there is one. Raises UserError for one of another model."""
-        found = load_checkpoint(run)
-        if found is None:
-            return
+    with interrupts.listening():
+        steps = total_steps(keys, max(1, batches.steps_per_epoch // optim.accumulate))
+        state = TrainState(model, groups, keys, optim, accelerator, ema, images or {})
+        events: list[nonfinite.Event] = []
+        if resume and run is not None:
+            state.restore(run)
+            events = nonfinite.read_events(run)
+        log = RunLog(run, accelerator, start=state.done, steps=steps, quiet=quiet)
+        session = _Session(state, batches, loss_of, keys, optim, run, log, steps, events)
+        state.model.train()
         try:
-            found.restore(self.plain, self.average, self.optimizer.optimizer)
-        except RuntimeError:
-            raise UserError(f"--resume: {run} was begun with another model; resume it with its own recipe") from None
-        self.done, self.loss = found.step, torch.tensor(found.loss)
-        self.began = time.perf_counter() - found.seconds
+            session.work()
+        except (KeyboardInterrupt, Exception) as problem:
+            error = session.rescue(problem)
+            if error is problem:
+                raise
+            raise error from None
+        finally:
+            log.close()
+    computed = steps - session.left_out
+    return TrainResult(steps, computed * keys.batch_size, state.seconds, float(state.loss))
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C takes effect at the end of the block: weights in the middle of a step are no checkpoint."""
-    main = threading.current_thread() is threading.main_thread()  # only this one gets signals
-    if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
-        yield
-        return
-    pressed = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed.is_set():
-        raise KeyboardInterrupt
+@dataclass
+class _Session:
+    """One process's part in a run, from where it is to the end."""
+
+    state: TrainState
+    batches: BatchSource
+    loss_of: LossFunction
+    keys: TrainKeys
+    optim: OptimKeys
+    run: Path | None
+    log: RunLog
+    steps: int
+    events: Sequence[nonfinite.Event]
+
+    def __post_init__(self) -> None:
+        accelerator = self.state.accelerator
+        self.alone, self.vote = accelerator.num_processes == 1, StopVote(accelerator)
+        self.watch, self.saved, self.lr = nonfinite.LossWatch(), self.state.done, 0.0
+        self.cheap = accelerator.device.type == "cpu"  # to look at a loss: nothing is waited for
+        whole = nonfinite.segments(0, self.steps, self.events)
+        self.left_out = self.steps - sum(stop - start for start, stop in whole)
+
+    def work(self) -> None:
+        """Train to the end, and check what came out.
+
+        A process alone obeys a signal at once where it waits for images; several stop after the same step.
+        """
+        state, accumulate = self.state, self.optim.accumulate
+        with nullcontext() if self.alone else interrupts.finished_first():
+            for start, stop in nonfinite.segments(state.done, self.steps, self.events):
+                self.leave_out(start)
+                first = start * accumulate
+                for micro, batch in enumerate(self.batches.iterate(first, stop * accumulate), first):
+                    self.micro_step(batch, micro)
+                    ended = (micro + 1) % accumulate == 0
+                    if ended and state.done % self.keys.checkpoint_every == 0 and state.done < self.steps:
+                        self.save()
+            self.leave_out(self.steps)
+            self.check()
+        interrupts.obey()
+
+    def micro_step(self, batch: tuple[Any, Any], micro: int) -> None:
+        """One forward and backward pass; with the last one of a step, what follows a step."""
+        state, step = self.state, micro // self.optim.accumulate
+        self.lr = learning_rate(step, self.steps, self.keys.lr, self.optim)
+        interrupts.obey()
+        with interrupts.finished_first():
+            state.micro_step(self.loss_of, *batch, micro, self.lr)
+            if state.done <= step:  # more micro-batches belong to this step
+                return
+            self.watch.add(state.done, state.loss)
+            if self.cheap or self.log.due(state.done):
+                self.look()
+            self.log.step(step, state.loss, self.keys.batch_size, self.lr)
+        if not self.alone and self.vote.any(interrupts.received() is not None):
+            raise interrupts.Interrupted(interrupts.received() or interrupts.SIGNALS[0])
+
+    def leave_out(self, step: int) -> None:
+        """Go to ``step`` (from 0) without training, over what led to a loss that was no number."""
+        if self.state.done < step:
+            self.log.note(f"steps {self.state.done + 1} to {step} are left out, see {nonfinite.FILE}")
+            self.state.done = step
+
+    def look(self) -> None:
+        """Raises NonFinite when a loss since the last look is no number; several processes have the same losses."""
+        found = self.watch.first_bad()
+        if found is not None:
+            self.fail(found[0], "the loss", found[1])
+
+    def check(self) -> None:
+        """As :meth:`look`, the weights too."""
+        self.look()
+        broken = self.state.broken_weight()
+        if broken is not None:
+            self.fail(self.state.done, f"a number of {broken}", math.nan)
+
+    def fail(self, step: int, what: str, value: float) -> None:
+        """Raises NonFinite, having written down what happened.
+
+        A checkpoint is good when the step after it gave a number.
+        """
+        good = max([0, *(known for known in steps_of(self.run) if known < step - 1)]) if self.run is not None else 0
+        settings = (self.keys, self.optim, self.lr, self.state.accelerator.num_processes)
+        event = nonfinite.describe(step, what, value, good, *settings, self.batches)
+        if self.state.accelerator.is_main_process and self.run is not None:
+            nonfinite.write_event(self.run, event)
+            set_aside(self.run, step - 1)
+        raise nonfinite.error_of(event, self.run)
+
+    def save(self) -> None:
+        """A checkpoint, if all is finite. No signal ends it."""
+        with interrupts.never_stopped():
+            self.check()
+            self.state.save(self.run)
+            self.saved = self.state.done
+
+    def rescue(self, problem: BaseException) -> BaseException:
+        """Save what is whole, once, and say so. Returns the error that the run ends with."""
+        state, stopped = self.state, interrupts.received() is not None
+        if self.run is not None and state.whole and not isinstance(problem, nonfinite.NonFinite):
+            interrupted = stopped or isinstance(problem, KeyboardInterrupt)
+            why = f"interrupted by {interrupts.signal_name()}" if interrupted else "stopped by an error"
+            self.log.note(f"{why}: saving a checkpoint at step {state.done}")
+            if state.done > self.saved:
+                with suppress(Exception):  # the first problem is the one to hear of
+                    self.save()
+        if stopped and isinstance(problem, Exception) and not isinstance(problem, UserError):
+            return interrupts.Interrupted(interrupts.received() or 0)
+        if isinstance(problem, torch.OutOfMemoryError):
+            return out_of_memory(self.keys, self.optim, state.accelerator.num_processes)
+        if lost_peer(problem, state.accelerator):
+            where = f"; --resume goes on from step {state.done}" if self.run is not None else ""
+            return PeerLost(f"another process of this run has ended, so this one stops after step {state.done}{where}")
+        return problem
+
+
+def out_of_memory(keys: TrainKeys, optim: OptimKeys, world: int) -> UserError:
+    """The line that names the micro-batch to try."""
+    now = keys.batch_size // (optim.accumulate * world)
+    parts = range(2 * optim.accumulate, keys.batch_size // world + 1)
+    accumulate = next((n for n in parts if keys.batch_size % (n * world) == 0), None)
+    used = f"optim.accumulate={optim.accumulate}: the GPU has too little memory for {now} images at a time"
+    if accumulate is None:
+        return UserError(f"{used}; try a smaller model or data.img_size, or a smaller batch_size")
+    return UserError(f"{used}; try optim.accumulate={accumulate}, {keys.batch_size // (accumulate * world)} at a time")

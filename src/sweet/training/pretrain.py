@@ -25,6 +25,7 @@ from sweet.data import (
     shuffled,
     step_generator,
 )
+from sweet.data.identity import identity
 from sweet.errors import UserError
 from sweet.models.mae import MaskedAutoencoder, init_decoder, init_source
 from sweet.models.moments import compute_order
@@ -124,6 +125,7 @@ class Pretraining:
             run=out,
             resume=resume,
             quiet=quiet,
+            images={"train": identity(self.images)},
         )
 
     def loss(self, model: nn.Module, images: Tensor, labels: Any, micro: int) -> Tensor:
@@ -134,8 +136,10 @@ class Pretraining:
         if recipe.objective == "supervised":
             loss = model(images, labels, networks)
             return loss
-        generator = step_generator(recipe.seed, micro, self.accelerator.process_index, "mask")
-        noise = torch.rand(len(images), vit.patches, generator=generator)
+        # drawn for the batch of all processes, so that their number changes no mask
+        whole, rank = len(images) * self.accelerator.num_processes, self.accelerator.process_index
+        noise = torch.rand(whole, vit.patches, generator=step_generator(recipe.seed, micro, 0, "mask"))
+        noise = noise[rank * len(images) : (rank + 1) * len(images)]
         loss = model(images, onto(noise, images.device), networks)
         return loss
 

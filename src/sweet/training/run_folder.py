@@ -15,6 +15,8 @@ from sweet.files import dotted, write_json, write_text
 from sweet.recipes.loader import dump_recipe
 from sweet.recipes.schema import TrainKeys, without_path
 
+from .nonfinite import read_events
+
 FREE = ("device", "workers", "checkpoint_every")  # may change when a run is resumed
 
 
@@ -26,8 +28,10 @@ def begin(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
         before, now = (dotted(yaml.safe_load(t)) for t in (saved.read_text(encoding="utf-8"), text))
         for keys in (before, now):  # the images may have moved
             keys["data.source"] = without_path(keys["data.source"] or "")
+        slower = bool(read_events(run)) and now["lr"] < before["lr"]  # after a loss that was no number
+        free = (*FREE, "lr") if slower else FREE
         for key in sorted(before.keys() | now.keys()):
-            if key not in FREE and before.get(key) != now.get(key):
+            if key not in free and before.get(key) != now.get(key):
                 raise UserError(
                     f"--resume: {key}={now.get(key)}, but {run} was begun with {key}={before.get(key)}; "
                     "leave it out, or start anew with --overwrite"

@@ -56,7 +56,7 @@ class Generate(Labelled):
     Options = GenerateOptions
     head: GenerateOptions
 
-    rank = 0  # of this process: each draws its own noise
+    rank, world = 0, 1  # of this process, see :class:`TrainSettings`
 
     def adapt(self, train: ImageSource, val: ImageSource) -> None:
         """Looks for the extractor: what is not there should be missed before the training. Raises UserError."""
@@ -73,16 +73,19 @@ class Generate(Labelled):
         )
 
     def batches(self, data: ImageSet, settings: TrainSettings) -> BatchSource:
-        self.rank = settings.rank
+        self.rank, self.world = settings.rank, settings.world
         return super().batches(data, settings)
 
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
         """Mean squared error of the velocity, of images (B, C, S, S) at times and noises drawn by the step."""
-        seed = step_generator(self.seed, step, self.rank, "noise").initial_seed()
+        seed = step_generator(self.seed, step, 0, "noise").initial_seed()
         generator = torch.Generator(inputs.device).manual_seed(seed)
-        times = draw_times(len(inputs), generator)
-        noise = torch.randn(inputs.shape, generator=generator, device=inputs.device) * self.head.noise
-        dropped = torch.rand(len(inputs), generator=generator, device=inputs.device) < LABEL_DROP
+        # drawn for the batch of all processes, so that their number changes no draw
+        whole, mine = len(inputs) * self.world, slice(self.rank * len(inputs), (self.rank + 1) * len(inputs))
+        times = draw_times(whole, generator)[mine]
+        noise = torch.randn((whole, *inputs.shape[1:]), generator=generator, device=inputs.device)[mine]
+        noise = noise * self.head.noise
+        dropped = (torch.rand(whole, generator=generator, device=inputs.device) < LABEL_DROP)[mine]
         z = noisy(inputs, noise, times)
         seen = model(z, times, targets.masked_fill(dropped, len(self.classes))).float()
         return (velocity(seen, z, times) - velocity(inputs, z, times)).square().mean()

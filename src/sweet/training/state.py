@@ -1,0 +1,133 @@
+"""A model in training: its optimiser, one step of it, its checkpoints."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from sweet.data import step_generator
+from sweet.data.identity import Identity, differences
+from sweet.errors import UserError
+from sweet.recipes.schema import OptimKeys, TrainKeys
+
+from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .device import can_compile
+
+LossFunction = Callable[[nn.Module, Any, Any, int], Tensor]
+"""``(model, inputs, targets, micro_step)`` -> the mean loss of a micro-batch, a scalar in float32."""
+
+
+class ParameterGroup(TypedDict, total=False):
+    """A parameter group of AdamW; its learning rate is the schedule's times ``lr_scale`` (1 by default)."""
+
+    params: Sequence[nn.Parameter]
+    weight_decay: float
+    lr_scale: float
+
+
+class TrainState:
+    """A model and its optimiser after ``done`` steps; ``loss`` is that of the last one, the mean over all processes.
+
+    ``images`` says what it is trained on. ``whole`` is false while weights, average and ``done`` do not fit together.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[ParameterGroup],
+        keys: TrainKeys,
+        optim: OptimKeys,
+        accelerator: Accelerator,
+        ema: Any,
+        images: Mapping[str, Identity],
+    ) -> None:
+        self.plain, self.ema, self.accelerator, self.images = model, ema, accelerator, images
+        self.seed, self.optim = keys.seed, optim
+        fused = accelerator.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.AdamW([dict(g) for g in groups], lr=keys.lr, betas=optim.betas, fused=fused)
+        if optim.compile and can_compile(accelerator.device):
+            torch.compiler.reset()  # models before this one count against the compiler's limit of variants
+            # that it looks past the rotary table's cache, which changes nothing
+            warnings.filterwarnings("ignore", "Dynamo detected a call to a")
+            model.compile()  # in place: the names of its parameters stay
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.done, self.loss, self.losses = 0, torch.zeros(()), list[Tensor]()
+        self.began, self.whole = time.perf_counter(), True
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, earlier sessions of the run included."""
+        return time.perf_counter() - self.began
+
+    def micro_step(self, loss_of: LossFunction, inputs: Any, targets: Any, micro: int, lr: float) -> None:
+        """Forward and backward of micro-batch ``micro``; the last one of a step also updates the weights."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        # dropout and stochastic depth draw from the global generator: make it a function of the step too
+        generator = step_generator(self.seed, micro, self.accelerator.process_index, "global")
+        torch.manual_seed(generator.initial_seed())
+        with self.accelerator.accumulate(self.model):
+            loss = loss_of(self.model, inputs, targets, micro)
+            self.accelerator.backward(loss)
+            if self.accelerator.sync_gradients and self.optim.clip is not None:
+                self.accelerator.clip_grad_norm_(self.model.parameters(), self.optim.clip)
+            self.losses.append(loss.detach())
+            last = len(self.losses) == self.optim.accumulate
+            if last:
+                mean = torch.stack(self.losses).mean()
+                self.loss, self.losses = self.accelerator.reduce(mean, "mean"), []
+                self.whole = False
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        if last:
+            self.done += 1
+            if self.ema is not None:
+                self.ema.update(self.plain, step=self.done)
+            self.whole = True
+
+    def broken_weight(self) -> str | None:
+        """The name of a weight that is not finite, if there is one."""
+        tensors = self.plain.state_dict().items()
+        return next((n for n, v in tensors if v.is_floating_point() and not bool(torch.isfinite(v).all())), None)
+
+    def save(self, run: Path | None) -> None:
+        """Write a checkpoint, in the first of several processes."""
+        if run is not None and self.accelerator.is_main_process:
+            average = None if self.ema is None else self.ema.module
+            optimizer, loss = self.optimizer.optimizer, float(self.loss)
+            save_checkpoint(
+                run, Checkpoint.of(self.plain, average, optimizer, self.done, self.seconds, loss, self.images)
+            )
+
+    def restore(self, run: Path) -> None:
+        """Go on from the newest checkpoint, if there is one.
+
+        Raises UserError for one of another model, and for one of other images, naming what has changed.
+        """
+        found = load_checkpoint(run)
+        if found is None:
+            return
+        changed = [
+            f"{split}: {text}"
+            for split, before in found.images.items()
+            if split in self.images
+            for text in differences(before, self.images[split])
+        ]
+        if changed:
+            raise UserError(
+                f"--resume: {run} was begun with other images ({'; '.join(changed)}); give it the same ones, or start "
+                "anew with --overwrite"
+            )
+        try:
+            found.restore(self.plain, None if self.ema is None else self.ema.module, self.optimizer.optimizer)
+        except RuntimeError:
+            raise UserError(f"--resume: {run} was begun with another model; resume it with its own recipe") from None
+        self.done, self.loss = found.step, torch.tensor(found.loss)
+        self.began = time.perf_counter() - found.seconds
