@@ -60,7 +60,7 @@ def finetune(
     with output_folder(out, resume=resume, overwrite=overwrite):
         from sweet.training.finetune import finetune as run
 
-        show(lambda: run(model, recipe, out, task=task, resume=resume, quiet=quiet), as_json=as_json)
+        show(lambda: run(Path(model), recipe, out, task=task, resume=resume, quiet=quiet), as_json=as_json)
 
 
 @app.command()

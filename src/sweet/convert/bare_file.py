@@ -167,8 +167,8 @@ def _grid(positions: Tensor, own: int, prefix: int, where: str) -> tuple[int, bo
         if without in KNOWN_GRIDS:
             return without, False
         raise UserError(
-            f"{where}: pos_embed {shape}: {without} x {without} patches without a class position, or {count - own} that "
-            "are not square: say --like TIMM_NAME"
+            f"{where}: pos_embed {shape}: {without} x {without} patches without a class position, or {count - own} "
+            "that are not square: say --like TIMM_NAME"
         )
     raise UserError(f"{where}: pos_embed {shape}: not a square grid and {prefix} prefix tokens; say --like TIMM_NAME")
 

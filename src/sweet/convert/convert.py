@@ -39,6 +39,7 @@ from .order_images import OrderImages, Seen
 from .read import Hints, read
 
 METRICS = ("activations", "weights")
+DTYPES = ("float32", "source")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class ConvertOptions:
     principal order and for the metric ``activations``, ``images`` how many, seen at ``img_size`` pixels (default: the
     checkpoint's, at most 224); without them synthetic scenes serve, less well. ``heads``, ``like``, ``weights``,
     ``mean`` and ``std`` as in :class:`Hints`. ``heal_steps`` of masked autoencoding on ``data``, at peak rate
-    ``heal_lr``, restore some of what low ranks have lost. Raises UserError for options that contradict each other or
+    ``heal_lr``, restore some of what low ranks have lost. ``dtype`` source writes weights as exact as the checkpoint's:
+    half the size where it has half precision, rounded once more. Raises UserError for options that contradict each other or
     are out of range.
     """
 
@@ -66,7 +68,14 @@ class ConvertOptions:
     std: Sequence[float] | None = None
     heal_steps: int = 0
     heal_lr: float = 1e-3
+    dtype: str = "float32"
     device: str = "auto"
+
+    def check_images(self) -> None:
+        """Raises UserError for images or a device that are not there, before a checkpoint is read or downloaded."""
+        resolve_device(self.device)
+        if self.data is not None:
+            open_images(self.data, "train", val_share=0.0)
 
     @property
     def hints(self) -> Hints:
@@ -80,6 +89,8 @@ class ConvertOptions:
             raise UserError(f"--energy {self.energy}: expected a share above 0, at most 1")
         if self.metric not in METRICS:
             raise UserError(f"--metric {self.metric}: expected one of {', '.join(METRICS)}")
+        if self.dtype not in DTYPES:
+            raise UserError(f"--dtype {self.dtype}: expected one of {', '.join(DTYPES)}")
         if self.heal_steps and self.data is None:
             raise UserError(f"--heal {self.heal_steps}: learns from images; name some with --data")
         if not 0 < self.heal_lr < math.inf:
@@ -92,8 +103,17 @@ def convert(source: str, out: Path, *, run: Path | None = None, **options: Any) 
     ``options`` are those of :class:`ConvertOptions`; the loss curve of healing goes to the folder ``run``. Returns a
     summary. Raises UserError for what cannot be read or expressed.
     """
+    chosen = ConvertOptions(**options)
+    chosen.check_images()
+    return convert_checkpoint(*read(source, chosen.hints), out, chosen, run=run)
+
+
+def convert_checkpoint(
+    checkpoint: Checkpoint, order: Order | None, out: Path, options: ConvertOptions, *, run: Path | None = None
+) -> dict[str, object]:
+    """Write a template folder made from a checkpoint in memory; ``order`` is its own, where it has one."""
     began = time.perf_counter()
-    work = prepare(source, ConvertOptions(**options))
+    work = prepare(checkpoint, order, options)
     made = work.heal(work.factor(), run)
     template = absorb(made.template)
     record = FolderRecord(
@@ -106,7 +126,7 @@ def convert(source: str, out: Path, *, run: Path | None = None, **options: Any) 
         data=work.checkpoint.data,
         converted=made.record.model_copy(update={"seconds": round(time.perf_counter() - began, 1)}),
     )
-    tensors = in_type(source_tensors(template), work.checkpoint.dtype)
+    tensors = in_type(source_tensors(template), work.dtype)
     write_folder(out, (TENSORS["template"], tensors), record, work.recipe(made), converted_card(record))
     return summary(record, out)
 
@@ -154,6 +174,11 @@ class Conversion:
     def config(self) -> ViTConfig:
         """The encoder's shape."""
         return self.checkpoint.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights that are written."""
+        return self.checkpoint.dtype if self.options.dtype == "source" else torch.float32
 
     def factor(self) -> Converted:
         """The template of the chosen ranks; a loss is measured in activations where there is an order."""
@@ -230,12 +255,9 @@ class Conversion:
         return "".join(f"{key}: {'null' if value is None else value}\n" for key, value in values.items())
 
 
-def prepare(source: str, options: ConvertOptions) -> Conversion:
+def prepare(checkpoint: Checkpoint, order: Order | None, options: ConvertOptions) -> Conversion:
     """The checkpoint, folded, with its images and its principal order. Raises UserError for what cannot be done."""
     device = resolve_device(options.device)
-    if options.data is not None:
-        open_images(options.data, "train", val_share=0.0)  # a wrong name is named before the work
-    checkpoint, order = read(source, options.hints)
     if checkpoint.assumed:
         print(f"{checkpoint.name}: assumed {'; '.join(checkpoint.assumed)}; {HINT}", file=sys.stderr, flush=True)
     config = checkpoint.config

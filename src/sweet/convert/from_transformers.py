@@ -31,8 +31,8 @@ from .weights_file import Weights, read_weights
 
 INDEX = "model.safetensors.index.json"
 FILES = ("model.safetensors", "pytorch_model.bin")
-ACTIVATIONS = {
-    "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh",
+ACTIVATIONS: dict[str, Any] = {
+    "gelu": nn.GELU, "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh",
     "quick_gelu": "quick_gelu", "relu": "relu", "silu": "silu", "swish": "silu",
 }  # fmt: skip
 INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
@@ -200,7 +200,12 @@ def _fused(tensors: Mapping[str, Tensor], tower: Tower) -> dict[str, Tensor]:
     if dinov3:
         gated = any(".mlp.gate_proj." in name for name in result)
         up = ".mlp.fc1_x." if gated else ".mlp.fc1."
-        names = {".mlp.up_proj.": up, ".mlp.gate_proj.": ".mlp.fc1_g.", ".ls1.gamma": ".gamma_1", ".ls2.gamma": ".gamma_2"}
+        names = {
+            ".mlp.up_proj.": up,
+            ".mlp.gate_proj.": ".mlp.fc1_g.",
+            ".ls1.gamma": ".gamma_1",
+            ".ls2.gamma": ".gamma_2",
+        }
         for old, new in names.items():
             result = {name.replace(old, new): value for name, value in result.items()}
     if registers and "pos_embed" in result:  # timm's positions are of patches only
@@ -244,7 +249,7 @@ def _ratio(tower: Tower, width: int) -> float:
     return float(tower.get("mlp_ratio", 4))
 
 
-def _plain(tower: Tower, common: dict[str, Any], activation: str, tensors: Mapping[str, Tensor]) -> nn.Module:
+def _plain(tower: Tower, common: dict[str, Any], activation: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
     make = VisionTransformerDistilled if "dist_token" in tensors else VisionTransformer
     return make(
         **common,
@@ -255,9 +260,7 @@ def _plain(tower: Tower, common: dict[str, Any], activation: str, tensors: Mappi
     )
 
 
-
-
-def _dinov2(tower: Tower, common: dict[str, Any], activation: str, _: Mapping[str, Tensor]) -> nn.Module:
+def _dinov2(tower: Tower, common: dict[str, Any], activation: Any, _: Mapping[str, Tensor]) -> nn.Module:
     registers = int(tower.get("num_register_tokens", 4)) if tower.kind == "dinov2_with_registers" else 0
     args = common | {"mlp_ratio": float(tower.get("mlp_ratio", 4)), "act_layer": activation}
     if tower.get("use_swiglu_ffn", False):
@@ -274,10 +277,10 @@ def _dinov2(tower: Tower, common: dict[str, Any], activation: str, _: Mapping[st
     )
 
 
-def _dinov3(tower: Tower, common: dict[str, Any], activation: str, _: Mapping[str, Tensor]) -> nn.Module:
-    if activation != ("silu" if tower.get("use_gated_mlp", False) else "gelu"):
-        raise ValueError(f"hidden_act={activation}")
+def _dinov3(tower: Tower, common: dict[str, Any], activation: Any, _: Mapping[str, Tensor]) -> nn.Module:
     gated = bool(tower.get("use_gated_mlp", False))
+    if activation != ("silu" if gated else nn.GELU):
+        raise ValueError(f"hidden_act={tower.get('hidden_act', 'gelu')}")
     return Eva(
         **common,
         mlp_ratio=_ratio(tower, common["embed_dim"]),
@@ -297,7 +300,7 @@ def _dinov3(tower: Tower, common: dict[str, Any], activation: str, _: Mapping[st
     )
 
 
-def _clip(tower: Tower, common: dict[str, Any], activation: str, _: Mapping[str, Tensor]) -> nn.Module:
+def _clip(tower: Tower, common: dict[str, Any], activation: Any, _: Mapping[str, Tensor]) -> nn.Module:
     return VisionTransformer(
         **common,
         mlp_ratio=_ratio(tower, common["embed_dim"]),
@@ -307,7 +310,7 @@ def _clip(tower: Tower, common: dict[str, Any], activation: str, _: Mapping[str,
     )
 
 
-def _siglip(tower: Tower, common: dict[str, Any], activation: str, _: Mapping[str, Tensor]) -> nn.Module:
+def _siglip(tower: Tower, common: dict[str, Any], activation: Any, _: Mapping[str, Tensor]) -> nn.Module:
     return VisionTransformer(
         **common,
         mlp_ratio=_ratio(tower, common["embed_dim"]),
@@ -325,7 +328,7 @@ def _mae_heads(tower: Tower) -> bool:
     return tower.kind == "vit_mae" and tower.get("decoder_num_attention_heads", 16) == 16
 
 
-Builder = Callable[[Tower, dict[str, Any], str, Mapping[str, Tensor]], nn.Module]
+Builder = Callable[[Tower, dict[str, Any], Any, Mapping[str, Tensor]], nn.Module]
 BUILDERS: dict[str, Builder] = {
     "vit": _plain,
     "vit_mae": _plain,

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sweet.data import ImageSource
 from sweet.errors import UserError
+from sweet.models.config import ViTConfig
 from sweet.storage.folders import StoredSource
 from sweet.storage.legacy import OLD_SWITCHES
 from sweet.template.sizes import Size
@@ -82,6 +83,12 @@ def images_used(method: str, budget: int | None, data: ImageSource | None) -> in
     """How many of ``data`` a method looks at, ``budget`` being None for its own choice."""
     wanted = budget or NAMES[method].images
     return 0 if data is None or wanted == 0 else len(data) if wanted is None else min(wanted, len(data))
+
+
+def training_cost(method: str, source: ViTConfig, target: ViTConfig, chosen: Mapping[str, Switch]) -> dict[str, float]:
+    """``train_images`` and ``train_pflops`` of a method that says what its training takes; else nothing."""
+    cost = getattr(import_module(f"sweet.initialise.{method}"), "cost", None)
+    return cost(source, target, chosen) if cost is not None else {}
 
 
 def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str, Switch]:

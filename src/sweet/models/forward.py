@@ -58,9 +58,10 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for q, k, v (B, h, N, d).
 
-    Plain products on a CPU: the fused kernel's bf16 backward is several times slower there at small d.
+    Plain products on a CPU where gradients are needed: the fused kernel's bf16 backward is several times slower there
+    at small d. Without gradients the fused kernel is faster, and the N x N products are never in memory.
     """
-    if q.device.type == "cpu":
+    if q.device.type == "cpu" and torch.is_grad_enabled():
         return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v)
 
