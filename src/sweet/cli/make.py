@@ -141,8 +141,8 @@ def convert(
         str,
         typer.Argument(
             metavar="timm:NAME|hub:USER/NAME|FILE|DIR",
-            help="A model of timm, a repository of the hub, a file of weights, a folder of timm or transformers, a dense "
-            "source of sweet or one of template.constraint=kronecker.",
+            help="A model of timm, a repository of the hub, a file of weights, a folder of timm or transformers, a "
+            "dense source of sweet or one of template.constraint=kronecker.",
         ),
     ],
     out: Out,

@@ -28,7 +28,8 @@ def folder_and_recipe(
 ) -> tuple[str, FinetuneRecipe]:
     """The folder and the recipe of a verb that fine-tunes: of a bundled name or a YAML path, with the overrides.
 
-    ``anywhere``: it may also be a checkpoint that is no folder. Raises UserError where the folder, called ``option``, or the images are missing.
+    ``anywhere``: it may also be a checkpoint that is no folder. Raises UserError where the folder, called
+    ``option``, or the images are missing.
     """
     from sweet.recipes.loader import load_recipe
     from sweet.recipes.schema import FinetuneRecipe

@@ -53,9 +53,7 @@ def is_source(source: str | Path) -> bool:
     if folder.is_file():
         return False
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    if not isinstance(config, dict) or "kind" in config or not {"architecture", "model_type"} & config.keys():
-        return True
-    return False
+    return not isinstance(config, dict) or "kind" in config or not {"architecture", "model_type"} & config.keys()
 
 
 def _converted(source: str, options: ConvertOptions) -> Path:

@@ -51,8 +51,8 @@ class ConvertOptions:
     checkpoint's, at most 224); without them synthetic scenes serve, less well. ``heads``, ``like``, ``weights``,
     ``mean`` and ``std`` as in :class:`Hints`. ``heal_steps`` of masked autoencoding on ``data``, at peak rate
     ``heal_lr``, restore some of what low ranks have lost. ``dtype`` source writes weights as exact as the checkpoint's:
-    half the size where it has half precision, rounded once more. Raises UserError for options that contradict each other or
-    are out of range.
+    half the size where it has half precision, rounded once more. Raises UserError for options that contradict
+    each other or are out of range.
     """
 
     ranks: Sequence[int] | None = None

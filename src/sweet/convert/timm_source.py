@@ -192,7 +192,7 @@ def _renamed(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if isinstance(model, VisionTransformer):
         unused = ("decoder_",) if "register_tokens" in tensors else UNUSED
         tensors = {name: value for name, value in tensors.items() if not name.startswith(unused)}
-    rename: Any = sys.modules[type(model).__module__].checkpoint_filter_fn  # type: ignore[attr-defined]
+    rename: Any = sys.modules[type(model).__module__].checkpoint_filter_fn
     renamed: dict[str, Tensor] = rename(tensors, model)
     return renamed
 

@@ -36,8 +36,8 @@ def export(
 ) -> Mapping[str, object]:
     """Write a model folder in another layout (a source folder: ``hub`` and ``safetensors`` only); returns a summary.
 
-    ``licence`` is that of the checkpoint it was made from by default, else "other". ``head=False`` leaves the classifier
-    out. ``seeds`` are runs of the same recipe by other seeds, for the card.
+    ``licence`` is by default that of the checkpoint it was made from, else "other". ``head=False`` leaves the
+    classifier out. ``seeds`` are runs of the same recipe by other seeds, for the card.
     With ``repo`` the written folder is uploaded. Raises UserError for a task or a shape that the layout cannot
     express, and when the written model would not compute the same.
     """

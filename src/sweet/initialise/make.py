@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -24,7 +25,7 @@ from sweet.storage.records import FolderRecord, InitRecord, read_record
 from sweet.template.sizes import Size
 from sweet.training.short_run import same_settings
 
-from .apply import Switch, images_used, initialise, switches, training_cost
+from .apply import images_used, initialise, switches, training_cost
 from .registry import NAMES
 
 
@@ -49,12 +50,12 @@ def initialise_to(
 ) -> dict[str, object]:
     """Write a model folder ``out``: ``depth`` blocks and ``heads`` heads, or a size within ``budget``.
 
-    ``source`` is a source's folder or name of the hub, or a checkpoint of others that is converted on the way, its order
-    computed from the images ``data``. ``fit`` names images for methods that look at some (default: ``data``),
-    ``fit_images`` how many of them; ``given`` are switches of the method. ``img_size`` and ``patch_size`` are in pixels, by default the
-    source's. A method that trains does so on ``device`` and writes its loss curve to the folder ``run``
-    (metrics.jsonl). Returns what was made, for JSON. Raises UserError for an impossible size, a method that cannot make
-    it or a folder that is not a source.
+    ``source`` is a source's folder or name of the hub, or a checkpoint of others that is converted on the way, its
+    order computed from the images ``data``. ``fit`` names images for methods that look at some (default: ``data``),
+    ``fit_images`` how many of them; ``given`` are switches of the method. ``img_size`` and ``patch_size`` are in
+    pixels, by default the source's. A method that trains does so on ``device`` and writes its loss curve to the folder
+    ``run`` (metrics.jsonl), from which it goes on when it was interrupted. Returns what was made, for JSON. Raises
+    UserError for an impossible size, a method that cannot make it or a folder that is not a source.
     """
     method_switches = switches(method, given)
     if fit is not None and NAMES[method].images == 0:
@@ -86,8 +87,8 @@ def initialise_to(
     record = _record(target, method, method_switches, images_used(method, fit_images, images), seed, vit)
     if NAMES[method].trains:
         spent = training_cost(method, target.stored.config, config, method_switches)
-        made = record.made.model_copy(update={"train_seconds": round(seconds, 1), **spent})
-        record = record.model_copy(update={"made": made})
+        update = {"train_seconds": round(seconds, 1), **spent}
+        record = record.model_copy(update={"made": record.made and record.made.model_copy(update=update)})
     assert record.made is not None
     shown = record.made.to_dict()
     origin = shown.pop("origin", None)
@@ -160,7 +161,7 @@ def _resolve(
 
 
 def _record(
-    target: _Target, method: str, method_switches: Mapping[str, Switch], images: int, seed: int, vit: nn.Module
+    target: _Target, method: str, method_switches: Mapping[str, Any], images: int, seed: int, vit: nn.Module
 ) -> FolderRecord:
     stored, config = target.stored, target.config
     data = stored.data.with_channels(config.in_chans)
