@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from sweet.convert.cached import as_source, is_source
 from sweet.data import ImageSource, open_images
 from sweet.errors import UserError
 from sweet.initialise.apply import initialise, switches
@@ -117,16 +118,26 @@ def load(
     revision: str | None = None,
     token: str | None = None,
     cache_dir: str | Path | None = None,
+    data: str | None = None,
     **timm_options: Any,
 ) -> Template | nn.Module:
     """A source as :class:`Template`, a model as a timm model: of a folder, or of the hub's repository ``user/name``.
+
+    A checkpoint of others (``timm:NAME``, ``hub:user/name``, a file of weights, a folder of timm or transformers) is
+    converted once, kept in the cache and given as a :class:`Template`; ``data`` names images for its principal order.
 
     A folder of that name wins. ``revision`` is a branch, tag or commit (also ``user/name@revision``); ``token``,
     ``cache_dir`` and the environment (HF_HUB_OFFLINE, HF_HOME, ...) mean what they mean everywhere on the hub, and
     only weights, config and card are downloaded. ``timm_options`` (``num_classes``, ``drop_path_rate``, ...) are for
     models. Raises UserError for anything else.
     """
-    folder = hub.local_folder(name, revision=revision, token=token, cache_dir=cache_dir)
+    plain = revision is None and token is None and cache_dir is None
+    if plain and not is_source(name):
+        folder = as_source(name, data=data)
+    elif data is not None:
+        raise UserError(f"data={data}: is for a checkpoint that is converted on the way; {name} is none")
+    else:
+        folder = hub.local_folder(name, revision=revision, token=token, cache_dir=cache_dir)
     if read_record(folder, tuple(TENSORS)).kind == "model":
         return load_model(folder, **timm_options)[0]
     if timm_options:

@@ -1,15 +1,19 @@
-"""What a verb shows at its end: one table for people, or one JSON object for machines."""
+"""What a verb shows: progress and, at its end, one table for people or one JSON object for machines."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
-from typing import Any
+from typing import Any, TypeVar
 
 from sweet.files import dotted
+
+EVERY = 10.0  # seconds between two lines of progress
+T = TypeVar("T")
 
 
 def show(work: Callable[[], Any], *, as_json: bool) -> Any:
@@ -67,3 +71,30 @@ def _text(value: Any) -> Any:
     elif value is None:
         value = "-"
     return Text(str(value))  # a Text, because square brackets in a plain string would be read as markup
+
+
+def progress(batches: Iterable[T], total: int, batch: int, what: str) -> Iterator[T]:
+    """The batches of ``total`` images, ``batch`` at a time, with a bar and ETA on a terminal.
+
+    Elsewhere a line of standard error every ten seconds, none for work that takes less.
+    """
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            for value in batches:
+                yield value
+                bar.advance(task, batch)
+        return
+    began = said = time.monotonic()
+    for number, value in enumerate(batches, 1):
+        yield value
+        now, done = time.monotonic(), min(number * batch, total)
+        if now - said >= EVERY and done < total:
+            left = int((now - began) / done * (total - done))
+            text = f"{what}: {done}/{total} images  ETA {left // 60}:{left % 60:02d}"
+            print(text, file=sys.stderr, flush=True)
+            said = now

@@ -42,6 +42,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"inner": "prefix"},
         {"order": "prefix"},
     ],
+    "distilled": [{"mask_ratio": 0.5}, {"start": "random"}, {"lr": 1e-3}, {"order": "prefix", "layers": "first"}],
     "principal_slice": [{"layers": "first"}, {"gains": "equal"}, {"inner": "energy"}],
     "weight_selection": [
         *({"rule": r, "layers": "even"} for r in ("consecutive", "random_consistent", "whole_heads")),
@@ -55,7 +56,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "random": [],
 }
 # Those that train do it for a moment.
-QUICK: dict[str, dict[str, Any]] = {name: {"steps": 1, "batch": 8} for name in ("sweet_fitted", "dmae", "wave")}
+QUICK: dict[str, dict[str, Any]] = {
+    name: {"steps": 1, "batch": 8} for name in ("sweet_fitted", "distilled", "dmae", "wave")
+}
 BENCH = ("L3H12", "L6H12", "L6H6", "L12H6", "L12H3")
 ODD = ("L1H1", "L5H7", "L16H14")
 MIDDLE = "L5H6"

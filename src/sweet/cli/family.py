@@ -22,7 +22,9 @@ def family(
     out: Out,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SOURCE|KEY=VALUE", help="A template or dense source, and overrides of finetune."),
+        typer.Argument(
+            metavar="SOURCE|KEY=VALUE", help="A source or a checkpoint as for init, and overrides of finetune."
+        ),
     ] = None,
     task: Task = "classify",
     data: DataOrRecipe = None,
@@ -38,7 +40,7 @@ def family(
 ) -> None:
     """Fine-tune several sizes and chart what each is worth."""
     usage = "sweet family SOURCE --sizes 3M,6M --data SRC --out DIR [key=value ...]"
-    source, recipe = folder_and_recipe("SOURCE", words, data, saved_recipe(out, resume), usage=usage)
+    source, recipe = folder_and_recipe("SOURCE", words, data, saved_recipe(out, resume), usage=usage, anywhere=True)
     with output_folder(out, resume=resume, overwrite=overwrite):
         from sweet.family import family as run
 

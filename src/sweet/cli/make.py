@@ -9,17 +9,18 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
-from sweet.storage.outputs import loss_curve, output_folder
+from sweet.storage.outputs import loss_curve, output_folder, training_folder
 
 from .app import app
 from .options import NUMBER, SOURCES, Device, Json, Method, Out, Overwrite, Pixels
-from .words import split_words
+from .words import numbers, split_words
 
 SourceWords = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE|KEY=VALUE",
-        help="A folder made by pretrain, or the hub's USER/NAME; switches of the method (a wrong one lists them).",
+        help="A folder made by pretrain or convert, the hub's USER/NAME, or a checkpoint as for convert, which is then "
+        "converted on the way; switches of the method (a wrong one lists them).",
     ),
 ]
 Depth = Annotated[int | None, typer.Option(**NUMBER, help="Blocks.")]
@@ -60,11 +61,16 @@ def init(
     layers: Layers = None,
     fit: Fit = None,
     fit_images: FitImages = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="SRC", help=f"Images for the order of a checkpoint converted on the way: {SOURCES}."),
+    ] = None,
     img_size: Pixels = None,
     patch_size: Pixels = None,
     in_chans: Annotated[int | None, typer.Option(**NUMBER, help="Default: as the source.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a method that trains.")] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -80,10 +86,14 @@ def init(
         raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
     given = dict(switch.split("=", 1) for switch in switches)
     given |= {name: value for name, value in (("order", order), ("layers", layers)) if value is not None}
-    with output_folder(out, overwrite=overwrite):
-        from sweet.initialise.make import initialise_to
+    with output_folder(out, resume=resume, overwrite=overwrite):
+        from sweet.initialise.make import finished, initialise_to
 
-        with loss_curve(out) as run:
+        if resume and (made := finished(out)):
+            show(lambda: made, as_json=as_json)
+            return
+
+        with training_folder(out) as run:
             show(
                 lambda: initialise_to(
                     source,
@@ -94,6 +104,7 @@ def init(
                     method=method,
                     fit=fit,
                     fit_images=fit_images,
+                    data=data,
                     img_size=img_size,
                     patch_size=patch_size,
                     in_chans=in_chans,
@@ -111,9 +122,9 @@ def convert(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="timm:NAME|FILE|DIR",
-            help="A model of timm, a .safetensors or MAE .pth file, a timm folder, a dense source of sweet or one of "
-            "template.constraint=kronecker.",
+            metavar="timm:NAME|hub:USER/NAME|FILE|DIR",
+            help="A model of timm, a repository of the hub, a file of weights, a folder of timm or transformers, a "
+            "dense source of sweet or one of template.constraint=kronecker.",
         ),
     ],
     out: Out,
@@ -129,9 +140,24 @@ def convert(
         typer.Option(metavar="SRC", help=f"Images for the principal order: {SOURCES}; default: synthetic scenes."),
     ] = None,
     images: Annotated[int, typer.Option(**NUMBER, help="How many of them.")] = 512,
-    heads: Annotated[
-        int | None, typer.Option(**NUMBER, help="Of a FILE, which does not say; default: one for 64 channels.")
+    img_size: Annotated[
+        int | None, typer.Option(**NUMBER, help="Pixels at which they are seen; default: the source's, at most 224.")
     ] = None,
+    heads: Annotated[
+        int | None,
+        typer.Option(**NUMBER, help="Of a FILE, which does not say; default: as usual at its width and depth."),
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(metavar="TIMM_NAME", help="The model of timm that a FILE is: built and compared.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which of several sets of weights in a FILE: teacher, model_ema.")
+    ] = None,
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of its images; default: as it says.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of its images; default: as it says.")] = None,
+    dtype: Annotated[
+        Literal["float32", "source"], typer.Option(help="Of the weights written; source: half where the source is.")
+    ] = "float32",
     heal: Annotated[
         int,
         typer.Option(min=0, metavar="STEPS", help="Train the template on --data for so long: repairs low ranks."),
@@ -157,7 +183,13 @@ def convert(
                     metric=metric,
                     data=data,
                     images=images,
+                    img_size=img_size,
                     heads=heads,
+                    like=like,
+                    weights=weights,
+                    mean=numbers("--mean", mean),
+                    std=numbers("--std", std),
+                    dtype=dtype,
                     heal_steps=heal,
                     heal_lr=heal_lr,
                     device=device,

@@ -28,7 +28,10 @@ def export(
         list[Path] | None,
         typer.Option(metavar="DIR", help="A run of the same recipe by another seed, for the card; repeatable."),
     ] = None,
-    licence: Annotated[str, typer.Option("--license", metavar="NAME", help="As the hub names it, as mit.")] = "other",
+    licence: Annotated[
+        str | None,
+        typer.Option("--license", metavar="NAME", help="As the hub names it, as mit; default: the source's, or other."),
+    ] = None,
     repo: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Upload what --to hub wrote.")] = None,
     private: Annotated[bool | None, typer.Option("--private/--public", help="Of a new repository.")] = None,
     token: Annotated[str | None, typer.Option(help="Of the hub; default: the one you logged in with.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -69,7 +70,7 @@ def finetune(
     with output_folder(out, resume=resume, overwrite=overwrite):
         from sweet.training.finetune import finetune as run
 
-        show(lambda: run(model, recipe, out, task=task, resume=resume, quiet=quiet), as_json=as_json)
+        show(lambda: run(Path(model), recipe, out, task=task, resume=resume, quiet=quiet), as_json=as_json)
 
 
 @app.command()

@@ -25,11 +25,12 @@ def split_words(words: list[str] | None, data: str | None) -> tuple[str | None, 
 
 
 def folder_and_recipe(
-    option: str, words: list[str] | None, data: str | None, recipe: str | None, *, usage: str
-) -> tuple[Path, FinetuneRecipe]:
+    option: str, words: list[str] | None, data: str | None, recipe: str | None, *, usage: str, anywhere: bool = False
+) -> tuple[str, FinetuneRecipe]:
     """The folder and the recipe of a verb that fine-tunes: of a bundled name or a YAML path, with the overrides.
 
-    Raises UserError where the folder, called ``option``, or the images are missing.
+    ``anywhere``: it may also be a checkpoint that is no folder. Raises UserError where the folder, called
+    ``option``, or the images are missing.
     """
     from sweet.recipes.loader import load_recipe
     from sweet.recipes.schema import FinetuneRecipe
@@ -37,10 +38,11 @@ def folder_and_recipe(
     folder, overrides = split_words(words, data)
     if folder is None:
         raise UserError(f"{option} is missing: {usage}")
-    check_folder(option, Path(folder))
+    if not (anywhere and (Path(folder).is_file() or re.match(r"timm:|(hub:)?[\w.-]+/[\w.-]+(@|$)", folder))):
+        check_folder(option, Path(folder))
     loaded = load_recipe(FinetuneRecipe, recipe, overrides)
     need_source(loaded.data.source)
-    return Path(folder), loaded
+    return folder, loaded
 
 
 def after_restart(resume: bool, overwrite: bool) -> tuple[bool, bool]:
@@ -78,3 +80,16 @@ def counts(option: str, text: str) -> dict[str, int]:
     if not pairs or not all(name and number.isdecimal() and int(number) for name, number in pairs):
         raise UserError(f"{option} {text}: expected SPLIT=N, or several with commas, as in train=400,val=50")
     return {name: int(number) for name, number in pairs}
+
+
+def numbers(option: str, text: str | None) -> list[float] | None:
+    """``0.5,0.5,0.5`` as numbers; None stays None. Raises UserError naming ``option`` for anything else."""
+    if text is None:
+        return None
+    try:
+        found = [float(word) for word in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 <= value < 1e4 for value in found) or (option == "--std" and 0 in found):
+        raise UserError(f"{option} {text}: expected numbers of 0..1 with commas, as in 0.5,0.5,0.5")
+    return found

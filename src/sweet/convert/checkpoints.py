@@ -1,8 +1,7 @@
 """Vision Transformers that others trained: weights of timm or of MAE become an encoder of ours, or one clear refusal.
 
 What is exact is folded (layer scale, separate q/k/v, absent biases, positions without a class token); whatever our
-:class:`ViTConfig` cannot express raises a UserError that names the parameter and its value. No file can run code:
-safetensors, or ``torch.load(weights_only=True)``.
+:class:`ViTConfig` cannot express raises a UserError that names the parameter and its value.
 """
 
 from __future__ import annotations
@@ -12,19 +11,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sweet.data.batches import IMAGENET_MEAN, IMAGENET_STD
 from sweet.errors import UserError
-from sweet.files import read_tensors, sha256
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import sincos
 from sweet.models.vit import encoder_shapes, mismatch
-from sweet.storage.records import DataConfig
+from sweet.storage.records import DataConfig, OriginRecord
 from sweet.template.sizes import hidden_features
 
 HEAD = ("head.", "fc_norm.", "head_drop.", "attn_pool.")
@@ -49,7 +45,8 @@ UNSUPPORTED = {
 class Checkpoint:
     """An encoder under timm's names (no head; ``decoder.*`` where MAE left one), and where it comes from.
 
-    ``data`` is how its images are read and normalised.
+    ``data`` is how its images are read and normalised, ``dtype`` the type of its numbers on disk, ``assumed`` what
+    no file says and was taken for granted, ``origin`` whose it is.
     """
 
     name: str
@@ -58,6 +55,9 @@ class Checkpoint:
     state: dict[str, Tensor]
     data: DataConfig
     mae: MaeConfig | None = None
+    dtype: torch.dtype = torch.float32
+    assumed: tuple[str, ...] = ()
+    origin: OriginRecord | None = None
 
 
 def data_config(
@@ -74,42 +74,6 @@ def data_config(
         std=tuple(std or (IMAGENET_STD if rgb else grey)),
         interpolation="bilinear" if interpolation == "bilinear" else "bicubic",
     )
-
-
-def read_file(path: Path, *, heads: int | None = None) -> Checkpoint:
-    """A bare checkpoint of a GELU / LayerNorm ViT under timm's (or MAE's) names; its shape is read off its tensors.
-
-    ``heads`` defaults to one for 64 channels. Raises UserError naming the file.
-    """
-    state, decoder = split_decoder(plain_tensors(path))
-    state = canonical(state, str(path))
-    config = config_of(state, str(path), heads=heads)
-    check_shapes(state, config, str(path))
-    tensors, mae = mae_decoder(decoder, config) if decoder else ({}, None)
-    return Checkpoint(path.name, sha256(path), config, state | tensors, data_config(config), mae)
-
-
-def plain_tensors(path: Path) -> dict[str, Tensor]:
-    """The floating-point tensors of a checkpoint file, in float32. Raises UserError naming the file."""
-    if path.suffix == ".safetensors":
-        found: Any = read_tensors(path)
-    elif path.suffix in (".pth", ".pt", ".bin"):
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as problem:  # a damaged or foreign file raises nearly any type
-            reason = str(problem).split(". ")[0].splitlines()[0] if str(problem) else type(problem).__name__
-            raise UserError(
-                f"{path}: not a file of plain tensors, and sweet runs no code of a checkpoint; save its weights as "
-                f"safetensors ({reason})"
-            ) from None
-        for key in ("model", "state_dict"):
-            if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-                found = found[key]
-    else:
-        raise UserError(f"{path}: expected a .safetensors, .pth, .pt or .bin file")
-    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
-        raise UserError(f"{path}: holds no state dict")
-    return {name: value.float() for name, value in found.items() if value.is_floating_point()}
 
 
 def canonical(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
@@ -171,37 +135,6 @@ def depth_of(state: Mapping[str, Tensor], where: str) -> int:
     if not blocks or blocks != set(range(len(blocks))):
         raise UserError(f"{where}: no Vision Transformer under timm's names (blocks.0 ... are not there)")
     return len(blocks)
-
-
-def config_of(state: Mapping[str, Tensor], where: str, *, heads: int | None) -> ViTConfig:
-    """The shape that a canonical state dict of a ViT with learned or fixed positions must have.
-
-    ``heads`` None is one for 64 channels. Raises UserError for what does not fit together.
-    """
-    patch, positions = state.get("patch_embed.proj.weight"), state.get("pos_embed")
-    if positions is None:
-        raise UserError(f"{where}: no pos_embed; a rotary model's file does not say its shape: give its timm folder")
-    if patch is None or patch.dim() != 4 or patch.shape[2] != patch.shape[3]:
-        raise UserError(f"{where}: patch_embed.proj.weight: expected (width, channels, patch, patch)")
-    grid = isqrt(positions.shape[1] - 1)
-    if grid**2 + 1 != positions.shape[1]:
-        raise UserError(f"{where}: pos_embed {tuple(positions.shape)}: not a square grid and a class token")
-    width, head_dim = patch.shape[0], 64
-    if heads is not None:
-        if width % heads:
-            raise UserError(f"--heads {heads}: the width {width} of {where} is not a multiple of it")
-        head_dim = width // heads
-    elif width % head_dim:
-        raise UserError(f"{where}: width {width} is not a multiple of 64; say --heads N")
-    return ViTConfig(
-        depth=depth_of(state, where),
-        heads=width // head_dim,
-        head_dim=head_dim,
-        img_size=grid * patch.shape[-1],
-        patch_size=patch.shape[-1],
-        in_chans=patch.shape[1],
-        family="vit",
-    )
 
 
 def check_shapes(state: Mapping[str, Tensor], config: ViTConfig, where: str) -> None:

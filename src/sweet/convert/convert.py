@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sweet.data import eval_batches, open_images, shuffled
+from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.device import resolve_device
@@ -22,7 +23,7 @@ from sweet.recipes.schema import without_path
 from sweet.storage.cards import converted_card
 from sweet.storage.folders import StoredSource, source_tensors
 from sweet.storage.layout import TENSORS, write_folder
-from sweet.storage.records import ConvertedRecord, DataConfig, FolderRecord, HealingRecord
+from sweet.storage.records import ConvertedRecord, FolderRecord, HealingRecord
 from sweet.template.fold import folded
 from sweet.template.hosvd import hosvd_of
 from sweet.template.order import Order
@@ -30,14 +31,15 @@ from sweet.template.sizes import Ranks
 from sweet.template.source import Source
 from sweet.template.target import absorb
 
+from .bare_file import HINT
 from .checkpoints import Checkpoint
 from .heal import heal, healing_cost, own_decoder
-from .measure import feature_error, second_moment, slice_errors
-from .read import read
+from .measure import COMPARED, feature_error, second_moment, slice_errors
+from .order_images import OrderImages, Seen
+from .read import Hints, read
 
 METRICS = ("activations", "weights")
-SHAPES = "shapes:"
-BATCH = 16
+DTYPES = ("float32", "source")
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,12 @@ class ConvertOptions:
     """How a checkpoint is converted.
 
     ``ranks``, or the ranks that keep a share of ``energy``, or all: then nothing is lost. ``data`` are images for the
-    principal order and for the metric ``activations``, ``images`` how many; without them synthetic scenes serve.
-    ``heads`` is for bare files, whose tensors do not say it. ``heal_steps`` of masked autoencoding on ``data``, at peak
-    rate ``heal_lr``, restore some of what low ranks have lost. Raises UserError for options that contradict each other
-    or are out of range.
+    principal order and for the metric ``activations``, ``images`` how many, seen at ``img_size`` pixels (default: the
+    checkpoint's, at most 224); without them synthetic scenes serve, less well. ``heads``, ``like``, ``weights``,
+    ``mean`` and ``std`` as in :class:`Hints`. ``heal_steps`` of masked autoencoding on ``data``, at peak rate
+    ``heal_lr``, restore some of what low ranks have lost. ``dtype`` source writes weights as exact as the checkpoint's:
+    half the size where it has half precision, rounded once more. Raises UserError for options that contradict
+    each other or are out of range.
     """
 
     ranks: Sequence[int] | None = None
@@ -56,10 +60,27 @@ class ConvertOptions:
     metric: str = "activations"
     data: str | None = None
     images: int = 512
+    img_size: int | None = None
     heads: int | None = None
+    like: str | None = None
+    weights: str | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
     heal_steps: int = 0
     heal_lr: float = 1e-3
+    dtype: str = "float32"
     device: str = "auto"
+
+    def check_images(self) -> None:
+        """Raises UserError for images or a device that are not there, before a checkpoint is read or downloaded."""
+        resolve_device(self.device)
+        if self.data is not None:
+            open_images(self.data, "train", val_share=0.0)
+
+    @property
+    def hints(self) -> Hints:
+        """What the user says of the checkpoint."""
+        return Hints(self.heads, self.like, self.weights, self.mean, self.std)
 
     def __post_init__(self) -> None:
         if self.ranks is not None and self.energy is not None:
@@ -68,6 +89,8 @@ class ConvertOptions:
             raise UserError(f"--energy {self.energy}: expected a share above 0, at most 1")
         if self.metric not in METRICS:
             raise UserError(f"--metric {self.metric}: expected one of {', '.join(METRICS)}")
+        if self.dtype not in DTYPES:
+            raise UserError(f"--dtype {self.dtype}: expected one of {', '.join(DTYPES)}")
         if self.heal_steps and self.data is None:
             raise UserError(f"--heal {self.heal_steps}: learns from images; name some with --data")
         if not 0 < self.heal_lr < math.inf:
@@ -75,13 +98,22 @@ class ConvertOptions:
 
 
 def convert(source: str, out: Path, *, run: Path | None = None, **options: Any) -> dict[str, object]:
-    """Write a template folder made from ``timm:NAME``, a checkpoint file, a timm folder or a sweet folder.
+    """Write a template folder made from whatever :func:`read` understands.
 
     ``options`` are those of :class:`ConvertOptions`; the loss curve of healing goes to the folder ``run``. Returns a
     summary. Raises UserError for what cannot be read or expressed.
     """
+    chosen = ConvertOptions(**options)
+    chosen.check_images()
+    return convert_checkpoint(*read(source, chosen.hints), out, chosen, run=run)
+
+
+def convert_checkpoint(
+    checkpoint: Checkpoint, order: Order | None, out: Path, options: ConvertOptions, *, run: Path | None = None
+) -> dict[str, object]:
+    """Write a template folder made from a checkpoint in memory; ``order`` is its own, where it has one."""
     began = time.perf_counter()
-    work = prepare(source, ConvertOptions(**options))
+    work = prepare(checkpoint, order, options)
     made = work.heal(work.factor(), run)
     template = absorb(made.template)
     record = FolderRecord(
@@ -94,9 +126,21 @@ def convert(source: str, out: Path, *, run: Path | None = None, **options: Any) 
         data=work.checkpoint.data,
         converted=made.record.model_copy(update={"seconds": round(time.perf_counter() - began, 1)}),
     )
-    tensors = (TENSORS["template"], source_tensors(template))
-    write_folder(out, tensors, record, work.recipe(made), converted_card(record))
+    tensors = in_type(source_tensors(template), work.dtype)
+    write_folder(out, (TENSORS["template"], tensors), record, work.recipe(made), converted_card(record))
     return summary(record, out)
+
+
+def in_type(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Weights as exact as the source's; the order stays in float32, and so does what float16 cannot hold."""
+
+    def small(name: str, value: Tensor) -> Tensor:
+        if not value.is_floating_point() or name.startswith("order."):
+            return value
+        half = value.to(dtype)
+        return half if bool(half.isfinite().all()) else value
+
+    return {name: small(name, value) for name, value in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -113,16 +157,16 @@ class Converted:
 class Conversion:
     """Everything that one conversion works on.
 
-    ``dense`` is the checkpoint with its norm gains folded; ``batches`` are normalised images (B, C, H, W), described by
-    ``order_images``. ``ranks`` None: those that keep the options' share of energy.
+    ``dense`` is the checkpoint with its norm gains folded, ``seen`` the same for the image size of the order;
+    ``images`` are batches for it. ``ranks`` None: those that keep the options' share of energy.
     """
 
     options: ConvertOptions
     checkpoint: Checkpoint
     dense: Source
+    seen: Seen
     order: Order | None
-    batches: list[Tensor]
-    order_images: str | None
+    images: OrderImages | None
     ranks: Ranks | None
     device: torch.device
 
@@ -130,6 +174,11 @@ class Conversion:
     def config(self) -> ViTConfig:
         """The encoder's shape."""
         return self.checkpoint.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights that are written."""
+        return self.checkpoint.dtype if self.options.dtype == "source" else torch.float32
 
     def factor(self) -> Converted:
         """The template of the chosen ranks; a loss is measured in activations where there is an order."""
@@ -142,18 +191,29 @@ class Conversion:
         record = ConvertedRecord(
             source=self.checkpoint.name,
             source_sha256=self.checkpoint.sha256,
+            origin=self.checkpoint.origin,
+            assumed=self.checkpoint.assumed,
+            order_size=None if self.images is None else self.images.img_size,
             metric="activations" if weighted else "weights",
             order_images=self.order_images,
             seconds=0.0,
             error=slice_errors(dense, template),
-            feature_error=self.feature_error(template) if self.batches else None,
+            feature_error=None if self.images is None else self.feature_error(template, self.images),
             spectrum={mode: [float(f"{v:.3e}") for v in values.tolist()] for mode, values in spectra},
         )
         return Converted(template, ranks, self.checkpoint.mae, record)
 
-    def feature_error(self, template: Source) -> float:
+    @property
+    def order_images(self) -> str | None:
+        """What the order was computed from."""
+        if self.images is not None:
+            return self.images.described
+        return None if self.order is None else "the source's own"
+
+    def feature_error(self, template: Source, images: OrderImages) -> float:
         """Relative error of a template's features on the images of this conversion."""
-        return feature_error(self.dense, template, self.config, self.batches, self.device)
+        seen = self.seen
+        return feature_error(seen.source, seen.of(template), seen.config, images.first(COMPARED), self.device)
 
     def heal(self, made: Converted, run: Path | None) -> Converted:
         """The template after healing; as it is where no steps are set. The loss curve goes to the folder ``run``."""
@@ -165,7 +225,8 @@ class Conversion:
         stored, images = StoredSource(made.template, record), open_images(options.data, "train")
         template = heal(stored, images, steps=options.heal_steps, lr=options.heal_lr, device=options.device, run=run)
         seconds = time.perf_counter() - began
-        template.order = compute_order(template, config, self.batches, device=self.device)
+        assert self.images is not None  # healing has images
+        template.order = compute_order(self.seen.of(template), self.seen.config, self.images, device=self.device)
         seen, pflops = healing_cost(config, mae, made.ranks, options.heal_steps)
         healing = HealingRecord(
             steps=options.heal_steps,
@@ -173,7 +234,7 @@ class Conversion:
             pflops=pflops,
             seconds=round(seconds, 1),
             data=without_path(options.data),
-            feature_error=self.feature_error(template),
+            feature_error=self.feature_error(template, self.images),
         )
         return replace(made, template=template, mae=mae, record=made.record.model_copy(update={"healing": healing}))
 
@@ -187,25 +248,28 @@ class Conversion:
             "metric": made.record.metric,
             "data": without_path(options.data) if options.data else None,
             "images": options.images,
+            "img_size": None if self.images is None else self.images.img_size,
             "heal": options.heal_steps,
             "heal_lr": options.heal_lr,
         }
         return "".join(f"{key}: {'null' if value is None else value}\n" for key, value in values.items())
 
 
-def prepare(source: str, options: ConvertOptions) -> Conversion:
+def prepare(checkpoint: Checkpoint, order: Order | None, options: ConvertOptions) -> Conversion:
     """The checkpoint, folded, with its images and its principal order. Raises UserError for what cannot be done."""
     device = resolve_device(options.device)
-    checkpoint, order = read(source, heads=options.heads)
+    if checkpoint.assumed:
+        print(f"{checkpoint.name}: assumed {'; '.join(checkpoint.assumed)}; {HINT}", file=sys.stderr, flush=True)
     config = checkpoint.config
     ranks = _ranks(options, config)
-    batches, order_images = _images(options, config, checkpoint.data, device, needed=order is None)
+    images = None
+    if options.data is not None or (order is None and config.in_chans == 3):
+        images = OrderImages.of(checkpoint, options.data, options.images, options.img_size, device)
     dense = folded(source_from_state(checkpoint.state, config))
-    if batches:
-        order = compute_order(dense, config, batches, device=device)
-    elif order is not None:
-        order_images = "the source's own"
-    return Conversion(options, checkpoint, dense, order, batches, order_images, ranks, device)
+    seen = Seen.at(checkpoint, dense, None if images is None else images.img_size)
+    if images is not None:
+        order = compute_order(seen.source, seen.config, images.shown("principal order"), device=device)
+    return Conversion(options, checkpoint, dense, seen, order, images, ranks, device)
 
 
 def summary(record: FolderRecord, out: Path) -> dict[str, object]:
@@ -222,6 +286,10 @@ def summary(record: FolderRecord, out: Path) -> dict[str, object]:
     if converted.healing is not None:
         result["healed_feature_error"] = converted.healing.feature_error
     result["order_images"] = converted.order_images or "none: prefix order only"
+    if converted.order_size:
+        result["order_size"] = converted.order_size
+    if converted.assumed:
+        result["assumed"] = list(converted.assumed)
     return result | {"seconds": converted.seconds, "out": str(out)}
 
 
@@ -241,22 +309,3 @@ def _ranks(options: ConvertOptions, config: ViTConfig) -> Ranks | None:
         if not 1 <= rank <= size:
             raise UserError(f"{text}: {name} = {rank} is not in 1..{size}")
     return r1, r2, r3
-
-
-def _images(
-    options: ConvertOptions, config: ViTConfig, data: DataConfig, device: torch.device, *, needed: bool
-) -> tuple[list[Tensor], str | None]:
-    """Normalised batches of the chosen images, or of synthetic scenes where the order is ``needed`` and none are given.
-
-    Scenes are no bad substitute: see decision "Convert" in docs/decisions.md.
-    """
-    if options.data is None and (not needed or config.in_chans != 3):
-        return [], None
-    spec = options.data or f"{SHAPES}n={options.images},size={config.img_size}"
-    found = open_images(spec, "train", val_share=0.0)
-    found = found.select(shuffled(len(found), 0)[: options.images])
-    batches = eval_batches(
-        found, batch_size=BATCH, img_size=config.img_size, mean=data.mean, std=data.std, device=device
-    )
-    origin = f"of {without_path(spec)}" if options.data else "synthetic scenes; --data gives a better order"
-    return [images for images, _ in batches], f"{len(found)} {origin}"

@@ -1,4 +1,4 @@
-"""A timm model, by name or as a local folder, as a checkpoint of ours.
+"""A timm model as a checkpoint of ours.
 
 Tensors alone do not describe a model: an activation, the order of norms or the layout of rotary positions leave no
 trace in them. So the model is built and its modules are inspected; at last our encoder must give the same features.
@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from timm.layers import (
     GELU,
@@ -37,13 +36,12 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from sweet.errors import UserError
-from sweet.files import read_json, sha256
 from sweet.models.config import ViTConfig
 from sweet.models.vit import build_vit, encoder_shapes, mismatch
 from sweet.template.sizes import hidden_features
 
 from .canonical import encoder_state
-from .checkpoints import Checkpoint, data_config, plain_tensors, tensors_sha256
+from .checkpoints import Checkpoint, data_config
 
 FAMILY = {VisionTransformer: "vit", VisionTransformerDistilled: "vit", Eva: "eva", Beit: "beit"}
 NORMS = {LayerNorm: "layer", nn.LayerNorm: "layer", RmsNorm: "rms"}
@@ -57,47 +55,7 @@ BLOCKS = {
     "DiffParallelScalingBlock": "differential attention beside the MLP",
     "ParallelThingsBlock": "several attentions side by side",
 }
-FILES = ("model.safetensors", "pytorch_model.bin")
 TOLERANCE = 1e-3
-
-
-def from_name(name: str) -> Checkpoint:
-    """``timm.create_model(name, pretrained=True)``; downloads. Raises UserError naming the model."""
-    where = f"timm:{name}"
-    try:
-        model = timm.create_model(name, pretrained=True)
-    except Exception as problem:  # an unknown name, no network, no such weights: each library has its own type
-        raise UserError(f"{where}: timm cannot load it ({_reason(problem)})") from None
-    return from_model(model, where, tensors_sha256(model.state_dict()))
-
-
-def from_folder(folder: Path) -> Checkpoint:
-    """A folder of timm's ``save_for_hf``: config.json and model.safetensors. Raises UserError naming the folder."""
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
-        raise UserError(f"{folder / 'config.json'}: neither sweet's nor timm's (no architecture)")
-    file = next((folder / name for name in FILES if (folder / name).is_file()), None)
-    if file is None:
-        raise UserError(f"{folder}: holds none of {', '.join(FILES)}")
-    tensors = plain_tensors(file)
-    options = {key: config[key] for key in ("num_classes", "global_pool") if config.get(key) is not None}
-    try:
-        model = timm.create_model(
-            config["architecture"], pretrained=False, **options | (config.get("model_args") or {})
-        )
-        missing, unknown = model.load_state_dict(tensors, strict=False)
-    except Exception as problem:
-        name = config["architecture"]
-        raise UserError(f"{folder}: timm cannot make architecture {name} ({_reason(problem)})") from None
-    if missing or unknown:
-        raise UserError(f"{file}: tensor {(missing + unknown)[0]} is {'missing' if missing else 'unknown'}")
-    if isinstance(config.get("pretrained_cfg"), dict):
-        model.pretrained_cfg = config["pretrained_cfg"]
-    return from_model(model, str(folder), sha256(file))
-
-
-def _reason(problem: Exception) -> str:
-    return (str(problem) or type(problem).__name__).splitlines()[0]
 
 
 def from_model(model: nn.Module, where: str, digest: str) -> Checkpoint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -47,7 +47,7 @@ def slice_errors(dense: Source, template: Source) -> WeightError:
 
 @torch.no_grad()
 def feature_error(
-    dense: Source, template: Source, config: ViTConfig, batches: Sequence[Tensor], device: torch.device
+    dense: Source, template: Source, config: ViTConfig, batches: Iterable[Tensor], device: torch.device
 ) -> float:
     """Relative error of the template's features after the final norm, all tokens of the first images of ``batches``.
 

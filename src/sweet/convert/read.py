@@ -1,40 +1,127 @@
-"""What the SOURCE of ``sweet convert`` names: a model of timm, a file, a folder of timm or of sweet."""
+"""What the SOURCE of ``sweet convert`` names: a model of timm or of the hub, a file, a folder of timm, transformers or
+sweet.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sweet.errors import UserError
 from sweet.files import read_json, read_tensors, sha256
+from sweet.storage import hub
 from sweet.storage.folders import load_source, source_tensors
 from sweet.storage.layout import TENSORS
-from sweet.storage.records import read_record
+from sweet.storage.records import OriginRecord, read_record
 from sweet.template.order import Order
 from sweet.template.source import untiled
 
-from .checkpoints import Checkpoint, canonical, check_shapes, data_config, read_file
+from .checkpoints import Checkpoint, canonical, check_shapes, data_config
+from .weights_file import dtype_of
 
 
-def read(source: str, *, heads: int | None = None) -> tuple[Checkpoint, Order | None]:
+@dataclass(frozen=True)
+class Hints:
+    """What the user says of a source that does not say it.
+
+    ``heads`` and ``like``, a model of timm, are for bare files; ``weights`` names a set where a file holds several.
+    ``mean`` and ``std``, one number for each channel, win over what the source says.
+    """
+
+    heads: int | None = None
+    like: str | None = None
+    weights: str | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    def given(self) -> dict[str, object]:
+        """Those that are given, by the names of their options."""
+        return {f"--{key}": value for key, value in vars(self).items() if value is not None}
+
+
+def read(source: str, hints: Hints | None = None) -> tuple[Checkpoint, Order | None]:
     """What SOURCE names, and its principal order where a dense source brings one.
 
-    ``heads`` is for bare files. Raises UserError naming the source.
+    Raises UserError naming the source, or the option that does not go with it.
     """
-    from .from_timm import from_folder, from_name
+    hints = hints or Hints()
+    checkpoint, order = _read(source, hints)
+    checkpoint = _with_statistics(checkpoint, hints)
+    return checkpoint, order
+
+
+def _read(source: str, hints: Hints) -> tuple[Checkpoint, Order | None]:
+    from . import bare_file, from_transformers, timm_source
 
     if source.startswith("timm:"):
-        return from_name(source.removeprefix("timm:")), None
+        _refuse(hints, source, "heads", "like", "weights")
+        return timm_source.from_name(source.removeprefix("timm:")), None
+    if hub.is_hub_name(source):
+        path = repository(source)
+        found, order = _read(str(path), hints)
+        origin = found.origin or OriginRecord(name=source)
+        return replace(found, name=source, origin=origin.model_copy(update={"name": source})), order
     path = Path(source).expanduser()
     if path.is_file():
-        return read_file(path, heads=heads), None
+        return bare_file.read_file(path, heads=hints.heads, like_name=hints.like, part=hints.weights), None
     if not path.is_dir():
-        raise UserError(f"SOURCE {source}: no such file or folder, nor timm:NAME")
-    if (path / "config.json").is_file():
-        config = read_json(path / "config.json")
-        if isinstance(config, dict) and "architecture" in config:
-            return from_folder(path), None
+        raise UserError(f"SOURCE {source}: no such file or folder, nor timm:NAME or hub:USER/NAME")
+    _refuse(hints, source, "heads", "like")
+    config = _config(path)
+    if "architecture" in config:
+        return timm_source.from_folder(path, part=hints.weights), None
+    if "model_type" in config:
+        return from_transformers.from_folder(path, part=hints.weights), None
+    _refuse(hints, source, "weights")
     return _sweet_folder(path)
+
+
+def repository(name: str) -> Path:
+    """The snapshot of a repository of the hub, whose weights are downloaded only if they can be converted.
+
+    Raises UserError naming it.
+    """
+    from . import from_transformers, timm_source
+
+    plain = hub.PREFIX + name.removeprefix(hub.PREFIX)
+    folder = hub.local_folder(plain, only=("config.json", "README.md"))
+    config = _config(folder)
+    if "architecture" in config:
+        args = config.get("model_args")
+        timm_source.check_architecture(str(config["architecture"]), args if isinstance(args, dict) else {}, name)
+    elif "model_type" in config:
+        from_transformers.check_folder(folder, name)
+    elif "kind" not in config and not isinstance(config.get("sweet"), dict):
+        raise UserError(f"{name}: its config.json is neither of sweet, timm nor transformers")
+    return hub.local_folder(plain)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    found = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _refuse(hints: Hints, source: str, *names: str) -> None:
+    for option in (f"--{name}" for name in names):
+        if option in hints.given():
+            raise UserError(f"{option} {hints.given()[option]}: is for a file of weights; {source} says it itself")
+
+
+def _with_statistics(checkpoint: Checkpoint, hints: Hints) -> Checkpoint:
+    data, assumed = checkpoint.data, checkpoint.assumed
+    for name in ("mean", "std"):
+        values = getattr(hints, name)
+        if values is None:
+            continue
+        if len(values) != len(data.mean):
+            given = ",".join(f"{value:g}" for value in values)
+            raise UserError(f"--{name} {given}: {checkpoint.name} has {len(data.mean)} channels")
+        data = data.model_copy(update={name: tuple(values)})
+    if hints.mean is not None and hints.std is not None:
+        assumed = tuple(line for line in assumed if "mean" not in line)
+    return replace(checkpoint, data=data, assumed=assumed)
 
 
 def _sweet_folder(path: Path) -> tuple[Checkpoint, Order | None]:
@@ -43,11 +130,12 @@ def _sweet_folder(path: Path) -> tuple[Checkpoint, Order | None]:
         raise UserError(f"{path}: is a template, expected a dense or a model, or one of template.constraint=kronecker")
     file, known = path / TENSORS[record.kind], record.data
     data = data_config(record.vit, known.mean, known.std, known.interpolation)
-    checkpoint = Checkpoint(path.name, sha256(file), record.vit, {}, data)
+    checkpoint = Checkpoint(path.name, sha256(file), record.vit, {}, data, origin=record.origin_record)
     if record.kind == "model":
-        state = canonical(read_tensors(file), str(file))
+        tensors = read_tensors(file)
+        state = canonical({name: value.float() for name, value in tensors.items()}, str(file))
         check_shapes(state, record.vit, str(file))
-        return replace(checkpoint, state=state), None
+        return replace(checkpoint, state=state, dtype=dtype_of(tensors)), None
     stored = load_source(path)
     state = source_tensors(replace(untiled(stored.source), order=None))
     mae = stored.mae if "pred.weight" in stored.source.decoder else None

@@ -29,14 +29,15 @@ def export(
     *,
     head: bool = True,
     seeds: Sequence[Path] = (),
-    licence: str = "other",
+    licence: str | None = None,
     repo: str | None = None,
     private: bool | None = None,
     token: str | None = None,
 ) -> Mapping[str, object]:
     """Write a model folder in another layout (a source folder: ``hub`` and ``safetensors`` only); returns a summary.
 
-    ``head=False`` leaves the classifier out. ``seeds`` are runs of the same recipe by other seeds, for the card.
+    ``licence`` is by default that of the checkpoint it was made from, else "other". ``head=False`` leaves the
+    classifier out. ``seeds`` are runs of the same recipe by other seeds, for the card.
     With ``repo`` the written folder is uploaded. Raises UserError for a task or a shape that the layout cannot
     express, and when the written model would not compute the same.
     """
@@ -49,6 +50,7 @@ def export(
     if repo is not None:
         hub.check_repo(repo)
     record = read_record(model, tuple(TENSORS))
+    licence = licence or (record.origin_record.licence if record.origin_record else None) or "other"
     written: Mapping[str, object]
     if record.kind == "model":
         written = _export_model(model, record, to, out, head=head, seeds=seeds, licence=licence)

@@ -147,7 +147,17 @@ def pretrained_cfg(record: FolderRecord, count: int, licence: str) -> Mapping[st
         "description": f"L{config.depth}H{config.heads} Vision Transformer made by sweet {VERSION}",
         "paper_name": "SWEET: Self-Supervised Weight Templates for Scalable Vision Model Initialization",
         "paper_ids": "arXiv:2601.19694",
+        **_source(record),
     }
+
+
+def _source(record: FolderRecord) -> Mapping[str, object]:
+    """Where the weights come from, under keys of timm."""
+    origin = record.origin_record
+    if origin is None:
+        return {}
+    notes = [f"made from {origin.name}", *([f"cite {origin.citation}"] if origin.citation else [])]
+    return {"origin_url": origin.url, "notes": notes} if origin.url else {"notes": notes}
 
 
 def _made(config: ViTConfig, count: int) -> nn.Module:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from sweet.convert.cached import as_source, is_source
 from sweet.costs.budget import size_cost
 from sweet.errors import UserError
 from sweet.files import sha256, write_json
@@ -36,7 +37,7 @@ STARTS = ".starts"  # where models wait for their fine-tuning
 
 
 def family(
-    source: Path,
+    source: Path | str,
     sizes: Sequence[str],
     recipe: FinetuneRecipe,
     out: Path,
@@ -51,7 +52,8 @@ def family(
     """Make, fine-tune and measure a model of every size; returns the rows of the table that it writes.
 
     Arguments: ``sizes`` are numbers of parameters (``12M``) or names (``L6H6``). ``latency`` names a device on which
-    one image is timed. A method that looks at images is shown the training images.
+    one image is timed. A method that looks at images is shown the training images, from which the order of a checkpoint
+    that is converted on the way is computed as well.
     Each model is a run folder ``<out>/<size>``. ``family.json``, ``table.md`` and ``pareto.png|svg`` are written anew
     after each, so that an interrupted family is worth something; with ``resume`` it goes on, and takes further sizes.
     Raises UserError for bad input, before anything is written.
@@ -59,6 +61,7 @@ def family(
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("sweet family: runs in one process; fine-tune the sizes one by one with torchrun instead")
     clock = None if latency is None else resolve_device(latency)
+    source = _folder(source, recipe, img_size)
     work = prepare(source, sizes, recipe, task, method, img_size)
     known = work.family.continued(out) if resume else work.family
     work.make_starts(source, out, img_size)
@@ -76,6 +79,13 @@ def family(
         write(known, out)
     shutil.rmtree(out / STARTS, ignore_errors=True)
     return {"members": [member.row(known.judge) for member in known.members], "metric": known.metric, "out": str(out)}
+
+
+def _folder(source: Path | str, recipe: FinetuneRecipe, img_size: int | None) -> Path:
+    """The source itself, or what it is converted to."""
+    if is_source(source):
+        return Path(source)
+    return as_source(source, data=recipe.data.source, img_size=img_size, device=recipe.device)
 
 
 @dataclass(frozen=True)

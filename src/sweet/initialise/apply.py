@@ -25,6 +25,7 @@ from torch import Tensor
 from sweet.data import ImageSource, eval_batches, packed
 from sweet.errors import UserError
 from sweet.models.condition import IMAGES, condition
+from sweet.models.config import ViTConfig
 from sweet.storage.folders import StoredSource
 from sweet.storage.legacy import OLD_SWITCHES
 from sweet.template.sizes import Size
@@ -104,6 +105,12 @@ def images_used(
     if NAMES[method].images == 0 and looks_at_images(method, chosen):
         wanted = IMAGES
     return 0 if data is None or wanted == 0 else len(data) if wanted is None else min(wanted, len(data))
+
+
+def training_cost(method: str, source: ViTConfig, target: ViTConfig, chosen: Mapping[str, Switch]) -> dict[str, float]:
+    """``train_images`` and ``train_pflops`` of a method that says what its training takes; else nothing."""
+    cost = getattr(import_module(f"sweet.initialise.{method}"), "cost", None)
+    return cost(source, target, chosen) if cost is not None else {}
 
 
 def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str, Switch]:

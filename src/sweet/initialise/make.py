@@ -6,23 +6,27 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
+from sweet.convert.cached import as_source
 from sweet.costs.budget import Budget, Choice, choose
 from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.files import sha256
 from sweet.models.config import ViTConfig
 from sweet.models.vit import build_vit, resizable
-from sweet.storage import hub
 from sweet.storage.cards import model_card
 from sweet.storage.folders import StoredSource, load_source
 from sweet.storage.layout import TENSORS, write_folder
-from sweet.storage.records import FolderRecord, InitRecord
+from sweet.storage.outputs import TRAINING
+from sweet.storage.records import FolderRecord, InitRecord, read_record
 from sweet.template.sizes import Size
+from sweet.training.short_run import same_settings
 
-from .apply import Switch, images_used, initialise, looks_at_images, switches
+from .apply import images_used, initialise, looks_at_images, switches, training_cost
+from .registry import NAMES
 
 
 def initialise_to(
@@ -35,6 +39,7 @@ def initialise_to(
     method: str = "sweet",
     fit: str | None = None,
     fit_images: int | None = None,
+    data: str | None = None,
     img_size: int | None = None,
     patch_size: int | None = None,
     in_chans: int | None = None,
@@ -45,17 +50,23 @@ def initialise_to(
 ) -> dict[str, object]:
     """Write a model folder ``out``: ``depth`` blocks and ``heads`` heads, or a size within ``budget``.
 
-    ``source`` is a folder or a name of the hub. ``fit`` names images for methods that look at some, ``fit_images`` how
-    many of them; ``given`` are switches of the method. ``img_size`` and ``patch_size`` are in pixels, by default the
-    source's. A method that trains does so on ``device`` and writes its loss curve to the folder ``run``
-    (metrics.jsonl). Returns what was made, for JSON. Raises UserError for an impossible size, a method that cannot make
-    it or a folder that is not a source.
+    ``source`` is a source's folder or name of the hub, or a checkpoint of others that is converted on the way, its
+    order computed from the images ``data``. ``fit`` names images for methods that look at some (default: ``data``),
+    ``fit_images`` how many of them; ``given`` are switches of the method. ``img_size`` and ``patch_size`` are in
+    pixels, by default the source's. A method that trains does so on ``device`` and writes its loss curve to the folder
+    ``run`` (metrics.jsonl), from which it goes on when it was interrupted. Returns what was made, for JSON. Raises
+    UserError for an impossible size, a method that cannot make it or a folder that is not a source.
     """
     method_switches = switches(method, given)
     if fit is not None and not looks_at_images(method, method_switches):
         raise UserError(f"--fit {fit}: --method {method} looks at no images")
-    target = _resolve(source, depth, heads, budget, img_size, patch_size, in_chans)
+    if fit is None and NAMES[method].images != 0:
+        fit = data
     images = None if fit is None else open_images(fit, "train")
+    source_folder = as_source(source, data=data, img_size=img_size, device=device)
+    target = _resolve(source_folder, depth, heads, budget, img_size, patch_size, in_chans)
+    if run is not None and NAMES[method].trains:
+        same_settings(run, {"method": method, "size": str(target.size), "seed": seed, **method_switches})
 
     began = time.perf_counter()
     weights = initialise(
@@ -75,12 +86,41 @@ def initialise_to(
 
     used = images_used(method, fit_images, images, method_switches)
     record = _record(target, method, method_switches, used, seed, vit)
+    if NAMES[method].trains:
+        spent = training_cost(method, target.stored.config, config, method_switches)
+        update = {"train_seconds": round(seconds, 1), **spent}
+        record = record.model_copy(update={"made": record.made and record.made.model_copy(update=update)})
     assert record.made is not None
-    made = record.made.to_dict()
-    recipe = "".join(f"{key}: {value}\n" for key, value in made.items())
+    shown = record.made.to_dict()
+    origin = shown.pop("origin", None)
+    recipe = "".join(f"{key}: {value}\n" for key, value in shown.items())
     write_folder(out, (TENSORS["model"], vit.state_dict()), record, recipe, model_card(record))
     chosen = {} if target.choice is None else {"budget": target.choice.to_dict()}
-    return {"size": str(target.size), "seconds": round(seconds, 3), "out": str(out), **made, **chosen}
+    return {
+        "size": str(target.size),
+        "seconds": round(seconds, 3),
+        "out": str(out),
+        **shown,
+        **_licence(origin),
+        **chosen,
+    }
+
+
+def finished(out: Path) -> dict[str, object] | None:
+    """What ``out`` is, when ``--resume`` finds it made; None where a training has to go on.
+
+    Raises UserError where there is neither.
+    """
+    if (out / "config.json").is_file():
+        record = read_record(out, ("model",))
+        return {"size": str(record.vit.size), "out": str(out), **(record.made.to_dict() if record.made else {})}
+    if not (out / TRAINING).is_dir():
+        raise UserError(f"--resume: {out} holds no training that was begun")
+    return None
+
+
+def _licence(origin: Mapping[str, object] | None) -> dict[str, object]:
+    return {"licence": origin["licence"]} if origin and origin.get("licence") else {}
 
 
 @dataclass(frozen=True)
@@ -95,7 +135,7 @@ class _Target:
 
 
 def _resolve(
-    source: str,
+    folder: Path,
     depth: int | None,
     heads: int | None,
     budget: Budget | None,
@@ -104,7 +144,6 @@ def _resolve(
     in_chans: int | None,
 ) -> _Target:
     """Raises UserError for a shape that cannot be made, before any work."""
-    folder = hub.local_folder(source)
     stored = load_source(folder)
     pixels, patch = img_size or stored.config.img_size, patch_size or stored.config.patch_size
     if pixels % patch:
@@ -123,7 +162,7 @@ def _resolve(
 
 
 def _record(
-    target: _Target, method: str, method_switches: Mapping[str, Switch], images: int, seed: int, vit: nn.Module
+    target: _Target, method: str, method_switches: Mapping[str, Any], images: int, seed: int, vit: nn.Module
 ) -> FolderRecord:
     stored, config = target.stored, target.config
     data = stored.data.with_channels(config.in_chans)
@@ -140,6 +179,7 @@ def _record(
             source_size=str(stored.config.size),
             source_sha256=sha256(target.folder / TENSORS[stored.record.kind]),
             source_data=stored.record.origin,
+            origin=stored.record.origin_record,
             parameters=sum(p.numel() for p in vit.parameters()),
         ),
     )

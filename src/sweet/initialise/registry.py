@@ -21,6 +21,7 @@ class Method:
 NAMES: dict[str, Method] = {
     "sweet": Method(),
     "sweet_fitted": Method(takes=("tucker",), images=51200, trains=True),
+    "distilled": Method(images=None, trains=True),
     "principal_slice": Method(takes=("none",)),
     "weight_selection": Method(takes=("none",), grows=False),
     "isomorphic": Method(takes=("none",), grows=False, images=3200),

@@ -76,9 +76,10 @@ def rotate(x: Tensor, table: Tensor, layout: str = "half") -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias) v for q, k, v (B, h, N, d) and a bias (h, N, N).
 
-    Plain products on a CPU: the fused kernel's bf16 backward is several times slower there at small d.
+    Plain products on a CPU where gradients are needed: the fused kernel's bf16 backward is several times slower there
+    at small d. Without gradients the fused kernel is faster, and the N x N products are never in memory.
     """
-    if q.device.type == "cpu":
+    if q.device.type == "cpu" and torch.is_grad_enabled():
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         return (scores if bias is None else scores + bias).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v, bias)

@@ -12,7 +12,7 @@ import yaml
 from sweet.models.config import ViTConfig
 from sweet.recipes.schema import PretrainRecipe, without_path
 
-from .records import FolderRecord
+from .records import FolderRecord, OriginRecord
 
 PAPER = "SWEET: Self-Supervised Weight Templates for Scalable Vision Model Initialization (arXiv 2601.19694)"
 CHECK = "every file's SHA256 stands in `SHA256SUMS`: `sweet verify .` or `sha256sum -c SHA256SUMS`"
@@ -26,6 +26,12 @@ source = sweet.load("this-folder")  # or the hub's user/name
 vit = source.build(depth=6, heads=6, num_classes=100)  # a plain timm model
 ```
 """
+# Those that the hub knows by these names; another one is "other" with a name of its own.
+HUB_LICENCES = (
+    "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0",
+    "cc-by-nc-nd-4.0", "cc0-1.0", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "openrail", "unlicense", "gemma", "llama3",
+    "apple-amlr", "unknown",
+)  # fmt: skip
 # How to use what `sweet export --to` wrote; FOLDER stands for the folder or the hub's name.
 USE = {
     "model": """```python
@@ -99,12 +105,15 @@ def converted_card(record: FolderRecord) -> str:
     assert converted is not None
     rows = {
         "made from": f"`{converted.source}`, whose licence and terms apply to it and to what is made from it",
+        **_origin(converted.origin),
         "sha256 of the source": converted.source_sha256,
         "shape": _shape(record.vit),
         "ranks": record.ranks,
         "relative error of the weights": converted.error.overall,
         "of the features": converted.feature_error,
         "images for the principal order": converted.order_images,
+        "seen at": f"{converted.order_size} px" if converted.order_size else None,
+        "assumed of the source": "; ".join(converted.assumed) or None,
     }
     if healing := converted.healing:
         rows["healed"] = f"{healing.steps} steps on {healing.data}, whose terms apply as well"
@@ -130,7 +139,7 @@ def model_card(
 
     ``recipe`` is the one of fine-tuning, ``use`` a key of :data:`USE`, ``seeds`` metrics of its runs by other seeds.
     """
-    made = record.made.to_dict() if record.made is not None else {}
+    made = _made(record)
     rows = {"shape": _shape(record.vit), **made, **_training_rows(record, recipe or {})}
     rows |= {"method of the source": PAPER, "checksums": CHECK}
     return f"""# {record.vit.size} Vision Transformer
@@ -152,9 +161,10 @@ def front_matter(record: FolderRecord, *, licence: str, library: str) -> str:
     from huggingface_hub import ModelCardData
 
     classifies = record.kind == "model" and bool(record.data.classes)
+    named = licence in HUB_LICENCES
     data = ModelCardData(
-        license=licence,
-        license_name="terms-of-the-images" if licence == "other" else None,
+        license=licence if named else "other",
+        license_name="terms-of-the-images" if licence == "other" else None if named else licence,
         library_name=library,
         pipeline_tag="image-classification" if classifies else "image-feature-extraction",
         tags=["vision-transformer", "sweet", *(["timm"] if library == "timm" else []), record.kind],
@@ -173,6 +183,22 @@ def shareable(recipe: str) -> str:
     if isinstance(keys.get("init_from"), str):
         keys["init_from"] = Path(keys["init_from"]).name
     return yaml.safe_dump(keys, sort_keys=False, width=110)
+
+
+def _origin(origin: OriginRecord | None) -> dict[str, Any]:
+    """Rows about the checkpoint of others that something was made from."""
+    if origin is None:
+        return {}
+    rows = {"licence of the source": origin.licence, "its address": origin.url, "to cite": origin.citation}
+    return {key: value for key, value in rows.items() if value is not None}
+
+
+def _made(record: FolderRecord) -> dict[str, Any]:
+    if record.made is None:
+        return {}
+    rows = record.made.to_dict()
+    rows.pop("origin", None)
+    return rows | _origin(record.made.origin)
 
 
 def _training_rows(record: FolderRecord, recipe: Mapping[str, Any]) -> dict[str, str]:
@@ -216,7 +242,10 @@ def _results(record: FolderRecord, seeds: Sequence[Mapping[str, float]]) -> str:
 def _terms(record: FolderRecord, recipe: Mapping[str, Any], licence: str | None) -> str:
     source_data = record.made.source_data if record.made is not None else None
     sources = [text for text in (source_data, _tuned_on(recipe)) if text]
+    origin = record.origin_record
     stated = f"Licence: {licence}. " if licence else ""
+    if origin is not None and origin.licence and origin.licence != licence:
+        stated += f"Licence of `{origin.name}`, from which it was made: {origin.licence}. "
     if not sources:
         return f"{stated}The terms of the images from which it was learned apply to it."
     return f"{stated}The terms of what it was learned from apply to it: {', '.join(f'`{text}`' for text in sources)}."

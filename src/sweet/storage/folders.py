@@ -71,7 +71,8 @@ def source_tensors(source: Source) -> dict[str, Tensor]:
 def source_from_tensors(
     tensors: dict[str, Tensor], config: ViTConfig, *, constraint: str, absorbed: bool = False
 ) -> Source:
-    """Inverse of :func:`source_tensors`; ``absorbed`` as in :class:`sweet.template.order.Order`."""
+    """Inverse of :func:`source_tensors`, in float32; ``absorbed`` as in :class:`sweet.template.order.Order`."""
+    tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -7,14 +7,19 @@ the hub is meant.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from sweet.errors import UserError
 
 NEEDED = ("config.json", "*.safetensors", "recipe.yaml", "README.md", "SHA256SUMS")
+OTHERS = ("preprocessor_config.json", "*.safetensors.index.json")  # of transformers
 PREFIX = "hub:"
+WAIT = 3.0  # seconds for a connection
 _NAME = re.compile(r"(hub:)?[\w.-]+/[\w.-]+(@[^@]+)?")
 
 
@@ -29,22 +34,65 @@ def is_hub_name(text: str) -> bool:
 
 
 def local_folder(
-    name: str | Path, *, revision: str | None = None, token: str | None = None, cache_dir: str | Path | None = None
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | Path | None = None,
+    only: Sequence[str] | None = None,
 ) -> Path:
     """The folder that ``name`` is, or the cached snapshot of the hub's repository of that name.
 
-    ``revision`` is a branch, tag or commit. Raises UserError for what is neither, naming it and the hub's reason.
+    ``revision`` is a branch, tag or commit; ``only`` are the files to get, by default all that are needed. Without a
+    network the snapshot has to be in the cache. Raises UserError for what is neither, naming it and the hub's reason.
     """
     text = str(name)
     if not is_hub_name(text):
         return Path(name)
     repo, _, tagged = text.removeprefix(PREFIX).partition("@")
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     with _hub_errors(f"{text}: no such folder, and the hub does not give it"):
-        wanted = revision or tagged or None
-        found = snapshot_download(repo, revision=wanted, token=token, cache_dir=cache_dir, allow_patterns=list(NEEDED))
+        why = offline()
+        try:
+            found = snapshot_download(
+                repo,
+                revision=revision or tagged or None,
+                token=token,
+                cache_dir=cache_dir,
+                allow_patterns=list(only or (*NEEDED, *OTHERS)),
+                local_files_only=why is not None,
+            )
+        except LocalEntryNotFoundError as problem:
+            raise problem if why is None else ConnectionError(f"offline: {why}; not in its cache") from None
     return Path(found)
+
+
+def offline() -> str | None:
+    """Why the hub cannot be reached, known within seconds; None where it can, as far as that shows."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    address = urlsplit(constants.ENDPOINT)
+    if getproxies() or address.hostname is None:
+        return None
+    try:
+        socket.create_connection((address.hostname, address.port or 443), timeout=WAIT).close()
+    except OSError as problem:
+        return f"no connection to {address.hostname}: {_reason(problem)}"
+    return None
+
+
+def out_of_reach(repo: str, files: Sequence[str]) -> str | None:
+    """Why none of ``files`` of a repository can be had; None where one is in the cache or the hub can be reached."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if any(isinstance(try_to_load_from_cache(repo, name), str) for name in files):
+        return None
+    why = offline()
+    return None if why is None else f"offline ({why}), and {repo} is not in the cache of the hub"
 
 
 def check_repo(repo: str) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from sweet.errors import UserError
 
 # At least one of these lies in every folder that a verb has begun to write.
-WRITTEN_BY_SWEET = ("env.json", "recipe.yaml", "config.json", "metrics.jsonl", "SHA256SUMS", "checkpoints")
+TRAINING = ".training"  # in a folder that a method which trains has not finished
+WRITTEN_BY_SWEET = (TRAINING, "env.json", "recipe.yaml", "config.json", "metrics.jsonl", "SHA256SUMS", "checkpoints")
 
 
 @contextmanager
@@ -62,6 +63,27 @@ def loss_curve(out: Path) -> Iterator[Path]:
         curve = Path(folder) / "metrics.jsonl"
         if curve.is_file():
             shutil.copyfile(curve, out / curve.name)
+
+
+@contextmanager
+def training_folder(out: Path) -> Iterator[Path]:
+    """A folder inside ``out`` for the checkpoints of a method that trains; its loss curve goes to ``out`` in the end.
+
+    It stays where the work ends early, so that ``--resume`` goes on; an ``out`` that holds nothing is removed.
+    """
+    place, fresh = out / TRAINING, not out.exists()
+    try:
+        yield place
+    except BaseException:
+        if not (place / "checkpoints").is_dir():
+            shutil.rmtree(place, ignore_errors=True)
+            if fresh and out.is_dir() and not any(out.iterdir()):
+                out.rmdir()
+        raise
+    curve = place / "metrics.jsonl"
+    if curve.is_file():
+        shutil.copyfile(curve, out / curve.name)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def check_output_file(out: Path, *, overwrite: bool, option: str = "--out") -> None:

@@ -99,11 +99,26 @@ class WeightError(Record):
     layers: list[float]
 
 
+class OriginRecord(Record):
+    """Whose weights they are: the licence as its owner names it, where they come from, and the paper to cite."""
+
+    name: str
+    licence: str | None = None
+    url: str | None = None
+    citation: str | None = None
+
+
 class ConvertedRecord(Record):
-    """How a checkpoint of somebody else became this source."""
+    """How a checkpoint of somebody else became this source.
+
+    ``assumed`` is what no file said of it. The order was computed at ``order_size`` pixels.
+    """
 
     source: str
     source_sha256: str
+    origin: OriginRecord | None = None
+    assumed: tuple[str, ...] = ()
+    order_size: int | None = None
     metric: str
     order_images: str | None = None
     seconds: float
@@ -114,7 +129,10 @@ class ConvertedRecord(Record):
 
 
 class InitRecord(Record):
-    """How a model was initialised; the switches of its method stand beside these keys."""
+    """How a model was initialised; the switches of its method stand beside these keys.
+
+    ``train_*`` is what a method that trains took. ``origin`` is the checkpoint that the source was converted from.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -125,6 +143,10 @@ class InitRecord(Record):
     source_size: str = ""
     source_sha256: str = ""
     source_data: str | None = None
+    origin: OriginRecord | None = None
+    train_images: int | None = None
+    train_seconds: float | None = None
+    train_pflops: float | None = None
     parameters: int = 0
 
 
@@ -166,6 +188,13 @@ class FolderRecord(Record):
         if self.converted is not None:
             return self.converted.source
         return self.training.data if self.training is not None else None
+
+    @property
+    def origin_record(self) -> OriginRecord | None:
+        """Licence, address and citation of the checkpoint of others that this was made from, if any."""
+        if self.converted is not None:
+            return self.converted.origin
+        return self.made.origin if self.made is not None else None
 
     @property
     def scores(self) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from sweet.data import Batches, ImageSource, onto, packed, some, step_generator
 from sweet.errors import UserError
+from sweet.files import read_json, write_json
 from sweet.recipes.schema import OptimKeys, TrainKeys
 from sweet.storage.folders import StoredSource
 
@@ -102,3 +104,15 @@ def train_on(
     except FloatingPointError:
         raise UserError(f"lr={short.lr:g}: the loss diverged; try a lower one") from None
     model.cpu()
+
+
+def same_settings(run: Path, settings: Mapping[str, object]) -> None:
+    """Note the settings of a training in its folder. Raises UserError where it was begun with others."""
+    path, values = run / "settings.json", json.loads(json.dumps(settings))
+    if path.is_file():
+        before = read_json(path)
+        for name in values.keys() | before.keys():
+            if values.get(name) != before.get(name):
+                raise UserError(f"--resume: begun with {name}={before.get(name)}, now it is {values.get(name)}")
+        return
+    write_json(path, values)

@@ -1,0 +1,89 @@
+"""A SOURCE of any verb as a folder of sweet: a checkpoint of others is converted on the way, once for its checksum."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sweet.data import open_images
+from sweet.data.images import digest
+from sweet.errors import UserError
+from sweet.files import cache_folder, read_json
+from sweet.storage import hub
+
+from .checkpoints import Checkpoint
+from .convert import ConvertOptions, convert_checkpoint
+from .read import read, repository
+
+CONVERTED = "converted"  # in the cache folder
+FORMAT = 1  # part of the key: raise it when the same checkpoint becomes another template
+
+
+def as_source(
+    source: str | Path, *, data: str | None = None, img_size: int | None = None, device: str = "auto", **options: Any
+) -> Path:
+    """The folder of sweet that ``source`` is, or the one that is converted from it and kept in the cache.
+
+    A source of sweet is taken as it is. ``timm:NAME``, ``hub:USER/NAME``, a file of weights or a folder of timm or
+    transformers is converted with :class:`ConvertOptions`: ``data`` are images for the principal order, seen at
+    ``img_size`` pixels. Raises UserError for what is neither, and for ``data`` without use.
+    """
+    if is_source(source):
+        if data is not None:
+            raise UserError(f"--data {data}: is for a checkpoint that is converted on the way; {source} is none")
+        text = str(source)
+        return hub.local_folder(text) if hub.is_hub_name(text) else Path(source).expanduser()
+    chosen = ConvertOptions(data=data, img_size=img_size, device=device, **options)
+    chosen.check_images()
+    return _converted(str(source), chosen)
+
+
+def is_source(source: str | Path) -> bool:
+    """Whether it is no checkpoint of others: a folder of sweet, or one that is not there or holds nothing known."""
+    text = str(source)
+    if text.startswith("timm:"):
+        return False
+    folder = repository(text) if hub.is_hub_name(text) else Path(source).expanduser()
+    if folder.is_file():
+        return False
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return not isinstance(config, dict) or "kind" in config or not {"architecture", "model_type"} & config.keys()
+
+
+def _converted(source: str, options: ConvertOptions) -> Path:
+    checkpoint, order = read(source, options.hints)
+    out = cache_folder() / CONVERTED / _name(checkpoint, options)
+    if (out / "config.json").is_file():
+        os.utime(out)  # when it was last used
+        return out
+    print(f"{source}: converted once, kept in {out}", file=sys.stderr, flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
+        made = Path(place) / "template"
+        made.mkdir()
+        convert_checkpoint(checkpoint, order, made, options)
+        shutil.rmtree(out, ignore_errors=True)
+        try:
+            os.replace(made, out)
+        except OSError:  # another process was faster
+            if not (out / "config.json").is_file():
+                raise
+    return out
+
+
+def _name(checkpoint: Checkpoint, options: ConvertOptions) -> str:
+    """Readable, and another one for other weights, images or options."""
+    stem = re.sub(r"[^\w.]+", "-", Path(checkpoint.name.removeprefix("timm:")).name)
+    images: Sequence[object] = ()
+    if options.data is not None:
+        found = open_images(options.data, "train", val_share=0.0)
+        images = (options.data, found.fingerprint())
+    values = [options.ranks, options.energy, options.metric, options.images, options.img_size, options.dtype]
+    key = digest(FORMAT, checkpoint.sha256, checkpoint.config, checkpoint.data, *images, *values, options.heal_steps)
+    return f"{stem}-{key[:12]}"

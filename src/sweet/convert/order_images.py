@@ -1,0 +1,98 @@
+"""The images that a principal order is computed from, as a stream, and the checkpoint at their size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sweet.console import progress
+from sweet.data import ImageSource, eval_batches, open_images, shuffled
+from sweet.errors import UserError
+from sweet.models.config import ViTConfig
+from sweet.models.vit import build_vit
+from sweet.recipes.schema import without_path
+from sweet.storage.records import DataConfig
+from sweet.template.source import Source
+
+from .checkpoints import Checkpoint
+
+SHAPES = "shapes:"
+BATCH = 16
+LARGEST = 224  # pixels; a larger order costs more and keeps less where models are used (docs/log.md)
+
+
+@dataclass(frozen=True)
+class OrderImages:
+    """Normalised batches (B, C, H, W) at ``img_size``, decoded anew each time, so that one of them is in memory."""
+
+    found: ImageSource
+    img_size: int
+    data: DataConfig
+    device: torch.device
+    described: str
+
+    @classmethod
+    def of(
+        cls, checkpoint: Checkpoint, spec: str | None, count: int, img_size: int | None, device: torch.device
+    ) -> OrderImages:
+        """``count`` images of ``spec``, or synthetic scenes. Raises UserError for an image size of no whole patches."""
+        config = checkpoint.config
+        size = img_size or default_size(config)
+        if size % config.patch_size:
+            raise UserError(f"--img-size {size}: is not a multiple of the patch size {config.patch_size}")
+        found = open_images(spec or f"{SHAPES}n={count},size={size}", "train", val_share=0.0)
+        found = found.select(shuffled(len(found), 0)[:count])
+        origin = f"of {without_path(spec)}" if spec else "synthetic scenes; --data gives a better order"
+        return cls(found, size, checkpoint.data, device, f"{len(found)} {origin}")
+
+    def __iter__(self) -> Iterator[Tensor]:
+        data = self.data
+        batches = eval_batches(
+            self.found, batch_size=BATCH, img_size=self.img_size, mean=data.mean, std=data.std, device=self.device
+        )
+        for images, _ in batches:
+            yield images
+
+    def first(self, count: int) -> OrderImages:
+        """The first ``count`` of them."""
+        return replace(self, found=self.found.select(range(min(count, len(self.found)))))
+
+    def shown(self, what: str) -> Iterator[Tensor]:
+        """The batches, with progress."""
+        yield from progress(self, len(self.found), BATCH, what)
+
+
+def default_size(config: ViTConfig) -> int:
+    """The checkpoint's own image size, at most 224 pixels, in whole patches."""
+    return config.img_size if config.img_size <= LARGEST else max(1, LARGEST // config.patch_size) * config.patch_size
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The checkpoint, folded, at the image size of its order: only its positions differ, resampled as timm does."""
+
+    source: Source
+    config: ViTConfig
+
+    @classmethod
+    def at(cls, checkpoint: Checkpoint, dense: Source, img_size: int | None) -> Seen:
+        """``dense`` at ``img_size`` pixels; as it is where that is None or its own."""
+        config = checkpoint.config
+        if img_size is None or img_size == config.img_size:
+            return cls(dense, config)
+        seen = cls(dense, replace(config, img_size=img_size))
+        if "pos_embed" not in dense.stem:
+            return seen
+        encoder = {name: value for name, value in checkpoint.state.items() if not name.startswith("decoder.")}
+        resized = build_vit(config, encoder, img_size=img_size).pos_embed.detach()
+        return replace(seen, source=replace(dense, stem=dense.stem | {"pos_embed": resized}))
+
+    def of(self, template: Source) -> Source:
+        """Another source of the same stem at this size."""
+        if "pos_embed" not in template.stem:
+            return template
+        positions = self.source.stem["pos_embed"]
+        return replace(template, stem=template.stem | {"pos_embed": positions})

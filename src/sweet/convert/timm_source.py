@@ -1,0 +1,236 @@
+"""Models of timm by name and timm's folders: built as timm does, and refused before anything is downloaded."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers import PatchEmbed
+from timm.models import get_pretrained_cfg
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from sweet.errors import UserError
+from sweet.files import read_json, sha256
+from sweet.storage import hub
+from sweet.storage.records import OriginRecord
+
+from .checkpoints import HEAD, Checkpoint, depth_of, tensors_sha256
+from .from_timm import from_model
+from .weights_file import Weights, dtype_of, read_weights
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+UNUSED = ("mask_token", "decoder_")  # of a pre-training; no part of the encoder
+
+
+def from_name(name: str) -> Checkpoint:
+    """``timm.create_model(name, pretrained=True)``, downloaded only when it can be converted.
+
+    Raises UserError naming the model.
+    """
+    where = f"timm:{name}"
+    check_name(name)
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except Exception as problem:  # no network, no such file: each library has its own type
+        raise UserError(f"{where}: timm cannot load it ({reason(problem)})") from None
+    state = model.state_dict()
+    found = checked(model, where, tensors_sha256(state))
+    return replace(found, dtype=dtype_of(state), origin=origin_of(name, getattr(model, "pretrained_cfg", None)))
+
+
+def check_name(name: str) -> None:
+    """Raises UserError for a model that timm has not or that cannot be converted, or when its weights are out of reach.
+
+    Downloads nothing.
+    """
+    where = f"timm:{name}"
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), 3)
+        hint = f"; close to it: {', '.join(near)}" if near else ""
+        raise UserError(f"{where}: timm cannot load it (Unknown model ({name}){hint})")
+    cfg = get_pretrained_cfg(name)
+    if cfg is None or not cfg.has_weights:
+        tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
+        raise UserError(f"{where}: timm cannot load it (no weights of that name; with weights: {tags})")
+    check_architecture(architecture, {}, where)
+    if cfg.hf_hub_id and (trouble := hub.out_of_reach(cfg.hf_hub_id, (cfg.hf_hub_filename or FILES[0], FILES[1]))):
+        raise UserError(f"{where}: {trouble}")
+
+
+def check_architecture(architecture: str, args: Mapping[str, Any], where: str) -> None:
+    """Raises UserError unless a model of one block of this architecture, with random weights, can be converted."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            try:
+                model = timm.create_model(architecture, pretrained=False, **{**args, "depth": 1})
+            except TypeError:  # it has no depth, so it is none of ours
+                with torch.device("meta"):
+                    model = timm.create_model(architecture, pretrained=False, **args)
+    except Exception as problem:
+        raise UserError(f"{where}: timm cannot make architecture {architecture} ({reason(problem)})") from None
+    checked(model, where, "")
+
+
+def checked(model: nn.Module, where: str, digest: str) -> Checkpoint:
+    """:func:`from_model` for whatever timm can make."""
+    known = isinstance(model, Eva | VisionTransformer)
+    if known and type(model.patch_embed) is not PatchEmbed:
+        kind = type(model.patch_embed).__name__
+        raise UserError(f"{where}: embed_layer={kind}: its patches go through more than one convolution")
+    return from_model(model, where, digest)
+
+
+def from_folder(folder: Path, *, file: Path | None = None, part: str | None = None) -> Checkpoint:
+    """A folder of timm's ``save_for_hf``: config.json and weights, or ``file`` beside that config.json.
+
+    Raises UserError naming the folder or the file.
+    """
+    path = folder / "config.json"
+    config = read_json(path)
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        raise UserError(f"{path}: neither sweet's nor timm's (no architecture)")
+    file = file or next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if file is None:
+        raise UserError(f"{folder}: holds none of {', '.join(FILES)}")
+    weights = read_weights(file, part)
+    options = {key: config[key] for key in ("num_classes", "global_pool") if config.get(key) is not None}
+    args = options | (config.get("model_args") or {})
+    cfg = config["pretrained_cfg"] if isinstance(config.get("pretrained_cfg"), dict) else {}
+    size = cfg.get("input_size")
+    if isinstance(size, list | tuple) and len(size) == 3 and "img_size" not in args:
+        args["img_size"] = tuple(size[1:])
+    model = built(config["architecture"], args, weights.tensors, f"{folder}")
+    if cfg:
+        model.pretrained_cfg = cfg
+    found = checked(model, str(folder), sha256(file))
+    name = folder.name if file.name in FILES else file.name
+    return replace(found, name=name, dtype=weights.dtype, origin=origin_of(name, cfg))
+
+
+def like(name: str, path: Path, *, part: str | None = None) -> Checkpoint:
+    """A bare file as timm's model ``name``: built, filled and compared; its image size is that of its positions.
+
+    Raises UserError naming the file where a tensor is missing, unknown or of another shape.
+    """
+    option = f"--like {name}"
+    if not timm.is_model(name.partition(".")[0]):
+        raise UserError(f"{option}: timm has no such model")
+    weights: Weights = read_weights(path, part)
+    cfg = get_pretrained_cfg(name)
+    args: dict[str, Any] = {} if any(key.startswith("head.") for key in weights.tensors) else {"num_classes": 0}
+    if "head.weight" in weights.tensors:
+        args["num_classes"] = len(weights.tensors["head.weight"])
+    plain = timm.create_model(name, pretrained=False, **args)
+    if pixels := _square_size(plain, weights.tensors):
+        args["img_size"] = pixels
+    model = built(name, args, weights.tensors, f"{option}: {path}")
+    if cfg is not None:
+        model.pretrained_cfg = cfg
+    found = checked(model, str(path), sha256(path))
+    return replace(found, name=path.name, dtype=weights.dtype, origin=origin_of(path.name, cfg))
+
+
+def built(architecture: str, args: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> Any:
+    """timm's model with exactly these tensors, renamed as timm renames official ones; a head may be missing.
+
+    Raises UserError naming the tensor that does not fit.
+    """
+    try:
+        model = timm.create_model(architecture, pretrained=False, **args)
+    except Exception as problem:
+        raise UserError(f"{where}: timm cannot make architecture {architecture} ({reason(problem)})") from None
+    if not isinstance(model, Eva | VisionTransformer):
+        kind = type(model).__name__
+        raise UserError(f"{where}: architecture {architecture} is a {kind}, expected a VisionTransformer or Eva")
+    return filled(model, tensors, where)
+
+
+def filled(model: Any, tensors: Mapping[str, Tensor], where: str) -> Any:
+    """``model`` with exactly these tensors. Raises UserError naming the first that does not fit."""
+    depth = depth_of(tensors, where)
+    if depth != len(model.blocks):
+        raise UserError(f"{where}: has {depth} blocks, the model has {len(model.blocks)}: see blocks.{depth - 1}")
+    _check_resampled(model, tensors, where)
+    try:
+        state = _renamed(model, dict(tensors))
+    except Exception as problem:
+        raise UserError(f"{where}: its tensors do not fit {type(model).__name__} ({reason(problem)})") from None
+    expected = dict(model.state_dict())
+    for name in sorted(expected.keys() | state.keys()):
+        if name not in state and not name.startswith(HEAD) and name not in _buffers(model):
+            raise UserError(f"{where}: tensor {name} is missing")
+        if name not in expected and not name.startswith((*HEAD, *UNUSED)):
+            raise UserError(f"{where}: tensor {name} is unknown")
+        if name in state and name in expected and state[name].shape != expected[name].shape:
+            if name.startswith("head."):
+                state.pop(name)
+                continue
+            shapes = f"shape {tuple(state[name].shape)}, expected {tuple(expected[name].shape)}"
+            raise UserError(f"{where}: tensor {name}: {shapes}")
+    if not any(name.startswith("fc_norm") for name in state) and any(name.startswith("fc_norm") for name in expected):
+        raise UserError(f"{where}: tensor fc_norm.weight is missing")
+    model.load_state_dict({name: value for name, value in state.items() if name in expected}, strict=False)
+    return model.eval()
+
+
+def _buffers(model: nn.Module) -> set[str]:
+    return {name for name, _ in model.named_buffers()}
+
+
+def _renamed(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Official names of DINOv2, DINOv3, CLIP and others as timm's, by timm's own rule for this class of models."""
+    if isinstance(model, VisionTransformer):
+        unused = ("decoder_",) if "register_tokens" in tensors else UNUSED
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(unused)}
+    rename: Any = sys.modules[type(model).__module__].checkpoint_filter_fn
+    renamed: dict[str, Tensor] = rename(tensors, model)
+    return renamed
+
+
+def _check_resampled(model: Any, tensors: Mapping[str, Tensor], where: str) -> None:
+    """timm would resample positions of another grid, and patches of another size, without a word."""
+    for name in ("pos_embed", "patch_embed.proj.weight"):
+        found, expected = tensors.get(name), dict(model.named_parameters()).get(name)
+        if found is None or expected is None or found.dim() != expected.dim() or "register_tokens" in tensors:
+            continue
+        if found.shape != expected.shape:
+            raise UserError(f"{where}: tensor {name}: shape {tuple(found.shape)}, expected {tuple(expected.shape)}")
+
+
+def _square_size(model: Any, tensors: Mapping[str, Tensor]) -> int | None:
+    """The side in pixels of the square images that a file's positions are for, given the model's prefix tokens."""
+    positions = tensors.get("pos_embed")
+    if positions is None or getattr(model, "pos_embed", None) is None:
+        return None
+    own = model.pos_embed.shape[1] - model.patch_embed.num_patches
+    count = positions.shape[1] - (1 if "register_tokens" in tensors else own)
+    side = round(max(count, 0) ** 0.5)
+    return side * int(model.patch_embed.patch_size[0]) if side**2 == count else None
+
+
+def origin_of(name: str, cfg: object) -> OriginRecord:
+    """Licence, address and paper as timm's ``pretrained_cfg`` has them."""
+    values: Mapping[str, Any] = cfg if isinstance(cfg, Mapping) else vars(cfg) if cfg is not None else {}
+    ids = values.get("paper_ids")
+    ids = [ids] if isinstance(ids, str) else list(ids) if isinstance(ids, Sequence) else []
+    paper = values.get("paper_name")
+    citation = f"{paper} ({', '.join(ids)})" if paper and ids else paper or ", ".join(ids) or None
+    hosted = f"https://huggingface.co/{values['hf_hub_id']}" if values.get("hf_hub_id") else None
+    return OriginRecord(
+        name=name, licence=values.get("license"), url=values.get("origin_url") or hosted, citation=citation
+    )
+
+
+def reason(problem: Exception) -> str:
+    """The first line of what a library says, or its type."""
+    return (str(problem) or type(problem).__name__).splitlines()[0]
