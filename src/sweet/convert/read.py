@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from sweet.errors import UserError
-from sweet.files import read_json, read_tensors, sha256
+from sweet.files import read_json, sha256
 from sweet.storage.folders import load_source, source_tensors
+from sweet.storage.integrity import checked_tensors
 from sweet.storage.layout import TENSORS
 from sweet.storage.records import read_record
 from sweet.template.order import Order
@@ -45,7 +46,7 @@ def _sweet_folder(path: Path) -> tuple[Checkpoint, Order | None]:
     data = data_config(record.vit, known.mean, known.std, known.interpolation)
     checkpoint = Checkpoint(path.name, sha256(file), record.vit, {}, data)
     if record.kind == "model":
-        state = canonical(read_tensors(file), str(file))
+        state = canonical(checked_tensors(path, record), str(file))
         check_shapes(state, record.vit, str(file))
         return replace(checkpoint, state=state), None
     stored = load_source(path)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from typing import Any
 
 from sweet.template.sizes import Cost, Size, cost
+
+LIMITS = {"depth": 1024, "heads": 256, "head_dim": 1024, "img_size": 16384, "patch_size": 1024, "in_chans": 1024}
+"""The largest of each; what is larger is a slip or damage, not a Vision Transformer."""
+MAX_GRID = 512  # patches along a side
 
 FAMILIES = {"eva": ("swiglu", "rms"), "vit": ("gelu", "layer")}
 
@@ -17,7 +22,7 @@ class ViTConfig:
 
     ``img_size`` and ``patch_size`` are sides of squares in pixels. ``rope_grid`` is the patch grid of pre-training: at
     other resolutions rotary positions are scaled to it. ``eps`` is that of all norms. Raises ValueError for an unknown
-    family and for an image that is not whole patches.
+    family, for a number outside :data:`LIMITS` and for an image that is not whole patches.
     """
 
     depth: int
@@ -34,10 +39,17 @@ class ViTConfig:
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ValueError(f"unknown family {self.family!r}, expected one of {', '.join(FAMILIES)}")
+        for name, limit in LIMITS.items():
+            if not 1 <= getattr(self, name) <= limit:
+                raise ValueError(f"{name} is {getattr(self, name)}, should be from 1 to {limit}")
         if self.img_size % self.patch_size:
             raise ValueError(f"image size {self.img_size} is not a multiple of patch size {self.patch_size}")
         if not self.rope_grid:
             object.__setattr__(self, "rope_grid", self.grid)
+        if not 1 <= self.rope_grid <= MAX_GRID or self.grid > MAX_GRID:
+            raise ValueError(f"a grid of {max(self.rope_grid, self.grid)} patches, should be from 1 to {MAX_GRID}")
+        if not (0 < self.rope_theta < inf and 0 < self.eps < 1):
+            raise ValueError(f"rope_theta {self.rope_theta:g} and eps {self.eps:g} should be positive, and eps below 1")
 
     @property
     def mlp(self) -> str:
@@ -102,10 +114,23 @@ class ViTConfig:
 
 @dataclass(frozen=True)
 class MaeConfig:
-    """Share of masked patches, per-patch normalised targets, and the size of the decoder (GELU, LayerNorm)."""
+    """Share of masked patches, per-patch normalised targets, and the size of the decoder (GELU, LayerNorm).
+
+    Raises ValueError for numbers that no decoder has.
+    """
 
     mask_ratio: float = 0.75
     norm_pix: bool = True
     decoder_width: int = 96
     decoder_depth: int = 2
     decoder_head_dim: int = 16
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio is {self.mask_ratio:g}, should be between 0 and 1")
+        limits = {"decoder_width": 65536, "decoder_depth": LIMITS["depth"], "decoder_head_dim": LIMITS["head_dim"]}
+        for name, limit in limits.items():
+            if not 1 <= getattr(self, name) <= limit:
+                raise ValueError(f"{name} is {getattr(self, name)}, should be from 1 to {limit}")
+        if self.decoder_width % self.decoder_head_dim:
+            raise ValueError(f"decoder_width {self.decoder_width} is no multiple of {self.decoder_head_dim}")

@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from sweet.errors import UserError
 
+from .ownership import MARKER
+
 NEEDED = ("config.json", "*.safetensors", "recipe.yaml", "README.md", "SHA256SUMS")
 PREFIX = "hub:"
 _NAME = re.compile(r"(hub:)?[\w.-]+/[\w.-]+(@[^@]+)?")
@@ -77,7 +79,9 @@ def upload(folder: Path, repo: str, *, private: bool | None = None, token: str |
 
     def send() -> str:
         made = api.create_repo(repo, private=private, exist_ok=True)
-        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message)
+        api.upload_folder(
+            repo_id=made.repo_id, folder_path=folder, commit_message=message, ignore_patterns=[f"{MARKER}*"]
+        )
         return str(made)
 
     return _asked(f"--repo {repo}: the hub does not take it", send)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sweet.errors import UserError
 from sweet.files import replacing, write_sums, write_tensors, write_text
 
+from .ownership import entries
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -27,7 +29,7 @@ def claim(out: Path, *, resume: bool, overwrite: bool = False) -> None:
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: exists and is not a folder")
-    if out.is_dir() and any(out.iterdir()) and not (resume or overwrite):
+    if entries(out) and not (resume or overwrite):
         raise UserError(f"--out {out}: not empty; use --resume to go on or --overwrite to start anew")
 
 
