@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from typing import Any
 
+from sweet.errors import printable
 from sweet.files import dotted
 
 
@@ -34,7 +35,7 @@ def _print_table(result: Any) -> None:
     _print_rows([{"key": k, "value": v} for k, v in leaves if not _is_table(v)], ["key", "value"], headings=False)
     for key, value in leaves:
         if _is_table(value):
-            print(f"\n{key}")
+            print(f"\n{printable(key)}")
             _print_table(value)
 
 
@@ -44,7 +45,7 @@ def _print_rows(rows: list[Mapping[str, Any]], columns: list[str], *, headings: 
 
     table = Table(box=None, pad_edge=False, show_header=headings)
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(_text(name), overflow="fold")
     for row in rows:
         table.add_row(*(_text(row.get(name)) for name in columns))
     Console().print(table)
@@ -65,4 +66,5 @@ def _text(value: Any) -> Any:
         value = ", ".join(str(_text(item)) for item in value) or "none"
     elif value is None:
         value = "-"
-    return Text(str(value))  # a Text, because square brackets in a plain string would be read as markup
+    lines = [printable(line) for line in str(value).split("\n")]
+    return Text("\n".join(lines))  # a Text, because square brackets in a plain string would be read as markup

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -169,3 +171,38 @@ def check_sums(folder: Path) -> dict[str, bool]:
         name: (folder / name).is_file() and sha256(folder / name) == digest
         for name, digest in read_sums(folder).items()
     }
+
+
+_verifying: ContextVar[bool] = ContextVar("verifying", default=True)
+
+
+@contextmanager
+def verifying(on: bool) -> Iterator[None]:
+    """Whether sums are checked when folders are loaded in this block. They are by default."""
+    token = _verifying.set(on)
+    try:
+        yield
+    finally:
+        _verifying.reset(token)
+
+
+def match_sums(folder: Path, names: Sequence[str]) -> None:
+    """Check files against SHA256SUMS, where a folder has one and :func:`verifying` is on.
+
+    Raises UserError naming the first that differs.
+    """
+    sums = read_sums(folder) if _verifying.get() else {}
+    for name in names if sums else ():
+        path = folder / name
+        if name not in sums:
+            raise UserError(f"{folder / SUMS}: does not name {name}")
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+        seen = os.stat(path)  # read once, however often it is loaded, as long as it stays the same
+        if _sha256_of(path.absolute(), seen.st_size, seen.st_mtime_ns, seen.st_ino) != sums[name]:
+            raise UserError(f"{path}: its SHA256 is not the one in {SUMS}: damaged or changed (--no-verify loads it)")
+
+
+@lru_cache(maxsize=256)
+def _sha256_of(path: Path, *_seen: int) -> str:
+    return sha256(path)

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sweet.errors import UserError
+from sweet.errors import UserError, printable
 from sweet.version import VERSION
+
+from .failures import one_line
 
 
 class _Verbs(TyperGroup):
@@ -22,13 +24,20 @@ class _Verbs(TyperGroup):
         except UserError as error:
             message = str(error)
         except Exception as error:
-            if not hasattr(error, "format_message"):  # not an error of the option parser
+            message = _line(error)
+            if not message:
                 raise
-            message = " ".join(error.format_message().split()).removesuffix(".").replace("Value error, ", "")
         else:
             sys.exit(code if isinstance(code, int) else 0)
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _line(error: Exception) -> str | None:
+    """The message of an error of the option parser, or of the machine; None for a bug."""
+    if hasattr(error, "format_message"):
+        return " ".join(error.format_message().split()).removesuffix(".").replace("Value error, ", "")
+    return one_line(error)
 
 
 app = typer.Typer(cls=_Verbs, rich_markup_mode=None, pretty_exceptions_enable=False)

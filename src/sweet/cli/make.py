@@ -9,12 +9,13 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
+from sweet.files import verifying
 from sweet.initialise.registry import NAMES
 from sweet.storage.outputs import loss_curve, output_folder
 
 from .app import app
-from .options import NUMBER, SOURCES, Device, Json, Out, Overwrite
-from .words import split_words
+from .options import NUMBER, SOURCES, Device, Json, NoVerify, Out, Overwrite
+from .words import check_apart, split_words
 
 if TYPE_CHECKING:
     from sweet.costs.budget import Budget
@@ -74,6 +75,7 @@ def init(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
+    no_verify: NoVerify = False,
     as_json: Json = False,
 ) -> None:
     """Make a model of any depth and width from a source."""
@@ -83,7 +85,8 @@ def init(
     budget = size_budget(depth, heads, params, flops, latency)
     given = dict(switch.split("=", 1) for switch in switches)
     given |= {name: value for name, value in (("order", order), ("layers", layers)) if value is not None}
-    with output_folder(out, overwrite=overwrite):
+    check_apart(out, "SOURCE", source)
+    with output_folder(out, overwrite=overwrite), verifying(not no_verify):
         from sweet.initialise.make import initialise_to
 
         with loss_curve(out) as run:
@@ -157,12 +160,14 @@ def convert(
     heal_lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = 1e-3,
     device: Device = "auto",
     overwrite: Overwrite = False,
+    no_verify: NoVerify = False,
     as_json: Json = False,
 ) -> None:
     """Turn a Vision Transformer that somebody trained into a template."""
     if ranks is not None and not re.fullmatch(r"\d+,\d+,\d+", ranks):
         raise UserError(f"--ranks {ranks}: expected three whole numbers, as 144,448,448")
-    with output_folder(out, overwrite=overwrite):
+    check_apart(out, "SOURCE", source)
+    with output_folder(out, overwrite=overwrite), verifying(not no_verify):
         from sweet.convert.convert import convert as make
 
         with loss_curve(out) as run:

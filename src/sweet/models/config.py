@@ -11,6 +11,7 @@ from sweet.template.sizes import Cost, Size, cost
 
 LIMITS = {"depth": 1024, "heads": 256, "head_dim": 1024, "img_size": 16384, "patch_size": 1024, "in_chans": 1024}
 """The largest of each; what is larger is a slip or damage, not a Vision Transformer."""
+MAX_DECODER_WIDTH = 65536
 MAX_GRID = 512  # patches along a side
 
 FAMILIES = {"eva": ("swiglu", "rms"), "vit": ("gelu", "layer")}
@@ -128,7 +129,11 @@ class MaeConfig:
     def __post_init__(self) -> None:
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio is {self.mask_ratio:g}, should be between 0 and 1")
-        limits = {"decoder_width": 65536, "decoder_depth": LIMITS["depth"], "decoder_head_dim": LIMITS["head_dim"]}
+        limits = {
+            "decoder_width": MAX_DECODER_WIDTH,
+            "decoder_depth": LIMITS["depth"],
+            "decoder_head_dim": LIMITS["head_dim"],
+        }
         for name, limit in limits.items():
             if not 1 <= getattr(self, name) <= limit:
                 raise ValueError(f"{name} is {getattr(self, name)}, should be from 1 to {limit}")

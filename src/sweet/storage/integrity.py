@@ -5,11 +5,7 @@ Names, types and shapes are read off the file's header, so that a folder which c
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import lru_cache
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
@@ -17,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sweet.errors import UserError
-from sweet.files import SUMS, read_sums, read_tensors, sha256
+from sweet.files import match_sums, read_tensors
 from sweet.models.mae import decoder_shapes
 from sweet.models.vit import encoder_shapes
 from sweet.template.sizes import hidden_features
@@ -30,17 +26,6 @@ Shape = tuple[int, ...]
 Header = Mapping[str, tuple[str, Shape]]
 """{tensor: its type, as F32, and its shape}."""
 LAYER_SCALES = (".gamma_1", ".gamma_2")  # of an export for timm
-_verifying: ContextVar[bool] = ContextVar("verifying", default=True)
-
-
-@contextmanager
-def verifying(on: bool) -> Iterator[None]:
-    """Whether sums are checked when folders are loaded in this block. They are by default."""
-    token = _verifying.set(on)
-    try:
-        yield
-    finally:
-        _verifying.reset(token)
 
 
 def checked_tensors(folder: Path, record: FolderRecord) -> dict[str, Tensor]:
@@ -51,33 +36,11 @@ def checked_tensors(folder: Path, record: FolderRecord) -> dict[str, Tensor]:
     """
     file = folder / TENSORS[record.kind]
     header = read_header(file)
-    if _verifying.get():
-        check_sums_of(folder, ("config.json", file.name))
+    match_sums(folder, ("config.json", file.name))
     check_header(file, header, record)
     tensors = read_tensors(file)
     check_finite(file, tensors)
     return tensors
-
-
-def check_sums_of(folder: Path, names: tuple[str, ...]) -> None:
-    """Check the SHA256 of files of a folder that has sums. Raises UserError naming the first that differs."""
-    sums = read_sums(folder)
-    for name in names if sums else ():
-        if name not in sums:
-            raise UserError(f"{folder / SUMS}: does not name {name}")
-        if _sha256(folder / name) != sums[name]:
-            raise UserError(f"{folder / name}: its SHA256 is not the one in {SUMS}; it is damaged, or was changed")
-
-
-def _sha256(path: Path) -> str:
-    """A file is read once, however often it is loaded, as long as it stays the same."""
-    seen = os.stat(path)
-    return _sha256_of(path.absolute(), seen.st_size, seen.st_mtime_ns, seen.st_ino)
-
-
-@lru_cache(maxsize=256)
-def _sha256_of(path: Path, *_seen: int) -> str:
-    return sha256(path)
 
 
 def read_header(file: Path) -> Header:
@@ -88,7 +51,7 @@ def read_header(file: Path) -> Header:
         raise UserError(f"{file}: no such file")
     try:
         with safe_open(file, "pt") as opened:
-            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118: not a mapping
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
             return {name: (one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
     except (SafetensorError, OSError, ValueError) as problem:
         raise UserError(f"{file}: not a safetensors file ({str(problem)[:200]})") from None

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from sweet.errors import UserError
 from sweet.files import cache_folder
 
@@ -97,6 +95,8 @@ def _put_back(out: Path, *, quiet: bool) -> None:
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Hold a folder. The system frees it when the process ends, however it ends. Raises UserError naming the owner."""
+    from filelock import FileLock, Timeout
+
     owner = Marker.of(out)
     lock = FileLock(out / MARKER)
     try:

@@ -16,8 +16,10 @@ from sweet.files import SUMS, read_sums
 from sweet.version import VERSION
 
 MARKER = ".sweet"
-"""Lies in every folder that a verb fills, from before the first byte of a result. Only sweet writes it. Names that begin
-with it are sweet's own too."""
+"""Lies in every folder that a verb fills, from before the first byte of a result. Only sweet writes it.
+
+Names that begin with it are sweet's own too.
+"""
 
 FILES = ("config.json", "recipe.yaml", "README.md", SUMS, "metrics.jsonl", "env.json", "report.html")
 TENSOR_FILES = ("model.safetensors", "template.safetensors")
