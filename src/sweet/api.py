@@ -128,7 +128,8 @@ def load(
     A folder of that name wins. ``revision`` is a branch, tag or commit (also ``user/name@revision``); ``token``,
     ``cache_dir`` and the environment (HF_HUB_OFFLINE, HF_HOME, ...) mean what they mean everywhere on the hub, and
     only weights, config and card are downloaded. ``verify``: first compare weights and config with
-    SHA256SUMS. ``timm_options`` (``num_classes``, ``drop_path_rate``, ...) are for models. Raises UserError for anything else.
+    SHA256SUMS. ``timm_options`` (``num_classes``, ``drop_path_rate``, ...) are for models.
+    Raises UserError for anything else.
     """
     folder = hub.local_folder(name, revision=revision, token=token, cache_dir=cache_dir)
     if read_record(folder, tuple(TENSORS)).kind == "model":

@@ -24,9 +24,10 @@ class _Verbs(TyperGroup):
         except UserError as error:
             message = str(error)
         except Exception as error:
-            message = _line(error)
-            if not message:
+            line = _line(error)
+            if line is None:
                 raise
+            message = line
         else:
             sys.exit(code if isinstance(code, int) else 0)
         print(f"error: {printable(message)}", file=sys.stderr)

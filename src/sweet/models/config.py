@@ -17,6 +17,13 @@ MAX_GRID = 512  # patches along a side
 FAMILIES = {"eva": ("swiglu", "rms"), "vit": ("gelu", "layer")}
 
 
+def _check_range(name: str, value: int, limit: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    if value > limit:
+        raise ValueError(f"{name} must be at most {limit}, got {value}")
+
+
 @dataclass(frozen=True)
 class ViTConfig:
     """``family`` eva: SwiGLU, RMSNorm, RoPE (timm's ``Eva``); vit: GELU, LayerNorm, fixed positions.
@@ -41,8 +48,7 @@ class ViTConfig:
         if self.family not in FAMILIES:
             raise ValueError(f"unknown family {self.family!r}, expected one of {', '.join(FAMILIES)}")
         for name, limit in LIMITS.items():
-            if not 1 <= getattr(self, name) <= limit:
-                raise ValueError(f"{name} is {getattr(self, name)}, should be from 1 to {limit}")
+            _check_range(name, getattr(self, name), limit)
         if self.img_size % self.patch_size:
             raise ValueError(f"image size {self.img_size} is not a multiple of patch size {self.patch_size}")
         if not self.rope_grid:
@@ -129,13 +135,9 @@ class MaeConfig:
     def __post_init__(self) -> None:
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio is {self.mask_ratio:g}, should be between 0 and 1")
-        limits = {
-            "decoder_width": MAX_DECODER_WIDTH,
-            "decoder_depth": LIMITS["depth"],
-            "decoder_head_dim": LIMITS["head_dim"],
-        }
+        limits = {"decoder_width": MAX_DECODER_WIDTH}
+        limits |= {f"decoder_{name}": LIMITS[name] for name in ("depth", "head_dim")}
         for name, limit in limits.items():
-            if not 1 <= getattr(self, name) <= limit:
-                raise ValueError(f"{name} is {getattr(self, name)}, should be from 1 to {limit}")
+            _check_range(name, getattr(self, name), limit)
         if self.decoder_width % self.decoder_head_dim:
             raise ValueError(f"decoder_width {self.decoder_width} is no multiple of {self.decoder_head_dim}")

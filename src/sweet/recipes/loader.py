@@ -20,7 +20,7 @@ R = TypeVar("R", bound=BaseModel)
 Places = dict[str, str]  # dotted key -> where it was written: "micro.yaml:12" or "lr=1e-3"
 
 
-MAX_TEXT, MAX_VALUES = 1_000_000, 20_000
+MAX_TEXT, MAX_VALUES = 100_000, 10_000
 """Of a recipe: characters, and values with its aliases filled in. More is a slip, or meant to fill the memory."""
 
 
