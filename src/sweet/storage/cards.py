@@ -214,9 +214,9 @@ def _results(record: FolderRecord, seeds: Sequence[Mapping[str, float]]) -> str:
     head = f"| | this model | mean of {len(seeds) + 1} seeds | standard deviation |\n|---|---|---|---|\n"
     lines = []
     for key, value in metrics.items():
-        values = [value, *(float(other[key]) for other in seeds if key in other)]
-        if len(values) > 1:
-            lines.append(f"| {_plain(key)} | {value} | {mean(values):.5g} | {stdev(values):.3g} |\n")
+        both = [value, *(float(other[key]) for other in seeds if key in other)]
+        if len(both) > 1:
+            lines.append(f"| {_plain(key)} | {value} | {mean(both):.5g} | {stdev(both):.3g} |\n")
     return f"## Results\n\nOn the validation split.\n\n{head}{''.join(lines)}\n"
 
 
