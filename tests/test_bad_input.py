@@ -13,10 +13,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweet.cli import app
-from sweet.files import sha256
+from sweet.files import read_sums, sha256, write_sums
 
 TINY = Path(__file__).parent / "tiny.yaml"
 SHAPES = "shapes:n=64,size=16"
+
+
+def sign(folder: Path) -> None:
+    write_sums(folder, {name: folder / name for name in read_sums(folder)})
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,7 @@ def world(template: Path, dense: Path, model: Path, classifier: Path, tmp_path_f
     other["vit"]["depth"] = 3
     shutil.copytree(model, world / "mismatch")
     (world / "mismatch" / "config.json").write_text(json.dumps(other))
+    sign(world / "mismatch")
     (world / "unfinished" / "checkpoints").mkdir(parents=True)
     (world / "full").mkdir()
     (world / "full" / "thesis.tex").write_text("do not lose me")

@@ -12,6 +12,7 @@ from torch import nn
 from sweet.convert.cached import as_source, is_source
 from sweet.data import ImageSource, open_images
 from sweet.errors import UserError
+from sweet.files import verifying
 from sweet.initialise.apply import initialise, switches
 from sweet.models.vit import build_vit
 from sweet.storage import hub
@@ -33,9 +34,11 @@ class Template(StoredSource):
         revision: str | None = None,
         token: str | None = None,
         cache_dir: str | Path | None = None,
+        verify: bool = True,
     ) -> Template:
         """A folder, or ``user/name`` of the hub, as :func:`load` finds it. Raises UserError for what is no source."""
-        stored = load_source(hub.local_folder(name, revision=revision, token=token, cache_dir=cache_dir))
+        with verifying(verify):
+            stored = load_source(hub.local_folder(name, revision=revision, token=token, cache_dir=cache_dir))
         return cls(stored.source, stored.record, stored.texts)
 
     def save_pretrained(self, folder: str | Path, *, licence: str | None = None) -> None:
@@ -119,6 +122,7 @@ def load(
     token: str | None = None,
     cache_dir: str | Path | None = None,
     data: str | None = None,
+    verify: bool = True,
     **timm_options: Any,
 ) -> Template | nn.Module:
     """A source as :class:`Template`, a model as a timm model: of a folder, or of the hub's repository ``user/name``.
@@ -128,8 +132,9 @@ def load(
 
     A folder of that name wins. ``revision`` is a branch, tag or commit (also ``user/name@revision``); ``token``,
     ``cache_dir`` and the environment (HF_HUB_OFFLINE, HF_HOME, ...) mean what they mean everywhere on the hub, and
-    only weights, config and card are downloaded. ``timm_options`` (``num_classes``, ``drop_path_rate``, ...) are for
-    models. Raises UserError for anything else.
+    only weights, config and card are downloaded. ``verify``: first compare weights and config with
+    SHA256SUMS. ``timm_options`` (``num_classes``, ``drop_path_rate``, ...) are for models.
+    Raises UserError for anything else.
     """
     plain = revision is None and token is None and cache_dir is None
     if plain and not is_source(name):
@@ -139,7 +144,8 @@ def load(
     else:
         folder = hub.local_folder(name, revision=revision, token=token, cache_dir=cache_dir)
     if read_record(folder, tuple(TENSORS)).kind == "model":
-        return load_model(folder, **timm_options)[0]
+        with verifying(verify):
+            return load_model(folder, **timm_options)[0]
     if timm_options:
         raise UserError(f"{name}: is a source; {', '.join(timm_options)}: options of a model, give them to build()")
-    return Template.from_pretrained(folder)
+    return Template.from_pretrained(folder, verify=verify)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from typing import Any, TypeVar
 
+from sweet.errors import printable
 from sweet.files import dotted
 
 EVERY = 10.0  # seconds between two lines of progress
@@ -39,7 +40,7 @@ def _print_table(result: Any) -> None:
     _print_rows([{"key": k, "value": v} for k, v in leaves if not _is_table(v)], ["key", "value"], headings=False)
     for key, value in leaves:
         if _is_table(value):
-            print(f"\n{key}")
+            print(f"\n{printable(key)}")
             _print_table(value)
 
 
@@ -49,7 +50,7 @@ def _print_rows(rows: list[Mapping[str, Any]], columns: list[str], *, headings: 
 
     table = Table(box=None, pad_edge=False, show_header=headings)
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(_text(name), overflow="fold")
     for row in rows:
         table.add_row(*(_text(row.get(name)) for name in columns))
     Console().print(table)
@@ -70,7 +71,8 @@ def _text(value: Any) -> Any:
         value = ", ".join(str(_text(item)) for item in value) or "none"
     elif value is None:
         value = "-"
-    return Text(str(value))  # a Text, because square brackets in a plain string would be read as markup
+    lines = [printable(line) for line in str(value).split("\n")]
+    return Text("\n".join(lines))  # a Text, because square brackets in a plain string would be read as markup
 
 
 def progress(batches: Iterable[T], total: int, batch: int, what: str) -> Iterator[T]:

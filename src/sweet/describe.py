@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 
 from sweet.costs.plan import bench_sizes, size_table
-from sweet.files import check_sums
+from sweet.errors import UserError
+from sweet.files import SUMS, check_sums, verifying
 from sweet.storage.folders import load_source
+from sweet.storage.integrity import check_header, read_header
 from sweet.storage.layout import TENSORS
 from sweet.storage.records import FolderRecord, read_record
 from sweet.template.constraints import Kronecker
@@ -17,9 +19,14 @@ from sweet.template.source import Source
 from sweet.template.tucker import Tucker
 
 
-def inspect(path: Path) -> Mapping[str, object]:
-    """What a template, dense source or model folder holds. Raises UserError for anything else."""
+def inspect(path: Path, *, verify: bool = False) -> Mapping[str, object]:
+    """What a template, dense source or model folder holds. Sums are checked with ``verify`` only.
+
+    Raises UserError for anything else, and naming the file whose sum is wrong.
+    """
     record = read_record(path, tuple(TENSORS))
+    file = path / TENSORS[record.kind]
+    check_header(file, read_header(file), record)
     config, classes = record.vit, record.data.classes
     result: dict[str, object] = {
         "kind": record.kind,
@@ -30,7 +37,7 @@ def inspect(path: Path) -> Mapping[str, object]:
         "img_size": config.img_size,
         "patch_size": config.patch_size,
         "classes": len(classes) if classes else None,
-        "checksums": _checksums(path),
+        "checksums": _checksums(path, verify),
     }
     for key in ("made", "training", "converted"):
         if (made_by := getattr(record, key)) is not None:
@@ -38,7 +45,9 @@ def inspect(path: Path) -> Mapping[str, object]:
     if record.kind == "model":
         metrics = {key: value for key, value in (record.metrics or {}).items() if not isinstance(value, dict)}
         return result | {"metrics": metrics, "cost": size_table(config, [config.size], len(classes or ()))}
-    return result | _source_rows(load_source(path).source, record)
+    with verifying(False):  # that is what _checksums says
+        source = load_source(path).source
+    return result | _source_rows(source, record)
 
 
 def _source_rows(source: Source, record: FolderRecord) -> dict[str, object]:
@@ -73,7 +82,14 @@ def _rank(core: torch.Tensor, mode: int, share: float = 0.9) -> int:
     return int((values.cumsum(0) < share * values.sum()).sum()) + 1
 
 
-def _checksums(path: Path) -> str:
-    sums = check_sums(path)
-    wrong = [name for name, good in sums.items() if not good]
-    return "WRONG: " + ", ".join(wrong) if wrong else "ok" if sums else "not recorded"
+def _checksums(path: Path, verify: bool) -> str:
+    if not (path / SUMS).is_file():
+        if verify:
+            raise UserError(f"{path}: no {SUMS}")
+        return "not recorded"
+    if not verify:
+        return "not checked (--verify checks them)"
+    wrong = [name for name, good in check_sums(path).items() if not good]
+    if wrong:
+        raise UserError(f"{path}: the SHA256 of {', '.join(wrong)} is not the one in {SUMS}")
+    return "ok"

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
+# C0 and C1 controls, line separators, marks that turn the direction of text, halves of surrogate pairs, invisible tags
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    r"""Text for a terminal: what would move the cursor, colour or reorder it is written ``\x1b``, ``\u202e``."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
 
 class UserError(Exception):
     """A mistake in the input, not in sweet.
@@ -13,4 +26,4 @@ class UserError(Exception):
     code = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import lru_cache
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from sweet.errors import UserError
@@ -38,7 +41,10 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name (it starts with a dot) that becomes ``path`` only if the block succeeds."""
+    """A temporary name (it starts with a dot) that becomes ``path`` only if the block succeeds.
+
+    An OSError of it (a full disk) names ``path``.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -48,8 +54,13 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
+    except OSError as problem:
+        if problem.errno is None or problem.filename not in (None, name, str(path.parent)):
+            raise
+        raise OSError(problem.errno, problem.strerror, str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that became read-only
+            temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -79,16 +90,26 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise UserError(f"{path}: not valid JSON ({problem})") from None
+    except RecursionError:
+        raise UserError(f"{path}: not valid JSON (nested too deeply)") from None
+    except ValueError as problem:  # no JSON, no UTF-8, or a number of thousands of digits
+        raise UserError(f"{path}: not valid JSON ({str(problem)[:200]})") from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """A safetensors file of tensors on any device, complete or not at all."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
+        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        try:
+            save_file(plain, temporary, metadata)
+        except SafetensorError as problem:  # a full disk, in the words of another library
+            found = re.search(r"\(os error (\d+)\)", str(problem))
+            if found is None:
+                raise
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
         temporary.chmod(0o644)
 
 
@@ -116,10 +137,72 @@ def write_sums(folder: Path, files: Mapping[str, Path]) -> None:
     write_text(folder / SUMS, "".join(f"{sha256(path)}  {name}\n" for name, path in sorted(files.items())))
 
 
-def check_sums(folder: Path) -> dict[str, bool]:
-    """{file: its hash is the recorded one}; empty where a folder has no SHA256SUMS."""
-    if not (folder / SUMS).is_file():
+def read_sums(folder: Path) -> dict[str, str]:
+    """{file: its recorded hash} of SHA256SUMS; empty where a folder has none.
+
+    Raises UserError for a file that is no such list, or names what is not inside the folder.
+    """
+    path = folder / SUMS
+    if not path.is_file():
         return {}
-    lines = (folder / SUMS).read_text().splitlines()
-    pairs = [line.split("  ", 1) for line in lines if "  " in line]
-    return {name: (folder / name).is_file() and sha256(folder / name) == digest for digest, name in pairs}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file") from None
+    sums: dict[str, str] = {}
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        if not re.fullmatch(r"[0-9a-f]{64}", digest) or not name:
+            raise UserError(f"{path}: not a list of SHA256 sums ({line[:80]!r})")
+        if "\0" in name or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise UserError(f"{path}: names {name[:80]!r}, which is not in the folder")
+        sums[name] = digest
+    if not sums:
+        raise UserError(f"{path}: names no file")
+    return sums
+
+
+def check_sums(folder: Path) -> dict[str, bool]:
+    """{file: its hash is the recorded one}; empty where a folder has no SHA256SUMS.
+
+    Raises UserError as :func:`read_sums` does.
+    """
+    return {
+        name: (folder / name).is_file() and sha256(folder / name) == digest
+        for name, digest in read_sums(folder).items()
+    }
+
+
+_verifying: ContextVar[bool] = ContextVar("verifying", default=True)
+
+
+@contextmanager
+def verifying(on: bool) -> Iterator[None]:
+    """Whether sums are checked when folders are loaded in this block. They are by default."""
+    token = _verifying.set(on)
+    try:
+        yield
+    finally:
+        _verifying.reset(token)
+
+
+def match_sums(folder: Path, names: Sequence[str]) -> None:
+    """Check files against SHA256SUMS, where a folder has one and :func:`verifying` is on.
+
+    Raises UserError naming the first that differs.
+    """
+    sums = read_sums(folder) if _verifying.get() else {}
+    for name in names if sums else ():
+        path = folder / name
+        if name not in sums:
+            raise UserError(f"{folder / SUMS}: does not name {name}")
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+        seen = os.stat(path)  # read once, however often it is loaded, as long as it stays the same
+        if _sha256_of(path.absolute(), seen.st_size, seen.st_mtime_ns, seen.st_ino) != sums[name]:
+            raise UserError(f"{path}: its SHA256 is not the one in {SUMS}: damaged or changed (--no-verify loads it)")
+
+
+@lru_cache(maxsize=256)
+def _sha256_of(path: Path, *_seen: int) -> str:
+    return sha256(path)

@@ -59,7 +59,7 @@ def test_the_record_is_read_and_written_again(name: str) -> None:
 
 @each_folder
 def test_it_is_inspected_and_verified(name: str) -> None:
-    assert inspect(FROZEN / name)["checksums"] == "ok"
+    assert inspect(FROZEN / name, verify=True)["checksums"] == "ok"
     assert verify(FROZEN / name)["loads"]
 
 

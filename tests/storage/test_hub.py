@@ -47,8 +47,12 @@ class FakeHub:
                 fake.calls.append(("create", repo, token, options))
                 return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo}")
 
-            def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
-                fake.calls.append(("upload", repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
+            def upload_folder(
+                self, *, repo_id: str, folder_path: Path, commit_message: str, ignore_patterns: list[str]
+            ) -> None:
+                names = sorted(path.name for path in Path(folder_path).iterdir())
+                names = list(huggingface_hub.utils.filter_repo_objects(names, ignore_patterns=ignore_patterns))
+                fake.calls.append(("upload", repo_id, names))
                 fake.file(Path(folder_path), repo_id)
 
         return Api()

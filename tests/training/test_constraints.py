@@ -69,7 +69,7 @@ def test_what_was_learned_is_a_source(tiny: Tiny, tmp_path: Path, constraint: st
     for method in ("sweet", "tleg") if constraint == "linear" else ("sweet",):
         assert build_vit(stored.config.resized(3, 1), initialise(method, stored, Size(3, 1, 8)))
     shown = inspect(tmp_path)
-    assert shown["constraint"] == constraint and shown["checksums"] == "ok" and "ranks" not in shown
+    assert shown["constraint"] == constraint and shown["checksums"].startswith("not checked") and "ranks" not in shown
     planned = plan(recipe)
     assert "template.safetensors" in planned["writes"] and "ranks" not in planned
     for planned_key, key in (("template_params_m", "parameters_m"), ("share_of_slices", "share_of_slices")):

@@ -9,8 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from sweet import interrupts
-from sweet.errors import UserError
+from sweet.errors import UserError, printable
 from sweet.version import VERSION
+
+from .failures import one_line
 
 CTRL_C = 130
 
@@ -26,17 +28,25 @@ class _Verbs(TyperGroup):
         except UserError as error:
             message, exit_code = str(error), error.code
         except Exception as error:
-            if not hasattr(error, "format_message"):  # not an error of the option parser
+            line = _line(error)
+            if line is None:
                 raise
-            message = " ".join(error.format_message().split()).removesuffix(".").replace("Value error, ", "")
+            message, exit_code = line, 2
         else:
             if code == CTRL_C:  # typer's word for any KeyboardInterrupt
                 code = interrupts.exit_code()
                 if interrupts.received() is not None:
                     print(f"interrupted by {interrupts.signal_name()}", file=sys.stderr)
             sys.exit(code if isinstance(code, int) else 0)
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
         sys.exit(exit_code)
+
+
+def _line(error: Exception) -> str | None:
+    """The message of an error of the option parser, or of the machine; None for a bug."""
+    if hasattr(error, "format_message"):
+        return " ".join(error.format_message().split()).removesuffix(".").replace("Value error, ", "")
+    return one_line(error)
 
 
 app = typer.Typer(cls=_Verbs, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from sweet.console import show
+from sweet.files import verifying
 from sweet.storage.outputs import output_folder
 
 from .app import app
-from .options import DataOrRecipe, Json, Method, Out, Overwrite, Pixels, Quiet, Resume, Task
-from .words import folder_and_recipe, listed, saved_recipe
+from .options import DataOrRecipe, Json, Method, NoVerify, Out, Overwrite, Pixels, Quiet, Resume, Task
+from .words import check_apart, folder_and_recipe, listed, saved_recipe
 
 
 @app.command()
@@ -35,13 +36,15 @@ def family(
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    no_verify: NoVerify = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune several sizes and chart what each is worth."""
     usage = "sweet family SOURCE --sizes 3M,6M --data SRC --out DIR [key=value ...]"
     source, recipe = folder_and_recipe("SOURCE", words, data, saved_recipe(out, resume), usage=usage, anywhere=True)
-    with output_folder(out, resume=resume, overwrite=overwrite):
+    check_apart(out, "SOURCE", str(source))
+    with output_folder(out, resume=resume, overwrite=overwrite), verifying(not no_verify):
         from sweet.family import family as run
 
         show(

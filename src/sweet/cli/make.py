@@ -9,11 +9,12 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
+from sweet.files import verifying
 from sweet.storage.outputs import loss_curve, output_folder, training_folder
 
 from .app import app
-from .options import NUMBER, SOURCES, Device, Json, Method, Out, Overwrite, Pixels
-from .words import numbers, split_words
+from .options import NUMBER, SOURCES, Device, Json, Method, NoVerify, Out, Overwrite, Pixels
+from .words import check_apart, numbers, split_words
 
 SourceWords = Annotated[
     list[str],
@@ -72,6 +73,7 @@ def init(
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue a method that trains.")] = False,
     overwrite: Overwrite = False,
+    no_verify: NoVerify = False,
     as_json: Json = False,
 ) -> None:
     """Make a model of any depth and width from a source."""
@@ -86,7 +88,8 @@ def init(
         raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
     given = dict(switch.split("=", 1) for switch in switches)
     given |= {name: value for name, value in (("order", order), ("layers", layers)) if value is not None}
-    with output_folder(out, resume=resume, overwrite=overwrite):
+    check_apart(out, "SOURCE", source)
+    with output_folder(out, resume=resume, overwrite=overwrite), verifying(not no_verify):
         from sweet.initialise.make import finished, initialise_to
 
         if resume and (made := finished(out)):
@@ -165,12 +168,14 @@ def convert(
     heal_lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = 1e-3,
     device: Device = "auto",
     overwrite: Overwrite = False,
+    no_verify: NoVerify = False,
     as_json: Json = False,
 ) -> None:
     """Turn a Vision Transformer that somebody trained into a template."""
     if ranks is not None and not re.fullmatch(r"\d+,\d+,\d+", ranks):
         raise UserError(f"--ranks {ranks}: expected three whole numbers, as 144,448,448")
-    with output_folder(out, overwrite=overwrite):
+    check_apart(out, "SOURCE", source)
+    with output_folder(out, overwrite=overwrite), verifying(not no_verify):
         from sweet.convert.convert import convert as make
 
         with loss_curve(out) as run:

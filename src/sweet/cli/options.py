@@ -43,6 +43,9 @@ DataOrRecipe = Annotated[str | None, typer.Option(metavar="SRC", help=f"{SOURCES
 Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue what --out holds.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds.")]
+NoVerify = Annotated[
+    bool, typer.Option("--no-verify", help="Load weights without comparing them with SHA256SUMS first.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Split = Annotated[str, typer.Option(help="train, val or test.")]

@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 import typer
 
 from sweet.console import show
-from sweet.errors import UserError
+from sweet.files import verifying
 from sweet.storage.outputs import output_folder
 
 from .app import app
-from .options import BatchSize, Device, Json, Out, Overwrite, Split
-from .words import check_folder
+from .options import BatchSize, Device, Json, NoVerify, Out, Overwrite, Split
+from .words import check_apart, check_folder
 
 
 @app.command()
@@ -36,13 +36,13 @@ def export(
     private: Annotated[bool | None, typer.Option("--private/--public", help="Of a new repository.")] = None,
     token: Annotated[str | None, typer.Option(help="Of the hub; default: the one you logged in with.")] = None,
     overwrite: Overwrite = False,
+    no_verify: NoVerify = False,
     as_json: Json = False,
 ) -> None:
     """Write a model for timm, transformers, ONNX or the hub."""
     check_folder("MODEL", model)
-    if out.resolve() == model.resolve():
-        raise UserError(f"--out {out}: is MODEL itself")
-    with output_folder(out, overwrite=overwrite):
+    check_apart(out, "MODEL", str(model))
+    with output_folder(out, overwrite=overwrite), verifying(not no_verify):
         from sweet.export import export as run
 
         show(

@@ -9,11 +9,12 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
+from sweet.files import verifying
 from sweet.storage.outputs import output_folder
 
 from .app import app
-from .options import DataOrRecipe, Json, ModelWords, Out, Overwrite, Quiet, RecipeWords, Resume, Task
-from .words import after_restart, folder_and_recipe, need_source, saved_recipe, split_words
+from .options import DataOrRecipe, Json, ModelWords, NoVerify, Out, Overwrite, Quiet, RecipeWords, Resume, Task
+from .words import after_restart, check_apart, folder_and_recipe, need_source, saved_recipe, split_words
 
 
 @app.command()
@@ -37,7 +38,7 @@ def pretrain(
         raise UserError(f"--resume: --out {out} holds no run to go on with; name a RECIPE to start one")
     recipe = load_recipe(PretrainRecipe, name or saved or "quickstart", overrides)
     need_source(recipe.data.source)
-    with output_folder(out, resume=resume, overwrite=overwrite):
+    with output_folder(out, resume=resume, overwrite=overwrite, run=True):
         from sweet.training.pretrain import pretrain as run
 
         show(lambda: run(recipe, out, resume=resume, quiet=quiet), as_json=as_json)
@@ -54,6 +55,7 @@ def finetune(
     data: DataOrRecipe = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    no_verify: NoVerify = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -67,7 +69,8 @@ def finetune(
     chosen = saved or recipe_name or task_recipe(task)
     usage = "sweet finetune MODEL --data SRC --out DIR [key=value ...]"
     model, recipe = folder_and_recipe("MODEL", words, data, chosen, usage=usage)
-    with output_folder(out, resume=resume, overwrite=overwrite):
+    check_apart(out, "MODEL", str(model))
+    with output_folder(out, resume=resume, overwrite=overwrite, run=True), verifying(not no_verify):
         from sweet.training.finetune import finetune as run
 
         show(lambda: run(Path(model), recipe, out, task=task, resume=resume, quiet=quiet), as_json=as_json)

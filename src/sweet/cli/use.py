@@ -10,10 +10,11 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
+from sweet.files import verifying
 from sweet.storage.outputs import check_output_file, output_folder
 
 from .app import app
-from .options import NUMBER, ONE_OF_TASKS, BatchSize, Data, Device, Json, Model, Out, Overwrite, Split
+from .options import NUMBER, ONE_OF_TASKS, BatchSize, Data, Device, Json, Model, NoVerify, Out, Overwrite, Split
 from .words import check_folder, listed
 
 
@@ -26,16 +27,18 @@ def evaluate(
     batch_size: BatchSize = 256,
     device: Device = "auto",
     limit: Annotated[int | None, typer.Option(**NUMBER, help="Only the first N images.")] = None,
+    no_verify: NoVerify = False,
     as_json: Json = False,
 ) -> None:
     """Measure a model on labelled images."""
     check_folder("MODEL", model)
     from sweet.inference.evaluate import evaluate as run
 
-    show(
-        lambda: run(model, task, data, split=split, batch_size=batch_size, device=device, limit=limit),
-        as_json=as_json,
-    )
+    with verifying(not no_verify):
+        show(
+            lambda: run(model, task, data, split=split, batch_size=batch_size, device=device, limit=limit),
+            as_json=as_json,
+        )
 
 
 @app.command()
@@ -120,13 +123,14 @@ def embed(
 @app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="SOURCE|MODEL", help="A folder made by sweet.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every file with SHA256SUMS.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a folder holds, and check its sums."""
+    """Show what a folder holds."""
     check_folder("SOURCE", path)
     from sweet.describe import inspect as run
 
-    show(lambda: run(path), as_json=as_json)
+    show(lambda: run(path, verify=verify), as_json=as_json)
 
 
 @app.command()

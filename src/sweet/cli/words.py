@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweet.errors import UserError
+from sweet.storage.overwrite import NEW
 
 if TYPE_CHECKING:
     from sweet.recipes.schema import FinetuneRecipe
@@ -53,8 +54,8 @@ def after_restart(resume: bool, overwrite: bool) -> tuple[bool, bool]:
 
 def saved_recipe(out: Path, resume: bool) -> str | None:
     """The recipe of the run to resume, so that `--out DIR --resume` alone continues it."""
-    saved = out / "recipe.yaml"
-    return str(saved) if resume and saved.is_file() else None
+    saved = (folder / "recipe.yaml" for folder in (out / NEW, out))  # of what an interrupted --overwrite began, first
+    return next((str(path) for path in saved if resume and path.is_file()), None)
 
 
 def need_source(source: str | None) -> None:
@@ -67,6 +68,12 @@ def check_folder(option: str, path: Path) -> None:
     """Raises UserError unless ``path``, given as ``option``, is a folder."""
     if not path.is_dir():
         raise UserError(f"{option} {path}: no such folder")
+
+
+def check_apart(out: Path, option: str, source: str) -> None:
+    """Raises UserError where ``out`` is the folder ``source`` that is read, given as ``option``."""
+    if Path(source).is_dir() and out.resolve() == Path(source).resolve():
+        raise UserError(f"--out {out}: is {option} itself")
 
 
 def listed(text: str | None) -> list[str] | None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sweet.errors import UserError
-from sweet.files import read_json, read_tensors, sha256
+from sweet.files import read_json, sha256
 from sweet.storage import hub
 from sweet.storage.folders import load_source, source_tensors
+from sweet.storage.integrity import checked_tensors
 from sweet.storage.layout import TENSORS
 from sweet.storage.records import OriginRecord, read_record
 from sweet.template.order import Order
@@ -132,7 +133,7 @@ def _sweet_folder(path: Path) -> tuple[Checkpoint, Order | None]:
     data = data_config(record.vit, known.mean, known.std, known.interpolation)
     checkpoint = Checkpoint(path.name, sha256(file), record.vit, {}, data, origin=record.origin_record)
     if record.kind == "model":
-        tensors = read_tensors(file)
+        tensors = checked_tensors(path, record)
         state = canonical({name: value.float() for name, value in tensors.items()}, str(file))
         check_shapes(state, record.vit, str(file))
         return replace(checkpoint, state=state, dtype=dtype_of(tensors)), None

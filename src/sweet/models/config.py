@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from math import inf
 from typing import Any
 
 from sweet.template.sizes import SLICES, Cost, Size, cost, hidden_features, slices_of
+
+LIMITS = {"depth": 1024, "heads": 256, "head_dim": 1024, "img_size": 16384, "patch_size": 1024, "in_chans": 1024}
+"""The largest of each; what is larger is a slip or damage, not a Vision Transformer."""
+MAX_DECODER_WIDTH = 65536
+MAX_GRID = 512  # patches along a side
 
 FAMILIES = {"eva": ("swiglu", "rms"), "vit": ("gelu", "layer"), "beit": ("gelu", "layer")}
 PRESETS: dict[str, dict[str, str]] = {
@@ -24,6 +30,13 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "rope_layout": ("half", "interleaved"),
     "rope_indexing": ("ij", "xy"),
 }
+
+
+def _check_range(name: str, value: int, limit: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    if value > limit:
+        raise ValueError(f"{name} must be at most {limit}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,8 @@ class ViTConfig:
     ``rope_layout``, ``rope_indexing``, ``rope_offset`` and ``rope_grid``, the patch grid of pre-training, to which cat
     scales other resolutions; ``class_token`` and ``registers``, the tokens before the patches.
 
-    Raises ValueError for an unknown family or switch, and for an image that is not whole patches.
+    Raises ValueError for an unknown family or switch, for a number outside :data:`LIMITS` and for an image that is not
+    whole patches.
     """
 
     depth: int
@@ -79,6 +93,8 @@ class ViTConfig:
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ValueError(f"unknown family {self.family!r}, expected one of {', '.join(FAMILIES)}")
+        for name, limit in LIMITS.items():
+            _check_range(name, getattr(self, name), limit)
         if self.img_size % self.patch_size:
             raise ValueError(f"image size {self.img_size} is not a multiple of patch size {self.patch_size}")
         for name, value in PRESETS[self.family].items():
@@ -89,6 +105,10 @@ class ViTConfig:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}, expected one of {', '.join(known)}")
         if not self.rope_grid:
             object.__setattr__(self, "rope_grid", self.grid)
+        if not 1 <= self.rope_grid <= MAX_GRID or self.grid > MAX_GRID:
+            raise ValueError(f"a grid of {max(self.rope_grid, self.grid)} patches, should be from 1 to {MAX_GRID}")
+        if not (0 < self.rope_theta < inf and 0 < self.eps < 1):
+            raise ValueError(f"rope_theta {self.rope_theta:g} and eps {self.eps:g} should be positive, and eps below 1")
 
     @property
     def rotary(self) -> bool:
@@ -174,10 +194,23 @@ class ViTConfig:
 
 @dataclass(frozen=True)
 class MaeConfig:
-    """Share of masked patches, per-patch normalised targets, and the size of the decoder (GELU, LayerNorm)."""
+    """Share of masked patches, per-patch normalised targets, and the size of the decoder (GELU, LayerNorm).
+
+    Raises ValueError for numbers that no decoder has.
+    """
 
     mask_ratio: float = 0.75
     norm_pix: bool = True
     decoder_width: int = 96
     decoder_depth: int = 2
     decoder_head_dim: int = 16
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio is {self.mask_ratio:g}, should be between 0 and 1")
+        limits = {"decoder_width": MAX_DECODER_WIDTH}
+        limits |= {f"decoder_{name}": LIMITS[name] for name in ("depth", "head_dim")}
+        for name, limit in limits.items():
+            _check_range(name, getattr(self, name), limit)
+        if self.decoder_width % self.decoder_head_dim:
+            raise ValueError(f"decoder_width {self.decoder_width} is no multiple of {self.decoder_head_dim}")

@@ -103,8 +103,8 @@ def sincos(grid: int, width: int, *, nested: bool = False) -> Tensor:
     return padded.float()
 
 
-def init_decoder(config: ViTConfig, mae: MaeConfig, generator: torch.Generator) -> dict[str, Tensor]:
-    """Random decoder by MAE's rule: Xavier-uniform matrices, zero biases, N(0, 0.02) mask token."""
+def decoder_shapes(config: ViTConfig, mae: MaeConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter of a decoder."""
     width, pixels = mae.decoder_width, config.in_chans * config.patch_size**2
     shapes: dict[str, tuple[int, ...]] = {"embed.weight": (width, config.width), "embed.bias": (width,)}
     for i in range(mae.decoder_depth):
@@ -119,8 +119,15 @@ def init_decoder(config: ViTConfig, mae: MaeConfig, generator: torch.Generator) 
         for name in ("norm1", "norm2"):
             shapes[f"blocks.{i}.{name}.weight"] = shapes[f"blocks.{i}.{name}.bias"] = (width,)
     shapes |= {"norm.weight": (width,), "norm.bias": (width,), "pred.weight": (pixels, width), "pred.bias": (pixels,)}
+    return shapes | {"mask_token": (1, 1, width)}
+
+
+def init_decoder(config: ViTConfig, mae: MaeConfig, generator: torch.Generator) -> dict[str, Tensor]:
+    """Random decoder by MAE's rule: Xavier-uniform matrices, zero biases, N(0, 0.02) mask token."""
+    shapes = decoder_shapes(config, mae)
+    token = shapes.pop("mask_token")
     tensors = {name: _initial(name, shape, generator) for name, shape in shapes.items()}
-    tensors["mask_token"] = torch.randn(1, 1, width, generator=generator) * 0.02
+    tensors["mask_token"] = torch.randn(*token, generator=generator) * 0.02
     return tensors
 
 

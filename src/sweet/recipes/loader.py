@@ -20,6 +20,10 @@ R = TypeVar("R", bound=BaseModel)
 Places = dict[str, str]  # dotted key -> where it was written: "micro.yaml:12" or "lr=1e-3"
 
 
+MAX_TEXT, MAX_VALUES = 100_000, 10_000
+"""Of a recipe: characters, and values with its aliases filled in. More is a slip, or meant to fill the memory."""
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which ``1e-3`` is a number (YAML 1.1 would want ``1.0e-3``)."""
 
@@ -84,7 +88,11 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
             f"(bundled: {', '.join(bundled_recipes())})"
         )
     try:
-        return name, path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_TEXT + 1)
+        if len(text) > MAX_TEXT:
+            raise UserError(f"RECIPE {name}: longer than {MAX_TEXT:,} characters, and no recipe is")
+        return name, text
     except FileNotFoundError:
         raise UserError(f"RECIPE {name}: no such file") from None
     except UnicodeDecodeError:
@@ -98,21 +106,43 @@ def _parse(label: str, text: str) -> tuple[dict[str, Any], Places]:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
+        _check_size(node, label)
         values = loader.construct_document(node) if node is not None else {}
         keys = list(_keys(node))
     except yaml.MarkedYAMLError as error:
         place = f"{label}:{error.problem_mark.line + 1}" if error.problem_mark else label
         raise UserError(f"{place}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{label}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{label}: not valid YAML: nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{label}: not valid YAML: {shortened(str(error))}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{label}:1: a recipe is a list of `key: value` lines, got {values!r}")
+        raise UserError(f"{label}:1: a recipe is a list of `key: value` lines, got {shortened(repr(values))}")
     places: Places = {}
     for key, line in keys:
         if key in places:
             raise UserError(f"{label}:{line}: {key}: written twice, first at {places[key]}")
         places[key] = f"{label}:{line}"
     return values, places
+
+
+def _check_size(node: yaml.Node | None, label: str) -> None:
+    """Aliases may make a short text long, or endless: raises UserError for more values than any recipe has."""
+    sizes: dict[int, int] = {}
+
+    def size(one: Any, inside: tuple[int, ...] = ()) -> int:
+        if not isinstance(one, yaml.CollectionNode):
+            return 1
+        if id(one) in inside:
+            raise UserError(f"{label}:{one.start_mark.line + 1}: not valid: an alias inside its own anchor")
+        if id(one) not in sizes:
+            below = (*inside, id(one))
+            parts = (part for entry in one.value for part in (entry if isinstance(entry, tuple) else (entry,)))
+            sizes[id(one)] = 1 + sum(size(part, below) for part in parts)
+        return sizes[id(one)]
+
+    if size(node) > MAX_VALUES:
+        raise UserError(f"{label}: holds more than {MAX_VALUES:,} values once its aliases are filled in")
 
 
 def _keys(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
@@ -185,7 +215,12 @@ def _problem(error: ErrorDetails, cls: type[BaseModel]) -> str:
     if problem == "model_type":
         message = "should be a group of keys"
     message = message.replace("Input should", "should").replace("array", "list")
-    return f"{message}, got {json.dumps(error['input'])}"
+    return f"{message}, got {shortened(json.dumps(error['input'], default=str))}"
+
+
+def shortened(text: str, limit: int = 120) -> str:
+    """The beginning of a text that is too long for a message."""
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"
 
 
 def _names(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:

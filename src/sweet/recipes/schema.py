@@ -13,12 +13,16 @@ from typing import Annotated, Literal, NoReturn, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from sweet.models.config import LIMITS, MAX_DECODER_WIDTH, MAX_GRID
+
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 Channels = Annotated[tuple[float, ...], Field(min_length=1)]
 HeadKeys = dict[str, bool | int | float | str]
 """Options of a task's head; the task checks their names and types."""
@@ -43,14 +47,14 @@ class _Keys(BaseModel):
 class TrainKeys(_Keys):
     """The keys that every training verb takes at top level."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
-    epochs: Positive
+    seed: Seed = 0
+    epochs: Annotated[float, Field(gt=0, le=1e9)]
     max_steps: Count | None = None  # shortens the schedule: warm-up and decay fit into these steps
-    batch_size: Count  # images per optimiser step, over all devices and accumulated micro-batches
+    batch_size: BatchSize  # images per optimiser step, over all devices and accumulated micro-batches
     lr: Positive  # the peak, absolute: not scaled by the batch size
     checkpoint_every: Count  # optimiser steps
     device: Annotated[str, AfterValidator(_device)] = "auto"
-    workers: Annotated[int, Field(ge=0)] = 2  # processes that decode images; packed images need none
+    workers: Annotated[int, Field(ge=0, le=1024)] = 2  # processes that decode images; packed images need none
 
 
 def without_path(spec: str) -> str:
@@ -68,7 +72,7 @@ class DataKeys(_Keys):
     source: str | None = None
     train_split: str = "train"
     val_split: str | None = None
-    img_size: Count = 32
+    img_size: Annotated[int, Field(ge=1, le=LIMITS["img_size"])] = 32
     mean: Channels = (0.485, 0.456, 0.406)
     std: Channels = (0.229, 0.224, 0.225)
     crop_scale: tuple[Positive, Positive] = (0.2, 1.0)
@@ -76,7 +80,7 @@ class DataKeys(_Keys):
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     limit: Count | None = None  # the first N images after the seeded shuffle
     labels: Count | None = None  # labelled training images, the same number of each class
-    label_seed: Annotated[int, Field(ge=0)] = 0
+    label_seed: Seed = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -108,11 +112,11 @@ class ModelKeys(_Keys):
     """The encoder: family ``eva`` is SwiGLU, RMSNorm, RoPE; ``vit`` is GELU, LayerNorm, sine positions."""
 
     family: Literal["eva", "vit"] = "eva"
-    depth: Count
-    heads: Count
-    head_dim: Annotated[int, Field(ge=2, multiple_of=2)]
-    patch_size: Count
-    in_chans: Count = 3
+    depth: Annotated[int, Field(ge=1, le=LIMITS["depth"])]
+    heads: Annotated[int, Field(ge=1, le=LIMITS["heads"])]
+    head_dim: Annotated[int, Field(ge=2, le=LIMITS["head_dim"], multiple_of=2)]
+    patch_size: Annotated[int, Field(ge=1, le=LIMITS["patch_size"])]
+    in_chans: Annotated[int, Field(ge=1, le=LIMITS["in_chans"])] = 3
     rope_theta: Positive | None = None  # None: 100 for grids up to 16x16, 10000 above
     norm_gain: bool = True
 
@@ -175,9 +179,9 @@ class MaeKeys(_Keys):
 
     mask_ratio: OpenShare = 0.75
     norm_pix: bool = True
-    decoder_width: Count
-    decoder_depth: Count
-    decoder_head_dim: Annotated[int, Field(ge=2, multiple_of=2)]
+    decoder_width: Annotated[int, Field(ge=1, le=MAX_DECODER_WIDTH)]
+    decoder_depth: Annotated[int, Field(ge=1, le=LIMITS["depth"])]
+    decoder_head_dim: Annotated[int, Field(ge=2, le=LIMITS["head_dim"], multiple_of=2)]
 
 
 class OptimKeys(_Keys):
@@ -232,8 +236,8 @@ class PretrainRecipe(TrainKeys):
 class FinetuneRecipe(TrainKeys):
     """Everything that ``sweet finetune`` needs besides the model and the task."""
 
-    epochs: Positive = 30
-    batch_size: Count = 64
+    epochs: Annotated[float, Field(gt=0, le=1e9)] = 30
+    batch_size: BatchSize = 64
     lr: Positive = 1e-3
     checkpoint_every: Count = 500
     data: FinetuneDataKeys = FinetuneDataKeys()
@@ -272,6 +276,9 @@ def _check_model(model: ModelKeys, data: DataKeys) -> None:
         _refuse(problem, "model.head_dim", "model.heads")
     if data.img_size % model.patch_size:
         problem = f"img_size {data.img_size} is not a multiple of patch_size {model.patch_size}"
+        _refuse(problem, "data.img_size", "model.patch_size")
+    if data.img_size // model.patch_size > MAX_GRID:
+        problem = f"more than {MAX_GRID} patches of {model.patch_size} px along a side of {data.img_size} px"
         _refuse(problem, "data.img_size", "model.patch_size")
     if len(data.mean) != model.in_chans:
         _refuse(f"{len(data.mean)} values for model.in_chans {model.in_chans}", "data.mean", "model.in_chans")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -9,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from sweet.errors import printable
 from sweet.models.config import ViTConfig
 from sweet.recipes.schema import PretrainRecipe, without_path
 
@@ -82,7 +84,7 @@ def source_card(record: FolderRecord, recipe: PretrainRecipe) -> str:
         else "labels and a teacher"
         if recipe.teacher
         else "labels",
-        "images": f"{training.data} ({training.data_images:,}); their terms apply to what is made from them",
+        "images": f"{_plain(training.data)} ({training.data_images:,}); their terms apply to what is made from them",
         "images seen": f"{training.images:,}",
         "compute": f"{training.pflops} PFLOP",
         "time": f"{training.seconds:.0f} s on {training.device} in {training.precision}",
@@ -91,7 +93,7 @@ def source_card(record: FolderRecord, recipe: PretrainRecipe) -> str:
         "method": PAPER,
         "checksums": CHECK,
     }
-    return f"""# {what} `{recipe.name}`
+    return f"""# {what} {_code(recipe.name)}
 
 The weights of a Vision Transformer of any depth and width come out of this folder (sweet {record.sweet}).
 
@@ -104,22 +106,22 @@ def converted_card(record: FolderRecord) -> str:
     converted = record.converted
     assert converted is not None
     rows = {
-        "made from": f"`{converted.source}`, whose licence and terms apply to it and to what is made from it",
+        "made from": f"{_code(converted.source)}, whose licence and terms apply to it and to what is made from it",
         **_origin(converted.origin),
         "sha256 of the source": converted.source_sha256,
         "shape": _shape(record.vit),
         "ranks": record.ranks,
         "relative error of the weights": converted.error.overall,
         "of the features": converted.feature_error,
-        "images for the principal order": converted.order_images,
+        "images for the principal order": _plain(converted.order_images),
         "seen at": f"{converted.order_size} px" if converted.order_size else None,
-        "assumed of the source": "; ".join(converted.assumed) or None,
+        "assumed of the source": _plain("; ".join(converted.assumed)) or None,
     }
     if healing := converted.healing:
-        rows["healed"] = f"{healing.steps} steps on {healing.data}, whose terms apply as well"
+        rows["healed"] = f"{healing.steps} steps on {_plain(healing.data)}, whose terms apply as well"
         rows["error of the features since then"] = healing.feature_error
     rows["checksums"] = CHECK
-    return f"""# Template from `{converted.source}`
+    return f"""# Template from {_code(converted.source)}
 
 The weights of a Vision Transformer of any depth and width come out of this folder (sweet {record.sweet}).
 
@@ -198,14 +200,14 @@ def _made(record: FolderRecord) -> dict[str, Any]:
         return {}
     rows = record.made.to_dict()
     rows.pop("origin", None)
-    return rows | _origin(record.made.origin)
+    return {key: _plain(value) for key, value in (rows | _origin(record.made.origin)).items()}
 
 
 def _training_rows(record: FolderRecord, recipe: Mapping[str, Any]) -> dict[str, str]:
     training = record.training
     if training is None:
         return {}
-    rows = {"task": record.task, "fine-tuned on": _tuned_on(recipe)}
+    rows = {"task": record.task, "fine-tuned on": _plain(_tuned_on(recipe))}
     if "lr" in recipe:
         rows["recipe"] = f"lr {recipe['lr']:g}, batch {recipe['batch_size']}, seed {recipe['seed']}; see recipe.yaml"
     rows["steps"] = f"{training.steps:,} ({training.images:,} images seen)"
@@ -228,14 +230,15 @@ def _results(record: FolderRecord, seeds: Sequence[Mapping[str, float]]) -> str:
     if not metrics:
         return ""
     if not seeds:
-        rows = {k: v for k, v in (record.metrics or {}).items() if isinstance(v, int | float | str)}
+        values = record.metrics or {}
+        rows = {_plain(k): _plain(v) for k, v in values.items() if isinstance(v, int | float | str)}
         return f"## Results\n\nOne seed, on the validation split.\n\n{_table(rows)}\n"
     head = f"| | this model | mean of {len(seeds) + 1} seeds | standard deviation |\n|---|---|---|---|\n"
     lines = []
     for key, value in metrics.items():
-        values = [value, *(float(other[key]) for other in seeds if key in other)]
-        if len(values) > 1:
-            lines.append(f"| {key} | {value} | {mean(values):.5g} | {stdev(values):.3g} |\n")
+        both = [value, *(float(other[key]) for other in seeds if key in other)]
+        if len(both) > 1:
+            lines.append(f"| {_plain(key)} | {value} | {mean(both):.5g} | {stdev(both):.3g} |\n")
     return f"## Results\n\nOn the validation split.\n\n{head}{''.join(lines)}\n"
 
 
@@ -243,12 +246,12 @@ def _terms(record: FolderRecord, recipe: Mapping[str, Any], licence: str | None)
     source_data = record.made.source_data if record.made is not None else None
     sources = [text for text in (source_data, _tuned_on(recipe)) if text]
     origin = record.origin_record
-    stated = f"Licence: {licence}. " if licence else ""
+    stated = f"Licence: {_plain(licence)}. " if licence else ""
     if origin is not None and origin.licence and origin.licence != licence:
-        stated += f"Licence of `{origin.name}`, from which it was made: {origin.licence}. "
+        stated += f"Licence of {_code(origin.name)}, from which it was made: {_plain(origin.licence)}. "
     if not sources:
         return f"{stated}The terms of the images from which it was learned apply to it."
-    return f"{stated}The terms of what it was learned from apply to it: {', '.join(f'`{text}`' for text in sources)}."
+    return f"{stated}The terms of what it was learned from apply to it: {', '.join(map(_code, sources))}."
 
 
 def _shape(vit: ViTConfig) -> str:
@@ -257,3 +260,16 @@ def _shape(vit: ViTConfig) -> str:
 
 def _table(rows: Mapping[str, Any]) -> str:
     return "| | |\n|---|---|\n" + "".join(f"| {key} | {value} |\n" for key, value in rows.items())
+
+
+def _plain(value: Any) -> Any:
+    """A name that somebody gave, as text in a table: neither Markdown nor HTML, on one line. Numbers stay."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|$])", lambda found: f"&#{ord(found[0])};", text)
+
+
+def _code(text: str) -> str:
+    """The same as code; a backtick would end it and a bar a table's cell."""
+    return f"`{printable(text).replace('`', chr(39)).replace('|', '/')}`"

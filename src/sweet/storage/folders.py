@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sweet.errors import UserError
-from sweet.files import read_tensors
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import source_from_state
 from sweet.models.vit import build_vit
@@ -19,6 +19,7 @@ from sweet.template.slices import unstack_blocks
 from sweet.template.source import Source
 from sweet.template.tucker import Full
 
+from .integrity import checked_tensors
 from .layout import TENSORS
 from .records import DataConfig, FolderRecord, read_record
 
@@ -98,19 +99,27 @@ def load_source(folder: Path) -> StoredSource:
     """A template or dense source. Raises UserError naming the folder for anything else."""
     record = read_record(folder, ("template", "dense"))
     file = folder / TENSORS[record.kind]
+    tensors = checked_tensors(folder, record)
     try:
-        source = source_from_tensors(
-            read_tensors(file), record.vit, constraint=record.constraint, absorbed=record.absorbed
-        )
+        source = source_from_tensors(tensors, record.vit, constraint=record.constraint, absorbed=record.absorbed)
     except (KeyError, TypeError) as problem:
         raise UserError(f"{file}: tensor {problem} is missing") from None
+    _check_order(file, source.order)
     texts = [folder / name for name in ("README.md", "recipe.yaml")]
     return StoredSource(source, record, {p.name: p.read_text(encoding="utf-8") for p in texts if p.is_file()})
 
 
-def backbone_tensors(folder: Path) -> dict[str, Tensor]:
+def _check_order(file: Path, order: Order | None) -> None:
+    """Heads and hidden units of an order are permutations, or a slice would reach outside a matrix."""
+    for name in ("heads", "units") if order is not None else ():
+        rows = getattr(order, name)
+        if not bool((rows.long().sort(1).values == torch.arange(rows.shape[1])).all()):
+            raise UserError(f"{file}: tensor order.{name} does not number each of them once")
+
+
+def backbone_tensors(folder: Path, record: FolderRecord) -> dict[str, Tensor]:
     """Tensors of a model folder under timm's names; what a task put around the ViT is left out."""
-    tensors = read_tensors(folder / TENSORS["model"])
+    tensors = checked_tensors(folder, record)
     inside = {name[4:]: value for name, value in tensors.items() if name.startswith("vit.")}
     return inside or tensors
 
@@ -122,7 +131,7 @@ def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any
     UserError naming folder and parameter.
     """
     record = read_record(folder, ("model",))
-    tensors = without_layer_scale(backbone_tensors(folder))
+    tensors = without_layer_scale(backbone_tensors(folder, record))
     stored = tensors["head.weight"].shape[0] if "head.weight" in tensors else 0
     wanted = stored if num_classes is None else num_classes
     if wanted != stored:

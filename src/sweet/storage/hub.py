@@ -16,6 +16,8 @@ from urllib.request import getproxies
 
 from sweet.errors import UserError
 
+from .ownership import MARKER
+
 NEEDED = ("config.json", "*.safetensors", "recipe.yaml", "README.md", "SHA256SUMS")
 OTHERS = ("preprocessor_config.json", "*.safetensors.index.json")  # of transformers
 PREFIX = "hub:"
@@ -116,7 +118,9 @@ def upload(folder: Path, repo: str, *, private: bool | None = None, token: str |
     api = HfApi(token=token, library_name="sweet")
     with _hub_errors(f"--repo {repo}: the hub does not take it"):
         made = api.create_repo(repo, private=private, exist_ok=True)
-        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message)
+        api.upload_folder(
+            repo_id=made.repo_id, folder_path=folder, commit_message=message, ignore_patterns=[f"{MARKER}*"]
+        )
     return str(made)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_serializer, model_validator
 
 from sweet.errors import UserError
 from sweet.files import read_json
-from sweet.models.config import MaeConfig, ViTConfig
+from sweet.models.config import LIMITS, MaeConfig, ViTConfig
 from sweet.recipes.schema import DataKeys, HeadKeys
 from sweet.version import VERSION
 
@@ -36,9 +37,9 @@ class Record(BaseModel):
 class DataConfig(Record):
     """What travels with every model so that it can be used on images."""
 
-    img_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    img_size: Annotated[int, Field(ge=1, le=LIMITS["img_size"])]
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     crop: str = CENTRE_CROP  # what of an image is looked at
     classes: list[str] | None = None
@@ -182,6 +183,17 @@ class FolderRecord(Record):
     def _vit(self, vit: ViTConfig) -> dict[str, Any]:
         return vit.to_dict()
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not len(self.data.mean) == len(self.data.std) == self.vit.in_chans:
+            raise ValueError(
+                f"{len(self.data.mean)} values of data.mean and {len(self.data.std)} of data.std for "
+                f"{self.vit.in_chans} channels"
+            )
+        if self.data.img_size != self.vit.img_size:
+            raise ValueError(f"data.img_size {self.data.img_size} is not vit.img_size {self.vit.img_size}")
+        return self
+
     @property
     def origin(self) -> str | None:
         """The images or the checkpoint from which a source was learned: their terms go with it."""
@@ -235,8 +247,11 @@ def parse_record(values: Any, path: Path) -> FolderRecord:
     if values.get("format") != FORMAT:
         raise UserError(f"{path}: format {values.get('format')!r}, this version reads {FORMAT}")
     try:
-        return FolderRecord.model_validate(upgraded(values))
+        # Through JSON: its strict mode takes a list for a tuple but neither "3" for 3 nor true for 1.
+        return FolderRecord.model_validate_json(json.dumps(upgraded(values)), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "config.json"
         raise UserError(f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
+    except (RecursionError, UnicodeError):
+        raise UserError(f"{path}: nested too deeply, or text that is not Unicode") from None

@@ -10,7 +10,9 @@ from torch import nn
 from sweet.errors import UserError
 from sweet.files import read_tensors
 from sweet.models.device import resolve_device
+from sweet.models.vit import mismatch
 from sweet.storage.folders import load_model
+from sweet.storage.integrity import check_finite
 from sweet.storage.layout import TENSORS
 from sweet.storage.records import DataConfig, read_record
 from sweet.tasks.registry import task_class
@@ -28,7 +30,11 @@ def start_network(folder: Path, task: Task, task_name: str, *, seed: int = 0, dr
     network = with_new_head(vit, task, seed)
     same = record.task == task_name and record.data.classes == task.classes
     if same and network is not vit and task.Options(**record.head or {}).of_weights() == task.head.of_weights():
-        network.load_state_dict(read_tensors(folder / TENSORS["model"]))
+        state, file = read_tensors(folder / TENSORS["model"]), folder / TENSORS["model"]
+        if problem := mismatch(state, {name: value.shape for name, value in network.state_dict().items()}):
+            raise UserError(f"{file}: {problem}")
+        check_finite(file, state)
+        network.load_state_dict(state)
     return network
 
 
