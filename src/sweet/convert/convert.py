@@ -162,7 +162,7 @@ class Conversion:
             return made
         mae, began = made.mae or own_decoder(config.width), time.perf_counter()
         record = FolderRecord(kind="template", vit=config, mae=mae, data=self.checkpoint.data)
-        stored, images = StoredSource(made.template, record), open_images(options.data, "train")
+        stored, images = StoredSource(made.template, record), open_images(options.data, "train", pixels=self.checkpoint.data)
         template = heal(stored, images, steps=options.heal_steps, lr=options.heal_lr, device=options.device, run=run)
         seconds = time.perf_counter() - began
         template.order = compute_order(template, config, self.batches, device=self.device)
@@ -253,7 +253,7 @@ def _images(
     if options.data is None and (not needed or config.in_chans != 3):
         return [], None
     spec = options.data or f"{SHAPES}n={options.images},size={config.img_size}"
-    found = open_images(spec, "train", val_share=0.0)
+    found = open_images(spec, "train", val_share=0.0, pixels=data)
     found = found.select(shuffled(len(found), 0)[: options.images])
     batches = eval_batches(
         found, batch_size=BATCH, img_size=config.img_size, mean=data.mean, std=data.std, device=device

@@ -7,10 +7,13 @@ Every kind of fault has one place: ``decode.py`` (what a file's bytes mean), ``s
 from __future__ import annotations
 
 from .augment import normalise, onto, random_crop_flip, random_resized_crop
+from .bands import Picture, as_rgb
 from .batches import Batches, BatchSource, eval_batches, step_generator
+from .decode import HasPixels, PixelFormat
+from .findings import Finding, class_findings
 from .images import IGNORE, ImageSource
 from .joint import jittered
-from .masks import class_pixels
+from .masks import class_pixels, unseen_classes
 from .objects import Objects
 from .packed import ImageSet, Packed, pack, packed, should_pack, to_tensor
 from .samples import Samples, in_order
@@ -22,12 +25,18 @@ __all__ = [
     "IGNORE",
     "BatchSource",
     "Batches",
+    "Finding",
+    "HasPixels",
     "ImageSet",
     "ImageSource",
     "Objects",
     "Packed",
+    "Picture",
+    "PixelFormat",
     "Samples",
+    "as_rgb",
     "balanced_subset",
+    "class_findings",
     "class_pixels",
     "eval_batches",
     "in_order",
@@ -46,4 +55,5 @@ __all__ = [
     "some",
     "step_generator",
     "to_tensor",
+    "unseen_classes",
 ]

@@ -210,8 +210,10 @@ def ahead(make: Callable[[int], Any], keys: range, workers: int) -> Iterator[Any
 
 
 def _check(data: ImageSet, img_size: int, mean: Sequence[float], *, any_size: bool) -> None:
-    if len(mean) not in (1, 3):
-        raise UserError(f"data.mean={list(mean)}: {len(mean)} channels; images have 3, or 1 for grey")
+    channels = data.images.shape[1] if isinstance(data, Packed) else data.pixel_format.stored_channels
+    if len(mean) != channels and (len(mean), channels) != (1, 3):
+        grey = ", or 1 for grey" if channels == 3 else ""
+        raise UserError(f"data.mean={list(mean)}: {len(mean)} channels; images have {channels}{grey}")
     if isinstance(data, Packed) and not any_size and data.images.shape[-1] != img_size:
         raise ValueError(f"the set is packed at {data.images.shape[-1]} pixels, not {img_size}")
 

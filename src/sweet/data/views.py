@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from .augment import normalise
+from .bands import Bands, Picture
 from .batches import Augment
 from .images import IGNORE
 from .packed import to_tensor
@@ -29,7 +30,7 @@ Draw = Callable[[float, float], float]  # a number between two
 
 
 def random_view(
-    image: Image.Image,
+    image: Picture,
     mask: NDArray[np.uint8],
     crop: int,
     *,
@@ -86,7 +87,10 @@ def _is_mixed(classes: NDArray[np.uint8]) -> bool:
     return bool(counts.max() < LARGEST_SHARE * counts.sum())
 
 
-def _recoloured(image: Image.Image, draw: Draw) -> Image.Image:
+def _recoloured(image: Picture, draw: Draw) -> Picture:
+    if isinstance(image, Bands):
+        return _brightened(image, draw)
+
     def maybe(change: Callable[[Image.Image, float], Image.Image], low: float, high: float) -> None:
         nonlocal image
         if draw(0, 1) < 0.5:
@@ -101,3 +105,13 @@ def _recoloured(image: Image.Image, draw: Draw) -> Image.Image:
     if not contrast_first:
         maybe(tv.adjust_contrast, 1 - CONTRAST, 1 + CONTRAST)
     return image
+
+
+def _brightened(image: Bands, draw: Draw) -> Bands:
+    """Brightness and contrast of all channels alike; saturation and hue have no meaning beyond colours."""
+    values = image.pixels.astype(np.float32)
+    if draw(0, 1) < 0.5:
+        values *= draw(1 - BRIGHTNESS, 1 + BRIGHTNESS)
+    if draw(0, 1) < 0.5:
+        values = (values - values.mean()) * draw(1 - CONTRAST, 1 + CONTRAST) + values.mean()
+    return Bands(values.round().clip(0, 255).astype(np.uint8))

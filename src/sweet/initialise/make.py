@@ -56,7 +56,7 @@ def initialise_to(
     if fit is not None and NAMES[method].images == 0:
         raise UserError(f"--fit {fit}: --method {method} looks at no images")
     target = _resolve(source, depth, heads, budget, img_size, patch_size, in_chans)
-    images = None if fit is None else open_images(fit, "train")
+    images = None if fit is None else open_images(fit, "train", pixels=target.stored.data)
 
     began = time.perf_counter()
     weights = initialise(

@@ -68,6 +68,7 @@ class DataKeys(_Keys):
     img_size: Count = 32
     mean: Channels = (0.485, 0.456, 0.406)
     std: Channels = (0.229, 0.224, 0.225)
+    value_range: tuple[float, float] | None = None  # values of a file that become 0 and 255, of more than 8 bits
     crop_scale: tuple[Positive, Positive] = (0.2, 1.0)
     hflip: Share = 0.5
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
@@ -80,6 +81,8 @@ class DataKeys(_Keys):
         low, high = self.crop_scale
         if not low <= high <= 1:
             _refuse(f"should rise and end at most at 1, got [{low:g}, {high:g}]", "data.crop_scale")
+        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
+            _refuse(f"should rise, got {list(self.value_range)}", "data.value_range")
         if len(self.mean) != len(self.std):
             _refuse(f"{len(self.std)} values for {len(self.mean)} values of data.mean", "data.std", "data.mean")
         if min(self.std) <= 0:

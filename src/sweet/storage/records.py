@@ -39,6 +39,7 @@ class DataConfig(Record):
     img_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    value_range: tuple[float, float] | None = None  # of a file of more than 8 bits: what becomes 0 and 255
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     crop: str = CENTRE_CROP  # what of an image is looked at
     classes: list[str] | None = None
@@ -49,6 +50,7 @@ class DataConfig(Record):
             img_size=keys.img_size,
             mean=keys.mean,
             std=keys.std,
+            value_range=keys.value_range,
             interpolation=keys.interpolation,
             crop=crop,
             classes=None if classes is None else list(classes),

@@ -140,7 +140,12 @@ def with_model_data(recipe: FinetuneRecipe, data: DataConfig, model: Path) -> Fi
             f"data.img_size={recipe.data.img_size}: the model {model} takes {data.img_size} px; "
             f"make one with sweet init --img-size {recipe.data.img_size}"
         )
-    inherited = data.model_dump(include={"img_size", "mean", "std", "interpolation"} - given)
+    if "mean" in given and len(recipe.data.mean) != len(data.mean):
+        raise UserError(
+            f"data.mean={list(recipe.data.mean)}: {len(recipe.data.mean)} values, the model {model} takes "
+            f"{len(data.mean)} channels; make one with sweet init --in-chans {len(recipe.data.mean)}"
+        )
+    inherited = data.model_dump(include={"img_size", "mean", "std", "value_range", "interpolation"} - given)
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=inherited)})
 
 
@@ -148,8 +153,8 @@ def open_splits(recipe: FinetuneRecipe) -> tuple[ImageSource, ImageSource]:
     """Training images (all, or the labelled subset) and validation images of a recipe."""
     keys = recipe.data
     assert keys.source is not None
-    train_images = open_images(keys.source, keys.train_split)
-    val_images = open_images(keys.source, keys.val_split or "val")
+    train_images = open_images(keys.source, keys.train_split, pixels=keys)
+    val_images = open_images(keys.source, keys.val_split or "val", pixels=keys)
     if keys.limit is not None:
         train_images = train_images.select(shuffled(len(train_images), keys.label_seed)[: keys.limit])
     if keys.labels is not None:

@@ -193,7 +193,7 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
         raise UserError(f"--data: recipe {recipe.name} names no images; give them, for example --data folder:PATH")
     resolved = resolve(recipe)
     source, vit, mae = initial_source(resolved), resolved.vit, resolved.mae
-    images = open_images(recipe.data.source, recipe.data.train_split)
+    images = open_images(recipe.data.source, recipe.data.train_split, pixels=recipe.data)
     if recipe.data.limit is not None:
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
     model: MaskedAutoencoder | SupervisedSource
