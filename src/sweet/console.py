@@ -11,6 +11,8 @@ from typing import Any
 
 from sweet.files import dotted
 
+MOST_ROWS, LOWEST = 20, 10  # numbers of one table on a screen; how many of a longer one
+
 
 def show(work: Callable[[], Any], *, as_json: bool) -> None:
     """Do the work and print its result; with ``as_json`` nothing else reaches stdout."""
@@ -30,12 +32,29 @@ def _print_table(result: Any) -> None:
     if isinstance(result, list):
         _print_rows(result, list(dict.fromkeys(name for row in result for name in row)), headings=True)
         return
-    leaves = dotted(result).items()
+    leaves = dotted(for_people(result)).items()
     _print_rows([{"key": k, "value": v} for k, v in leaves if not _is_table(v)], ["key", "value"], headings=False)
     for key, value in leaves:
         if _is_table(value):
             print(f"\n{key}")
             _print_table(value)
+
+
+def for_people(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What fits on a screen: of a long table of numbers the lowest, of a matrix its size; ``--json`` has all."""
+    shown: dict[str, Any] = {}
+    for key, value in result.items():
+        if isinstance(value, Mapping):
+            value = for_people(value)
+            if len(value) > MOST_ROWS and all(isinstance(number, int | float) for number in value.values()):
+                lowest = sorted(value, key=lambda name: value[name])[:LOWEST]
+                value = {name: value[name] for name in lowest} | {
+                    f"... {len(value) - LOWEST} more": "higher; see --json"
+                }
+        elif _is_matrix(value):
+            value = f"{len(value)} x {len(value[0])}, see --json"
+        shown[key] = value
+    return shown
 
 
 def _print_rows(rows: list[Mapping[str, Any]], columns: list[str], *, headings: bool) -> None:
@@ -48,6 +67,12 @@ def _print_rows(rows: list[Mapping[str, Any]], columns: list[str], *, headings: 
     for row in rows:
         table.add_row(*(_text(row.get(name)) for name in columns))
     Console().print(table)
+
+
+def _is_matrix(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(row, list) for row in value):
+        return False
+    return all(isinstance(cell, int | float) for row in value for cell in row)
 
 
 def _is_table(value: Any) -> bool:
@@ -66,3 +91,9 @@ def _text(value: Any) -> Any:
     elif value is None:
         value = "-"
     return Text(str(value))  # a Text, because square brackets in a plain string would be read as markup
+
+
+def warn(text: str) -> None:
+    """One line on stderr, of the first of several processes; a quiet run says it too."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"warning: {' '.join(text.split())}", file=sys.stderr, flush=True)

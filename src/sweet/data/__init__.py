@@ -17,6 +17,7 @@ from .masks import class_pixels, unseen_classes
 from .objects import Objects
 from .packed import ImageSet, Packed, pack, packed, should_pack, to_tensor
 from .samples import Samples, in_order
+from .skips import Skips, readable_images, write_skipped
 from .sources import open_images
 from .subset import balanced_subset, shuffled, some
 from .views import random_view, scaled
@@ -34,6 +35,7 @@ __all__ = [
     "Picture",
     "PixelFormat",
     "Samples",
+    "Skips",
     "as_rgb",
     "balanced_subset",
     "class_findings",
@@ -49,6 +51,7 @@ __all__ = [
     "random_crop_flip",
     "random_resized_crop",
     "random_view",
+    "readable_images",
     "scaled",
     "should_pack",
     "shuffled",
@@ -56,4 +59,5 @@ __all__ = [
     "step_generator",
     "to_tensor",
     "unseen_classes",
+    "write_skipped",
 ]

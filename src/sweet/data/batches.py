@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from sweet.errors import UserError
 from .augment import normalise, onto, random_boxes, random_crop_flip, random_flips, random_resized_crop
 from .images import ImageSource
 from .packed import ImageSet, Packed, centre_square, to_tensor
+from .skips import Skips, load_or_next
 
 Augment = Literal["rrc", "crop", "flip", "none"]
 Batch = tuple[Tensor, Tensor | None]
@@ -69,6 +71,7 @@ class Batches:
     """Shuffled, augmented, normalised training batches of a packed set or of a source.
 
     ``batch_size``, ``rank`` and ``world`` as of :class:`EpochOrder`. A packed set is moved to ``device`` as a whole.
+    Where images may be left out (``skips``), the next one takes the place of one that cannot be read.
     Raises UserError for a number of channels that the images cannot have.
 
     augment: ``rrc`` random resized crop and flip; ``crop`` shift by up to an eighth of the size (4 of 32
@@ -90,6 +93,7 @@ class Batches:
     world: int = 1
     device: torch.device | str = "cpu"
     workers: int = 0
+    skips: Skips | None = None
 
     def __post_init__(self) -> None:
         data = self.data
@@ -101,7 +105,7 @@ class Batches:
 
     def at(self, step: int) -> Batch:
         """Images float (b, 3, S, S), normalised, and labels int64 (b,) or None, on the device."""
-        return self._finish(step, self._pixels(step))
+        return self._finish(*self._pixels(step))
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches ``at(start) .. at(stop - 1)``; workers decode ahead what is not packed."""
@@ -109,18 +113,22 @@ class Batches:
         if self._images is not None:
             yield from map(self.at, steps)
         else:
-            for step, pixels in zip(steps, ahead(self._pixels, steps, self.workers), strict=True):
-                yield self._finish(step, pixels)
+            for pixels, indices in ahead(self._pixels, steps, self.workers):
+                yield self._finish(pixels, indices)
 
-    def _pixels(self, step: int) -> Tensor:
-        """The images before normalisation: uint8, or float in 0..1 where they were resampled here."""
+    def _pixels(self, step: int) -> tuple[Tensor, Tensor]:
+        """The images before normalisation (uint8, or float in 0..1 where resampled here) and their indices."""
         indices = self.indices(step)
         if self._images is None:
-            return torch.stack([self._decode(step, place, index) for place, index in enumerate(indices.tolist())])
+            made = [
+                load_or_next(partial(self._decode, step, place), index, len(self.data), self.skips)
+                for place, index in enumerate(indices.tolist())
+            ]
+            return torch.stack([pixels for pixels, _ in made]), torch.tensor([index for _, index in made])
         images = self._images[onto(indices, self.device)]
         generator = step_generator(self.seed, step, self.rank, "augment")
         if self.augment == "rrc":
-            return random_resized_crop(
+            pixels = random_resized_crop(
                 images,
                 self.img_size,
                 self.crop_scale,
@@ -129,7 +137,9 @@ class Batches:
                 hflip=self.hflip,
                 interpolation=self.interpolation,
             )
-        return self._shift(images, generator)
+        else:
+            pixels = self._shift(images, generator)
+        return pixels, indices
 
     def _decode(self, step: int, place: int, index: int) -> Tensor:
         """One decoded, augmented image (3, S, S) uint8; runs in a worker process."""
@@ -151,9 +161,9 @@ class Batches:
         padding = self.img_size // 8 if self.augment == "crop" else 0
         return random_crop_flip(images, padding, generator=generator, hflip=self.hflip)
 
-    def _finish(self, step: int, pixels: Tensor) -> Batch:
+    def _finish(self, pixels: Tensor, indices: Tensor) -> Batch:
         images = normalise(onto(pixels, self.device), self.mean, self.std)
-        labels = None if self._labels is None else onto(self._labels[self.indices(step)], self.device)
+        labels = None if self._labels is None else onto(self._labels[indices], self.device)
         return images, labels
 
 

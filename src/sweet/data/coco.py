@@ -118,7 +118,11 @@ class CocoImages(ImageSource):
         objects = [one for several in self.annotations for one in several]
         found = class_findings(self.split, self.classes, [one.label for one in objects]) if objects else []
         rows: list[tuple[list[str], str, str]] = [
-            ([str(one.id) for one in objects if one.crowd], "crowd regions", "not learned, and no error to find or miss"),
+            (
+                [str(one.id) for one in objects if one.crowd],
+                "crowd regions",
+                "not learned, and no error to find or miss",
+            ),
             (
                 [str(one.id) for one in objects if not one.crowd and isinstance(one.segmentation, dict)],
                 "masks as run lengths",
@@ -136,7 +140,9 @@ class CocoImages(ImageSource):
             found.append(Finding(self.split, empty, "left out", warn=True))
         without = [str(one.id) for one in objects if not one.segmentation]
         if without and len(without) < len(objects):
-            found.append(Finding(self.split, some_names(without, "objects without a mask"), "boxes alone are learned", True))
+            found.append(
+                Finding(self.split, some_names(without, "objects without a mask"), "boxes alone are learned", True)
+            )
         return found
 
     def _mask(self, one: Annotation, height: int, width: int) -> NDArray[np.bool_]:

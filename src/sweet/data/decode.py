@@ -56,7 +56,9 @@ class PixelFormat:
 
     def key(self) -> tuple[object, ...]:
         """For a checksum; nothing for ordinary images."""
-        return () if self.stored_channels == 3 and self.value_range is None else (self.stored_channels, self.value_range)
+        return (
+            () if self.stored_channels == 3 and self.value_range is None else (self.stored_channels, self.value_range)
+        )
 
 
 class Unfit(Exception):
@@ -90,7 +92,7 @@ def open_stored(file: str | bytes) -> Stored:
         raise FileNotFoundError("no such file" if not Path(file).is_symlink() else "a link to nothing")
     source: Any = io.BytesIO(file) if isinstance(file, bytes) else file
     if head == NPY:
-        return StoredBands(channels_last(np.load(source, allow_pickle=False)))
+        return StoredBands(channels_last(np.load(source)))  # objects are refused by default
     try:
         return Image.open(source)
     except UnidentifiedImageError:

@@ -54,7 +54,9 @@ class LeftOut:
         if self.hidden:
             found.append(Finding(split, f"{self.hidden} hidden files or folders", "left out"))
         if self.joined:
-            found.append(Finding(split, some_names(self.joined, "classes in two spellings"), "taken for one class each"))
+            found.append(
+                Finding(split, some_names(self.joined, "classes in two spellings"), "taken for one class each")
+            )
         return found
 
 

@@ -96,6 +96,14 @@ class ImageSource(ABC):
         """
         raise UserError(f"{self.where(index)}: has no mask")
 
+    def relabelled(self, classes: Sequence[str]) -> bool:
+        """Give the labels the numbers of ``classes``, which has all of this set's by name; false if it has not."""
+        if self.labels is None or self.classes is None or not set(self.classes) <= set(classes):
+            return False
+        numbers = [classes.index(name) for name in self.classes]
+        self.labels, self.classes = [numbers[label] for label in self.labels], list(classes)
+        return True
+
     def select(self, indices: Sequence[int]) -> ImageSource:
         """The images at ``indices``, in that order."""
         return Selected(self, indices)

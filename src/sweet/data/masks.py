@@ -87,7 +87,9 @@ class MaskImages(FolderImages):
         found = super().findings()
         void = [name for name in self.names.values() if name.lower() in VOID]
         if void:
-            found.append(Finding(self.split, f"{some_names(void)} in classes.txt", "is no class: not learned, not counted"))
+            found.append(
+                Finding(self.split, f"{some_names(void)} in classes.txt", "is no class: not learned, not counted")
+            )
         return found
 
     def _values(self) -> str:
@@ -101,16 +103,17 @@ class MaskImages(FolderImages):
         return "; soft edges? a mask is painted without smoothing and saved as PNG" if soft else ""
 
 
-def unseen_classes(images: ImageSource, pixels: Tensor) -> list[Finding]:
+def unseen_classes(images: ImageSource, pixels: Tensor, *, without_class: bool | None = None) -> list[Finding]:
     """Classes that no mask of a split shows, from :func:`class_pixels`.
 
+    ``without_class``: whether some pixels have none; None looks for it in the first masks.
     Raises UserError where there is one class at most and the masks are black and white, 0 and 255.
     """
     names, seen = images.mask_classes or [], pixels.sum(0) > 0
     unseen = [name for name, there in zip(names, seen.tolist(), strict=True) if not there]
     if not unseen:
         return []
-    white = shows_no_class(images)
+    white = shows_no_class(images) if without_class is None else without_class
     if white and int(seen.sum()) <= 1:
         raise UserError(
             f"--data {images.name}: the masks of {images.split} hold 255, which is no class, and nothing of "

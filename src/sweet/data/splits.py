@@ -98,7 +98,7 @@ def is_labelled(images: ImageSource) -> bool:
 def draw_split(spec: str, train: ImageSource, split: str, val_share: float, seed: int) -> ImageSource:
     """A share of the training images, drawn by ``seed``, for every split but train, and the others for train.
 
-    Drawn class by class where there are classes: each of two images and more is in both. Raises UserError for one image.
+    Drawn class by class where there are classes: each of two images and more is in both. Raises UserError for too few.
     """
     drawn = _drawn(len(train), train.strata(), val_share, seed)
     if not 0 < len(drawn) < len(train):

@@ -23,7 +23,8 @@ def embed(model: Path, data: str, out: Path, split: str, batch_size: int, device
     An embedding is the mean of the patch tokens after the final norm, what the head of the model would see.
     """
     vit, record = load_model(model, num_classes=0)
-    place, data_config, images = resolve_device(device), record.data, open_images(data, split, pixels=data_config)
+    place, data_config = resolve_device(device), record.data
+    images = open_images(data, split, pixels=data_config)
     vit.to(place)
     use_plain_attention(vit, place)
     batches = eval_batches(

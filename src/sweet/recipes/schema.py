@@ -72,6 +72,8 @@ class DataKeys(_Keys):
     crop_scale: tuple[Positive, Positive] = (0.2, 1.0)
     hflip: Share = 0.5
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    on_error: Literal["fail", "skip"] = "fail"  # what an image that cannot be read does to a training
+    max_skipped: Share = 0.001  # of the images, and one at least, may be skipped
     limit: Count | None = None  # the first N images after the seeded shuffle
     labels: Count | None = None  # labelled training images, the same number of each class
     label_seed: Annotated[int, Field(ge=0)] = 0

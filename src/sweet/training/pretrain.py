@@ -13,18 +13,23 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from sweet.console import warn
 from sweet.costs.flops import mae_image_flops, pretraining_flops
 from sweet.costs.plan import template_cost_of
 from sweet.data import (
     Batches,
     ImageSource,
     Packed,
+    Skips,
     eval_batches,
     onto,
     open_images,
     packed,
+    readable_images,
+    should_pack,
     shuffled,
     step_generator,
+    write_skipped,
 )
 from sweet.errors import UserError
 from sweet.models.mae import MaskedAutoencoder, init_decoder, init_source
@@ -62,6 +67,9 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     run.advise(quiet=quiet)
     if run.accelerator.is_main_process:
         begin(out, recipe, resume=resume)
+        write_skipped(out, run.skipped)
+        for line in dict.fromkeys(finding.text() for finding in run.images.findings() if finding.warn):
+            warn(line)
     result = run.train(out, resume=resume, quiet=quiet)
     source = run.finish()
     record = run.record(result, source)
@@ -91,6 +99,7 @@ class Pretraining:
     model: MaskedAutoencoder | SupervisedSource
     batches: Batches
     accelerator: Accelerator
+    skipped: list[str]  # a message for each image that was left out
 
     @property
     def recipe(self) -> PretrainRecipe:
@@ -142,7 +151,12 @@ class Pretraining:
         """What was learned, as it is stored: factored where the recipe says so, with its principal order."""
         keys, vit = self.recipe.template, self.resolved.vit
         source = factored(self.model.detached()) if keys.factored_at_end else self.model.detached()
-        whole = order_batches(self.data, self.recipe.data, vit.img_size, keys.order_images, self.recipe.workers)
+        data = self.data
+        if isinstance(data, ImageSource) and self.recipe.data.on_error == "skip":
+            data, _ = readable_images(
+                data.select(range(min(len(data), keys.order_images))), self.recipe.data, limit=False
+            )
+        whole = order_batches(data, self.recipe.data, vit.img_size, keys.order_images, self.recipe.workers)
         source.order = compute_order(source, vit, whole, device=self.accelerator.device)
         return absorb(source)
 
@@ -206,6 +220,9 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
         for name, parameter in model.named_parameters():
             if name.startswith(("blocks.norm", "stem.norm")):
                 parameter.requires_grad_(False)
+    skipped: list[str] = []
+    if recipe.data.on_error == "skip" and should_pack(images, vit.img_size):
+        images, skipped = readable_images(images, recipe.data)
     data = packed(images, vit.img_size)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
     batches = Batches(
@@ -223,8 +240,9 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
         world=accelerator.num_processes,
         device=accelerator.device,
         workers=recipe.workers,
+        skips=Skips.of(recipe.data, out, len(images)),
     )
-    return Pretraining(resolved, images, data, model, batches, accelerator)
+    return Pretraining(resolved, images, data, model, batches, accelerator, skipped)
 
 
 def initial_source(resolved: ResolvedRecipe) -> Source:

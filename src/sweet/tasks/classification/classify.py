@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from sweet.data import ImageSet, ImageSource, step_generator
 from sweet.errors import UserError
 from sweet.tasks.labelled import Labelled, images_of
-from sweet.tasks.pictures import save_figure
+from sweet.tasks.pictures import plain_text, save_figure, short
 from sweet.tasks.task import EvalSettings, Metrics, Row
 
 NAMED = 40  # classes of a confusion matrix that have room for their names
@@ -24,6 +25,8 @@ NAMED = 40  # classes of a confusion matrix that have room for their names
 
 class Classify(Labelled):
     """Loss and metrics of a classifier with ``len(classes)`` outputs."""
+
+    without_effect: ClassVar[tuple[str, ...]] = ("data.scale_jitter",)
 
     @cached_property
     def mixup(self) -> Mixup | None:
@@ -95,6 +98,7 @@ class Classify(Labelled):
             for value, label in zip(*ranked, strict=True)
         ]
 
+    @plain_text()
     def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
         """``confusion.png``: for each true class, the share of its images that each class was predicted for."""
         table = np.array(metrics.confusion, dtype=float)
@@ -104,8 +108,9 @@ class Classify(Labelled):
         axes = figure.add_subplot(xlabel="predicted", ylabel="true", title=f"top-1 {metrics.scores['top1']:.1f} %")
         figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=100), label="%", shrink=0.7)
         if len(table) <= NAMED:
-            axes.set_xticks(range(len(table)), self.classes, rotation=90)
-            axes.set_yticks(range(len(table)), self.classes)
+            names = [short(name) for name in self.classes]
+            axes.set_xticks(range(len(table)), names, rotation=90)
+            axes.set_yticks(range(len(table)), names)
         save_figure(figure, out / "confusion.png", dpi=120)
 
 
