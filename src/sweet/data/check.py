@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sweet.errors import UserError
 
 from .check_findings import Look, name_table, place_table, refusal, split_table
-from .findings import Finding, class_findings
+from .findings import Finding, class_findings, counted
 from .images import IGNORE, ImageSource
 from .masks import unseen_classes
 from .sources import source_splits
@@ -91,7 +91,9 @@ def check(spec: str) -> CheckReport:
     shared = [[file for _, file in group] for group in seen.values() if len({split for split, _ in group}) > 1]
     if shared:
         findings.append(
-            Finding("", f"{len(shared)} images in several splits", "kept: the metrics are too good", warn=True)
+            Finding(
+                "", f"{counted(len(shared), 'image')} in several splits", "kept: the metrics are too good", warn=True
+            )
         )
     findings += name_table(list(dict.fromkeys(names)))
     return CheckReport(spec, splits, shared, list(dict.fromkeys(findings)))

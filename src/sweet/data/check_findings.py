@@ -10,7 +10,7 @@ from sweet.errors import UserError
 from sweet.files import BYTE_ORDER_MARKS
 
 from .class_names import CLASSES_FILE
-from .findings import Finding, some_names
+from .findings import Finding, counted, some_names
 from .splits import is_hidden, split_folders, subfolders
 from .stats import Depth, depth_handling, proposed_keys
 
@@ -46,7 +46,7 @@ def _depths(look: Look) -> list[Finding]:
         if handling is None and mode != "RGB":
             handling = "see below: every value is mapped to 0..255"
         if handling is not None:
-            found.append(Finding(look.split, f"{count} images stored as {mode}", handling))
+            found.append(Finding(look.split, f"{counted(count, 'image')} stored as {mode}", handling))
     if depth.value_range is not None:
         low, high = depth.value_range
         text = f"{low:g} becomes 0, {high:g} becomes 255; {depth.clipped:.2g} % clipped, with the keys below"
@@ -65,9 +65,9 @@ def _sizes(look: Look) -> list[Finding]:
     tiny = sum(min(size) < TINY for size in look.sizes)
     if long:
         handling = f"classify takes the centre; detect pads; segment makes the long side {LONG} x the short one at most"
-        found.append(Finding(look.split, f"{long} images longer than {LONG} to 1", handling))
+        found.append(Finding(look.split, f"{counted(long, 'image')} longer than {LONG} to 1", handling))
     if tiny:
-        found.append(Finding(look.split, f"{tiny} images below {TINY} pixels", "enlarged, like any other"))
+        found.append(Finding(look.split, f"{counted(tiny, 'image')} below {TINY} pixels", "enlarged, like any other"))
     return found
 
 
@@ -75,9 +75,9 @@ def _damage(look: Look) -> list[Finding]:
     found = []
     if look.corrupt:
         handling = "a training stops and names it; with data.on_error=skip up to 0.1 % are left out and listed"
-        found.append(Finding(look.split, f"{len(look.corrupt)} images that cannot be used", handling))
+        found.append(Finding(look.split, f"{counted(len(look.corrupt), 'image')} that cannot be used", handling))
     if look.identical:
-        found.append(Finding(look.split, f"{look.identical} groups of identical images", "kept"))
+        found.append(Finding(look.split, f"{counted(look.identical, 'group')} of identical images", "kept"))
     return found
 
 

@@ -116,7 +116,7 @@ class CocoImages(ImageSource):
 
     def findings(self) -> list[Finding]:
         objects = [one for several in self.annotations for one in several]
-        found = class_findings(self.split, self.classes, [one.label for one in objects]) if objects else []
+        found = class_findings(self.split, self.classes, [one.label for one in objects], what="object")
         rows: list[tuple[list[str], str, str]] = [
             (
                 [str(one.id) for one in objects if one.crowd],

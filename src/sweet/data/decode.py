@@ -23,6 +23,7 @@ from sweet.errors import UserError
 from .bands import Bands, Picture, Stored, StoredBands
 
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held
+SAMPLES = 0x0115  # the TIFF tag that counts the channels
 SIDEWAYS = 5  # from this orientation on, width and height change places
 NPY, TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DEEP = ("I", "F")  # Pillow's modes of 32 bits a pixel
@@ -93,12 +94,16 @@ def open_stored(file: str | bytes) -> Stored:
     source: Any = io.BytesIO(file) if isinstance(file, bytes) else file
     if head == NPY:
         return StoredBands(channels_last(np.load(source)))  # objects are refused by default
-    try:
+    if head[:4] not in TIFF:
         return Image.open(source)
+    try:
+        image = Image.open(source)
     except UnidentifiedImageError:
-        if head[:4] not in TIFF:
-            raise
         return open_tiff(source)
+    if image.tag_v2.get(SAMPLES, 1) <= len(image.getbands()):  # type: ignore[attr-defined]  # of TIFF images
+        return image
+    image.close()  # of a second channel that it cannot name, Pillow says nothing
+    return open_tiff(source)
 
 
 def open_tiff(source: Any) -> StoredBands:

@@ -30,24 +30,36 @@ class Finding:
         return " ".join(f"{self.split + ': ' if self.split else ''}{self.found}: {self.handling}".split())
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def some_names(names: Sequence[str], what: str = "") -> str:
-    """``3 files (a, b, c)``: a count with the first few."""
+    """``files (a, b, c and 2 more)``: the first few, or those alone where they are not called anything."""
     shown = ", ".join(names[:NAMES_SHOWN])
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return f"{shown}{more}" if not what else f"{len(names)} {what} ({shown}{more})"
+    return f"{shown}{more}" if not what else f"{what} ({shown}{more})"
 
 
-def class_findings(split: str, classes: Sequence[str] | None, labels: Iterable[int] | None) -> list[Finding]:
-    """Classes without an image in a split, and a set of one class only."""
+def is_training(split: str) -> bool:
+    """Whether a split, as its source calls it, is the one to learn from."""
+    return split.lower().startswith("train")
+
+
+def class_findings(
+    split: str, classes: Sequence[str] | None, labels: Iterable[int] | None, *, what: str = "image"
+) -> list[Finding]:
+    """Classes without an image (or another ``what``) in a split, and images that are all of one class."""
     if classes is None or labels is None:
         return []
     counts = Counter(labels)
     found = []
     if missing := [name for label, name in enumerate(classes) if not counts[label]]:
-        training = split == "train"
+        training = is_training(split)
         handling = "they keep their place and are never learned" if training else "no metric is measured for them"
-        found.append(Finding(split, some_names(missing, "classes without an image"), handling, warn=training))
-    if len(classes) == 1:
+        found.append(Finding(split, some_names(missing, f"classes without an {what}"), handling, warn=training))
+    if len(classes) == 1 and what == "image":
         handling = "there is nothing to tell apart: every answer is right"
         found.append(Finding(split, f"one class only ({classes[0]})", handling, warn=True))
     return found

@@ -16,7 +16,7 @@ from .class_names import one_spelling
 from .decode import open_stored
 from .findings import Finding, some_names
 from .images import ImageSource, digest, stamps
-from .splits import Splits, is_hidden, split_folders, subfolders
+from .splits import Splits, goes_round, is_hidden, split_folders, subfolders
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -125,6 +125,7 @@ def _open(spec: str, split: str, path: Path, classes: dict[str, list[str]]) -> I
         for file in image_files(path / folder, others)
     ]
     if labelled:
+        others.loops += sorted(str(entry) for entry in path.iterdir() if goes_round(entry))
         loose = [entry.name for entry in path.iterdir() if entry.is_file() and entry.name.lower().endswith(SUFFIXES)]
         if loose:
             others.loose = sorted(loose)
@@ -145,7 +146,8 @@ def image_files(path: Path, others: LeftOut | None = None) -> Iterator[str]:
     others = others or LeftOut()
     if not path.is_dir():
         return
-    above: dict[str, frozenset[tuple[int, int]]] = {}  # for each folder: itself and those it lies in
+    # for each folder: itself and those it lies in
+    above: dict[str, frozenset[tuple[int, int]]] = {os.path.dirname(path): _outer_folders(path)}
 
     def note(problem: OSError) -> None:
         others.unreadable.append(str(problem.filename))
@@ -162,6 +164,12 @@ def image_files(path: Path, others: LeftOut | None = None) -> Iterator[str]:
         below[:] = sorted(name for name in below if not is_hidden(name))
         for name in sorted(names):
             yield from _if_image(folder, name, others)
+
+
+def _outer_folders(path: Path) -> frozenset[tuple[int, int]]:
+    """Device and number of every folder that a folder lies in."""
+    stats = [os.stat(folder) for folder in path.absolute().resolve().parents]
+    return frozenset((stat.st_dev, stat.st_ino) for stat in stats)
 
 
 def _if_image(folder: str, name: str, others: LeftOut) -> Iterator[str]:

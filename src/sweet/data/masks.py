@@ -17,7 +17,7 @@ from .bands import StoredBands
 from .cached import cached_tensor
 from .class_names import CLASSES_FILE, numbered, read_class_names
 from .decode import open_stored, readable, upright, upright_size
-from .findings import Finding, some_names
+from .findings import Finding, is_training, some_names
 from .folder import FolderImages, LeftOut, check_folder, image_files
 from .images import IGNORE, ImageSource, digest, stamps
 from .splits import Splits, split_called, split_folders
@@ -119,7 +119,7 @@ def unseen_classes(images: ImageSource, pixels: Tensor, *, without_class: bool |
             f"--data {images.name}: the masks of {images.split} hold 255, which is no class, and nothing of "
             f"{some_names(unseen)}; if 255 is {unseen[0]}, say so in classes.txt: {_offer(names)}"
         )
-    training = images.split == "train"
+    training = is_training(images.split)
     handling = "never learned" if training else "no metric is measured for them"
     more = "; masks hold 255, which is no class unless classes.txt names it (255: NAME)" if white else ""
     return [Finding(images.split, some_names(unseen, "classes that no mask shows"), handling + more, warn=True)]

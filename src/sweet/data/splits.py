@@ -36,8 +36,15 @@ def is_hidden(name: str) -> bool:
 
 
 def subfolders(path: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones."""
-    return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not is_hidden(entry.name))
+    """Names of the folders in a folder, sorted, without hidden ones and links that go round."""
+    return sorted(
+        entry.name for entry in path.iterdir() if entry.is_dir() and not is_hidden(entry.name) and not goes_round(entry)
+    )
+
+
+def goes_round(entry: Path) -> bool:
+    """Whether an entry is a link to a folder that it lies in."""
+    return entry.is_symlink() and entry.parent.resolve().is_relative_to(entry.resolve())
 
 
 def split_folders(path: Path) -> list[str]:
