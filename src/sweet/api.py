@@ -93,7 +93,7 @@ class Template(StoredSource):
         size = Size(depth, heads, config.head_dim)  # checks depth and heads
         given = {name: options.pop(name) for name in switches(method) if name in options}
         given |= {"order": order, "layers": layers}
-        images = open_images(data, "train") if isinstance(data, str) else data
+        images = open_images(data, "train", pixels=self.record.data) if isinstance(data, str) else data
         weights = initialise(method, self, size, data=images, budget=budget, seed=seed, device=device, **given)
         # a slice is a view: what is trained from here on must not be the source itself
         shared = {value.untyped_storage().data_ptr() for value in source_tensors(self.source).values()}

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 from sweet.errors import printable
 from sweet.files import dotted
 
+MOST_ROWS, LOWEST = 20, 10  # numbers of one table on a screen; how many of a longer one
+
 EVERY = 10.0  # seconds between two lines of progress
 T = TypeVar("T")
 
@@ -36,12 +38,29 @@ def _print_table(result: Any) -> None:
     if isinstance(result, list):
         _print_rows(result, list(dict.fromkeys(name for row in result for name in row)), headings=True)
         return
-    leaves = dotted(result).items()
+    leaves = dotted(for_people(result)).items()
     _print_rows([{"key": k, "value": v} for k, v in leaves if not _is_table(v)], ["key", "value"], headings=False)
     for key, value in leaves:
         if _is_table(value):
             print(f"\n{printable(key)}")
             _print_table(value)
+
+
+def for_people(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What fits on a screen: of a long table of numbers the lowest, of a matrix its size; ``--json`` has all."""
+    shown: dict[str, Any] = {}
+    for key, value in result.items():
+        if isinstance(value, Mapping):
+            value = for_people(value)
+            if len(value) > MOST_ROWS and all(isinstance(number, int | float) for number in value.values()):
+                lowest = sorted(value, key=lambda name: value[name])[:LOWEST]
+                value = {name: value[name] for name in lowest} | {
+                    f"... {len(value) - LOWEST} more": "higher; see --json"
+                }
+        elif _is_matrix(value):
+            value = f"{len(value)} x {len(value[0])}, see --json"
+        shown[key] = value
+    return shown
 
 
 def _print_rows(rows: list[Mapping[str, Any]], columns: list[str], *, headings: bool) -> None:
@@ -54,6 +73,12 @@ def _print_rows(rows: list[Mapping[str, Any]], columns: list[str], *, headings: 
     for row in rows:
         table.add_row(*(_text(row.get(name)) for name in columns))
     Console().print(table)
+
+
+def _is_matrix(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(row, list) for row in value):
+        return False
+    return all(isinstance(cell, int | float) for row in value for cell in row)
 
 
 def _is_table(value: Any) -> bool:
@@ -100,3 +125,9 @@ def progress(batches: Iterable[T], total: int, batch: int, what: str) -> Iterato
             text = f"{what}: {done}/{total} images  ETA {left // 60}:{left % 60:02d}"
             print(text, file=sys.stderr, flush=True)
             said = now
+
+
+def warn(text: str) -> None:
+    """One line on stderr, of the first of several processes; a quiet run says it too."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"warning: {' '.join(text.split())}", file=sys.stderr, flush=True)

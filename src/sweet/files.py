@@ -84,10 +84,31 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+
+
+def decode_text(path: Path) -> str:
+    """A text file that somebody wrote: UTF-8, with or without a byte order mark, UTF-16 with one, else Latin-1.
+
+    Raises FileNotFoundError, and UserError for what is no text.
+    """
+    data = path.read_bytes()
+    named = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), None)
+    try:
+        text = data.decode(named or "utf-8")
+    except UnicodeDecodeError:
+        if named:
+            raise UserError(f"{path}: not a text file") from None
+        text = data.decode("cp1252", errors="replace")  # Latin-1 as Windows has it
+    if "\0" in text or "\ufffd" in text:
+        raise UserError(f"{path}: not a text file")
+    return text
+
+
 def read_json(path: Path) -> Any:
     """Raises UserError naming the file when it is missing or not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(decode_text(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except RecursionError:

@@ -42,7 +42,8 @@ def test_check(tmp_path: Path, make_image: Callable[..., Image.Image]) -> None:
 def test_a_report_as_json(tmp_path: Path, folder: Path) -> None:
     """What machines read: the keys, and ``objects`` only where there are boxes."""
     values = json.loads(json.dumps(check(f"folder:{folder}").to_dict()))
-    assert list(values) == ["source", "splits", "duplicates_across_splits"]
+    assert list(values) == ["source", "splits", "duplicates_across_splits", "findings"]
+    assert values["findings"][0].keys() == {"split", "found", "what sweet does"}
     keys = ["count", "classes", "mask_classes", "sizes", "modes", "corrupt", "duplicates", "mean", "std"]
     assert list(values["splits"]["train"]) == keys
     assert values["splits"]["train"]["sizes"] == {"min": [12, 10], "median": [12, 10], "max": [12, 10]}
@@ -104,3 +105,50 @@ def test_unlabelled_images_stay_unlabelled(folder: Path, tmp_path: Path) -> None
     pack_to(f"folder:{folder / 'ant' / 'more'}", tmp_path / "out", 8)
     images = open_images(f"parquet:{tmp_path / 'out'}", "train", val_share=0)
     assert images.labels is None and len(images) == 1
+
+
+def test_the_table_says_what_is_odd_and_what_is_done(tmp_path: Path, make_image: Callable[..., Image.Image]) -> None:
+    """One set with a fault of each kind: everything is found before anything is trained."""
+    for place in ("Train/ant, small", "Train/bee", "Train/cow", "testing", "extra", "__MACOSX"):
+        (tmp_path / place).mkdir(parents=True)
+    ants, bees = tmp_path / "Train" / "ant, small", tmp_path / "Train" / "bee"
+    make_image(0, 40, 40).save(ants / "0.png")
+    make_image(1, 90, 4).save(ants / "strip.png")
+    make_image(2, 40, 40).convert("P").save(ants / "palette.png")
+    Image.fromarray(np.full((40, 40), 40_000, np.uint16)).save(bees / "deep.png")
+    make_image(3, 40, 40).convert("CMYK").save(bees / "cmyk.jpg")
+    (bees / "broken.png").write_bytes(b"")
+    (bees / "photo.heic").write_bytes(b"x")
+    make_image(9).save(tmp_path / "testing" / "0.png")
+    rows = {row.text(): row for row in check(f"folder:{tmp_path}").findings}
+    for words in (
+        "Train: a split called Train: is taken for train",
+        "testing: has no labels: it is not used to judge a model",
+        "no val split: a tenth of train is drawn by seed 0, each class in both parts",
+        "folders beside the splits (extra): left out",
+        "__MACOSX in",
+        "classes without an image (cow): they keep their place and are never learned",
+        "class names with commas (ant, small)",
+        "1 image stored as P: colours of the palette",
+        "1 image stored as CMYK: converted to RGB",
+        "1 image stored as I;16: 16 bits: the upper 8 are kept",
+        "1 image longer than 4 to 1",
+        "1 image below 8 pixels",
+        "1 image that cannot be used: a training stops and names it",
+        "files of unknown suffix (1 .heic): left out",
+    ):
+        assert any(words in text for text in rows), (words, list(rows))
+    assert any("cow" in row.found and row.warn for row in rows.values())
+
+
+@pytest.mark.parametrize("classes", ["ground\ntree\n", "0: ground\n1: tree\n"])
+def test_black_and_white_masks_are_named_and_offered(tmp_path: Path, classes: str) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8)).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "classes.txt").write_text(classes)
+    (row,) = [row for row in check(f"masks:{tmp_path}").findings if "255" in row.found]
+    assert '"0: ground", "255: tree"' in row.found and row.handling == "a training refuses it"
+    (tmp_path / "classes.txt").write_text("0: ground\n255: tree\n")  # what was offered
+    assert check(f"masks:{tmp_path}").splits["train"].mask_classes == {"ground": 50, "tree": 50, "no class": 0}

@@ -13,16 +13,24 @@ from sweet.errors import UserError
 from sweet.storage.outputs import check_output_file, output_folder
 
 from .app import data_app
-from .options import NUMBER, Device, Json, Overwrite, Source
+from .options import NUMBER, Device, Json, Overwrite, Source, Split
 from .words import check_folder, counts
 
 
 @data_app.command("check")
 def data_check(source: Source, as_json: Json = False) -> None:
-    """Count images and classes; find corrupt and duplicate files; measure mean and std."""
+    """Count images and classes; say what is odd and what is done about it; measure mean and std."""
     from sweet.data.check import check
 
     show(lambda: check(source).to_dict(), as_json=as_json)
+
+
+@data_app.command("stats")
+def data_stats(source: Source, split: Split = "train", as_json: Json = False) -> None:
+    """Measure channels, range, mean and std of the images; propose the keys of a recipe."""
+    from sweet.data.stats import stats
+
+    show(lambda: stats(source, split).to_dict(), as_json=as_json)
 
 
 @data_app.command("pack")

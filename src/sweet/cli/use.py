@@ -89,7 +89,7 @@ def generate(
             lambda: run(
                 model,
                 out,
-                classes=None if classes == "all" else listed(classes),
+                classes=None if classes == "all" else classes,
                 per_class=per_class,
                 guidance=guidance,
                 steps=steps,

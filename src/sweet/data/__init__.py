@@ -7,13 +7,17 @@ Every kind of fault has one place: ``decode.py`` (what a file's bytes mean), ``s
 from __future__ import annotations
 
 from .augment import normalise, onto, random_crop_flip, random_resized_crop
+from .bands import Picture, as_rgb
 from .batches import Batches, BatchSource, eval_batches, step_generator
+from .decode import HasPixels, PixelFormat
+from .findings import Finding, class_findings
 from .images import IGNORE, ImageSource
 from .joint import jittered
-from .masks import class_pixels
+from .masks import class_pixels, unseen_classes
 from .objects import Objects
 from .packed import ImageSet, Packed, pack, packed, should_pack, to_tensor
 from .samples import Samples, in_order
+from .skips import Skips, readable_images, write_skipped
 from .sources import open_images
 from .subset import balanced_subset, shuffled, some
 from .views import random_view, scaled
@@ -22,12 +26,19 @@ __all__ = [
     "IGNORE",
     "BatchSource",
     "Batches",
+    "Finding",
+    "HasPixels",
     "ImageSet",
     "ImageSource",
     "Objects",
     "Packed",
+    "Picture",
+    "PixelFormat",
     "Samples",
+    "Skips",
+    "as_rgb",
     "balanced_subset",
+    "class_findings",
     "class_pixels",
     "eval_batches",
     "in_order",
@@ -40,10 +51,13 @@ __all__ = [
     "random_crop_flip",
     "random_resized_crop",
     "random_view",
+    "readable_images",
     "scaled",
     "should_pack",
     "shuffled",
     "some",
     "step_generator",
     "to_tensor",
+    "unseen_classes",
+    "write_skipped",
 ]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image
 
 from sweet.errors import UserError
 from sweet.files import cache_folder, replacing
 
-from .class_names import class_names_beside
+from .bands import Stored
+from .class_names import class_names_beside, one_spelling
+from .decode import open_stored
 from .images import ImageSource, digest
 from .list_columns import is_list, read_lists
 from .splits import Splits
@@ -31,8 +32,20 @@ SHARD = re.compile(r"(?P<split>\w+)(-\d+-of-\d+|-.*)?\.parquet")  # train-00000-
 class ArrowImages(ImageSource):
     """Encoded images in a column ``struct<bytes, path>`` of an Arrow table."""
 
-    def __init__(self, name: str, split: str, table: pa.Table, files: list[tuple[int, str]], fingerprint: str) -> None:
-        """``files``: (first row, name) of every file in the table. Raises UserError on missing columns."""
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        table: pa.Table,
+        files: list[tuple[int, str]],
+        fingerprint: str,
+        count_classes: Callable[[], int] | None = None,
+    ) -> None:
+        """``files``: (first row, name) of every file in the table. Raises UserError on missing columns.
+
+        ``count_classes`` counts the classes of all splits where nothing names them.
+        """
+        self._count_classes = count_classes
         self._files = files
         self._fingerprint = fingerprint
         image, label, lists = _columns(table.schema, files[0][1])
@@ -44,11 +57,11 @@ class ArrowImages(ImageSource):
             self.label_lists, self.classes = read_lists(table[lists], feature, lists, [file for _, file in files])
         self._bytes = _encoded(table[image])
 
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int) -> Stored:
         data = self.stored(index)
         if data is None:
             raise UserError(f"{self.where(index)}: the image has no bytes")
-        return Image.open(io.BytesIO(data))
+        return open_stored(data)
 
     def stored(self, index: int) -> bytes | None:
         data: bytes | None = self._bytes[index].as_py()
@@ -79,7 +92,9 @@ class ArrowImages(ImageSource):
         """From the schema, else from ``classes.txt``, else the numbers themselves."""
         names = (feature or {}).get("names") or class_names_beside(Path(self._files[0][1]))
         if names is None:
-            return [str(number) for number in range(max(labels) + 1)]
+            count = max(labels) + 1 if self._count_classes is None else self._count_classes()
+            return [str(number) for number in range(count)]
+        names = [one_spelling(name) for name in names]
         for row, label in enumerate(labels):
             if label >= len(names):
                 raise UserError(f"{self.where(row)}: label {label}, but there are {len(names)} class names")
@@ -99,7 +114,19 @@ def parquet_splits(spec: str, path: Path) -> Splits:
             groups.setdefault(match["split"], []).append(file)
     if not groups:
         raise UserError(f"--data {spec}: no files named <split>-*.parquet")
-    return {split: partial(_open_parquet, spec, split, shards) for split, shards in groups.items()}
+    count_classes = partial(_count_classes, groups)
+    return {split: partial(_open_parquet, spec, split, shards, count_classes) for split, shards in groups.items()}
+
+
+def _count_classes(groups: Mapping[str, list[Path]]) -> int:
+    """One more than the largest label of any split: classes without names are the same in all of them."""
+    largest = -1
+    for file in (file for files in groups.values() for file in files):
+        parquet = _parquet(file)
+        label = _columns(parquet.schema_arrow, str(file))[1]
+        if label is not None and pa.types.is_integer(parquet.schema_arrow.field(label).type):
+            largest = max(largest, pc.max(parquet.read(columns=[label])[label]).as_py() or 0)
+    return largest + 1
 
 
 def hub_splits(spec: str, name: str) -> Splits:
@@ -124,7 +151,9 @@ def _open_hub(spec: str, repo: str, config: str | None, split: str) -> ImageSour
     return ArrowImages(spec, split, data.data.table, [(0, f"{spec} {split}")], data._fingerprint)
 
 
-def _open_parquet(spec: str, split: str, files: list[Path]) -> ImageSource:
+def _open_parquet(
+    spec: str, split: str, files: list[Path], count_classes: Callable[[], int] | None = None
+) -> ImageSource:
     stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     fingerprint = digest(spec, split, *stamps)
     firsts, rows = [], 0
@@ -137,7 +166,7 @@ def _open_parquet(spec: str, split: str, files: list[Path]) -> ImageSource:
         table = pa.concat_tables([_read(file) for file in files], promote_options="permissive")
     else:
         table = _mapped(files, fingerprint)
-    return ArrowImages(spec, split, table, firsts, fingerprint)
+    return ArrowImages(spec, split, table, firsts, fingerprint, count_classes)
 
 
 def _parquet(file: Path) -> pq.ParquetFile:

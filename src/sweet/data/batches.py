@@ -20,6 +20,7 @@ from .balance import balanced_order
 from .images import ImageSource
 from .label_lists import label_tensor
 from .packed import ImageSet, Packed, centre_square, to_tensor
+from .skips import Skips, load_or_next
 
 Augment = Literal["rrc", "crop", "flip", "none"]
 Batch = tuple[Tensor, Tensor | None]
@@ -86,7 +87,7 @@ class EpochOrder:
     def whole(self, step: int) -> Tensor:
         """(b x world,) int64: what all processes take in a step."""
         size = self.batch_size * self.world
-        return EpochOrder(self.count, batch_size=size, seed=self.seed).indices(step)
+        return EpochOrder(self.count, batch_size=size, seed=self.seed, draw=self.draw).indices(step)
 
 
 @dataclass(eq=False)
@@ -94,6 +95,7 @@ class Batches:
     """Shuffled, augmented, normalised training batches of a packed set or of a source.
 
     ``batch_size``, ``rank`` and ``world`` as of :class:`EpochOrder`. A packed set is moved to ``device`` as a whole.
+    Where images may be left out (``skips``), the next one takes the place of one that cannot be read.
     Raises UserError for a number of channels that the images cannot have.
 
     augment: ``rrc`` random resized crop and flip; ``crop`` shift by up to an eighth of the size (4 of 32
@@ -118,6 +120,7 @@ class Batches:
     world: int = 1
     device: torch.device | str = "cpu"
     workers: int = 0
+    skips: Skips | None = None
 
     def __post_init__(self) -> None:
         data = self.data
@@ -136,8 +139,8 @@ class Batches:
         self._images = data.images.to(self.device) if isinstance(data, Packed) else None
 
     def at(self, step: int) -> Batch:
-        """Images float (b, 3, S, S), normalised, and labels (see :func:`label_tensor`) or None, on the device."""
-        return self._finish(step, self._pixels(step))
+        """Images float (b, C, S, S), normalised, and labels (see :func:`label_tensor`) or None, on the device."""
+        return self._finish(*self._pixels(step))
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches ``at(start) .. at(stop - 1)``; workers decode ahead what is not packed."""
@@ -145,18 +148,22 @@ class Batches:
         if self._images is not None:
             yield from map(self.at, steps)
         else:
-            for step, pixels in zip(steps, ahead(self._pixels, steps, self.workers), strict=True):
-                yield self._finish(step, pixels)
+            for pixels, indices in ahead(self._pixels, steps, self.workers):
+                yield self._finish(pixels, indices)
 
-    def _pixels(self, step: int) -> Tensor:
-        """The images before normalisation: uint8, or float in 0..1 where they were resampled here."""
+    def _pixels(self, step: int) -> tuple[Tensor, Tensor]:
+        """The images before normalisation (uint8, or float in 0..1 where resampled here) and their indices."""
         indices = self.indices(step)
         if self._images is None:
-            return torch.stack([self._decode(step, place, index) for place, index in enumerate(indices.tolist())])
+            made = [
+                load_or_next(partial(self._decode, step, place), index, len(self.data), self.skips)
+                for place, index in enumerate(indices.tolist())
+            ]
+            return torch.stack([pixels for pixels, _ in made]), torch.tensor([index for _, index in made])
         images = self._images[onto(indices, self.device)]
         generator = step_generator(self.seed, step, 0, "augment")
         if self.augment == "rrc":
-            return random_resized_crop(
+            pixels = random_resized_crop(
                 images,
                 self.img_size,
                 self.crop_scale,
@@ -167,7 +174,9 @@ class Batches:
                 rank=self.rank,
                 world=self.world,
             )
-        return self._shift(images, generator, self.rank, self.world)
+        else:
+            pixels = self._shift(images, generator, self.rank, self.world)
+        return pixels, indices
 
     def _decode(self, step: int, place: int, index: int) -> Tensor:
         """One decoded, augmented image (3, S, S) uint8; runs in a worker process."""
@@ -189,9 +198,9 @@ class Batches:
         padding = self.img_size // 8 if self.augment == "crop" else 0
         return random_crop_flip(images, padding, generator=generator, hflip=self.hflip, rank=rank, world=world)
 
-    def _finish(self, step: int, pixels: Tensor) -> Batch:
+    def _finish(self, pixels: Tensor, indices: Tensor) -> Batch:
         images = normalise(onto(pixels, self.device), self.mean, self.std)
-        labels = None if self._labels is None else onto(self._labels[self.indices(step)], self.device)
+        labels = None if self._labels is None else onto(self._labels[indices], self.device)
         return images, labels
 
 
@@ -248,7 +257,9 @@ def ahead(make: Callable[[int], Any], keys: range, workers: int) -> Iterator[Any
 
 
 def _check(data: ImageSet, img_size: int, mean: Sequence[float], *, any_size: bool) -> None:
-    if len(mean) not in (1, 3):
-        raise UserError(f"data.mean={list(mean)}: {len(mean)} channels; images have 3, or 1 for grey")
+    channels = data.images.shape[1] if isinstance(data, Packed) else data.pixel_format.stored_channels
+    if len(mean) != channels and (len(mean), channels) != (1, 3):
+        grey = ", or 1 for grey" if channels == 3 else ""
+        raise UserError(f"data.mean={list(mean)}: {len(mean)} channels; images have {channels}{grey}")
     if isinstance(data, Packed) and not any_size and data.images.shape[-1] != img_size:
         raise ValueError(f"the set is packed at {data.images.shape[-1]} pixels, not {img_size}")

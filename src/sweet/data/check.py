@@ -7,15 +7,18 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from sweet.errors import UserError
 
+from .check_findings import Look, name_table, place_table, refusal, split_table
+from .findings import Finding, class_findings, counted
 from .images import IGNORE, ImageSource
+from .masks import unseen_classes
 from .sources import source_splits
-
-STATISTICS_IMAGES = 2000
+from .splits import split_findings
+from .stats import MEASURED, find_depth, mean_and_std, moments_of, picked
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class SplitReport:
 
     count: images, readable or not; classes: images of each class; mask_classes: percent of the pixels of all masks;
     modes: images of each colour mode as stored; corrupt: a message for each file that cannot be used; duplicates:
-    groups of pixel-identical images; mean and std: of each channel, in 0..1, over at most ``STATISTICS_IMAGES`` images.
+    groups of pixel-identical images; mean and std: of each channel, in 0..1, over at most ``MEASURED`` images.
     None where there is nothing of that sort.
     """
 
@@ -65,23 +68,35 @@ class CheckReport:
     source: str
     splits: dict[str, SplitReport]
     duplicates_across_splits: list[list[str]]
+    findings: list[Finding]
 
     def to_dict(self) -> dict[str, object]:
         """For JSON; a split without boxes has no key ``objects``."""
-        return asdict(self, dict_factory=lambda items: {k: v for k, v in items if k != "objects" or v is not None})
+        values = asdict(self, dict_factory=lambda items: {k: v for k, v in items if k != "objects" or v is not None})
+        return values | {"findings": [finding.to_dict() for finding in self.findings]}
 
 
 def check(spec: str) -> CheckReport:
     """Decode every image of every split of a source. Raises UserError when the source cannot be read at all."""
     seen: dict[bytes, list[tuple[str, str]]] = {}  # hash of the pixels: (split, file) of every image with them
-    splits = {}
-    for split, opened in source_splits(spec).items():
+    opener = source_splits(spec)
+    splits, findings, names = {}, [*place_table(spec), *split_findings(opener)], list[str]()
+    for split, opened in opener.items():
         survey = Survey(opened())
         splits[split] = survey.report()
+        findings += survey.findings()
+        names += survey.images.classes or survey.images.mask_classes or []
         for key, files in survey.files.items():
             seen.setdefault(key, []).extend((split, file) for file in files)
     shared = [[file for _, file in group] for group in seen.values() if len({split for split, _ in group}) > 1]
-    return CheckReport(spec, splits, shared)
+    if shared:
+        findings.append(
+            Finding(
+                "", f"{counted(len(shared), 'image')} in several splits", "kept: the metrics are too good", warn=True
+            )
+        )
+    findings += name_table(list(dict.fromkeys(names)))
+    return CheckReport(spec, splits, shared, list(dict.fromkeys(findings)))
 
 
 @dataclass
@@ -100,7 +115,9 @@ class Survey:
     def report(self) -> SplitReport:
         """Look at every image, and sum up."""
         images, count = self.images, len(self.images)
-        measured = set(np.linspace(0, count - 1, min(count, STATISTICS_IMAGES)).astype(int).tolist())
+        self.depth = find_depth(images)
+        images.read_as(self.depth.pixel_format)
+        measured = set(picked(count, MEASURED))
         for index in range(count):
             try:
                 self._add(index, measured=index in measured)
@@ -131,7 +148,7 @@ class Survey:
         key = hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
         self.files.setdefault(key, []).append(images.where(index))
         if measured:
-            self.moments.append(_moments(image))
+            self.moments.append(moments_of(image))
         if images.mask_classes is not None:
             self.pixels += np.bincount(images.mask(index).ravel(), minlength=256)
 
@@ -155,18 +172,22 @@ class Survey:
         return SizeRange(both.min(0).tolist(), np.median(both, 0).astype(int).tolist(), both.max(0).tolist())
 
     def _mean_and_std(self) -> tuple[list[float], list[float]] | tuple[None, None]:
-        if not self.moments:
-            return None, None
-        mean, square = np.mean(self.moments, 0)
-        std = np.sqrt(np.maximum(square - mean**2, 0))
-        return [round(float(x), 4) for x in mean], [round(float(x), 4) for x in std]
+        return mean_and_std(self.moments) if self.moments else (None, None)
+
+    def findings(self) -> list[Finding]:
+        """Rows of the table, once :meth:`report` has looked at the images."""
+        images, split = self.images, self.images.split
+        identical = sum(len(group) > 1 for group in self.files.values())
+        look = Look(split, self.sizes, self.modes, self.corrupt, identical, self.depth, *self._mean_and_std())
+        rows = [*images.findings(), *class_findings(split, images.classes, images.labels), *split_table(look)]
+        if images.mask_classes is not None:
+            try:
+                pixels = torch.from_numpy(self.pixels[None, : len(images.mask_classes)])
+                rows += unseen_classes(images, pixels, without_class=bool(self.pixels[IGNORE]))
+            except UserError as problem:
+                rows.append(refusal(split, problem))
+        return rows
 
 
 def _named(classes: list[str] | None, counts: Counter[int]) -> dict[str, int] | None:
     return None if classes is None else {name: counts[label] for label, name in enumerate(classes)}
-
-
-def _moments(image: Image.Image) -> NDArray[np.float32]:
-    """(2, 3): mean and mean square per channel of one image, in 0..1: every image counts alike, whatever its size."""
-    pixels = np.asarray(image, dtype=np.float32).reshape(-1, 3) / 255
-    return np.stack([pixels.mean(0), (pixels**2).mean(0)])

@@ -1,20 +1,36 @@
-"""Names of classes in text files."""
+"""Names of classes: in text files of any editor, and as one spelling of each."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from sweet.errors import UserError
+from sweet.files import decode_text
 
 CLASSES_FILE = "classes.txt"
+NUMBERED = re.compile(r"(\d+)\s*[:=\t]\s*(\S.*)")  # 255: road
+
+
+def one_spelling(name: str) -> str:
+    """Composed (NFC): macOS writes an accent as a character of its own, others do not, and both look the same."""
+    return unicodedata.normalize("NFC", name)
 
 
 def read_class_names(file: Path) -> list[str]:
-    """One name a line, in UTF-8. Raises FileNotFoundError, and UserError for what is no text."""
-    try:
-        return [line.strip() for line in file.read_text(encoding="utf-8").rstrip().splitlines()]
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not a text file") from None
+    """One name a line, without blanks around it, whatever editor wrote the file.
+
+    Raises FileNotFoundError, and UserError for what is no text.
+    """
+    return [one_spelling(line.strip()) for line in decode_text(file).rstrip().splitlines()]
+
+
+def numbered(names: list[str]) -> dict[int, str] | None:
+    """{number: name} where every line is ``NUMBER: NAME``; else None: the lines count from 0."""
+    found = [NUMBERED.fullmatch(name) for name in names]
+    return {int(match[1]): match[2] for match in found if match} if names and all(found) else None
 
 
 def class_names_beside(file: Path) -> list[str] | None:
@@ -23,3 +39,15 @@ def class_names_beside(file: Path) -> list[str] | None:
         if (folder / CLASSES_FILE).is_file():
             return read_class_names(folder / CLASSES_FILE)
     return None
+
+
+def check_distinct(where: str, names: Iterable[str]) -> None:
+    """Raises UserError for two names that look the same, or differ in blanks around them only."""
+    seen: dict[str, str] = {}
+    for name in names:
+        key = one_spelling(name).strip()
+        if not key:
+            raise UserError(f"{where}: a class without a name")
+        if key in seen:
+            raise UserError(f"{where}: two classes are called {key}")
+        seen[key] = name

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,16 +18,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sweet.errors import UserError
 from sweet.files import read_json
 
+from .bands import Picture, Stored
+from .class_names import check_distinct, one_spelling
+from .decode import open_stored
+from .findings import Finding, class_findings, some_names
 from .images import ImageSource, digest, stamps
 from .objects import Objects
 from .splits import Splits, split_folders
 
 PREFIX = "instances_"
+POLYGON = 6  # numbers of the smallest: three points
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,9 @@ class CocoImages(ImageSource):
         numbers = {self._value(c, "category", "id", int): self._value(c, "category", "name", str) for c in categories}
         if len(numbers) < len(categories) or len(set(numbers.values())) < len(categories):
             raise UserError(f"{file}: two categories have one id or one name")
-        super().__init__(name, split, len(entries), None, [numbers[number] for number in sorted(numbers)])
+        classes = [one_spelling(numbers[number]) for number in sorted(numbers)]
+        check_distinct(str(file), classes)
+        super().__init__(name, split, len(entries), None, classes)
         self.ids = [self._value(entry, "image", "id", int) for entry in entries]
         if len(set(self.ids)) < len(self.ids):
             raise UserError(f"{file}: two images have one id")
@@ -63,10 +71,11 @@ class CocoImages(ImageSource):
         self.has_boxes = True
         self.label_lists = [sorted({one.label for one in several}) for several in self.annotations]
         known = [one for several in self.annotations for one in several]
+        self.annotated = bool(known)
         self.has_masks = bool(known) and all(one.segmentation for one in known)
 
-    def open(self, index: int) -> Image.Image:
-        return Image.open(self.files[index])
+    def open(self, index: int) -> Stored:
+        return open_stored(self.files[index])
 
     def where(self, index: int) -> str:
         return self.files[index]
@@ -74,8 +83,8 @@ class CocoImages(ImageSource):
     def fingerprint(self) -> str:
         return digest(*stamps([*self.files, str(self.file)]))
 
-    def decode(self, index: int) -> Image.Image:
-        """Upright RGB. Raises UserError when it has not the size that its boxes were drawn in."""
+    def decode(self, index: int) -> Picture:
+        """Upright. Raises UserError when it has not the size that its boxes were drawn in."""
         image = super().decode(index)
         if image.size != self.sizes[index]:
             found, listed = ("x".join(map(str, size)) for size in (image.size, self.sizes[index]))
@@ -98,12 +107,54 @@ class CocoImages(ImageSource):
         boxes, labels, crowd = ([getattr(one, key) for one in several] for key in ("box", "label", "crowd"))
         return Objects.of(boxes, labels, crowd, area, masks)
 
+    def strata(self) -> list[int]:
+        """For each image the rarest class of its objects; images without objects are a class of their own."""
+        counts = Counter(one.label for several in self.annotations for one in several)
+        none = len(self.classes or ())
+        return [
+            min((one.label for one in several), key=lambda label: (counts[label], label), default=none)
+            for several in self.annotations
+        ]
+
+    def findings(self) -> list[Finding]:
+        objects = [one for several in self.annotations for one in several]
+        found = class_findings(self.split, self.classes, [one.label for one in objects], what="object")
+        rows: list[tuple[list[str], str, str]] = [
+            (
+                [str(one.id) for one in objects if one.crowd],
+                "crowd regions",
+                "not learned, and no error to find or miss",
+            ),
+            (
+                [str(one.id) for one in objects if not one.crowd and isinstance(one.segmentation, dict)],
+                "masks as run lengths",
+                "read like polygons",
+            ),
+            (
+                [Path(f).name for f, several in zip(self.files, self.annotations, strict=True) if not several],
+                "images without objects",
+                "kept: they teach what is no object",
+            ),
+        ]
+        found += [Finding(self.split, some_names(names, what), handling) for names, what, handling in rows if names]
+        if self.left_out:
+            empty = f"{self.left_out} boxes outside their image, or without width or height"
+            found.append(Finding(self.split, empty, "left out", warn=True))
+        without = [str(one.id) for one in objects if not one.segmentation]
+        if without and len(without) < len(objects):
+            found.append(
+                Finding(self.split, some_names(without, "objects without a mask"), "boxes alone are learned", True)
+            )
+        return found
+
     def _mask(self, one: Annotation, height: int, width: int) -> NDArray[np.bool_]:
         from faster_coco_eval.core import mask as rle
 
         shape = one.segmentation
         try:
             if isinstance(shape, list):
+                if short := [len(polygon) for polygon in shape if len(polygon) < POLYGON or len(polygon) % 2]:
+                    raise ValueError(f"a polygon of {short[0]} numbers, x and y of three points are the least")
                 shape = rle.merge(rle.frPyObjects(shape, height, width))
             elif isinstance(shape["counts"], list):
                 shape = rle.frPyObjects(shape, height, width)
@@ -141,11 +192,14 @@ class CocoImages(ImageSource):
         """Where the image files lie: in the first of the folders that has the first of them."""
         if not names:
             raise UserError(f"{self.file}: lists no images")
-        folder = next((folder for folder in folders if (folder / names[0]).is_file()), folders[0])
+        folder = next((folder for folder in folders if _on_disk(folder, names[0])), folders[0])
+        found = []
         for name in names:
-            if not (folder / name).is_file():
+            file = _on_disk(folder, name)
+            if file is None:
                 raise UserError(f"{self.file}: no such image file {folder / name}")
-        return [str(folder / name) for name in names]
+            found.append(str(file))
+        return found
 
     def _list(self, content: Any, key: str) -> list[Any]:
         found = content.get(key) if isinstance(content, dict) else None
@@ -221,6 +275,12 @@ def _split(spec: str, file: Path, roots: list[Path]) -> tuple[str, Callable[[], 
     split = re.sub(r"^(train|val|test)\d{4}$", r"\1", full)
     folders = [root / place for root in roots for place in ("images", f"images/{full}", full, "")]
     return split, partial(CocoImages, spec, split, file, folders)
+
+
+def _on_disk(folder: Path, name: str) -> Path | None:
+    """The file of a name that may be spelled (composed, decomposed) in another way; None where there is none."""
+    spellings = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((folder / spelling for spelling in spellings if (folder / spelling).is_file()), None)
 
 
 def _is_number(value: Any) -> bool:

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sweet.errors import UserError
 
-from .decode import readable, to_rgb
+from .bands import Picture, Stored
+from .decode import PixelFormat, readable, to_picture
+from .findings import Finding
 from .objects import Objects
 
 IGNORE = 255  # in a mask: this pixel has no class
@@ -31,8 +32,11 @@ class ImageSource(ABC):
     has_boxes = False
     has_masks = False  # a mask for every object
     left_out = 0
+    annotated = False  # there is an object at all
+    is_drawn = False  # this is a share of a split
     mask_classes: list[str] | None = None
     label_lists: list[list[int]] | None = None
+    pixel_format = PixelFormat()
 
     def __init__(self, name: str, split: str, count: int, labels: list[int] | None, classes: list[str] | None) -> None:
         self.name = name
@@ -45,8 +49,21 @@ class ImageSource(ABC):
         return self.count
 
     @abstractmethod
-    def open(self, index: int) -> Image.Image:
+    def open(self, index: int) -> Stored:
         """The image as stored, in any mode; may raise anything if the file is damaged."""
+
+    def read_as(self, pixels: PixelFormat) -> ImageSource:
+        """The same images as a model of so many channels takes them."""
+        self.pixel_format = pixels
+        return self
+
+    def findings(self) -> list[Finding]:
+        """What was odd when the set was opened, without a look at its images."""
+        return []
+
+    def strata(self) -> list[int] | None:
+        """A class of each image, by which a split is drawn; None where there is nothing of that sort."""
+        return self.labels
 
     def stored(self, index: int) -> bytes | None:
         """The encoded image as it lies in the set; None where it is not in memory."""
@@ -60,10 +77,10 @@ class ImageSource(ABC):
     def fingerprint(self) -> str:
         """Changes whenever the images may have changed; names cache files."""
 
-    def decode(self, index: int) -> Image.Image:
-        """The image as RGB, upright. Raises UserError naming the file when it cannot be decoded."""
+    def decode(self, index: int) -> Picture:
+        """The image upright, in 8 bits: RGB, or all channels for a model of more. Raises UserError naming the file."""
         with readable(self.where(index)), self.open(index) as image:
-            return to_rgb(image)
+            return to_picture(image, self.pixel_format)
 
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) in pixels as stored, read from the header. Raises UserError naming the file."""
@@ -81,6 +98,14 @@ class ImageSource(ABC):
         """
         raise UserError(f"{self.where(index)}: has no mask")
 
+    def relabelled(self, classes: Sequence[str]) -> bool:
+        """Give the labels the numbers of ``classes``, which has all of this set's by name; false if it has not."""
+        if self.labels is None or self.classes is None or not set(self.classes) <= set(classes):
+            return False
+        numbers = [classes.index(name) for name in self.classes]
+        self.labels, self.classes = [numbers[label] for label in self.labels], list(classes)
+        return True
+
     def select(self, indices: Sequence[int]) -> ImageSource:
         """The images at ``indices``, in that order."""
         return Selected(self, indices)
@@ -94,18 +119,32 @@ class Selected(ImageSource):
         self.indices = [int(index) for index in indices]
         labels = None if parent.labels is None else [parent.labels[index] for index in self.indices]
         super().__init__(parent.name, parent.split, len(self.indices), labels, parent.classes)
-        self.has_boxes, self.has_masks = parent.has_boxes, parent.has_masks
+        self.has_boxes, self.has_masks, self.annotated = parent.has_boxes, parent.has_masks, parent.annotated
+        self.is_drawn = parent.is_drawn
         self.mask_classes = parent.mask_classes
         lists = parent.label_lists
         self.label_lists = None if lists is None else [lists[index] for index in self.indices]
+        self.pixel_format = parent.pixel_format
 
-    def open(self, index: int) -> Image.Image:
+    def read_as(self, pixels: PixelFormat) -> ImageSource:
+        self.pixel_format = pixels
+        self.parent.read_as(pixels)
+        return self
+
+    def findings(self) -> list[Finding]:
+        return self.parent.findings()
+
+    def strata(self) -> list[int] | None:
+        strata = self.parent.strata()
+        return None if strata is None else [strata[index] for index in self.indices]
+
+    def open(self, index: int) -> Stored:
         return self.parent.open(self.indices[index])
 
     def stored(self, index: int) -> bytes | None:
         return self.parent.stored(self.indices[index])
 
-    def decode(self, index: int) -> Image.Image:
+    def decode(self, index: int) -> Picture:
         return self.parent.decode(self.indices[index])
 
     def where(self, index: int) -> str:
@@ -123,11 +162,15 @@ class Selected(ImageSource):
 
 def digest(*values: object) -> str:
     """A checksum of what the values look like as text, 32 hexadecimal digits."""
-    return hashlib.blake2b("\n".join(map(str, values)).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b("\n".join(map(str, values)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def stamps(files: Iterable[str]) -> Iterator[tuple[str, int, int]]:
     """(file, bytes, time of change in ns) of each file: what a fingerprint of files is made of."""
     for file in files:
-        stat = os.stat(file)
-        yield file, stat.st_size, stat.st_mtime_ns
+        try:
+            stat = os.stat(file)
+        except OSError:  # a link to nothing: an image that cannot be read, when its turn comes
+            yield file, -1, 0
+        else:
+            yield file, stat.st_size, stat.st_mtime_ns

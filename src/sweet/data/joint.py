@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 from torchvision.transforms.v2 import functional as F
 
 from .augment import random_flips
+from .bands import Picture
 from .objects import Objects
 from .packed import to_tensor
 
@@ -17,7 +17,7 @@ MIN_SIDE = 1.0  # pixels; of what is cut off smaller than that, nothing can be l
 
 
 def jittered(
-    image: Image.Image,
+    image: Picture,
     objects: Objects,
     size: int,
     *,
@@ -26,7 +26,7 @@ def jittered(
     masks: bool,
     generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Pixels (3, h, w) uint8, h and w at most ``size``, and what is left of the objects in them.
+    """Pixels (C, h, w) uint8, h and w at most ``size``, and what is left of the objects in them.
 
     The image is resized (bilinear, antialiased) so that its long side is ``size`` times a factor drawn from ``scale``,
     and a window of at most ``size`` x ``size`` is cut out of it. The second value holds ``boxes`` (n, 4) float32,

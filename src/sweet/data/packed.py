@@ -7,21 +7,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL.Image import Resampling
 from torch import Tensor
 
+from .bands import Picture
 from .cached import cached_tensor
 from .images import ImageSource, digest
 from .label_lists import label_tensor
 
 MAX_BYTES = 2_000_000_000
 MAX_SIZE = 96  # pixels; larger images lose too much when they are shrunk before random crops
-FORMAT = 1  # part of the cache key: raise it when the pixels of a packed image change
+FORMAT = 2  # part of the cache key: raise it when the pixels of a packed image change
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Images (N, 3, S, S) uint8 and labels (N,) int64, or (N, K) float32 of lists of labels, or None."""
+    """Images (N, C, S, S) uint8 and labels (N,) int64, or (N, K) float32 of lists of labels, or None."""
 
     images: Tensor
     labels: Tensor | None
@@ -42,7 +43,7 @@ ImageSet = ImageSource | Packed
 
 def should_pack(source: ImageSource, img_size: int) -> bool:
     """Whether the set is small enough for the memory: at most 2 GB, at most 96 pixels."""
-    return img_size <= MAX_SIZE and len(source) * 3 * img_size**2 <= MAX_BYTES
+    return img_size <= MAX_SIZE and len(source) * source.pixel_format.stored_channels * img_size**2 <= MAX_BYTES
 
 
 def packed(source: ImageSource, img_size: int) -> ImageSet:
@@ -55,8 +56,8 @@ def pack(source: ImageSource, img_size: int) -> Packed:
 
     Kept in a file of the cache folder. Raises UserError naming the file of a corrupt image.
     """
-    key = digest(FORMAT, source.name, source.split, source.fingerprint(), img_size)
-    shape = (len(source), 3, img_size, img_size)
+    key = digest(FORMAT, source.name, source.split, source.fingerprint(), img_size, *source.pixel_format.key())
+    shape = (len(source), source.pixel_format.stored_channels, img_size, img_size)
 
     def decode_all() -> Tensor:
         images = torch.empty(shape, dtype=torch.uint8)
@@ -68,20 +69,20 @@ def pack(source: ImageSource, img_size: int) -> Packed:
     return Packed(pixels, label_tensor(source), source.classes)
 
 
-def resize_square(image: Image.Image, size: int) -> Image.Image:
+def resize_square(image: Picture, size: int) -> Picture:
     """Short side to ``size`` (antialiased), then the centre ``size`` x ``size``; unchanged if it is that already."""
     if image.size == (size, size):
         return image
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    return image.resize((size, size), Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
-def centre_square(image: Image.Image, size: int) -> Tensor:
-    """``resize_square`` as (3, size, size) uint8."""
+def centre_square(image: Picture, size: int) -> Tensor:
+    """``resize_square`` as (C, size, size) uint8."""
     return to_tensor(resize_square(image, size))
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """(3, H, W) uint8 of an RGB image."""
+def to_tensor(image: Picture) -> Tensor:
+    """(C, H, W) uint8 of an RGB image, or of one with other channels."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

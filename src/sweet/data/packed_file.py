@@ -17,6 +17,7 @@ from torch import Tensor
 from sweet.errors import UserError
 from sweet.files import read_tensors, write_tensors
 
+from .bands import Stored, StoredBands
 from .images import ImageSource, digest
 from .packed import centre_square
 from .splits import Splits
@@ -36,8 +37,9 @@ class PackedImages(ImageSource):
         classes = None if labels is None else _classes(path)
         super().__init__(spec, split, len(self.images), None if labels is None else labels.tolist(), classes)
 
-    def open(self, index: int) -> Image.Image:
-        return Image.fromarray(self.images[index].permute(1, 2, 0).contiguous().numpy())
+    def open(self, index: int) -> Stored:
+        values = self.images[index].permute(1, 2, 0).contiguous().numpy()
+        return Image.fromarray(values) if values.shape[2] == 3 else StoredBands(values)
 
     def where(self, index: int) -> str:
         return f"{self.path} {self.split} image {index}"
@@ -57,9 +59,9 @@ def packed_splits(spec: str, path: Path) -> Splits:
     splits: Splits = {}
     for name, value in tensors.items():
         if name.endswith(IMAGES):
-            if value.dtype != torch.uint8 or value.dim() != 4 or value.shape[1] != 3:
+            if value.dtype != torch.uint8 or value.dim() != 4:
                 raise UserError(
-                    f"--data {spec}: {name} is {value.dtype} {tuple(value.shape)}, expected uint8 N, 3, S, S"
+                    f"--data {spec}: {name} is {value.dtype} {tuple(value.shape)}, expected uint8 N, C, S, S"
                 )
             split = name.removesuffix(IMAGES)
             splits[split] = partial(PackedImages, spec, split, path)

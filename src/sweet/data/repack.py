@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from sweet.errors import UserError
 from sweet.files import replacing, write_text
 
+from .bands import as_rgb
 from .class_names import CLASSES_FILE
 from .images import ImageSource
 from .packed import resize_square
@@ -107,5 +108,5 @@ def _encoded(images: ImageSource, index: int, img_size: int) -> dict[str, bytes 
     if stored is not None and image.size == (img_size, img_size):
         return {"bytes": stored, "path": f"{images.split}-{index:07d}"}
     buffer = io.BytesIO()
-    resize_square(image, img_size).save(buffer, format="PNG")
+    as_rgb(resize_square(image, img_size)).save(buffer, format="PNG")  # read as RGB, others were refused
     return {"bytes": buffer.getvalue(), "path": f"{images.split}-{index:07d}.png"}

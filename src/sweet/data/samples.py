@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .augment import onto
 from .batches import EpochOrder, ahead, step_generator
+from .skips import Skips, load_or_next
 
 Collate = Callable[[list[Any]], tuple[Any, Any]]
 
@@ -21,7 +22,8 @@ class Samples:
     """Shuffled training batches (inputs, targets), a pure function of (seed, step, rank) like :class:`Batches`.
 
     ``load(index, generator)`` makes one augmented sample on the CPU, drawing only from its generator; ``collate`` joins
-    a list of them. Both run in worker processes. ``batch_size``, ``rank`` and ``world`` as of :class:`EpochOrder`.
+    a list of them. Both run in worker processes. ``batch_size``, ``rank`` and ``world`` as of :class:`EpochOrder`,
+    ``skips`` as of :class:`.batches.Batches`.
     """
 
     count: int
@@ -34,6 +36,7 @@ class Samples:
     world: int = 1
     device: torch.device | str = "cpu"
     workers: int = 0
+    skips: Skips | None = None
 
     def __post_init__(self) -> None:
         self.order = EpochOrder(
@@ -54,10 +57,13 @@ class Samples:
     def _make(self, step: int) -> tuple[Any, Any]:
         return self.collate(
             [
-                self.load(index, step_generator(self.seed, step, 0, f"augment {place}"))
+                load_or_next(partial(self._load, step, place), index, self.count, self.skips)[0]
                 for place, index in enumerate(self.order.indices(step).tolist(), self.rank * self.batch_size)
             ]
         )
+
+    def _load(self, step: int, place: int, index: int) -> Any:
+        return self.load(index, step_generator(self.seed, step, 0, f"augment {place}"))
 
 
 def in_order(

@@ -10,6 +10,7 @@ from sweet.errors import UserError
 
 from .arrow import hub_splits, parquet_splits
 from .coco import coco_splits
+from .decode import HasPixels, PixelFormat
 from .folder import folder_splits
 from .images import ImageSource
 from .masks import mask_splits
@@ -33,13 +34,18 @@ OPENERS: dict[str, Callable[[str, Any], Splits]] = {
 NO_PATHS = ("hub", "shapes")  # what follows the colon is no path on disk
 
 
-def open_images(spec: str, split: str, *, val_share: float = 0.1, seed: int = 0) -> ImageSource:
+def open_images(
+    spec: str, split: str, *, val_share: float = 0.1, seed: int = 0, pixels: HasPixels | None = None
+) -> ImageSource:
     """The images of one split of a source such as ``parquet:PATH`` or ``shapes:n=2000,size=32``.
 
     ``val`` and ``test`` stand in for each other. Where a source has neither, a share of train is drawn by
-    ``seed`` and is left out of train; ``val_share=0`` keeps train whole. Raises UserError naming the source.
+    ``seed``, class by class, and is left out of train; ``val_share=0`` keeps train whole. ``pixels``: the mean (one
+    value a channel) and the range of values by which a model takes images; None: RGB. Raises UserError naming the
+    source.
     """
-    return open_split(spec, source_splits(spec), split, val_share, seed)
+    images = open_split(spec, source_splits(spec), split, val_share, seed)
+    return images if pixels is None else images.read_as(PixelFormat.of(pixels))
 
 
 def source_splits(spec: str) -> Splits:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from .augment import normalise
+from .bands import Bands, Picture
 from .batches import Augment
 from .images import IGNORE
 from .packed import to_tensor
@@ -23,13 +24,14 @@ from .packed import to_tensor
 SCALE = (0.5, 2.0)
 LARGEST_SHARE, ATTEMPTS = 0.75, 10  # of one class in a crop; crops to draw before one with more is taken
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32 / 255, 0.5, 0.5, 18 / 360  # each in half of the views, as SSD does
+LONGEST = 4  # sides: a strip of 300 x 2 pixels would become one of 76,800 x 512
 KERNELS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 Draw = Callable[[float, float], float]  # a number between two
 
 
 def random_view(
-    image: Image.Image,
+    image: Picture,
     mask: NDArray[np.uint8],
     crop: int,
     *,
@@ -74,9 +76,12 @@ def random_view(
 
 
 def scaled(size: tuple[int, int], short_side: int, factor: float = 1.0) -> tuple[int, int]:
-    """(width, height) with the short side of ``short_side`` pixels (0: as it is), times ``factor``."""
+    """(width, height) with the short side of ``short_side`` pixels (0: as it is), times ``factor``.
+
+    The long side of a very long image is ``LONGEST`` times as many pixels, as in mmsegmentation's scale of 2048 x 512.
+    """
     if short_side:
-        factor *= short_side / min(size)
+        factor *= min(short_side / min(size), LONGEST * short_side / max(size))
     width, height = size
     return max(1, round(width * factor)), max(1, round(height * factor))
 
@@ -86,11 +91,16 @@ def _is_mixed(classes: NDArray[np.uint8]) -> bool:
     return bool(counts.max() < LARGEST_SHARE * counts.sum())
 
 
-def _recoloured(image: Image.Image, draw: Draw) -> Image.Image:
+def _recoloured(image: Picture, draw: Draw) -> Picture:
+    if isinstance(image, Bands):
+        return _brightened(image, draw)
+
+    changed = image
+
     def maybe(change: Callable[[Image.Image, float], Image.Image], low: float, high: float) -> None:
-        nonlocal image
+        nonlocal changed
         if draw(0, 1) < 0.5:
-            image = change(image, draw(low, high))
+            changed = change(changed, draw(low, high))
 
     contrast_first = draw(0, 1) < 0.5
     maybe(tv.adjust_brightness, 1 - BRIGHTNESS, 1 + BRIGHTNESS)
@@ -100,4 +110,14 @@ def _recoloured(image: Image.Image, draw: Draw) -> Image.Image:
     maybe(tv.adjust_hue, -HUE, HUE)
     if not contrast_first:
         maybe(tv.adjust_contrast, 1 - CONTRAST, 1 + CONTRAST)
-    return image
+    return changed
+
+
+def _brightened(image: Bands, draw: Draw) -> Bands:
+    """Brightness and contrast of all channels alike; saturation and hue have no meaning beyond colours."""
+    values = image.pixels.astype(np.float32)
+    if draw(0, 1) < 0.5:
+        values *= draw(1 - BRIGHTNESS, 1 + BRIGHTNESS)
+    if draw(0, 1) < 0.5:
+        values = (values - values.mean()) * draw(1 - CONTRAST, 1 + CONTRAST) + values.mean()
+    return Bands(values.round().clip(0, 255).astype(np.uint8))

@@ -116,7 +116,8 @@ def _measure(loaded: Loaded, data: str, split: str, batch_size: int, device: str
 
 
 def _measure_onnx(model: nn.Module, record: FolderRecord, data: str, split: str, batch_size: int) -> RecordedMetrics:
-    images, known, make_task = open_images(data, split), record.data.classes or [], task_class("classify")
+    images, make_task = open_images(data, split, pixels=record.data), task_class("classify")
+    known = record.data.classes or []
     classes = make_task.classes_of(images)
     if classes != known:
         raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of the model")

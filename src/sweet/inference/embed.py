@@ -46,7 +46,8 @@ def embed(model: Path, data: str, out: Path, split: str, batch_size: int, device
 
     ``label``, or ``labels`` where an image has several, are class indices, where there are some.
     """
-    encoder, images = Encoder(model, device), open_images(data, split)
+    encoder = Encoder(model, device)
+    images = open_images(data, split, pixels=encoder.record.data)
     features = encoder.vectors(images, batch_size)
     columns = {
         "image": pa.array([images.where(index) for index in range(len(images))]),

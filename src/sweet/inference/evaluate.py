@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweet.data import open_images
+from sweet.data import PixelFormat, open_images
 from sweet.data.folder import FolderImages
 from sweet.errors import UserError
 from sweet.storage.records import RecordedMetrics
@@ -24,9 +24,9 @@ def evaluate(
     tuned = FinetunedModel(model, device)
     if task not in (None, tuned.task_name):
         raise UserError(f"--task {task}: {model} was trained to {tuned.task_name}")
-    images = open_images(data, split)
+    images = open_images(data, split, pixels=tuned.data)
     classes, known = tuned.task.classes_of(images), tuned.task.classes
-    if classes != known:
+    if classes != known and not images.relabelled(known):
         raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of {model}")
     if limit is not None:
         images = images.select(range(min(limit, len(images))))
@@ -41,6 +41,7 @@ def predict(model: Path, images: list[Path], top: int | None, device: str, out: 
     """
     tuned = FinetunedModel(model, device)
     source = FolderImages("IMAGES", "predict", [str(path) for path in images], None, None)
+    source.read_as(PixelFormat.of(tuned.data))
     top = tuned.task.top if top is None else top
     settings = EvalSettings(tuned.data, tuned.device, PREDICT_BATCH)
     return tuned.task.predict(tuned.model, source, settings, top=top, out=out)

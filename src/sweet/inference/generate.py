@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torchvision.transforms.functional import to_pil_image
 
+from sweet.data.class_names import one_spelling
 from sweet.errors import UserError
 from sweet.files import write_sums
 from sweet.tasks.generation.generate import Generate
@@ -23,7 +24,7 @@ def generate(
     model: Path,
     out: Path,
     *,
-    classes: list[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     per_class: int = 8,
     guidance: float | None = None,
     steps: int | None = None,
@@ -33,17 +34,20 @@ def generate(
 ) -> Mapping[str, object]:
     """Write ``per_class`` PNG files of each of ``classes`` (default all) and one contact sheet; returns what was made.
 
-    The n-th image of a class is the same for one seed, whatever else is generated. Raises UserError for an unknown
-    class and for a model that does something else, before anything is written.
+    ``classes`` may be a text with commas between names. The n-th image of a class is the same for one seed, whatever
+    else is generated. Raises UserError for an unknown class and for a model that does something else, before anything
+    is written.
     """
     tuned = FinetunedModel(model, device)
     task = tuned.task
     if not isinstance(task, Generate):
         raise UserError(f"MODEL {model}: was trained to {tuned.task_name}, not to generate")
+    if isinstance(classes, str):
+        classes = named_classes(classes, task.classes)
     names = list(dict.fromkeys(task.classes if classes is None else classes))
     for name in names:
         if name not in task.classes:
-            raise UserError(f"--classes {name}: unknown; {model} knows {', '.join(task.classes)}")
+            raise UserError(f"--classes {name}: unknown; {model} knows {'; '.join(map(repr, task.classes))}")
     labels = [task.classes.index(name) for name in names for _ in range(per_class)]
     batches = task.sample(
         tuned.model,
@@ -68,6 +72,19 @@ def generate(
         "seed": seed,
         "out": str(out),
     }
+
+
+def named_classes(text: str, known: Sequence[str]) -> list[str]:
+    """The classes in a text with commas between them; a name may hold commas: the longest known one counts."""
+    words, names = one_spelling(text).split(","), []
+    while words:
+        ends = range(len(words), 0, -1)
+        whole = (",".join(words[:end]).strip() for end in ends)
+        name, end = next(((name, end) for name, end in zip(whole, ends, strict=True) if name in known), (words[0], 1))
+        words = words[end:]
+        if name.strip():
+            names.append(name.strip())
+    return names
 
 
 def _slug(label: int, name: str) -> str:

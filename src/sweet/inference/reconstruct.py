@@ -87,7 +87,7 @@ def draw_reconstructions(
     if "pred.weight" not in stored.source.decoder:
         raise UserError(f"SOURCE {source}: has no decoder, it can reconstruct nothing")
     parsed = [_size(text, stored.config.head_dim) for text in sizes]
-    images = some(open_images(data, split), count, seed)
+    images = some(open_images(data, split, pixels=stored.data), count, seed)
     batches = eval_batches(
         images, batch_size=count, img_size=stored.data.img_size, mean=stored.data.mean, std=stored.data.std
     )

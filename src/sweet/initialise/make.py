@@ -62,9 +62,9 @@ def initialise_to(
         raise UserError(f"--fit {fit}: --method {method} looks at no images")
     if fit is None and NAMES[method].images != 0:
         fit = data
-    images = None if fit is None else open_images(fit, "train")
     source_folder = as_source(source, data=data, img_size=img_size, device=device)
     target = _resolve(source_folder, depth, heads, budget, img_size, patch_size, in_chans)
+    images = None if fit is None else open_images(fit, "train", pixels=target.stored.data)
     if run is not None and NAMES[method].trains:
         same_settings(run, {"method": method, "size": str(target.size), "seed": seed, **method_switches})
 

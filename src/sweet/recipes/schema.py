@@ -75,9 +75,12 @@ class DataKeys(_Keys):
     img_size: Annotated[int, Field(ge=1, le=LIMITS["img_size"])] = 32
     mean: Channels = (0.485, 0.456, 0.406)
     std: Channels = (0.229, 0.224, 0.225)
+    value_range: tuple[float, float] | None = None  # values of a file that become 0 and 255, of more than 8 bits
     crop_scale: tuple[Positive, Positive] = (0.2, 1.0)
     hflip: Share = 0.5
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    on_error: Literal["fail", "skip"] = "fail"  # what an image that cannot be read does to a training
+    max_skipped: Share = 0.001  # of the images, and one at least, may be skipped
     limit: Count | None = None  # the first N images after the seeded shuffle
     labels: Count | None = None  # labelled training images, the same number of each class
     label_seed: Seed = 0
@@ -87,6 +90,8 @@ class DataKeys(_Keys):
         low, high = self.crop_scale
         if not low <= high <= 1:
             _refuse(f"should rise and end at most at 1, got [{low:g}, {high:g}]", "data.crop_scale")
+        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
+            _refuse(f"should rise, got {list(self.value_range)}", "data.value_range")
         if len(self.mean) != len(self.std):
             _refuse(f"{len(self.std)} values for {len(self.mean)} values of data.mean", "data.std", "data.mean")
         if min(self.std) <= 0:

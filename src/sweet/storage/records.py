@@ -40,6 +40,7 @@ class DataConfig(Record):
     img_size: Annotated[int, Field(ge=1, le=LIMITS["img_size"])]
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+    value_range: tuple[float, float] | None = None  # of a file of more than 8 bits: what becomes 0 and 255
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     crop: str = CENTRE_CROP  # what of an image is looked at
     classes: list[str] | None = None
@@ -52,6 +53,7 @@ class DataConfig(Record):
             img_size=keys.img_size,
             mean=keys.mean,
             std=keys.std,
+            value_range=keys.value_range,
             interpolation=keys.interpolation,
             crop=crop,
             classes=None if classes is None else list(classes),

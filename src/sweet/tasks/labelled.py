@@ -22,7 +22,7 @@ class Labelled(Task):
     def classes_of(images: ImageSource) -> list[str]:
         """Class names of labelled images. Raises UserError when there are none."""
         if images.classes is None or images.labels is None:
-            raise UserError(f"--data {images.name}: has no class labels, and the task needs them")
+            raise UserError(f"--data {images.name}: {images.split} has no class labels, and the task needs them")
         return images.classes
 
     def prepare_data(self, images: ImageSource, data_config: DataConfig) -> ImageSet:
@@ -46,6 +46,7 @@ class Labelled(Task):
             world=settings.world,
             device=settings.device,
             workers=settings.recipe.workers,
+            skips=settings.skips,
         )
 
 

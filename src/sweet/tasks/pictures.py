@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,44 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid
 
+from sweet.data import Picture, as_rgb
 from sweet.files import replacing
 
+NAME_SHOWN = 32  # characters of a name in a picture
+LEGEND_SHOWN = 60  # classes
+MOST_SLENDER = 4.0  # height to width of a row, or the other way round
+SIDE_SHOWN = 640  # pixels of a picture of an image, at most
 Pixels = NDArray[np.uint8]  # (H, W, 3), or (n, 3) colours
+
+
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Drawing inside takes names as they are: matplotlib would read TeX between two dollar signs."""
+    with matplotlib.rc_context({"text.parse_math": False}):
+        yield
+
+
+def short(name: str) -> str:
+    """A name as one short line for a picture; what cannot be seen is written as an escape."""
+    line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+    return line if len(line) <= NAME_SHOWN else f"{line[: NAME_SHOWN - 1]}\u2026"
+
+
+def for_a_picture(image: Picture, masks: Sequence[NDArray[Any]] = ()) -> tuple[Image.Image, list[NDArray[Any]]]:
+    """An image as RGB with its maps (H, W), of a size that can be drawn: at most ``SIDE_SHOWN`` pixels a side."""
+    shown = as_rgb(image)
+    scale = min(1.0, SIDE_SHOWN / max(shown.size))
+    size = (max(1, round(shown.width * scale)), max(1, round(shown.height * scale)))
+    if size == shown.size:
+        return shown, list(masks)
+    resized = [np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) for mask in masks]
+    return shown.resize(size), resized
+
+
+def file_name(number: str, where: str) -> str:
+    """Of the picture of an image: its number and the start of its own name, short enough for any file system."""
+    stem = Path(where).stem.encode("utf-8", "surrogateescape")[:150].decode("utf-8", "ignore")
+    return f"{number}-{stem}.png"
 
 
 def palette(count: int) -> Pixels:
@@ -38,6 +75,7 @@ def overlay(image: Image.Image, classes: NDArray[np.uint8], colours: Pixels, str
     return pixels.astype(np.uint8)
 
 
+@plain_text()
 def save_grid(
     file: Path,
     rows: Sequence[Sequence[Pixels]],
@@ -45,27 +83,34 @@ def save_grid(
     legend: Sequence[tuple[str, Any]] = (),
 ) -> None:
     """Pictures (H, W, 3) uint8 in rows, a title over each column, and a legend of (name, colour as uint8)."""
-    height, width = rows[0][0].shape[:2]
-    lines = -(-len(legend) // 6)
-    size = (4 * len(titles), 4 * len(rows) * height / width + 0.3 + 0.25 * lines)
+    legend = legend[:LEGEND_SHOWN]
+    lines = -(-len(legend) // 3)
+    shapes = [row[0].shape[:2] for row in rows]
+    heights = [min(MOST_SLENDER, max(1 / MOST_SLENDER, height / width)) for height, width in shapes]
+    size = (4 * len(titles), 4 * sum(heights) + 0.3 + 0.25 * lines)
     figure = Figure(figsize=size, layout="constrained")
     for place, axes in zip(
-        np.ndindex(len(rows), len(titles)), figure.subplots(len(rows), len(titles), squeeze=False).flat, strict=True
+        np.ndindex(len(rows), len(titles)),
+        figure.subplots(len(rows), len(titles), squeeze=False, height_ratios=heights).flat,
+        strict=True,
     ):
         axes.imshow(rows[place[0]][place[1]])
         axes.set_axis_off()
         if place[0] == 0:
             axes.set_title(titles[place[1]], fontsize=9)
     if legend:
-        patches = [Patch(color=tuple(channel / 255 for channel in colour), label=name) for name, colour in legend]
-        figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8)
+        patches = [
+            Patch(color=tuple(channel / 255 for channel in colour), label=short(name)) for name, colour in legend
+        ]
+        figure.legend(handles=patches, loc="outside lower center", ncols=3, fontsize=8)
     save_figure(figure, file, dpi=120)
 
 
 def drawn(
-    image: Image.Image, boxes: Tensor, labels: Sequence[int], names: Sequence[str], masks: Tensor | None, side: int = 0
+    picture: Picture, boxes: Tensor, labels: Sequence[int], names: Sequence[str], masks: Tensor | None, side: int = 0
 ) -> Image.Image:
     """An RGB image with boxes (n, 4), their names, and masks (n, H, W) bool; ``side``: pixels of its long side."""
+    image = as_rgb(picture)
     scale = side / max(image.size) if side else 1.0
     size = [max(1, round(edge * scale)) for edge in image.size]
     pixels = pil_to_tensor(image.resize((size[0], size[1])))
@@ -77,7 +122,7 @@ def drawn(
         # where two edges fall on one pixel, there is still something to see
         corners = (boxes * scale).round()
         corners[:, 2:] = torch.maximum(corners[:, 2:], corners[:, :2] + 1)
-        pixels = draw_bounding_boxes(pixels, corners, list(names), colours, width=max(1, max(size) // 200))
+        pixels = draw_bounding_boxes(pixels, corners, list(map(short, names)), colours, width=max(1, max(size) // 200))
     return to_pil_image(pixels)
 
 
@@ -102,6 +147,7 @@ def save_png(image: Image.Image, path: Path) -> None:
         temporary.chmod(0o644)
 
 
+@plain_text()
 def contact_sheet(
     path: Path, images: Tensor, rows: Sequence[str], *, columns: Sequence[str] = (), title: str = ""
 ) -> None:
@@ -110,6 +156,9 @@ def contact_sheet(
     Every pixel is drawn as a whole number of pixels.
     """
     gap, dpi = 2, 100
+    if images.shape[1] not in (1, 3):  # more channels than can be seen
+        images = images[:, : 3 if images.shape[1] > 3 else 1]
+    rows, columns = ([short(name) for name in names] for names in (rows, columns))
     across, (height, width) = len(images) // len(rows), images.shape[-2:]
     grid = make_grid(images, nrow=across, padding=gap, pad_value=255).permute(1, 2, 0).numpy()
     zoom = max(1, round(64 / height))
@@ -132,6 +181,7 @@ def contact_sheet(
 
 def save_figure(figure: Figure, path: Path, dpi: float | None = None) -> None:
     """Write a matplotlib figure as PNG; the file appears only once complete. ``dpi`` None: the figure's own."""
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, plain_text(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # drawn as a box
         figure.savefig(temporary, format="png", dpi=dpi or "figure")
         temporary.chmod(0o644)

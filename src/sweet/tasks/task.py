@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
-from sweet.data import BatchSource, ImageSet, ImageSource, Samples
+from sweet.data import BatchSource, Finding, ImageSet, ImageSource, Samples, Skips, class_findings
 from sweet.data.samples import Collate
 from sweet.errors import UserError
 from sweet.recipes.schema import FinetuneRecipe
@@ -26,7 +26,7 @@ class TrainSettings:
     """Which training batches one process takes, and where they go.
 
     ``batch_size`` counts the images of one forward pass; ``rank`` is the number of the process out of ``world``, see
-    :class:`sweet.data.batches.EpochOrder`.
+    :class:`sweet.data.batches.EpochOrder`. ``skips``: which images may be left out.
     """
 
     recipe: FinetuneRecipe
@@ -34,6 +34,7 @@ class TrainSettings:
     rank: int = 0
     world: int = 1
     device: torch.device | str = "cpu"
+    skips: Skips | None = None
 
     def samples(self, count: int, load: Callable[[int, torch.Generator], Any], collate: Collate) -> Samples:
         """Batches of ``count`` samples whose targets change with the image, see :class:`sweet.data.Samples`."""
@@ -47,6 +48,7 @@ class TrainSettings:
             world=self.world,
             device=self.device,
             workers=self.recipe.workers,
+            skips=self.skips,
         )
 
 
@@ -109,7 +111,7 @@ class Task(ABC):
     timm_options: ClassVar[Mapping[str, Any]] = {}  # how the ViT has to be built
     crop: ClassVar[str] = CENTRE_CROP  # which part of an image is looked at
     top: ClassVar[int] = 5  # predictions for one image, unless another number is given
-    without_effect: ClassVar[tuple[str, ...]] = ()  # keys of a recipe that must be left out
+    without_effect: ClassVar[tuple[str, ...]] = ()  # keys of a recipe, also dotted ones of data, that change nothing
     balances: ClassVar[tuple[str, ...]] = ()  # values of optim.balance, besides none, that this task knows
 
     def __init__(
@@ -119,11 +121,10 @@ class Task(ABC):
         self.notes: list[str] = []  # lines for the person who trains, found while the batches are made
         self.seed = recipe.seed if recipe else 0
         self.smoothing = recipe.label_smoothing if recipe else 0.0
-        for key in self.without_effect:
-            if recipe and (value := getattr(recipe, key)):
-                raise UserError(f"{key}={value:g}: is for classification only")
-        if recipe and recipe.optim.balance not in ("none", *self.balances):
-            raise UserError(f"optim.balance={recipe.optim.balance}: here only {', '.join(('none', *self.balances))}")
+        if recipe is not None:
+            self._refuse_keys_without_effect(recipe)
+            if recipe.optim.balance not in ("none", *self.balances):
+                raise UserError(f"optim.balance={recipe.optim.balance}: here only {', '.join(('none', *self.balances))}")
         options = dict(recipe.head if recipe else head or {})
         try:
             self.head = self.Options.model_validate(options)
@@ -131,6 +132,25 @@ class Task(ABC):
             first = error.errors()[0]
             key, known = ".".join(map(str, first["loc"])), ", ".join(self.Options.model_fields) or "none"
             raise UserError(f"head.{key}={options.get(key)}: {first['msg']}; keys of head here: {known}") from None
+
+    def _refuse_keys_without_effect(self, recipe: FinetuneRecipe) -> None:
+        """Raises UserError for a key that is not at its default and would change nothing."""
+        idle = dict.fromkeys(self.without_effect, f"has no effect on --task {type(self).__name__.lower()}")
+        augment = recipe.data.augment
+        if augment != "rrc":
+            idle.setdefault("data.crop_scale", f"has no effect with data.augment={augment}")
+        if augment == "none" and recipe.data.hflip:
+            idle.setdefault("data.hflip", "has no effect with data.augment=none")
+        for key, why in idle.items():
+            group, _, name = key.rpartition(".")
+            holder = recipe.data if group == "data" else recipe
+            value = getattr(holder, name)
+            if value != type(holder).model_fields[name].default:
+                raise UserError(f"{key}={list(value) if isinstance(value, tuple) else value}: {why}; leave it out")
+
+    def findings(self, images: ImageSource) -> list[Finding]:
+        """What is odd about a set for this task: classes of which there is nothing, for example."""
+        return class_findings(images.split, images.classes, images.labels)
 
     @staticmethod
     @abstractmethod

@@ -13,7 +13,19 @@ from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from sweet.data import ImageSource, Packed, balanced_subset, open_images, shuffled
+from sweet.console import warn
+from sweet.data import (
+    Finding,
+    ImageSource,
+    Packed,
+    Skips,
+    balanced_subset,
+    open_images,
+    readable_images,
+    should_pack,
+    shuffled,
+    write_skipped,
+)
 from sweet.data.identity import Identity, identity
 from sweet.errors import UserError
 from sweet.recipes.loader import dump_recipe
@@ -52,6 +64,9 @@ def finetune(
     accelerator = run.accelerator
     if accelerator.is_main_process:
         begin(out, run.recipe, resume=resume)
+        write_skipped(out, run.skipped)
+        for line in dict.fromkeys(finding.text() for finding in run.findings if finding.warn):
+            warn(line)
     result, metrics = finetune_model(
         run.network,
         run.task,
@@ -75,11 +90,10 @@ def finetune(
                 "metrics": metrics.to_dict(),
             }
         )
-        settings = EvalSettings(run.data_config, accelerator.device)
-        run.task.pictures(run.network, run.val_data, settings, metrics, out / "pictures")
         state = {name: value.detach().cpu() for name, value in run.network.state_dict().items()}
         card = model_card(record, run.recipe.model_dump())
         write_folder(out, (TENSORS["model"], state), record, dump_recipe(run.recipe), card)
+        draw(run, metrics, out / "pictures")
     accelerator.end_training()
     return dict(metrics.to_dict(), **training.to_dict(), out=str(out))
 
@@ -97,6 +111,8 @@ class Finetuning:
     val_data: ImageSource | Packed
     images: Mapping[str, Identity]
     accelerator: Accelerator
+    findings: list[Finding]
+    skipped: list[str]  # a message for each image that was left out
 
 
 def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str) -> Finetuning:
@@ -108,16 +124,45 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str) -> F
     recipe = with_model_data(recipe, base.data, model)
     train_images, val_images = open_splits(recipe)
     classes = make_task.classes_of(train_images)
-    if make_task.classes_of(val_images) != classes:
+    skipped: list[str] = []
+    if recipe.data.on_error == "skip":  # a large set is read as it is learned from
+        val_images, skipped = readable_images(val_images, recipe.data)
+        if should_pack(train_images, recipe.data.img_size):
+            train_images, more = readable_images(train_images, recipe.data)
+            skipped += more
+    if make_task.classes_of(val_images) != classes and not val_images.relabelled(classes):
         raise UserError(f"--data {recipe.data.source}: {val_images.split} has other classes than {train_images.split}")
     task = make_task(classes, recipe)
     task.adapt(train_images, val_images)
+    findings = [odd for images in (train_images, val_images) for odd in (*images.findings(), *task.findings(images))]
     data_config = DataConfig.of_recipe(recipe.data, classes, task.crop)
     network = start_network(model, task, task_name, seed=recipe.seed, drop_path=recipe.drop_path)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
+    check_pairs(recipe, accelerator.num_processes)
     train_data, val_data = (task.prepare_data(images, data_config) for images in (train_images, val_images))
     images = {"train": identity(train_images), "val": identity(val_images)}
-    return Finetuning(base, recipe, task, data_config, network, train_data, val_data, images, accelerator)
+    return Finetuning(
+        base, recipe, task, data_config, network, train_data, val_data, images, accelerator, findings, skipped
+    )
+
+
+def check_pairs(recipe: FinetuneRecipe, world: int) -> None:
+    """Raises UserError where each of ``world`` processes has an odd number of images to mix in pairs."""
+    images = micro_batch_size(recipe, recipe.optim.accumulate, world)
+    if (recipe.mixup or recipe.cutmix) and images % 2:
+        raise UserError(
+            f"batch_size={recipe.batch_size}: {images} images at a time in each of {world} processes cannot be mixed "
+            "in pairs (mixup, cutmix)"
+        )
+
+
+def draw(run: Finetuning, metrics: Metrics, out: Path) -> None:
+    """The pictures of a task into the folder ``out``; what cannot be drawn is a warning, for the model is written."""
+    settings = EvalSettings(run.data_config, run.accelerator.device)
+    try:
+        run.task.pictures(run.network, run.val_data, settings, metrics, out)
+    except Exception as problem:  # of a library that draws: anything
+        warn(f"no pictures in {out}: {type(problem).__name__}: {problem}")
 
 
 def with_model_data(recipe: FinetuneRecipe, data: DataConfig, model: Path) -> FinetuneRecipe:
@@ -131,7 +176,12 @@ def with_model_data(recipe: FinetuneRecipe, data: DataConfig, model: Path) -> Fi
             f"data.img_size={recipe.data.img_size}: the model {model} takes {data.img_size} px; "
             f"make one with sweet init --img-size {recipe.data.img_size}"
         )
-    inherited = data.model_dump(include={"img_size", "mean", "std", "interpolation"} - given)
+    if "mean" in given and len(recipe.data.mean) != len(data.mean):
+        raise UserError(
+            f"data.mean={list(recipe.data.mean)}: {len(recipe.data.mean)} values, the model {model} takes "
+            f"{len(data.mean)} channels; make one with sweet init --in-chans {len(recipe.data.mean)}"
+        )
+    inherited = data.model_dump(include={"img_size", "mean", "std", "value_range", "interpolation"} - given)
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=inherited)})
 
 
@@ -139,8 +189,8 @@ def open_splits(recipe: FinetuneRecipe) -> tuple[ImageSource, ImageSource]:
     """Training images (all, or the labelled subset) and validation images of a recipe."""
     keys = recipe.data
     assert keys.source is not None
-    train_images = open_images(keys.source, keys.train_split)
-    val_images = open_images(keys.source, keys.val_split or "val")
+    train_images = open_images(keys.source, keys.train_split, pixels=keys)
+    val_images = open_images(keys.source, keys.val_split or "val", pixels=keys)
     if keys.limit is not None:
         train_images = train_images.select(shuffled(len(train_images), keys.label_seed)[: keys.limit])
     if keys.labels is not None:
@@ -169,7 +219,8 @@ def finetune_model(
     """
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     micro_batch = micro_batch_size(recipe, recipe.optim.accumulate, world)
-    batches = task.batches(train_data, TrainSettings(recipe, micro_batch, rank, world, device))
+    skips = Skips.of(recipe.data, run, len(train_data))
+    batches = task.batches(train_data, TrainSettings(recipe, micro_batch, rank, world, device, skips))
     if not quiet and accelerator.is_main_process:
         print(*task.notes, sep="\n", end="\n" if task.notes else "", file=sys.stderr)
     network.to(accelerator.device)

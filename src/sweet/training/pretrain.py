@@ -12,18 +12,23 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from sweet.console import warn
 from sweet.costs.flops import mae_image_flops, pretraining_flops
 from sweet.costs.plan import template_cost_of
 from sweet.data import (
     Batches,
     ImageSource,
     Packed,
+    Skips,
     eval_batches,
     onto,
     open_images,
     packed,
+    readable_images,
+    should_pack,
     shuffled,
     step_generator,
+    write_skipped,
 )
 from sweet.data.identity import identity
 from sweet.errors import UserError
@@ -62,6 +67,9 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     run.advise(quiet=quiet)
     if run.accelerator.is_main_process:
         begin(out, recipe, resume=resume)
+        write_skipped(out, run.skipped)
+        for line in dict.fromkeys(finding.text() for finding in run.images.findings() if finding.warn):
+            warn(line)
     result = run.train(out, resume=resume, quiet=quiet)
     source = run.finish()
     record = run.record(result, source)
@@ -91,6 +99,7 @@ class Pretraining:
     model: MaskedAutoencoder | SupervisedSource
     batches: Batches
     accelerator: Accelerator
+    skipped: list[str]  # a message for each image that was left out
 
     @property
     def recipe(self) -> PretrainRecipe:
@@ -147,17 +156,19 @@ class Pretraining:
         """What was learned, as it is stored: factored where the recipe says so, with its principal order."""
         keys, vit = self.recipe.template, self.resolved.vit
         source = factored(self.model.detached()) if keys.factored_at_end else self.model.detached()
-        data = self.recipe.data
+        data, images = self.recipe.data, self.data.select(range(min(keys.order_images, len(self.data))))
+        if isinstance(images, ImageSource) and data.on_error == "skip":
+            images, _ = readable_images(images, data, limit=False)
         batches = eval_batches(
-            self.data.select(range(min(keys.order_images, len(self.data)))),
+            images,
             batch_size=128,
             img_size=vit.img_size,
             mean=data.mean,
             std=data.std,
             workers=self.recipe.workers,
         )
-        images = (batch for batch, _ in batches)
-        source.order = compute_order(source, vit, images, device=self.accelerator.device)
+        pixels = (batch for batch, _ in batches)
+        source.order = compute_order(source, vit, pixels, device=self.accelerator.device)
         return absorb(source)
 
     def flops(self, result: TrainResult) -> float:
@@ -204,7 +215,7 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
         raise UserError(f"--data: recipe {recipe.name} names no images; give them, for example --data folder:PATH")
     resolved = resolve(recipe)
     source, vit, mae = initial_source(resolved), resolved.vit, resolved.mae
-    images = open_images(recipe.data.source, recipe.data.train_split)
+    images = open_images(recipe.data.source, recipe.data.train_split, pixels=recipe.data)
     if recipe.data.limit is not None:
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
     model: MaskedAutoencoder | SupervisedSource
@@ -218,6 +229,9 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
         for name, parameter in model.named_parameters():
             if name.startswith(("blocks.norm", "stem.norm")):
                 parameter.requires_grad_(False)
+    skipped: list[str] = []
+    if recipe.data.on_error == "skip" and should_pack(images, vit.img_size):
+        images, skipped = readable_images(images, recipe.data)
     data = packed(images, vit.img_size)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
     batches = Batches(
@@ -235,8 +249,9 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
         world=accelerator.num_processes,
         device=accelerator.device,
         workers=recipe.workers,
+        skips=Skips.of(recipe.data, out, len(images)),
     )
-    return Pretraining(resolved, images, data, model, batches, accelerator)
+    return Pretraining(resolved, images, data, model, batches, accelerator, skipped)
 
 
 def initial_source(resolved: ResolvedRecipe) -> Source:

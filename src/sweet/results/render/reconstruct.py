@@ -37,7 +37,7 @@ def reconstructions(stored: StoredSource, data: str) -> Reconstructions | None:
     config, mae, data_config = stored.config, stored.mae, stored.data
     if "pred.weight" not in stored.source.decoder:
         return None
-    source = open_images(data, "val")
+    source = open_images(data, "val", pixels=data_config)
     images = packed(source.select(shuffled(len(source), 0)[:MEASURED]), config.img_size)
     batches = eval_batches(
         images, batch_size=SHOWN, img_size=config.img_size, mean=data_config.mean, std=data_config.std

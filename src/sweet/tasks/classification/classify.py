@@ -18,7 +18,7 @@ from sweet.data import BatchSource, ImageSet, ImageSource, step_generator
 from sweet.data.balance import ClassCounts, class_counts, class_weights
 from sweet.errors import UserError
 from sweet.tasks.labelled import Labelled, images_of, targets_of
-from sweet.tasks.pictures import save_figure
+from sweet.tasks.pictures import plain_text, save_figure, short
 from sweet.tasks.task import EvalSettings, Metrics, Row, TrainSettings
 
 NAMED = 40  # classes of a confusion matrix that have room for their names
@@ -27,6 +27,7 @@ NAMED = 40  # classes of a confusion matrix that have room for their names
 class Classify(Labelled):
     """Loss and metrics of a classifier with ``len(classes)`` outputs."""
 
+    without_effect: ClassVar[tuple[str, ...]] = ("data.scale_jitter",)
     balances: ClassVar[tuple[str, ...]] = ("weights", "sampler")
     weights: Tensor | None = None  # (K,) of the classes in the loss
 
@@ -123,6 +124,7 @@ class Classify(Labelled):
             for value, label in zip(*ranked, strict=True)
         ]
 
+    @plain_text()
     def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
         """``confusion.png``: for each true class, the share of its images that each class was predicted for."""
         table = np.array(metrics.confusion, dtype=float)
@@ -132,8 +134,9 @@ class Classify(Labelled):
         axes = figure.add_subplot(xlabel="predicted", ylabel="true", title=f"top-1 {metrics.scores['top1']:.1f} %")
         figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=100), label="%", shrink=0.7)
         if len(table) <= NAMED:
-            axes.set_xticks(range(len(table)), self.classes, rotation=90)
-            axes.set_yticks(range(len(table)), self.classes)
+            names = [short(name) for name in self.classes]
+            axes.set_xticks(range(len(table)), names, rotation=90)
+            axes.set_yticks(range(len(table)), names)
         save_figure(figure, out / "confusion.png", dpi=120)
 
 

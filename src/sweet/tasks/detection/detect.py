@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from PIL import Image
+from PIL.Image import Image
 from torch import Tensor, nn
 
-from sweet.data import BatchSource, ImageSet, ImageSource, in_order, jittered, normalise, to_tensor
+from sweet.data import BatchSource, Finding, ImageSet, ImageSource, Picture, in_order, jittered, normalise, to_tensor
 from sweet.errors import UserError
 from sweet.recipes.schema import FinetuneDataKeys
 from sweet.storage.records import DataConfig
-from sweet.tasks.pictures import drawn, save_png, sheet_of_pairs
+from sweet.tasks.pictures import drawn, file_name, save_png, sheet_of_pairs
 from sweet.tasks.task import EvalSettings, Metrics, Row, Task, TrainSettings
 
 from .average_precision import AveragePrecision
@@ -33,6 +33,10 @@ class Detect(Task):
     timm_options: ClassVar[Mapping[str, Any]] = {"dynamic_img_size": True}
     crop: ClassVar[str] = "long side resized, padded to a square"
     top: ClassVar[int] = 100
+    without_effect: ClassVar[tuple[str, ...]] = (
+        *("mixup", "cutmix", "label_smoothing"),
+        *("data.augment", "data.crop_scale"),
+    )
     head: DetectOptions
 
     @staticmethod
@@ -53,6 +57,10 @@ class Detect(Task):
                 raise UserError(f"head.masks=true: not all objects of {images.split} in {images.name} have a mask")
         if self.head.masks is None:
             self.head = self.head.model_copy(update={"masks": train.has_masks and val.has_masks})
+
+    def findings(self, images: ImageSource) -> list[Finding]:
+        """Those of the set itself name classes without an object."""
+        return []
 
     def network(self, vit: Any) -> nn.Module:
         return Detector(vit, len(self.classes), self.head)
@@ -94,7 +102,7 @@ class Detect(Task):
                     {"image": images.where(index), "class": self.classes[label], "score": round(score, 4)} | corners
                 )
             if out is not None:
-                name = f"{index:04d}-{Path(images.where(index)).stem}.png"
+                name = file_name(f"{index:04d}", images.where(index))
                 save_png(self._with_found(images.decode(index), found), out / name)
         return rows
 
@@ -111,7 +119,7 @@ class Detect(Task):
             pairs.append((there, self._with_found(image, found, TILE)))
         save_png(sheet_of_pairs(pairs, ("there", f"found (score above {SHOWN})"), TILE), out / "detections.png")
 
-    def _with_found(self, image: Image.Image, found: Mapping[str, Tensor], side: int = 0) -> Image.Image:
+    def _with_found(self, image: Picture, found: Mapping[str, Tensor], side: int = 0) -> Image:
         sure = found["scores"] > SHOWN
         labels = found["labels"][sure].tolist()
         names = [f"{self.classes[n]} {score:.2f}" for n, score in zip(labels, found["scores"][sure], strict=True)]
@@ -122,7 +130,7 @@ class Detect(Task):
 def training_sample(
     images: ImageSource, keys: FinetuneDataKeys, masks: bool, index: int, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """One augmented image (3, h, w), normalised, and its objects."""
+    """One augmented image (C, h, w), normalised, and its objects."""
     pixels, objects = jittered(
         images.decode(index),
         images.objects(index),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -54,6 +54,7 @@ class Generate(Labelled):
     """A denoiser of ``len(classes)`` classes in the pixels that its ViT knows (mean and std of the model)."""
 
     Options = GenerateOptions
+    without_effect: ClassVar[tuple[str, ...]] = ("mixup", "cutmix", "label_smoothing", "data.scale_jitter")
     head: GenerateOptions
 
     rank, world = 0, 1  # of this process, see :class:`TrainSettings`
@@ -61,6 +62,9 @@ class Generate(Labelled):
     def adapt(self, train: ImageSource, val: ImageSource) -> None:
         """Looks for the extractor: what is not there should be missed before the training. Raises UserError."""
         find_extractor(self.head.extractor)
+        channels = train.pixel_format.channels
+        if channels not in (1, 3):
+            raise UserError(f"--task generate: makes images of 1 or 3 channels, the model takes {channels}")
 
     def network(self, vit: Any) -> nn.Module:
         return JiT(

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
@@ -20,21 +19,24 @@ from torch import Tensor, nn
 from sweet.data import (
     IGNORE,
     BatchSource,
+    Finding,
     ImageSet,
     ImageSource,
+    Picture,
     class_pixels,
     in_order,
     normalise,
     random_view,
     scaled,
     to_tensor,
+    unseen_classes,
 )
 from sweet.data.views import KERNELS
 from sweet.errors import UserError
 from sweet.recipes.schema import FinetuneDataKeys, Share
 from sweet.storage.records import DataConfig
 from sweet.tasks import task
-from sweet.tasks.pictures import overlay, palette, save_grid
+from sweet.tasks.pictures import file_name, for_a_picture, overlay, palette, save_grid
 from sweet.tasks.task import EvalSettings, Metrics, Row, Task, TrainSettings
 
 from .upernet import Segmenter, resize
@@ -71,7 +73,7 @@ class Segment(Task):
 
     Options = SegmentOptions
     timm_options: ClassVar[Mapping[str, Any]] = {"dynamic_img_size": True, "dynamic_img_pad": True}
-    without_effect: ClassVar[tuple[str, ...]] = ("mixup", "cutmix")
+    without_effect: ClassVar[tuple[str, ...]] = ("mixup", "cutmix", "data.crop_scale", "data.scale_jitter")
     head: SegmentOptions
     weights: Tensor | None = None  # (K,) of the classes in the loss
 
@@ -97,8 +99,12 @@ class Segment(Task):
         class_pixels(images)
         return images
 
+    def findings(self, images: ImageSource) -> list[Finding]:
+        """Classes that no mask shows. Reads all masks; raises UserError for black and white ones, 0 and 255."""
+        return unseen_classes(images, class_pixels(images))
+
     def batches(self, data: ImageSet, settings: TrainSettings) -> BatchSource:
-        """Inputs: images (B, 3, S, S), normalised; targets: masks (B, S, S) uint8."""
+        """Inputs: images (B, C, S, S), normalised; targets: masks (B, S, S) uint8."""
         assert isinstance(data, ImageSource)
         if self.head.balance:
             self.weights = (median_frequency(class_pixels(data)) ** self.head.balance).to(settings.device)
@@ -157,7 +163,7 @@ class Segment(Task):
     def _whole_sample(self, data: ImageSource, data_config: DataConfig, index: int) -> tuple[Tensor, Tensor]:
         return self._whole(data.decode(index), data_config), torch.from_numpy(data.mask(index))
 
-    def _whole(self, image: Image.Image, data_config: DataConfig) -> Tensor:
+    def _whole(self, image: Picture, data_config: DataConfig) -> Tensor:
         """(C, H, W), normalised."""
         size = scaled(image.size, self.head.short_side)
         if size != image.size:
@@ -183,7 +189,7 @@ class Segment(Task):
         return resize((total / hits)[None], size)[0]
 
     @torch.no_grad()
-    def _classes_in(self, model: nn.Module, image: Image.Image, settings: EvalSettings) -> NDArray[np.uint8]:
+    def _classes_in(self, model: nn.Module, image: Picture, settings: EvalSettings) -> NDArray[np.uint8]:
         """(H, W) uint8: the most likely class of each pixel."""
         pixels = self._whole(image, settings.data_config).to(settings.device)
         logits = self.logits(model.eval(), pixels, (image.height, image.width), settings)
@@ -205,9 +211,10 @@ class Segment(Task):
                 for label in largest[:top]
             ]
             if out is not None:
-                name = f"{index:03d}-{Path(images.where(index)).stem}.png"
-                pair = [np.asarray(image), overlay(image, predicted, colours)]
-                save_grid(out / name, [pair], ["image", "predicted"], [(self.classes[i], colours[i]) for i in largest])
+                shown, (classes,) = for_a_picture(image, [predicted])
+                pair = [np.asarray(shown), overlay(shown, classes, colours)]
+                legend = [(self.classes[label], colours[label]) for label in largest]
+                save_grid(out / file_name(f"{index:03d}", images.where(index)), [pair], ["image", "predicted"], legend)
         return rows
 
     def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
@@ -217,14 +224,15 @@ class Segment(Task):
         for index in sorted({round(place) for place in np.linspace(0, len(data) - 1, SHOWN)}):
             image = data.decode(index)
             maps = data.mask(index), self._classes_in(model, image, settings)
-            rows.append([np.asarray(image), *(overlay(image, classes, colours, 0.8) for classes in maps)])
+            shown, smaller = for_a_picture(image, maps)
+            rows.append([np.asarray(shown), *(overlay(shown, classes, colours, 0.8) for classes in smaller)])
         legend = list(zip(self.classes, colours, strict=True))
         titles = ["image", "truth", f"predicted (mIoU {metrics.scores['miou']:.1f} %)"]
         save_grid(out / "segments.png", rows, titles, legend)
 
 
 def stacked(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Images (B, 3, S, S) and masks (B, S, S)."""
+    """Images (B, C, S, S) and masks (B, S, S)."""
     images, masks = zip(*samples, strict=True)
     return torch.stack(images), torch.stack(masks)
 
