@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from .bands import StoredBands
 from .images import ImageSource, digest
 
 LOOKED_AT = 256  # images whose first bytes are read, evenly spaced
@@ -52,7 +53,8 @@ def first_bytes(images: ImageSource, index: int) -> bytes | None:
             with open(place, "rb") as file:
                 return file.read(FIRST)
         with images.open(index) as image:  # made here, or unpacked
-            return image.tobytes()[:FIRST]
+            pixels = image.values if isinstance(image, StoredBands) else image
+            return pixels.tobytes()[:FIRST]
     except Exception:  # a damaged image is named where it is used
         return None
 
