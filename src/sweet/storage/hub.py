@@ -52,6 +52,7 @@ def local_folder(
         return Path(name)
     repo, _, tagged = text.removeprefix(PREFIX).partition("@")
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     def get() -> str:
@@ -63,7 +64,7 @@ def local_folder(
                 token=token,
                 cache_dir=cache_dir,
                 allow_patterns=list(only or (*NEEDED, *OTHERS)),
-                local_files_only=why is not None,
+                **({} if why is None or HF_HUB_OFFLINE else {"local_files_only": True}),
             )
         except LocalEntryNotFoundError as problem:
             raise problem if why is None else ConnectionError(f"offline: {why}; not in its cache") from None
