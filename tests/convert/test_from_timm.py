@@ -16,7 +16,8 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 from torch import nn
 
-from sweet.convert.from_timm import from_folder, from_model, from_name
+from sweet.convert.from_timm import from_model
+from sweet.convert.timm_source import from_folder
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.vit import build_vit
@@ -132,24 +133,3 @@ def test_a_wrong_timm_folder(folder: Path, change: dict[str, Any], message: str)
     (folder / "config.json").write_text(json.dumps(info))
     with pytest.raises(UserError, match=message):
         from_folder(folder)
-
-
-def test_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = shaken(VisionTransformer(**VIT))
-    model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": "bicubic"}
-    requested = []
-
-    def create_model(name: str, pretrained: bool) -> VisionTransformer:
-        requested.append((name, pretrained))
-        if name != "tiny.mae":
-            raise RuntimeError(f"Unknown model ({name})\nmore")
-        return model
-
-    monkeypatch.setattr(timm, "create_model", create_model)
-    found = from_name("tiny.mae")
-    assert requested == [("tiny.mae", True)]
-    assert found.name == "timm:tiny.mae"
-    assert len(found.sha256) == 64
-    assert (found.data.mean, found.data.interpolation) == ((0.5, 0.5, 0.5), "bicubic")
-    with pytest.raises(UserError, match=r"timm:else: timm cannot load it \(Unknown model \(else\)\)$"):
-        from_name("else")

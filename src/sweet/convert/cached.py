@@ -22,6 +22,7 @@ from .convert import ConvertOptions, convert_checkpoint
 from .read import read, repository
 
 CONVERTED = "converted"  # in the cache folder
+FOREIGN = {"architecture", "model_type"}  # keys of timm's and of transformers' config.json
 FORMAT = 1  # part of the key: raise it when the same checkpoint becomes another template
 
 
@@ -45,7 +46,8 @@ def as_source(
 
 
 def is_source(source: str | Path) -> bool:
-    """Whether it is no checkpoint of others: a folder of sweet, or one that is not there or holds nothing known."""
+    """Whether it is no checkpoint of others: a folder of sweet, its exports included, or one that is not there or
+    holds nothing known."""
     text = str(source)
     if text.startswith("timm:"):
         return False
@@ -53,7 +55,7 @@ def is_source(source: str | Path) -> bool:
     if folder.is_file():
         return False
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    return not isinstance(config, dict) or "kind" in config or not {"architecture", "model_type"} & config.keys()
+    return not isinstance(config, dict) or bool({"kind", "sweet"} & config.keys()) or not FOREIGN & config.keys()
 
 
 def _converted(source: str, options: ConvertOptions) -> Path:

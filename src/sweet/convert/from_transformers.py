@@ -89,10 +89,10 @@ def from_folder(folder: Path, *, file: Path | None = None, part: str | None = No
     weights, digest = _weights(folder, file, part)
     renamed = renamed_tensors(weights.tensors)
     encoder, decoder = split_decoder(renamed)
-    model = filled(built(tower, str(folder), encoder), _fused(encoder, tower), str(folder))
+    model = filled(built(tower, str(folder), encoder), fused(encoder, tower), str(folder))
     model.pretrained_cfg = images_of(folder)
     found = checked(model, str(folder), digest)
-    tensors, mae = mae_decoder(_fused(decoder, tower), found.config) if decoder and _mae_heads(tower) else ({}, None)
+    tensors, mae = mae_decoder(fused(decoder, tower), found.config) if decoder and _mae_heads(tower) else ({}, None)
     name = folder.name if file is None or file.name in FILES else file.name
     origin = origin_of(folder, name)
     return replace(found, name=name, state=found.state | tensors, mae=mae, dtype=weights.dtype, origin=origin)
@@ -181,7 +181,7 @@ def renamed_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _fused(tensors: Mapping[str, Tensor], tower: Tower) -> dict[str, Tensor]:
+def fused(tensors: Mapping[str, Tensor], tower: Tower) -> dict[str, Tensor]:
     """Queries, keys and values of each block in one matrix, and what else timm's class calls differently."""
     result = {name: value for name, value in tensors.items() if not re.search(r"\.attn\.[qkv]\.", name)}
     dinov3, registers = tower.kind == "dinov3_vit", tower.kind == "dinov2_with_registers"

@@ -159,7 +159,9 @@ def filled(model: Any, tensors: Mapping[str, Tensor], where: str) -> Any:
     """``model`` with exactly these tensors. Raises UserError naming the first that does not fit."""
     depth = depth_of(tensors, where)
     if depth != len(model.blocks):
-        raise UserError(f"{where}: has {depth} blocks, the model has {len(model.blocks)}: see blocks.{depth - 1}")
+        raise UserError(
+            f"{where}: has {depth} blocks, the model {len(model.blocks)}: see blocks.{min(depth, len(model.blocks))}"
+        )
     _check_resampled(model, tensors, where)
     try:
         state = _renamed(model, dict(tensors))

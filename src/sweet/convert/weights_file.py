@@ -50,7 +50,7 @@ def read_weights(path: Path, part: str | None = None) -> Weights:
     state, chosen = _state_dict(found, path, part)
     tensors = {name: value for name, value in state.items() if value.is_floating_point()}
     tensors, prefix = _without_prefix(tensors, path, part if chosen != part else None)
-    return Weights({n: v.float() for n, v in tensors.items()}, dtype_of(tensors), chosen or prefix)
+    return Weights({n: v.float() for n, v in tensors.items()}, dtype_of(tensors), part or chosen or prefix)
 
 
 def dtype_of(tensors: Mapping[str, Tensor]) -> torch.dtype:

@@ -53,6 +53,7 @@ def local_folder(
         return Path(name)
     repo, _, tagged = text.removeprefix(PREFIX).partition("@")
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     with _hub_errors(f"{text}: no such folder, and the hub does not give it"):
@@ -64,7 +65,7 @@ def local_folder(
                 token=token,
                 cache_dir=cache_dir,
                 allow_patterns=list(only or (*NEEDED, *OTHERS)),
-                local_files_only=why is not None,
+                **({} if why is None or HF_HUB_OFFLINE else {"local_files_only": True}),
             )
         except LocalEntryNotFoundError as problem:
             raise problem if why is None else ConnectionError(f"offline: {why}; not in its cache") from None

@@ -1,0 +1,174 @@
+"""One command: a checkpoint of others is converted on the way, once; its licence goes with what is made of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.models import save_for_hf
+from typer.testing import CliRunner
+
+import sweet
+from sweet.cli import app
+from sweet.convert.cached import as_source
+from sweet.convert.convert import convert
+from sweet.convert.order_images import OrderImages, default_size
+from sweet.convert.timm_source import from_folder
+from sweet.errors import UserError
+from sweet.files import read_json
+from sweet.models.config import ViTConfig
+from sweet.models.moments import compute_order
+from sweet.storage.folders import load_source
+
+DATA = "shapes:n=24,size=16"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A timm folder with a licence, and an empty cache."""
+    monkeypatch.setenv("SWEET_CACHE", str(tmp_path / "cache"))
+    args = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0, **args)
+    folder = tmp_path / "checkpoint"
+    save_for_hf(model, folder, model_args=args, safe_serialization=True)
+    info = read_json(folder / "config.json")
+    info["pretrained_cfg"] |= {"license": "cc-by-nc-4.0", "paper_name": "A paper", "origin_url": "https://a.b"}
+    (folder / "config.json").write_text(json.dumps(info))
+    return folder
+
+
+def run(*words: object) -> Any:
+    result = CliRunner().invoke(app, [str(word) for word in words], prog_name="sweet")
+    assert result.exit_code == 0, (words, result.output, result.exception)
+    return result
+
+
+def test_init_converts_once_and_the_licence_travels(checkpoint: Path, tmp_path: Path) -> None:
+    words = ("init", checkpoint, "--depth", 1, "--heads", 2, "--data", DATA, "--device", "cpu", "--json", "--out")
+    first, second = run(*words, tmp_path / "a"), run(*words, tmp_path / "b")
+    assert "converted once" in first.stderr and "converted" not in second.stderr
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert json.loads(first.stdout)["licence"] == "cc-by-nc-4.0"
+    origin = read_json(tmp_path / "a" / "config.json")["made"]["origin"]
+    expected = {"name": "checkpoint", "licence": "cc-by-nc-4.0", "url": "https://a.b", "citation": "A paper"}
+    assert origin == expected
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "cc-by-nc-4.0" in card and "https://a.b" in card and "A paper" in card
+    run("export", tmp_path / "a", "--to", "timm", "--out", tmp_path / "t")
+    exported = read_json(tmp_path / "t" / "config.json")["pretrained_cfg"]
+    assert (exported["license"], exported["origin_url"]) == ("cc-by-nc-4.0", "https://a.b")
+    run("export", tmp_path / "a", "--to", "hub", "--license", "mit", "--out", tmp_path / "h")
+    assert "license: mit" in (tmp_path / "h" / "README.md").read_text()
+
+
+def test_load_gives_a_template(checkpoint: Path) -> None:
+    source = sweet.load(checkpoint / "model.safetensors", data=DATA)  # its config.json lies beside it
+    assert isinstance(source, sweet.Template)
+    theirs = timm.create_model(f"local-dir:{checkpoint}", pretrained=True).eval()
+    pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = source.build(2, 3, order="prefix").forward_features(pixels)
+        torch.testing.assert_close(ours, theirs.forward_features(pixels), rtol=0, atol=1e-4)
+
+
+def test_other_images_options_or_weights_are_another_conversion(checkpoint: Path) -> None:
+    places = {
+        as_source(checkpoint, device="cpu", **given)
+        for given in (
+            {"data": DATA}, {"data": "shapes:n=25,size=16"}, {"data": DATA, "images": 8}, {"data": DATA, "img_size": 32},
+        )
+    }  # fmt: skip
+    tensors = load_file(checkpoint / "model.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({name: value + 0.1 for name, value in tensors.items()}, checkpoint / "model.safetensors")
+    places.add(as_source(checkpoint, data=DATA, device="cpu"))
+    assert len(places) == 5
+    listed = json.loads(run("cache", "list", "--json").stdout)
+    assert {entry["name"] for entry in listed["entries"] if entry["kind"] == "converted"} == {p.name for p in places}
+    first = sorted(places)[0]
+    assert json.loads(run("cache", "clear", first.name, "--json").stdout)["removed"] == 1
+    assert not first.exists()
+    assert json.loads(run("cache", "clear", "--json").stdout)["removed"] == 4
+    result = CliRunner().invoke(app, ["cache", "clear", "--kind", "everything"])
+    assert result.exit_code == 2 and "--kind everything: expected one of converted" in result.stderr
+
+
+def test_family_takes_it_too(checkpoint: Path, tmp_path: Path) -> None:
+    words = f"family {checkpoint} --sizes L1H1 --data {DATA} --out {tmp_path}/f --json -q device=cpu workers=0"
+    made = json.loads(run(*words.split(), "max_steps=1", "batch_size=8").stdout)
+    assert [row["size"] for row in made["members"]] == ["L1H1"]
+
+
+def test_a_method_that_trains_sees_the_same_images_and_says_its_cost(checkpoint: Path, tmp_path: Path) -> None:
+    words = f"init {checkpoint} --depth 1 --heads 2 --data {DATA} --device cpu --json --out {tmp_path}/d --method"
+    made = json.loads(run(*words.split(), "distilled", "steps=2", "batch=4").stdout)
+    assert made["train_images"] == 8 and made["train_seconds"] > 0
+    assert "train_images | 8" in (tmp_path / "d" / "README.md").read_text()
+    assert len((tmp_path / "d" / "metrics.jsonl").read_text().splitlines()) == 2
+    assert not (tmp_path / "d" / ".training").exists()
+    again = run(*words.split(), "distilled", "steps=2", "batch=4", "--resume")
+    assert json.loads(again.stdout)["train_images"] == 8
+    run(*words.replace("/d", "/f").split(), "sweet_fitted", "steps=2", "batch=4")  # it needs no decoder
+
+
+def test_resume_needs_the_same_settings(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / ".training").mkdir(parents=True)
+    words = f"init {checkpoint} --depth 1 --heads 2 --data {DATA} --device cpu --resume --method distilled --out {out}"
+    (out / ".training" / "settings.json").write_text(json.dumps({"method": "distilled", "lr": 1}))
+    (out / ".training" / "checkpoints").mkdir()
+    result = CliRunner().invoke(app, [*words.split(), "steps=2"])
+    assert result.exit_code == 2 and "--resume: begun with" in result.stderr
+    assert (out / ".training" / "checkpoints").is_dir()
+
+
+def test_the_order_is_of_the_size_that_is_given(checkpoint: Path, tmp_path: Path) -> None:
+    """Against the order of timm's own resized model."""
+    from sweet.convert.order_images import Seen
+    from sweet.models.mae import source_from_state
+    from sweet.template.fold import folded
+
+    made = convert(str(checkpoint), tmp_path / "t", data=DATA, images=24, img_size=32, device="cpu")
+    assert made["order_size"] == 32 and made["feature_error"] < 1e-4
+    found = from_folder(checkpoint)
+    dense = folded(source_from_state(found.state, found.config))
+    seen = Seen.at(found, dense, 32)
+    pixels = list(OrderImages.of(found, DATA, 24, 32, torch.device("cpu")))
+    assert pixels[0].shape == (16, 3, 32, 32)
+    expected = compute_order(seen.source, seen.config, pixels)
+    order = load_source(tmp_path / "t").source.order
+    assert order is not None
+    torch.testing.assert_close(order.energy, expected.energy, rtol=1e-3, atol=1e-4)
+    theirs = timm.create_model(f"local-dir:{checkpoint}", pretrained=True).eval()
+    theirs.set_input_size(32)
+    torch.testing.assert_close(seen.source.stem["pos_embed"], theirs.pos_embed)
+    with pytest.raises(UserError, match="--img-size 30: is not a multiple of the patch size 4"):
+        convert(str(checkpoint), tmp_path / "u", data=DATA, img_size=30, device="cpu")
+
+
+@pytest.mark.parametrize(("img", "patch", "size"), [(96, 16, 96), (224, 16, 224), (518, 14, 224), (384, 32, 224)])
+def test_the_order_is_of_224_pixels_at_most(img: int, patch: int, size: int) -> None:
+    assert default_size(ViTConfig(1, 1, 8, img, patch)) == size
+
+
+def test_half_precision_can_be_kept(checkpoint: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    tensors = load_file(checkpoint / "model.safetensors")
+    save_file({name: value.bfloat16() for name, value in tensors.items()}, checkpoint / "model.safetensors")
+    convert(str(checkpoint), tmp_path / "exact", data=DATA, device="cpu")
+    convert(str(checkpoint), tmp_path / "half", data=DATA, dtype="source", device="cpu")
+    exact, half = (load_file(tmp_path / name / "template.safetensors") for name in ("exact", "half"))
+    assert exact["core.core"].dtype == torch.float32 and half["core.core"].dtype == torch.bfloat16
+    assert half["order.rotation"].dtype == torch.float32
+    torch.testing.assert_close(half["core.core"].float(), exact["core.core"], rtol=1e-2, atol=1e-2)
+    assert load_source(tmp_path / "half").source.core.tensors()["core"].dtype == torch.float32

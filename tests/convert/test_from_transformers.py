@@ -1,0 +1,145 @@
+"""transformers' folders under timm's names compute the same; what cannot be read is refused by its model type."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from safetensors.torch import load_file, save_file
+
+from sweet.convert.bare_file import read_file
+from sweet.convert.checkpoints import split_decoder
+from sweet.convert.from_transformers import built, from_folder, fused, renamed_tensors, tower_of
+from sweet.convert.timm_source import filled
+from sweet.convert.weights_file import read_weights
+from sweet.errors import UserError
+from sweet.export import export
+from sweet.initialise.make import initialise_to
+from sweet.models.vit import build_vit
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 4}
+PLAIN = SMALL | {"intermediate_size": 128}
+MAE = PLAIN | {
+    "decoder_hidden_size": 64, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 16,
+    "decoder_intermediate_size": 256, "mask_ratio": 0.0,
+}  # fmt: skip
+# transformers' class, its config, and the attribute that holds the encoder.
+MODELS: dict[str, tuple[Any, Any, str]] = {
+    "vit": (hf.ViTModel, hf.ViTConfig(**PLAIN), ""),
+    "vit of a narrower MLP": (hf.ViTModel, hf.ViTConfig(**PLAIN | {"intermediate_size": 96}), ""),
+    "vit by tanh": (hf.ViTModel, hf.ViTConfig(**PLAIN, hidden_act="gelu_new"), ""),
+    "classifier": (hf.ViTForImageClassification, hf.ViTConfig(**PLAIN), "vit"),
+    "deit": (hf.DeiTModel, hf.DeiTConfig(**PLAIN), ""),
+    "mae": (hf.ViTMAEForPreTraining, hf.ViTMAEConfig(**MAE), "vit"),
+    "dinov2": (hf.Dinov2Model, hf.Dinov2Config(**SMALL, mlp_ratio=4), ""),
+    "dinov2 gated": (hf.Dinov2Model, hf.Dinov2Config(**SMALL, mlp_ratio=4, use_swiglu_ffn=True), ""),
+    "registers": (hf.Dinov2WithRegistersModel, hf.Dinov2WithRegistersConfig(**SMALL, mlp_ratio=4), ""),
+    "dinov3": (hf.DINOv3ViTModel, hf.DINOv3ViTConfig(**PLAIN, num_register_tokens=4), ""),
+    "dinov3 gated": (
+        hf.DINOv3ViTModel,
+        hf.DINOv3ViTConfig(**PLAIN, num_register_tokens=4, use_gated_mlp=True, hidden_act="silu"),
+        "",
+    ),
+    "clip": (hf.CLIPVisionModel, hf.CLIPVisionConfig(**PLAIN), ""),
+    "siglip": (hf.SiglipVisionModel, hf.SiglipVisionConfig(**PLAIN), ""),
+}
+
+
+def made(name: str, folder: Path) -> Any:
+    cls, config, _ = MODELS[name]
+    generator = torch.Generator().manual_seed(0)
+    model = cls(config).eval()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(torch.randn(value.shape, generator=generator) * (0.3 if value.dim() < 2 else 0.1))
+    model.save_pretrained(folder)
+    return model
+
+
+def images() -> torch.Tensor:
+    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def features(name: str, model: Any) -> torch.Tensor:
+    """All tokens after the final norm."""
+    encoder = getattr(model, MODELS[name][2]) if MODELS[name][2] else model
+    given = {"noise": torch.arange(16.0).expand(2, -1)} if name == "mae" else {}
+    tokens = encoder(images(), **given).last_hidden_state
+    return model.post_layernorm(tokens) if name == "clip" else tokens
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_timms_model_of_it_computes_the_same(name: str, tmp_path: Path) -> None:
+    theirs = made(name, tmp_path)
+    tower = tower_of(tmp_path / "config.json")
+    encoder, _ = split_decoder(renamed_tensors(read_weights(tmp_path / "model.safetensors").tensors))
+    model = filled(built(tower, "x", encoder), fused(encoder, tower), "x")
+    with torch.no_grad():
+        torch.testing.assert_close(model.forward_features(images()), features(name, theirs), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["vit", "classifier", "dinov2", "mae"])
+def test_it_becomes_a_checkpoint(name: str, tmp_path: Path) -> None:
+    theirs = made(name, tmp_path)
+    preprocessor = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 2}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_name: my-terms\n---\n# A model\n")
+    for found in (from_folder(tmp_path), read_file(tmp_path / "model.safetensors")):  # its config.json lies beside it
+        encoder = {name: value for name, value in found.state.items() if not name.startswith("decoder.")}
+        with torch.no_grad():
+            ours = build_vit(found.config, encoder).forward_features(images())
+        torch.testing.assert_close(ours, features(name, theirs), rtol=0, atol=2e-5)
+        assert (found.data.mean, found.data.std[0], found.data.interpolation) == ((0.1, 0.2, 0.3), 0.4, "bilinear")
+        assert found.origin is not None and found.origin.licence == "my-terms"
+        assert (found.mae is not None) == (name == "mae") == ("decoder.pred.weight" in found.state)
+
+
+def test_shards_are_read(tmp_path: Path) -> None:
+    made("vit", tmp_path)
+    whole = from_folder(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    names = sorted(tensors)
+    shards = {"a.safetensors": names[: len(names) // 2], "b.safetensors": names[len(names) // 2 :]}
+    for file, part in shards.items():
+        save_file({name: tensors[name] for name in part}, tmp_path / file)
+    places = {name: file for file, part in shards.items() for name in part}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    found = from_folder(tmp_path)
+    assert all(torch.equal(found.state[name], whole.state[name]) for name in whole.state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "beit"}, "model_type=beit: relative position biases"),
+        ({"model_type": "swin"}, "model_type=swin: expected one of vit, vit_mae, deit"),
+        ({"hidden_act": "mish"}, "hidden_act=mish: expected one of gelu"),
+        ({"num_hidden_layers": 3}, "blocks"),
+        ({"hidden_size": None}, "timm cannot make its shape"),
+        ({"num_attention_heads": 3}, "timm cannot make its shape"),
+        ({"image_size": 32}, r"tensor pos_embed: shape \(1, 17, 32\), expected \(1, 65, 32\)"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    made("vit", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UserError, match=message) as problem:
+        from_folder(tmp_path)
+    assert str(tmp_path) in str(problem.value)
+
+
+def test_our_own_export_comes_back(tmp_path: Path, make_source: Any) -> None:
+    make_source("vit", ordered=True).save_pretrained(tmp_path / "source")
+    initialise_to(str(tmp_path / "source"), tmp_path / "model", depth=2, heads=2)
+    export(tmp_path / "model", "transformers", tmp_path / "exported")
+    found = from_folder(tmp_path / "exported")
+    known = load_file(tmp_path / "model" / "model.safetensors")
+    assert found.state.keys() == known.keys()
+    assert all(torch.equal(found.state[name], known[name]) for name in known)
