@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -9,20 +10,21 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from typer.testing import CliRunner
+import typer
 
 from sweet.cli import app
 from sweet.files import write_json
 from sweet.version import VERSION
 
 TINY = Path(__file__).parents[2] / "tests" / "tiny.yaml"
+COMMAND = typer.main.get_command(app)
 SECONDS, MEGABYTES = 5.0, 1024  # what one verb may take: CPU seconds, growth of the process's peak
 SCENES = "shapes:n=64,size=16"
 
@@ -51,24 +53,27 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def verdict(words: Sequence[str]) -> str:
+def verdict(words: Sequence[str], seconds: float = SECONDS) -> str:
     """``right`` for exit code 0, ``line`` for one line and exit code 2, else what went wrong."""
     before = peak_mb()
+    code, problem, said = 0, "", io.StringIO()
     try:
-        with at_most(SECONDS):
-            result = CliRunner().invoke(app, list(words), prog_name="sweet")
+        with at_most(seconds), redirect_stdout(io.StringIO()), redirect_stderr(said):
+            COMMAND.main(list(words), prog_name="sweet")
     except Slow:
-        return f"slow: more than {SECONDS:g} s"
-    if isinstance(result.exception, Slow):
-        return f"slow: more than {SECONDS:g} s"
+        return f"slow: more than {seconds:g} s"
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException as other:  # a traceback
+        code, problem = 1, f"{other!r:.300}"
     if peak_mb() > before + MEGABYTES:
         return f"memory: {peak_mb() - before:.0f} MB"
-    if result.exit_code == 0:
+    if code == 0:
         return "right"
-    lines = result.stderr.strip().splitlines()
-    if result.exit_code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and len(lines[0]) < 1000:
+    lines = said.getvalue().strip().splitlines()
+    if code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and len(lines[0]) < 1000:
         return "line"
-    return f"wrong: exit code {result.exit_code}, {len(lines)} lines, {result.exception!r:.300}"
+    return f"wrong: exit code {code}, {len(lines)} lines, {problem}"
 
 
 @dataclass

@@ -49,6 +49,7 @@ class Damage:
 
     label: str
     refused: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
 
 
 def main() -> None:
@@ -83,7 +84,7 @@ def make(place: Path) -> dict[str, Path]:
         "classifier": ["finetune", str(place / "model"), "--data", SCENES, *FINETUNE.split()],
     }
     for name, verb in words.items():
-        assert verdict([*verb, "--out", str(place / name)]) == "right", name
+        assert verdict([*verb, "--out", str(place / name)], 300) == "right", name
     return {name: place / name for name in words}
 
 
@@ -96,7 +97,10 @@ def try_all(case: str, folder: Path, damage: Damage, tally: Tally) -> None:
         "verify": ["verify", str(folder)],
         "init": ["init", str(folder), "--depth", "2", "--heads", "1", "--out", str(out), "--device", "cpu"],
     }.items():
-        tally.add(case, verb, verdict(words), refused=verb in damage.refused)
+        found = verdict(words)
+        if verb in damage.accepted and found != "right":
+            found = f"wrong: refused ({found})"
+        tally.add(case, verb, found, refused=verb in damage.refused)
 
 
 def loading(folder: Path) -> str:
@@ -127,6 +131,12 @@ def sign(folder: Path) -> None:
 
 def tensor_file(folder: Path) -> Path:
     return next(folder.glob("*.safetensors"))
+
+
+def untouched(folder: Path, draw: random.Random) -> Damage:
+    """None: it must not be refused, or the others prove nothing."""
+    source = folder.joinpath("template.safetensors").is_file() or "dense" in (folder / "config.json").read_text()
+    return Damage("none", accepted=(*(("init",) if source else ()), "load", "verify", "inspect"))
 
 
 def flipped(folder: Path, draw: random.Random) -> Damage:
@@ -254,6 +264,7 @@ def sums_replaced(folder: Path, draw: random.Random) -> Damage:
 
 
 DAMAGES = (
+    untouched,
     flipped, header_flipped, cut, header_edited, tensor_changed, tensor_changed, config_changed, config_changed,
     config_changed, config_replaced, sums_replaced,
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import timm
@@ -135,7 +135,8 @@ def skeleton(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -> An
         return materialised(config, num_classes, **timm_options)
 
 
-def encoder_shapes(config: ViTConfig) -> dict[str, torch.Size]:
+@lru_cache(maxsize=64)
+def encoder_shapes(config: ViTConfig) -> Mapping[str, torch.Size]:
     """Name and shape of every parameter of the encoder (no head) under our names, see :mod:`.names`."""
     return {name: value.shape for name, value in our_names(dict(skeleton(config).named_parameters())).items()}
 
