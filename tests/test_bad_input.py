@@ -148,7 +148,7 @@ CASES = {
     # folders that are something else
     "init nowhere --depth 2 --heads 2 --out OUT": ["nowhere", "no such folder"],
     "init flat --depth 2 --heads 2 --out OUT": ["flat", "not a sweet folder"],
-    "init timm --depth 2 --heads 2 --out OUT": ["timm/config.json", "not written by sweet"],
+    "init timm --depth 2 --heads 2 --out OUT": ["timm/model.safetensors", "not a safetensors file"],
     "init list --depth 2 --heads 2 --out OUT": ["list/config.json", "not written by sweet"],
     "init garbage --depth 2 --heads 2 --out OUT": ["garbage/config.json", "not valid JSON"],
     "init newer --depth 2 --heads 2 --out OUT": ["newer/config.json", "99"],

@@ -48,6 +48,13 @@ Fit = Annotated[str | None, typer.Option(metavar="SRC", help=f"Images for a meth
 FitImages = Annotated[int | None, typer.Option(**NUMBER, help="How many of them; default: the method's own.")]
 
 
+OrderImages = Annotated[
+    str | None,
+    typer.Option(metavar="SRC", help=f"Images for the order of a checkpoint converted on the way: {SOURCES}."),
+]
+Channels = Annotated[int | None, typer.Option(**NUMBER, help="Default: as the source.")]
+
+
 @app.command()
 def init(
     words: SourceWords,
@@ -62,13 +69,10 @@ def init(
     layers: Layers = None,
     fit: Fit = None,
     fit_images: FitImages = None,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="SRC", help=f"Images for the order of a checkpoint converted on the way: {SOURCES}."),
-    ] = None,
+    data: OrderImages = None,
     img_size: Pixels = None,
     patch_size: Pixels = None,
-    in_chans: Annotated[int | None, typer.Option(**NUMBER, help="Default: as the source.")] = None,
+    in_chans: Channels = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue a method that trains.")] = False,
@@ -83,8 +87,9 @@ def init(
     if source is None:
         raise UserError("SOURCE is missing: sweet init SOURCE --depth L --heads H --out DIR")
     budget = read_budget(params, flops, latency)
-    size = [f"--{name}" for name, value in (("depth", depth), ("heads", heads)) if value is not None]
-    if budget is not None and size:
+    if budget is not None and (
+        size := [f"--{name}" for name, value in (("depth", depth), ("heads", heads)) if value is not None]
+    ):
         raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
     given = dict(switch.split("=", 1) for switch in switches)
     given |= {name: value for name, value in (("order", order), ("layers", layers)) if value is not None}
@@ -93,9 +98,7 @@ def init(
         from sweet.initialise.make import finished, initialise_to
 
         if resume and (made := finished(out)):
-            show(lambda: made, as_json=as_json)
-            return
-
+            return show(lambda: made, as_json=as_json)
         with training_folder(out) as run:
             show(
                 lambda: initialise_to(

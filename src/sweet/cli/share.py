@@ -23,7 +23,9 @@ def export(
         Literal["timm", "onnx", "hub", "safetensors", "transformers"], typer.Option(help="What it is written for.")
     ],
     out: Out,
-    head: Annotated[bool, typer.Option("--head/--no-head", help="With or without its classifier.")] = True,
+    head: Annotated[
+        bool, typer.Option("--head/--no-head", help="With or without its classifier, or what it has around the ViT.")
+    ] = True,
     seeds: Annotated[
         list[Path] | None,
         typer.Option(metavar="DIR", help="A run of the same recipe by another seed, for the card; repeatable."),

@@ -34,7 +34,7 @@ def pretrain(
     name, overrides = split_words(words, data)
     resume, overwrite = after_restart(resume, overwrite)
     saved = saved_recipe(out, resume)
-    if resume and name is None and saved is None:
+    if resume and not overwrite and name is None and saved is None:
         raise UserError(f"--resume: --out {out} holds no run to go on with; name a RECIPE to start one")
     recipe = load_recipe(PretrainRecipe, name or saved or "quickstart", overrides)
     need_source(recipe.data.source)
@@ -64,7 +64,7 @@ def finetune(
 
     resume, overwrite = after_restart(resume, overwrite)
     saved = saved_recipe(out, resume)
-    if resume and saved is None and data is None and recipe_name is None:
+    if resume and not overwrite and saved is None and data is None and recipe_name is None:
         raise UserError(f"--resume: --out {out} holds no run to go on with; give --data SRC to start one")
     chosen = saved or recipe_name or task_recipe(task)
     usage = "sweet finetune MODEL --data SRC --out DIR [key=value ...]"

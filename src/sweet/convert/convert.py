@@ -192,7 +192,7 @@ class Conversion:
             source=self.checkpoint.name,
             source_sha256=self.checkpoint.sha256,
             origin=self.checkpoint.origin,
-            assumed=self.checkpoint.assumed,
+            assumed=self.checkpoint.assumed or None,
             order_size=None if self.images is None else self.images.img_size,
             metric="activations" if weighted else "weights",
             order_images=self.order_images,

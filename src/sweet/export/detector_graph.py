@@ -1,7 +1,7 @@
 """A detector whose steps all have a fixed shape, so that ``torch.export`` can follow it.
 
-torchvision drops boxes as it goes, and how many are left depends on the image. Here a dropped box keeps its place with the
-score ``DROPPED``, and what is found is filled up to a fixed number. The numbers are those of the detector itself.
+torchvision drops boxes as it goes, and how many are left depends on the image. Here a dropped box keeps its place with
+the score ``DROPPED``, and what is found is filled up to a fixed number. The numbers are those of the detector itself.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ NAMES = ("boxes", "scores", "labels", "masks")
 class DetectorGraph(nn.Module):
     """One image (1, C, S, S), padded, and the (2,) height and width of what is image in it -> findings.
 
-    boxes (n, 4), scores (n,), labels (n,) int64 and, of a detector with masks, masks (n, 28, 28) of each box; n is fixed,
-    the surest first, and places that are not needed have score 0, label -1 and an empty box. ``side`` is S.
+    boxes (n, 4), scores (n,), labels (n,) int64 and, of a detector with masks, masks (n, 28, 28) of each box; n is
+    fixed, the surest come first, and places left over have score 0, label -1 and an empty box. ``side`` is S.
     """
 
     def __init__(self, detector: Detector) -> None:

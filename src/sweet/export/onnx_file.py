@@ -1,4 +1,4 @@
-"""``model.onnx``: any batch size, compared with the model in ONNX Runtime before it is handed out."""
+"""``model.onnx``: one graph, compared with the model in ONNX Runtime before it is handed out."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from sweet.errors import UserError
 from sweet.files import replacing
-from sweet.models.config import ViTConfig
 from sweet.storage.records import FolderRecord
 
-from .timm_folder import random_images
+from .graphs import Graph, difference
 
 FILE = "model.onnx"
-BATCHES = (1, 2, 5)
 TOLERANCE = 1e-4  # relative to the largest output: two runtimes add in another order
 MAX_BYTES = 2_000_000_000  # of one protobuf file
+SHOWN = {"classes", "mean", "std", "img_size", "crop", "thresholds"}
 
 
 def need_onnx() -> None:
@@ -34,54 +32,65 @@ def need_onnx() -> None:
             raise UserError(f"ONNX: the package {name} is missing: pip install sweet-vit[onnx]") from None
 
 
-def write_onnx(model: nn.Module, record: FolderRecord, path: Path) -> float:
-    """Write the graph ``images`` (N, C, S, S) -> ``output`` (N, classes or width); returns the largest difference.
+def write_onnx(graph: Graph, record: FolderRecord, path: Path) -> float:
+    """Write the graph; returns the largest difference of ONNX Runtime's outputs.
 
-    Class names, mean, std, size and crop stand in its metadata as JSON. Raises UserError, and writes nothing, when
-    ONNX Runtime computes something else at one of several batch sizes.
+    Class names, mean, std, size, crop and what the graph says of itself stand in its metadata as JSON. Raises
+    UserError, and writes nothing, when ONNX Runtime computes something else on one of the samples.
     """
     need_onnx()
-    if sum(p.numel() * p.element_size() for p in model.parameters()) > MAX_BYTES:
+    if sum(p.numel() * p.element_size() for p in graph.module.parameters()) > MAX_BYTES:
         raise UserError("--to onnx: the weights are more than the 2 GB of one ONNX file")
+    program = _traced(graph)
+    data = record.data.model_dump(mode="json", include=SHOWN, exclude={} if record.data.thresholds else {"thresholds"})
+    program.model.metadata_props.update({key: json.dumps(value) for key, value in (data | dict(graph.about)).items()})
+    content = program.model_proto.SerializeToString()
+    gap = compare(graph, content)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+        temporary.chmod(0o644)
+    return gap
+
+
+def _traced(graph: Graph) -> Any:
+    """The program that torch makes of a graph. Raises UserError where it cannot."""
     logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it lists what it does not fold
+    sample = next(sample for sample in graph.samples if len(sample[0]) > 1 or not graph.any_batch)
+    batch = {0: torch.export.Dim("batch")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about itself
         program = torch.onnx.export(
-            model.eval(),
-            (random_images(record.vit, 2),),
-            input_names=["images"],
-            output_names=["output"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            graph.module.eval(),
+            sample,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_shapes=({**batch},) if graph.any_batch else None,
             dynamo=True,
             verbose=False,
         )
     if program is None:
         raise UserError("--to onnx: torch made no program")
-    data = record.data.model_dump(mode="json", include={"classes", "mean", "std", "img_size", "crop"})
-    program.model.metadata_props.update({key: json.dumps(value) for key, value in data.items()})
-    graph = program.model_proto.SerializeToString()
-    difference = compare(model, record.vit, graph)
-    with replacing(path) as temporary:
-        temporary.write_bytes(graph)
-        temporary.chmod(0o644)
-    return difference
+    return program
 
 
 @torch.no_grad()
-def compare(model: nn.Module, config: ViTConfig, graph: bytes) -> float:
+def compare(graph: Graph, content: bytes) -> float:
     """The largest difference between the model and the graph, relative to the largest output. Raises UserError."""
-    session = open_session(graph)
+    session = open_session(content)
     worst = 0.0
-    for batch in BATCHES:
-        images = random_images(config, batch)
-        expected = model(images)
-        found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-        if found.shape != expected.shape:
-            raise UserError(f"--to onnx: shape {tuple(found.shape)} for {batch} images, not {tuple(expected.shape)}")
-        difference = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
-        if not difference <= TOLERANCE:
-            raise UserError(f"--to onnx: ONNX Runtime computes another function at batch {batch} ({difference:.1e})")
-        worst = max(worst, difference)
+    for sample in graph.samples:
+        expected = graph.module(*sample)
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        feeds = {name: value.numpy() for name, value in zip(graph.inputs, sample, strict=True)}
+        found = [torch.from_numpy(value) for value in session.run(list(graph.outputs), feeds)]
+        at = f"batch {len(sample[0])}"
+        for one, other in zip(expected, found, strict=True):
+            if one.shape != other.shape:
+                raise UserError(f"--to onnx: shape {tuple(other.shape)} at {at}, not {tuple(one.shape)}")
+        gap = difference(expected, found, graph.outputs)
+        if not gap <= TOLERANCE:
+            raise UserError(f"--to onnx: ONNX Runtime computes another function at {at} ({gap:.1e})")
+        worst = max(worst, gap)
     return worst
 
 

@@ -9,16 +9,22 @@ import yaml
 
 from sweet.api import Template
 from sweet.errors import UserError
+from sweet.files import read_tensors
 from sweet.storage import hub
 from sweet.storage.cards import front_matter, model_card, shareable
 from sweet.storage.folders import load_model
 from sweet.storage.layout import TENSORS, complete_folder, write_folder
 from sweet.storage.records import FolderRecord, read_record
+from sweet.tasks.detection.detector import Detector
+from sweet.tasks.segmentation.segment import Segment
+from sweet.training.network import FinetunedModel
 
+from .graphs import Graph, detector_graph, image_graph, segmenter_graph
 from .onnx_file import FILE, need_onnx, write_onnx
 from .timm_folder import timm_folder
 from .transformers_folder import transformers_folder
 
+ON_THE_VIT = ("classify", "multilabel")  # tasks whose head is timm's own
 LAYOUTS = ("timm", "onnx", "hub", "safetensors", "transformers")
 
 
@@ -67,14 +73,15 @@ def export(
 def _export_model(
     folder: Path, record: FolderRecord, to: str, out: Path, *, head: bool, seeds: Sequence[Path], licence: str
 ) -> Mapping[str, object]:
-    task = record.task or "classify"
-    if task != "classify":
-        raise UserError(f"{folder}: its task is {task}, and sweet exports classifiers and models without a head")
     if to == "onnx":
         need_onnx()  # before the work
+    if head and record.task not in (None, *ON_THE_VIT):
+        return _export_whole(folder, record, to, out, seeds=seeds, licence=licence)
     model, record = load_model(folder, **({} if head else {"num_classes": 0}))
     if not head:
         data = record.data.model_copy(update={"classes": None})
+        if record.task not in (None, *ON_THE_VIT):
+            record = record.model_copy(update={"task": None, "head": None})
         record = record.model_copy(update={"metrics": None, "data": data})
     recipe_text = _recipe(folder)
     recipe = yaml.safe_load(recipe_text) or {}
@@ -83,10 +90,7 @@ def _export_model(
     card = model_card(record, recipe, use=use, licence=licence, seeds=others)
     shown = {"to": to, "size": str(record.vit.size), "classes": len(record.data.classes or ())}
     if to == "onnx":
-        difference = write_onnx(model, record, out / FILE)
-        texts = {"recipe.yaml": recipe_text, "README.md": card}
-        complete_folder(out, [FILE], {"onnx": FILE, "sweet": record.to_dict()}, texts)
-        return {**shown, "difference": difference}
+        return {**shown, **_write_onnx(image_graph(model, record), record, out, recipe_text, card)}
     if to == "safetensors":
         write_folder(out, (TENSORS["model"], model.state_dict()), record, recipe_text, card)
         return shown
@@ -95,6 +99,41 @@ def _export_model(
     made = transformers_folder(model, record) if to == "transformers" else timm_folder(model, record, licence)
     write_folder(out, (TENSORS["model"], made.tensors), made.config, recipe_text, card, made.texts)
     return {**shown, **made.shown}
+
+
+def _export_whole(
+    folder: Path, record: FolderRecord, to: str, out: Path, *, seeds: Sequence[Path], licence: str
+) -> Mapping[str, object]:
+    """A detector or a segmenter with all that it has around the ViT. Raises UserError for what has no such layout."""
+    if to not in ("onnx", "hub", "safetensors") or record.task not in ("detect", "segment"):
+        raise UserError(
+            f"--to {to}: {folder} was trained to {record.task}, and {to} has no layout for it; --no-head exports its "
+            "ViT, and --to onnx, hub or safetensors detectors and segmenters as a whole"
+        )
+    recipe_text = _recipe(folder)
+    recipe = yaml.safe_load(recipe_text) or {}
+    use = f"onnx {record.task}" if to == "onnx" else "predict"
+    card = model_card(record, recipe, use=use, licence=licence, seeds=[_same_run(folder, recipe, o) for o in seeds])
+    shown = {"to": to, "size": str(record.vit.size), "task": record.task, "classes": len(record.data.classes or ())}
+    if to == "onnx":
+        tuned = FinetunedModel(folder, "cpu")
+        if isinstance(tuned.task, Segment):
+            graph = segmenter_graph(tuned.model, record, tuned.task)
+        else:
+            assert isinstance(tuned.model, Detector)
+            graph = detector_graph(tuned.model, record)
+        return {**shown, **_write_onnx(graph, record, out, recipe_text, card)}
+    if to == "hub":
+        card = front_matter(record, licence=licence, library="sweet") + card
+    write_folder(out, (TENSORS["model"], read_tensors(folder / TENSORS["model"])), record, recipe_text, card)
+    return shown
+
+
+def _write_onnx(graph: Graph, record: FolderRecord, out: Path, recipe: str, card: str) -> Mapping[str, object]:
+    difference = write_onnx(graph, record, out / FILE)
+    texts = {"recipe.yaml": recipe, "README.md": card}
+    complete_folder(out, [FILE], {"onnx": FILE, "sweet": record.to_dict()}, texts)
+    return {"difference": difference}
 
 
 def _export_source(folder: Path, to: str, out: Path, licence: str) -> Mapping[str, object]:

@@ -76,6 +76,7 @@ def transformers_folder(model: nn.Module, record: FolderRecord) -> Exported:
         "model_type": "dinov2",
         "mlp_ratio": 4,
         "layerscale_value": 1.0,
+        **({"problem_type": "multi_label_classification"} if record.task == "multilabel" else {}),
         "id2label": {str(i): name for i, name in enumerate(classes)},
         "label2id": {name: i for i, name in enumerate(classes)},
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from sweet.tasks.registry import task_class
 from sweet.tasks.task import EvalSettings
 
 from .onnx_file import open_session
+from .run import ON_THE_VIT
 from .timm_folder import random_images
 
 # bf16 training, another device and another runtime move a few images across the boundary, not one in a hundred
@@ -87,7 +89,8 @@ def _timm(folder: Path) -> nn.Module:
 
 @torch.no_grad()
 def _runs(folder: Path, model: nn.Module, config: ViTConfig) -> None:
-    if not bool(model(random_images(config, 2)).isfinite().all()):
+    images = model.example() if isinstance(model, _Onnx) else random_images(config, 2)
+    if not bool(model(images).isfinite().all()):
         raise UserError(f"{folder}: its outputs are not finite")
 
 
@@ -116,7 +119,12 @@ def _measure(loaded: Loaded, data: str, split: str, batch_size: int, device: str
 
 
 def _measure_onnx(model: nn.Module, record: FolderRecord, data: str, split: str, batch_size: int) -> RecordedMetrics:
-    images, make_task = open_images(data, split, pixels=record.data), task_class("classify")
+    task = record.task or "classify"
+    if task not in ON_THE_VIT:
+        raise UserError(
+            f"--data {data}: an ONNX file that was trained to {task} is not measured; sweet evaluate MODEL does"
+        )
+    images, make_task = open_images(data, split, pixels=record.data), task_class(task)
     known = record.data.classes or []
     classes = make_task.classes_of(images)
     if classes != known:
@@ -133,6 +141,15 @@ class _Onnx(nn.Module):
         self.session = open_session(path)
         self.place = nn.Parameter(torch.zeros(()))  # an evaluation reads the device off the parameters
 
+    def example(self) -> Tensor:
+        """Random images of the shape that the graph takes."""
+        shape = self.session.get_inputs()[0].shape
+        sides = [side if isinstance(side, int) else 2 for side in shape]
+        return torch.randn(sides, generator=torch.Generator().manual_seed(0))
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, S, S) -> what the graph gives."""
-        return torch.from_numpy(self.session.run(None, {"images": images.numpy()})[0])
+        feeds = {"images": images.numpy()}
+        if len(self.session.get_inputs()) > 1:
+            feeds["size"] = np.array(images.shape[-2:], np.float32)
+        return torch.from_numpy(self.session.run(None, feeds)[0])

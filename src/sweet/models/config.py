@@ -211,6 +211,8 @@ class MaeConfig:
         limits = {"decoder_width": MAX_DECODER_WIDTH}
         limits |= {f"decoder_{name}": LIMITS[name] for name in ("depth", "head_dim")}
         for name, limit in limits.items():
-            _check_range(name, getattr(self, name), limit)
+            value = getattr(self, name)
+            if name != "decoder_depth" or value != 0:  # none at all: what an encoder alone costs
+                _check_range(name, value, limit)
         if self.decoder_width % self.decoder_head_dim:
             raise ValueError(f"decoder_width {self.decoder_width} is no multiple of {self.decoder_head_dim}")

@@ -59,6 +59,32 @@ output = session.run(None, {"images": images})[0]  # float32 (N, channels, heigh
 session.get_modelmeta().custom_metadata_map  # classes, mean, std, img_size as JSON
 ```
 """,
+    "onnx segment": """```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("this-folder/model.onnx")
+logits = session.run(None, {"images": images})[0]  # float32 (N, channels, window, window), normalised; any N
+classes = logits.argmax(1)  # of each pixel
+session.get_modelmeta().custom_metadata_map  # classes, mean, std, window, stride, short_side as JSON
+```
+An image is resized so that its short side has `short_side` pixels (0: as it is), and looked at in windows.
+""",
+    "onnx detect": """```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("this-folder/model.onnx")
+found = session.run(None, {"images": image, "size": size})  # boxes (x0, y0, x1, y1), scores, labels, and masks if any
+session.get_modelmeta().custom_metadata_map  # classes, mean, std, img_size, side as JSON
+```
+`image`: float32 (1, channels, side, side), the long side resized to `img_size` (bilinear, antialiased), normalised,
+then padded with zeros at the right and the bottom; `size`: float32, the height and the width of what is image in it.
+Places that are not needed have score 0 and label -1.
+""",
+    "predict": """```
+sweet predict this-folder photo.jpg --out pictures  # from the hub: hf download user/name --local-dir this-folder
+```
+`sweet export this-folder --to onnx --out DIR` writes a graph that needs no sweet.
+""",
     "transformers": """```python
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
@@ -67,6 +93,13 @@ encoder = AutoModel.from_pretrained("this-folder")  # last_hidden_state: class t
 classifier = AutoModelForImageClassification.from_pretrained("this-folder")  # where the model has a head
 ```
 """,
+}
+
+PIPELINES = {  # of the hub, by task
+    "classify": "image-classification",
+    "multilabel": "image-classification",
+    "detect": "object-detection",
+    "segment": "image-segmentation",
 }
 
 
@@ -115,7 +148,7 @@ def converted_card(record: FolderRecord) -> str:
         "of the features": converted.feature_error,
         "images for the principal order": _plain(converted.order_images),
         "seen at": f"{converted.order_size} px" if converted.order_size else None,
-        "assumed of the source": _plain("; ".join(converted.assumed)) or None,
+        "assumed of the source": _plain("; ".join(converted.assumed or ())) or None,
     }
     if healing := converted.healing:
         rows["healed"] = f"{healing.steps} steps on {_plain(healing.data)}, whose terms apply as well"
@@ -162,13 +195,13 @@ def front_matter(record: FolderRecord, *, licence: str, library: str) -> str:
     """The YAML block by which the hub finds a repository."""
     from huggingface_hub import ModelCardData
 
-    classifies = record.kind == "model" and bool(record.data.classes)
+    tag = PIPELINES.get(record.task or "classify") if record.kind == "model" and record.data.classes else None
     named = licence in HUB_LICENCES
     data = ModelCardData(
         license=licence if named else "other",
         license_name="terms-of-the-images" if licence == "other" else None if named else licence,
         library_name=library,
-        pipeline_tag="image-classification" if classifies else "image-feature-extraction",
+        pipeline_tag=tag or "image-feature-extraction",
         tags=["vision-transformer", "sweet", *(["timm"] if library == "timm" else []), record.kind],
     )
     return f"---\n{data.to_yaml()}\n---\n"

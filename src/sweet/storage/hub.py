@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -58,6 +59,7 @@ def local_folder(
 
     with _hub_errors(f"{text}: no such folder, and the hub does not give it"):
         why = offline()
+        cached: Any = {} if why is None or HF_HUB_OFFLINE else {"local_files_only": True}
         try:
             found = snapshot_download(
                 repo,
@@ -65,7 +67,7 @@ def local_folder(
                 token=token,
                 cache_dir=cache_dir,
                 allow_patterns=list(only or (*NEEDED, *OTHERS)),
-                **({} if why is None or HF_HUB_OFFLINE else {"local_files_only": True}),
+                **cached,
             )
         except LocalEntryNotFoundError as problem:
             raise problem if why is None else ConnectionError(f"offline: {why}; not in its cache") from None

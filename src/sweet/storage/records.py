@@ -120,7 +120,7 @@ class ConvertedRecord(Record):
     source: str
     source_sha256: str
     origin: OriginRecord | None = None
-    assumed: tuple[str, ...] = ()
+    assumed: tuple[str, ...] | None = None
     order_size: int | None = None
     metric: str
     order_images: str | None = None

@@ -124,7 +124,9 @@ class Task(ABC):
         if recipe is not None:
             self._refuse_keys_without_effect(recipe)
             if recipe.optim.balance not in ("none", *self.balances):
-                raise UserError(f"optim.balance={recipe.optim.balance}: here only {', '.join(('none', *self.balances))}")
+                raise UserError(
+                    f"optim.balance={recipe.optim.balance}: here only {', '.join(('none', *self.balances))}"
+                )
         options = dict(recipe.head if recipe else head or {})
         try:
             self.head = self.Options.model_validate(options)

@@ -170,10 +170,17 @@ class Segment(Task):
             image = image.resize(size, KERNELS[data_config.interpolation])
         return normalise(to_tensor(image), data_config.mean, data_config.std)
 
+    def window(self, data_config: DataConfig) -> int:
+        """Pixels of the side of the windows in which a large image is looked at."""
+        return self.head.window or self.head.crop or data_config.img_size
+
+    def stride(self, data_config: DataConfig) -> int:
+        """Pixels from one window to the next."""
+        return self.head.stride or max(1, self.window(data_config) * 2 // 3)
+
     def logits(self, model: nn.Module, pixels: Tensor, size: tuple[int, ...], settings: EvalSettings) -> Tensor:
         """(K, *size) of one image (C, H, W): whole where it fits into a window, else the mean over windows."""
-        window = self.head.window or self.head.crop or settings.data_config.img_size
-        stride = self.head.stride or max(1, window * 2 // 3)
+        window, stride = self.window(settings.data_config), self.stride(settings.data_config)
         height, width = pixels.shape[1:]
         places = [(top, left) for top in starts(height, window, stride) for left in starts(width, window, stride)]
         total = pixels.new_zeros(len(self.classes), height, width)
