@@ -21,9 +21,9 @@ from sweet.api import Template
 from sweet.models.config import MaeConfig
 from sweet.models.mae import init_source
 from sweet.recipes.loader import load_recipe
-from sweet.recipes.resolved import ranks_of, vit_config
+from sweet.recipes.resolved import resolve
 from sweet.recipes.schema import PretrainRecipe
-from sweet.storage.folders import StoredSource
+from sweet.storage.records import DataConfig, FolderRecord
 from sweet.template.order import Order
 from sweet.template.sizes import hidden_features
 from sweet.template.target import absorb
@@ -35,16 +35,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     recipe = load_recipe(PretrainRecipe, "vit_b16_in1k", [])
-    config = vit_config(recipe.model, recipe.data.img_size)
+    resolved = resolve(recipe)
+    config = resolved.vit
     generator = torch.Generator().manual_seed(0)
-    ranks = ranks_of(recipe)
-    source = init_source(config, MaeConfig(), constraint="tucker", ranks=ranks, generator=generator)
+    source = init_source(config, MaeConfig(), constraint="tucker", ranks=resolved.ranks, generator=generator)
     source.decoder = {}
     rotation = torch.linalg.qr(torch.randn(config.width, config.width, generator=generator)).Q
     parts = (config.heads, hidden_features(config.width, config.mlp))
     heads, units = (torch.rand(config.depth, n, generator=generator).argsort(1) for n in parts)
     source.order = Order(rotation, torch.ones(2 * config.depth + 1, config.width), heads, units)
-    model = Template(StoredSource(absorb(source), config, MaeConfig()))  # as pre-training stores it
+    record = FolderRecord(kind="template", vit=config, data=DataConfig.of_recipe(recipe.data, None))
+    model = Template(absorb(source), record)  # as pre-training stores it
     contestants = {
         "timm": lambda: timm.create_model("vit_base_patch16_224"),
         "principal": lambda: model.build(12, 12, num_classes=1000, order="principal"),
@@ -60,7 +61,7 @@ def main() -> None:
                 times[name].append(time.perf_counter() - began)
     result = {
         "benchmark": "ViT-B from a template in memory, against timm.create_model",
-        "ranks": list(ranks),
+        "ranks": list(resolved.ranks),
         "seconds": {name: round(statistics.median(values), 3) for name, values in times.items()},
         "timm_over_ours": {
             name: round(statistics.median(t / s for s, t in zip(times[name], times["timm"], strict=True)), 2)

@@ -58,25 +58,25 @@ def _helps(command: Any, words: str, parent: Any = None) -> Iterator[tuple[str, 
 
 def recipe_keys() -> str:
     """A whole recipe of either kind, and the classes that check it."""
-    from sweet.recipes import schema as recipe
+    from sweet.recipes import schema
     from sweet.recipes.loader import dump_recipe, load_recipe
     from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
 
     text = "# Keys of recipes\n\nNested keys are dotted on the command line: `optim.weight_decay=0.1`.\n"
-    for title, told in (
+    for title, recipe in (
         ("`sweet pretrain`: recipe `small`", load_recipe(PretrainRecipe, "small")),
         ("`sweet finetune`: the defaults", load_recipe(FinetuneRecipe, None)),
     ):
-        text += f"\n## {title}\n\n```yaml\n{dump_recipe(told)}```\n"
+        text += f"\n## {title}\n\n```yaml\n{dump_recipe(recipe)}```\n"
     text += "\n## Types and ranges\n\nWhat stands after `=` is the default; a key without one has to be given.\n"
-    for name, cls in vars(recipe).items():
-        if inspect.isclass(cls) and cls.__module__ == recipe.__name__:
+    for name, cls in sorted(vars(schema).items()):
+        if inspect.isclass(cls) and cls.__module__ == schema.__name__ and not name.startswith("_"):
             text += f"\n### {name}\n\n```python\n{_fields(inspect.getsource(cls))}\n```\n"
     return text
 
 
 def _fields(source: str) -> str:
-    """A class without its methods: they check, which the messages of errors tell better."""
+    """A class without its methods: they check, which the messages of errors say better."""
     lines = source.splitlines()
     methods = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.FunctionDef)]  # type: ignore[attr-defined]
     for node in reversed(methods):

@@ -21,12 +21,12 @@ METHODS = ("random", "weight_selection", "isomorphic", "principal_slice")
 
 with playground() as place:
     source = make_source(place / "dense", "template.constraint=none")
-    facts = sweet.load(source).info["data"]
+    data_config = sweet.load(source).data
     recipe = load_recipe(FinetuneRecipe, None, FINETUNE)
 
     def batches(split: str):
         images = packed(open_images(SCENES, split), 16)
-        return eval_batches(images, batch_size=256, img_size=16, mean=facts["mean"], std=facts["std"])
+        return eval_batches(images, batch_size=256, img_size=16, mean=data_config.mean, std=data_config.std)
 
     print(f"{'L3H2':18} k-NN, %  top-1 after {recipe.max_steps} steps, %")
     for method in METHODS:

@@ -15,8 +15,8 @@ from sweet.inference.embed import embed
 
 with playground() as place:
     model = make_classifier(make_source(place / "template"), place)
-    told = embed(model, SCENES, place / "features.parquet", split="val", batch_size=256, device="cpu")
-    print(f"{told['images']} images, {told['width']} numbers each")
+    written = embed(model, SCENES, place / "features.parquet", split="val", batch_size=256, device="cpu")
+    print(f"{written['images']} images, {written['width']} numbers each")
 
     table = pq.read_table(place / "features.parquet")
     features = torch.nn.functional.normalize(torch.tensor(table["embedding"].to_pylist()), dim=1)

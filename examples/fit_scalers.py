@@ -16,13 +16,13 @@ from sweet.initialise.apply import initialise
 from sweet.template.sizes import Size
 
 with playground() as place:
-    stored = sweet.load(make_source(place / "template"))
-    size = Size(depth=3, heads=2, head_dim=stored.config.head_dim)
+    source = sweet.load(make_source(place / "template"))
+    size = Size(depth=3, heads=2, head_dim=source.config.head_dim)
     train, held_out = open_images(SCENES, "train"), open_images(SCENES, "val")
 
-    direct = initialise("sweet", stored, size)
-    fitted = initialise("sweet_fitted", stored, size, data=train, steps=60, batch=64, lr=1e-2, device="cpu")
+    direct = initialise("sweet", source, size)
+    fitted = initialise("sweet_fitted", source, size, data=train, steps=60, batch=64, lr=1e-2, device="cpu")
     for name, weights in (("direct", direct), ("fitted", fitted)):
-        config = stored.config.resized(size.depth, size.heads)
-        loss = mae_loss(weights, config, stored.mae, held_out, stored.info["data"])
+        config = source.config.resized(size.depth, size.heads)
+        loss = mae_loss(weights, config, source.mae, held_out, source.data)
         print(f"{name}: reconstruction loss on held-out images {loss:.4f}")

@@ -13,10 +13,10 @@ from sweet.describe import inspect
 
 with playground() as place:
     template = make_source(place / "template")
-    facts = inspect(template)
-    print(f"{facts['kind']} {facts['size']}, width {facts['width']}, checksums {facts['checksums']}")
-    print(f"ranks {facts['ranks']}, {facts['share_of_slices']:.0%} of the parameters that its slices have")
-    for row in facts["kept_energy"]:
+    found = inspect(template)
+    print(f"{found['kind']} {found['size']}, width {found['width']}, checksums {found['checksums']}")
+    print(f"ranks {found['ranks']}, {found['share_of_slices']:.0%} of the parameters that its slices have")
+    for row in found["kept_energy"]:
         print(f"    the first {row['channels']:2} channels keep {row['share']:6.1%} of the energy")
 
     with (template / "recipe.yaml").open("a") as file:

@@ -14,6 +14,6 @@ from sweet.results.report import report
 with playground() as place:
     source = make_source(place / "template")
     classifier = make_classifier(source, place)
-    told = report([source, classifier], place / "report.html")
-    print({name: value for name, value in told.items() if name != "out"})
+    written = report([source, classifier], place / "report.html")
+    print({name: value for name, value in written.items() if name != "out"})
     print(f"report.html: {(place / 'report.html').stat().st_size / 1000:.0f} kB")

@@ -14,10 +14,10 @@ from sweet.costs.budget import choose, read_budget
 
 with playground() as place:
     config = sweet.load(make_source(place / "template")).config
-    for asked in ({"params": "10k"}, {"flops": "500k"}, {"latency": "4ms@cpu"}):
-        budget = read_budget(**{"params": None, "flops": None, "latency": None} | asked)
+    for option in ({"params": "10k"}, {"flops": "500k"}, {"latency": "4ms@cpu"}):
+        budget = read_budget(**{"params": None, "flops": None, "latency": None} | option)
         choice = choose(config, budget)
-        print(f"{budget.asked}: {choice.size}, because it is {choice.why}")
+        print(f"{budget.option}: {choice.size}, because it is {choice.why}")
         for row in choice.candidates:
             print("   ", row)
 

@@ -118,12 +118,12 @@ def test_walk(page: str, desk: Path, template: Path) -> None:
         shutil.copytree(template, desk / "runs" / "template")
         run("init", "runs/template", "--depth", "2", "--heads", "2", "--out", "runs/vit")
         run(*f"finetune runs/vit --data folder:photos --out runs/classifier {SMALL['finetune']}".split())
-    for told in commands(place):
-        if told[0] in NOT_HERE:
+    for command in commands(place):
+        if command[0] in NOT_HERE:
             continue
-        if any(word in ("masks:PATH", "coco:PATH") or "runs/segmenter" in word for word in told):
+        if any(word in ("masks:PATH", "coco:PATH") or "runs/segmenter" in word for word in command):
             continue  # these need other data than a folder of photographs; tests/tasks has them
-        words = [INSTEAD.get(word, word.replace("folder:PATH", "folder:photos")) for word in told]
+        words = [INSTEAD.get(word, word.replace("folder:PATH", "folder:photos")) for word in command]
         small = [] if "--resume" in words and words[0] == "pretrain" else SMALL.get(words[0], "").split()
         if page == "sizes.md" and words[0] == "init":  # a size for the small template
             words = [{"12M": "5k", "2G": "200k", "4ms@cpu": "1s@cpu"}.get(word, word) for word in words]
@@ -152,12 +152,12 @@ def test_pictures_are_drawn_the_same_each_time(tmp_path: Path) -> None:
 def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
     """Strict: a link or an anchor that leads nowhere, or a page that is not in the menu, ends the build."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    told = os.environ | {
+    environment = os.environ | {
         "NO_MKDOCS_2_WARNING": "1",
         "http_proxy": "http://0.0.0.0:9",
         "https_proxy": "http://0.0.0.0:9",
     }
-    done = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pages = list((tmp_path / "site").rglob("*.html"))
     assert len(pages) > 15

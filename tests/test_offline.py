@@ -48,11 +48,11 @@ class NetworkError(Exception):
 
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Who asked for what; each attempt fails."""
-    asked: list[Any] = []
+    """Every connection that is tried; each attempt fails."""
+    attempts: list[Any] = []
 
     def refuse(*arguments: Any, **_: Any) -> Any:
-        asked.append(arguments)
+        attempts.append(arguments)
         raise NetworkError("a network was wanted")
 
     for name in ("connect", "connect_ex", "sendto"):
@@ -60,7 +60,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     for name in ("create_connection", "getaddrinfo", "gethostbyname"):
         monkeypatch.setattr(socket, name, refuse)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # or its library would not even try
-    return asked
+    return attempts
 
 
 @pytest.mark.slow

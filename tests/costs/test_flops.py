@@ -13,7 +13,7 @@ from sweet.models.mae import reconstruct, sincos
 from sweet.models.vit import build_vit
 from sweet.storage.folders import StoredSource
 from sweet.template.sizes import cost, default_tile
-from sweet.template.target import target_weights
+from sweet.template.target import masked_weights, target_weights
 from sweet.training.device import use_plain_attention
 
 
@@ -38,6 +38,18 @@ def test_mae_image_flops_of_a_sub_network(stored: StoredSource) -> None:
     with FlopCounterMode(display=False) as counter:
         reconstruct(w, images, noise, config.resized(2, 3), mae, sincos(config.grid, mae.decoder_width))
     assert mae_image_flops(config, mae, 2, 1, 2) == counter.get_total_flops()
+
+
+def test_mae_image_flops_of_masked_matrices(stored: StoredSource) -> None:
+    """What is computed: dead rows and columns are not multiplied, the stream has all its channels."""
+    config, mae = stored.config, stored.mae
+    w = masked_weights(stored.source, 2, 8, 16)
+    images, noise = torch.randn(1, 3, 16, 16), torch.rand(1, 16)
+    with FlopCounterMode(display=False) as counter:
+        reconstruct(w, images, noise, config.resized(2, 3), mae, sincos(config.grid, mae.decoder_width))
+    assert mae_image_flops(config, mae, 2, 1, 2, masked=True) == counter.get_total_flops()
+    assert mae_image_flops(config, mae, 2, 1, 2, masked=True) > mae_image_flops(config, mae, 2, 1, 2)
+    assert mae_image_flops(config, mae, masked=True) == mae_image_flops(config, mae)
 
 
 def test_vit_flops(stored: StoredSource) -> None:

@@ -20,8 +20,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 @pytest.fixture(scope="module")
 def exported(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("onnx") / "out"
-    told = export(classifier, "onnx", out)
-    assert 0 <= told["difference"] <= onnx_file.TOLERANCE
+    found = export(classifier, "onnx", out)
+    assert 0 <= found["difference"] <= onnx_file.TOLERANCE
     return out
 
 
@@ -54,15 +54,15 @@ def test_the_other_family_without_a_head(write_model: Callable[..., Path], tmp_p
 
 @pytest.mark.slow
 def test_what_travels(classifier: Path, exported: Path) -> None:
-    facts = graph(exported).get_modelmeta().custom_metadata_map
+    metadata = graph(exported).get_modelmeta().custom_metadata_map
     data = json.loads((classifier / "config.json").read_text())["data"]
     for key in ("classes", "mean", "std", "img_size"):
-        assert json.loads(facts[key]) == data[key] is not None
+        assert json.loads(metadata[key]) == data[key] is not None
     assert {path.name for path in exported.iterdir()} == {
         "model.onnx", "config.json", "recipe.yaml", "README.md", "SHA256SUMS"
     }  # fmt: skip
-    told = verify(exported, data="shapes:n=64,size=16")
-    assert told["layout"] == "onnx" and told["measured"]["images"] == told["recorded"]["images"]
+    found = verify(exported, data="shapes:n=64,size=16")
+    assert found["layout"] == "onnx" and found["measured"]["images"] == found["recorded"]["images"]
     with pytest.raises(UserError, match="images, the metrics are of"):
         verify(exported, data="shapes:n=32,size=16")
 

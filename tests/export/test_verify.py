@@ -22,8 +22,8 @@ def resum(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["template", "dense", "model", "classifier"])
 def test_what_sweet_wrote_is_right(request: pytest.FixtureRequest, name: str) -> None:
-    told = verify(request.getfixturevalue(name))
-    assert told == {"files": 4, "checksums": "ok", "layout": "sweet", "loads": True}
+    found = verify(request.getfixturevalue(name))
+    assert found == {"files": 4, "checksums": "ok", "layout": "sweet", "loads": True}
 
 
 @pytest.mark.parametrize("to", ["sweet", "timm", "safetensors"])
@@ -32,9 +32,9 @@ def test_metrics_are_measured_again(classifier: Path, tmp_path: Path, to: str) -
     if to != "sweet":
         folder = tmp_path / "out"
         export(classifier, to, folder)
-    told = verify(folder, data=SHAPES, device="cpu")
-    assert told["measured"] == told["recorded"]
-    assert {"top1", "loss", "images"} <= told["recorded"].keys()
+    found = verify(folder, data=SHAPES, device="cpu")
+    assert found["measured"] == found["recorded"]
+    assert {"top1", "loss", "images"} <= found["recorded"].keys()
 
 
 def test_one_line_for_what_is_wrong(classifier: Path, model: Path, tmp_path: Path) -> None:

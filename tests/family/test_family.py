@@ -143,9 +143,11 @@ def test_a_family_of_before_is_resumed(
     out = tmp_path / "family"
     shutil.copytree(made[0], out)
     written = read_json(out / "family.json")
-    for row in written["members"]:
-        row.update(asked=row.pop("requested"), latency=None, training={})
-    write_json(out / "family.json", written)
+    keys = {"requested": "asked"}
+    before = [
+        {keys.get(k, k): v for k, v in row.items()} | {"latency": None, "training": {}} for row in written["members"]
+    ]
+    write_json(out / "family.json", written | {"members": before})
     family(template, SIZES[:1], tiny_finetune(), out, resume=True, quiet=True)
     again = read_json(out / "family.json")["members"]
     assert [row["requested"] for row in again] == ["1200", "L1H2", "L2H2"]

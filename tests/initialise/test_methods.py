@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -13,11 +14,12 @@ from torch import Tensor
 
 from sweet.data import ImageSource
 from sweet.errors import UserError
-from sweet.initialise.apply import COMMON, Weights, initialise, switches
+from sweet.initialise.apply import COMMON, Weights, images_used, initialise, looks_at_images, switches
 from sweet.initialise.registry import NAMES
-from sweet.models.forward import encode, patchify
+from sweet.models.forward import encode, linear, patchify
 from sweet.models.vit import build_vit
 from sweet.storage.folders import StoredSource
+from sweet.storage.records import WidthRecord
 from sweet.template.sizes import Size
 from sweet.template.slices import MATRICES
 
@@ -184,6 +186,33 @@ def test_gains_after_slicing(wide: Wide, images: ImageSource) -> None:
     assert 1 < gains["rms"][0].item() < 2**0.5
 
 
+@pytest.mark.parametrize(
+    ("width", "best"),
+    [
+        ({"mode": "independent", "apply": "mask"}, "sqrt"),
+        ({"mode": "shared", "apply": "slice"}, "none"),
+        ({"mode": "none", "apply": "mask"}, "none"),
+        (None, "none"),
+    ],
+)
+def test_the_best_gains_of_a_prefix_follow_from_the_sources_training(
+    width: dict[str, str] | None, best: str, wide: Wide, images: ImageSource
+) -> None:
+    """Norms divided by the root mean square of all channels where masks left the stream alone (Eq. 7-8)."""
+    plain = wide("eva", "tucker")
+    learned = None if width is None else WidthRecord(**width)
+    source = replace(plain, record=plain.record.model_copy(update={"width": learned}))
+    expected = make("sweet", source, "L6H6", images, order="prefix", gains=best)
+    as_it_is = make("sweet", source, "L6H6", images, order="prefix")
+    given = {"device": "cpu", "train": "xuv", "objective": "mae", "steps": 0, "batch": 8}
+    unmoved = make("sweet_fitted", source, "L6H6", images, order="prefix", **given)
+    for name, value in expected.items():
+        assert torch.equal(as_it_is[name], value), name
+        torch.testing.assert_close(unmoved[name], value)
+    principal = make("sweet", source, "L6H6", images)
+    assert all(torch.equal(value, make("sweet", plain, "L6H6", images)[name]) for name, value in principal.items())
+
+
 @both_families
 @pytest.mark.parametrize("method", ["sweet", "random", "weight_selection"])
 def test_any_start_can_be_rescaled(method: str, family: str, wide: Wide, images: ImageSource) -> None:
@@ -205,6 +234,29 @@ def test_any_start_can_be_rescaled(method: str, family: str, wide: Wide, images:
             s = torch.linalg.svdvals(even)
             torch.testing.assert_close(s, s.mean().expand(len(s)), rtol=1e-3, atol=1e-5)
             assert even.square().mean().sqrt().item() == pytest.approx(0.1, rel=1e-3)
+
+
+@both_families
+@pytest.mark.parametrize("method", ["sweet", "random", "weight_selection", "isomorphic"])
+def test_any_start_can_be_put_into_other_coordinates(method: str, family: str, wide: Wide, images: ImageSource) -> None:
+    source = wide(family)
+    plain, same, turned = (
+        make(method, source, "L6H6", images, **given)
+        for given in ({}, {"condition": "false"}, {"condition": "true", "rms": 0.1})
+    )
+    assert all(torch.equal(value, same[name]) for name, value in plain.items())
+    scaled = make(method, source, "L6H6", images, rms=0.1)
+    assert not torch.equal(turned["cls_token"], scaled["cls_token"])
+    pixels, config = torch.randn(2, 3, 16, 16), source.config.resized(6, 6)
+    features = [encode(w, patchify(pixels, 4), config) for w in (scaled, turned)]
+    if "decoder.embed.weight" in plain:
+        features = [linear(x, w, "decoder.embed") for x, w in zip(features, (scaled, turned), strict=True)]
+        torch.testing.assert_close(*features, rtol=1e-3, atol=1e-4)
+    with pytest.raises(UserError, match=r"--method \w+: (condition=true )?looks at images; name some with --fit"):
+        initialise(method, source, Size.parse("L6H6", 4), condition=True)
+    assert images_used(method, None, images, {"condition": True}) == len(images)
+    assert looks_at_images(method, {"condition": True})
+    assert looks_at_images(method) == (method == "isomorphic")
 
 
 def test_noise_replaces_a_share_of_the_energy(wide: Wide, images: ImageSource) -> None:
@@ -235,6 +287,7 @@ def test_mistakes_are_one_line(wide: Wide, make_source: Callable[..., StoredSour
         ("sweet", {"order": "prefix", "gains": "rms"}, "gains=rms: energies are known in principal order only"),
         ("random", {"rms": "0"}, "rms=0: should be above 0"),
         ("random", {"noise": "1.5"}, "noise=1.5: is a share, at most 1"),
+        ("random", {"condition": "yes"}, "condition=yes: expected one of true, false"),
         ("sweet", {"flat": "nan"}, "flat=nan: should be a number"),
         ("mimetic", {"alpha_qk": "much"}, "alpha_qk=much: should be a number"),
     ):

@@ -17,12 +17,15 @@ from sweet.models.mae import (
     MaskedAutoencoder,
     init_source,
     patch_targets,
+    reconstruct,
     sincos,
     source_from_state,
     split_patches,
 )
 from sweet.storage.folders import StoredSource
-from sweet.template.networks import Network
+from sweet.template.networks import APPLY, MODES, Network, draw_widths
+from sweet.template.slices import MATRICES, READERS, inner_index, pack, stack_blocks
+from sweet.template.target import target_weights
 
 MakeSource = Callable[..., StoredSource]
 
@@ -163,15 +166,16 @@ def test_normalised_targets() -> None:
 # -- learning a source --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("apply", APPLY)
 @pytest.mark.parametrize("family", ["eva", "vit"])
 @pytest.mark.parametrize(
     "widths", [None, [(3, 3), (1, 1), (2, 2)], [(2, 3)], [(3, 1)]], ids=["full", "sandwich", "2x3", "3x1"]
 )
 def test_gradients_reach_all_that_is_used_and_nothing_else(
-    make_source: MakeSource, family: str, widths: list[tuple[int, int]] | None
+    make_source: MakeSource, family: str, widths: list[tuple[int, int]] | None, apply: str
 ) -> None:
     stored = make_source(family)
-    model = MaskedAutoencoder(stored.source, stored.config, stored.mae)
+    model = MaskedAutoencoder(stored.source, stored.config, stored.mae, apply=apply)
     networks = widths and [Network(stored.config.depth, *sides) for sides in widths]
     loss = model(*inputs(stored.config), networks)
     assert loss.isfinite()
@@ -185,7 +189,43 @@ def test_gradients_reach_all_that_is_used_and_nothing_else(
         # with SwiGLU the columns 3 p + 2 are the last of a hidden unit, q, k, v, o use every row
         assert rows.tolist() == [True] * live + [False] * (24 - live), name
     assert bool(grads["core.x"].any(1).all())
-    assert grads["decoder.embed/weight"].any(0).tolist() == [True] * residual + [False] * (24 - residual)
+    stream = 24 if apply == "mask" else residual
+    assert grads["decoder.embed/weight"].any(0).tolist() == [True] * stream + [False] * (24 - stream)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", ["eva", "vit"])
+@pytest.mark.parametrize("constraint", ["tucker", "none", "linear", "kronecker"])
+def test_a_masked_step_is_the_whole_network_with_zeros(
+    make_source: MakeSource, family: str, constraint: str, mode: str
+) -> None:
+    """Eq. 8 in float64: the loss of each drawn sub-network, from full matrices with rows and columns set to zero."""
+    stored = make_source(family, constraint)
+    model = MaskedAutoencoder(stored.source, stored.config, stored.mae).double()
+    images, noise = (value.double() for value in inputs(stored.config))
+    generator = torch.Generator().manual_seed(1)
+    drawn = draw_widths(mode, 3, min_heads=1, full_probability=0.2, generator=generator)
+    for residual, inner in drawn:
+        whole, config = model.weights(model.whole)
+        naive = {name: zeroed(name, value, residual * 8, inner * 8, config) for name, value in whole.items()}
+        expected = reconstruct(naive, images, noise, config, stored.mae, model.decoder_positions).loss
+        loss = model(images, noise, [Network(3, residual, inner)])
+        assert loss.dtype == torch.float64
+        assert abs(loss - expected) < 1e-9 * expected
+    with pytest.raises(ValueError, match="unknown apply 'half'"):
+        MaskedAutoencoder(stored.source, stored.config, stored.mae, apply="half")
+
+
+def zeroed(name: str, weight: Tensor, live: int, inner: int, config: ViTConfig) -> Tensor:
+    """A matrix of a block outside of the masks set to zero; anything else as it is."""
+    kind = name.partition(".")[2].partition(".")[2]
+    if not name.startswith("blocks.") or kind not in MATRICES:
+        return weight
+    width = config.width
+    kept = torch.zeros(weight.shape[0 if kind in READERS else 1], dtype=torch.bool)
+    kept[inner_index(width, inner, config.mlp, kind)] = True
+    stream = torch.arange(width) < live
+    return weight * (kept[:, None] & stream if kind in READERS else stream[:, None] & kept)
 
 
 def test_several_sub_networks_share_the_loss_evenly(make_source: MakeSource) -> None:
@@ -232,10 +272,10 @@ def test_a_seed_gives_the_same_source() -> None:
 
 
 def test_initial_scales_are_maes() -> None:
-    """Xavier-uniform for every matrix, q, k and v each for itself; gains one, biases zero, positions fixed."""
+    """Xavier-uniform for every matrix, q, k and v as one; gains one, biases zero, positions fixed."""
     source = init_source(CONFIG, MaeConfig(), constraint="none", ranks=(), generator=torch.Generator().manual_seed(0))
     weights = source.core.weights
-    for name, fan in {"attn.qkv": 48, "attn.proj": 48, "mlp.fc1": 120, "mlp.fc2": 120}.items():
+    for name, fan in {"attn.qkv": 96, "attn.proj": 48, "mlp.fc1": 120, "mlp.fc2": 120}.items():
         assert weights[f"{name}.weight"].std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.05)
         assert weights[f"{name}.weight"].abs().max() <= (6 / fan) ** 0.5
     assert not any(value.any() for name, value in source.blocks.items() if name.endswith("bias"))
@@ -244,3 +284,25 @@ def test_initial_scales_are_maes() -> None:
     model = MaskedAutoencoder(source, CONFIG, MaeConfig())
     assert "pos_embed" not in dict(model.named_parameters())  # fixed, yet stored
     assert "pos_embed" in model.state_dict()
+
+
+@pytest.mark.parametrize("ranks", [(16, 96, 96), (48, 56, 56), (40, 96, 96)])
+@pytest.mark.parametrize("family", ["eva", "vit"])
+def test_templates_begin_at_the_scale_of_a_dense_source(family: str, ranks: tuple[int, int, int]) -> None:
+    """So that a table of constraints compares constraints."""
+    config = ViTConfig(depth=4, heads=6, head_dim=16, img_size=16, patch_size=4, family=family)
+
+    def weights(constraint: str) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        source = init_source(config, MaeConfig(), constraint=constraint, ranks=ranks, generator=generator)
+        return stack_blocks(target_weights(source, 4, 96, order="prefix", layers="first"), 4)
+
+    def deviations(matrices: dict[str, Tensor]) -> Tensor:
+        """Of the twelve slices, each of all layers."""
+        slices = pack(matrices, config.mlp).transpose(0, 1).flatten(1)
+        return (slices.square().sum(1) / (slices != 0).sum(1)).sqrt()
+
+    dense, tucker, tiles = (weights(constraint) for constraint in ("none", "tucker", "kronecker"))
+    torch.testing.assert_close(deviations(tucker), deviations(dense), rtol=0.05, atol=0)
+    for name in MATRICES:
+        assert tiles[name].std().item() == pytest.approx(dense[name].std().item(), rel=0.05), name

@@ -200,5 +200,5 @@ def test_no_path_of_this_machine_leaves(template: Path, classifier: Path, tmp_pa
     recipe["data"]["source"] = "folder:/home/anna/secret/flowers"
     (copy / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     export(copy, "timm", tmp_path / "out")
-    told = "".join(path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix != ".safetensors")
-    assert "secret" not in told and "folder:flowers" in told
+    texts = "".join(path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix != ".safetensors")
+    assert "secret" not in texts and "folder:flowers" in texts

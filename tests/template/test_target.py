@@ -19,10 +19,11 @@ from sweet.models.mae import reconstruct, sincos, source_from_state
 from sweet.models.moments import compute_order
 from sweet.models.vit import encoder_shapes, rope_module
 from sweet.storage.folders import StoredSource
+from sweet.template.constraints import core_of
 from sweet.template.sizes import hidden_features
 from sweet.template.slices import PROJ, SLICES, pack
 from sweet.template.source import Source, target_layers
-from sweet.template.target import absorb, target_weights
+from sweet.template.target import absorb, masked_weights, target_weights
 from sweet.template.tucker import Tucker
 
 MakeSource = Callable[..., StoredSource]
@@ -54,7 +55,7 @@ def prediction(stored: StoredSource, depth: int, heads: int, **options: object) 
 
 
 def masked_slices(source: Source, live_u: Tensor, live_v: Tensor) -> Tensor:
-    """Eq. 7: rows of U and V times their masks, at full width (L, 12, D, D)."""
+    """Eq. 8: the matrices from rows of U and V times their masks (Eq. 7), at full width (L, 12, D, D)."""
     core = source.core
     if isinstance(core, Tucker):
         u, v = live_u[:, None] * core.u, live_v[:, None] * core.v
@@ -70,17 +71,26 @@ def live_norm(x: Tensor, gain: Tensor, shift: Tensor | None, live: Tensor, eps: 
     return x if shift is None else (x + shift) * live
 
 
-def masked_encode(stored: StoredSource, images: Tensor, residual: int, inner: int) -> Tensor:
-    """The encoder at full width with masks, written apart from the package's: slices are used as slices."""
+def masked_encode(
+    stored: StoredSource, images: Tensor, residual: int, inner: int, *, stream: int, counted: int = 0
+) -> Tensor:
+    """The encoder at full width with masks, written apart from the package's: slices are used as slices.
+
+    Masks of ``residual`` and ``inner`` channels on the matrices. Beyond ``stream`` channels the stream is silenced too;
+    norms take their moments over ``counted`` channels, by default over as many as are heard.
+    """
     source, config = stored.source, stored.config
     width, head_dim, stem, blocks = config.width, config.head_dim, source.stem, source.blocks
-    live_u, live_v = (torch.arange(width) < residual).float(), (torch.arange(width) < inner).float()
-    slices = masked_slices(source, live_u, live_v)
+    dtype = stem["cls_token"].dtype
+    live_w, live_v, live_u, live_n = (
+        (torch.arange(width) < channels).to(dtype) for channels in (residual, inner, stream, counted or stream)
+    )
+    slices = masked_slices(source, live_w, live_v)
 
-    rope = rope_module(config).get_embed()
+    rope = rope_module(config).get_embed().to(dtype)
 
     def norm(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return live_norm(x, weight, bias, live_u, config.eps)
+        return live_norm(x, weight, bias, live_n, config.eps)
 
     x = F.conv2d(images, stem["patch_embed.proj.weight"], stem["patch_embed.proj.bias"], stride=config.patch_size)
     x = torch.cat([stem["cls_token"].expand(len(images), -1, -1), x.flatten(2).transpose(1, 2)], 1)
@@ -116,15 +126,16 @@ def masked_encode(stored: StoredSource, images: Tensor, residual: int, inner: in
 @pytest.mark.parametrize(
     ("residual", "inner"), [(3, 3), (2, 2), (1, 1), (1, 3), (3, 1), (2, 3), (1, 2)], ids=lambda heads: f"H{heads}"
 )
-def test_a_slice_is_the_masked_network(
+def test_a_slice_is_the_masked_network_with_a_masked_stream(
     make_source: MakeSource, family: str, constraint: str, residual: int, inner: int
 ) -> None:
+    """Not Eq. 7-8, which mask the matrices alone: here all that has a width is masked."""
     stored = make_source(family, constraint, depth=2)
     config = stored.config
     d_u, d_v = residual * config.head_dim, inner * config.head_dim
     images, _ = images_and_noise(config)
     with torch.no_grad():
-        masked = masked_encode(stored, images, d_u, d_v)
+        masked = masked_encode(stored, images, d_u, d_v, stream=d_u)
         w = target_weights(stored.source, config.depth, d_u, inner_width=d_v, order="prefix")
         sliced = encode(w, patchify(images, config.patch_size), config)
     assert sliced.shape[-1] == d_u
@@ -132,6 +143,84 @@ def test_a_slice_is_the_masked_network(
     assert error(sliced, masked[..., :d_u]) < 1e-6
     embedded = F.linear(masked, stored.source.decoder["embed.weight"], stored.source.decoder["embed.bias"])
     assert error(linear(sliced, w, "decoder.embed"), embedded) < 1e-6
+
+
+# -- Eq. 7-8, read literally --------------------------------------------------------------------------------------
+
+
+def in_double(stored: StoredSource) -> StoredSource:
+    """The source in float64, every tensor ready to take a gradient."""
+    source = stored.source
+
+    def double(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.double().requires_grad_(name != "pos_embed") for name, value in tensors.items()}
+
+    core = core_of(source.core.constraint, double(source.core.tensors()), source.depth)
+    parts = {name: double(getattr(source, name)) for name in ("blocks", "stem", "decoder")}
+    return replace(stored, source=replace(source, core=core, **parts))
+
+
+def leaves(source: Source) -> dict[str, Tensor]:
+    every = {"core": source.core.tensors(), "blocks": source.blocks, "stem": source.stem, "decoder": source.decoder}
+    return {f"{part}.{name}": value for part, values in every.items() for name, value in values.items()}
+
+
+@both_families
+@both_constraints
+@pytest.mark.parametrize(
+    ("residual", "inner"), [(3, 3), (2, 2), (1, 1), (1, 3), (3, 1), (2, 3), (1, 2)], ids=lambda heads: f"H{heads}"
+)
+def test_masked_weights_are_the_full_network_with_masked_matrices(
+    make_source: MakeSource, family: str, constraint: str, residual: int, inner: int
+) -> None:
+    """Numbers and gradients of Eq. 8, in float64: nothing but W knows of the masks."""
+    stored = in_double(make_source(family, constraint, depth=2))
+    source, config = stored.source, stored.config
+    d_u, d_v = residual * config.head_dim, inner * config.head_dim
+    images = images_and_noise(config)[0].double()
+    naive = masked_encode(stored, images, d_u, d_v, stream=config.width)
+    naive = F.linear(naive, source.decoder["embed.weight"], source.decoder["embed.bias"])
+    w = masked_weights(source, 2, d_u, d_v)
+    ours = linear(encode(w, patchify(images, config.patch_size), config), w, "decoder.embed")
+    assert error(ours, naive) < 1e-9
+    assert w["blocks.0.attn.qkv.weight"].shape == (3 * d_v, d_u)  # only what is live is multiplied
+    assert w["blocks.1.mlp.fc2.weight"].shape == (d_u, hidden_features(d_v, config.mlp))
+
+    tensors = {name: value for name, value in leaves(source).items() if value.requires_grad}
+    down = torch.randn(ours.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    grads = [torch.autograd.grad((x * down).sum(), list(tensors.values()), allow_unused=True) for x in (ours, naive)]
+    for name, mine, theirs in zip(tensors, *grads, strict=True):
+        assert (mine is None) == (theirs is None), name
+        if mine is not None:
+            assert (mine - theirs).norm() <= 1e-9 * theirs.norm() + 1e-12, name
+
+
+@both_families
+def test_which_slices_are_equal_to_masked_matrices(make_source: MakeSource, family: str) -> None:
+    """Masked V is a narrower inside. Masked U is no narrower network, and with a silent stream one of louder norms."""
+    stored = in_double(make_source(family, ranks=(24, 128, 128), depth=6, heads=8, head_dim=16))
+    source, config, width = stored.source, stored.config, stored.config.width
+    images = images_and_noise(config)[0].double()
+    patches = patchify(images, config.patch_size)
+    with torch.no_grad():  # as trained ones are: blocks write much, and no bias drowns the images
+        source.core.core.mul_(1.7)
+        for name, value in (source.blocks | source.stem).items():
+            value *= 1 / 6 if name.endswith(("bias", "token")) else 1
+
+    def sliced(residual: int, inner: int, gains: str = "none") -> Tensor:
+        w = target_weights(source, 6, residual, inner_width=inner, order="prefix", gains=gains)
+        return encode(w, patches, config)
+
+    with torch.no_grad():
+        literal = encode(masked_weights(source, 6, width, 32), patches, config)
+        assert error(sliced(width, 32), literal) < 1e-6
+        for live in (32, 64):
+            literal = encode(masked_weights(source, 6, live, live), patches, config)[..., :live]
+            assert error(sliced(live, live), literal) > 0.2
+            if family == "eva":  # a LayerNorm subtracts the mean of all channels too: there no gain makes them equal
+                silent = masked_encode(stored, images, live, live, stream=live, counted=width)[..., :live]
+                assert error(sliced(live, live, "sqrt"), silent) < 1e-3
+                assert error(sliced(live, live), silent) > 0.2
 
 
 @both_constraints
@@ -184,7 +273,9 @@ def test_a_stream_of_few_directions_survives_slicing_to_them(make_source: MakeSo
     small = make_source(family, "none", heads=2, ordered=True)
     config = small.config.resized(3, 3)
     state = target_weights(small.source, 3, 24, order="principal")
-    grown = replace(small, source=source_from_state(state, config), config=config)
+    grown = replace(
+        small, source=source_from_state(state, config), record=small.record.model_copy(update={"vit": config})
+    )
     images, noise = images_and_noise(config)
     grown.source.order = compute_order(grown.source, config, [images, images.flip(0)])
     assert grown.source.order.kept(16).min() > 1 - 1e-5

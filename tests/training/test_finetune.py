@@ -134,10 +134,10 @@ def test_predict_agrees_with_evaluate(classifier: Path, tmp_path: Path) -> None:
 
 def test_embed_writes_what_the_model_gives(model: Path, classifier: Path, tmp_path: Path) -> None:
     for folder in (model, classifier):  # a head or none: features are of the encoder
-        facts = embed(folder, SHAPES, tmp_path / "features.parquet", "val", 5, "cpu")
+        written = embed(folder, SHAPES, tmp_path / "features.parquet", "val", 5, "cpu")
         table = pq.read_table(tmp_path / "features.parquet")
         val = open_images(SHAPES, "val")
-        assert (facts["images"], facts["width"]) == (12, 16) == (table.num_rows, 16)
+        assert (written["images"], written["width"]) == (12, 16) == (table.num_rows, 16)
         assert table["label"].to_pylist() == val.labels
         pixels = torch.stack([torch.from_numpy(np.array(val.decode(i))).permute(2, 0, 1) for i in range(12)])
         vit = sweet.load(folder, num_classes=0)
@@ -159,8 +159,8 @@ def test_what_travels_with_a_model(classifier: Path, model: Path) -> None:
 
 def test_size_mean_and_std_are_the_models_unless_told(model: Path, tiny_finetune: Tiny, tmp_path: Path) -> None:
     """The recipe's own defaults are 32 pixels and the statistics of ImageNet."""
-    told = ("max_steps=1", "data.std=[0.5,0.5,0.5]", "data.img_size=16")
-    finetune(model, tiny_finetune(*told), tmp_path / "out", quiet=True)
+    keys = ("max_steps=1", "data.std=[0.5,0.5,0.5]", "data.img_size=16")
+    finetune(model, tiny_finetune(*keys), tmp_path / "out", quiet=True)
     data = read_json(tmp_path / "out" / "config.json")["data"]
     assert (data["img_size"], data["mean"], data["std"]) == (16, [0.5] * 3, [0.5] * 3)
     assert data["interpolation"] == "bilinear"
@@ -214,7 +214,7 @@ def test_layers_near_the_input_learn_slower(model: Path, tiny_finetune: Tiny) ->
 
 
 class Fixed(nn.Module):
-    """Says what it was told to say."""
+    """Says what it is given to say."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()

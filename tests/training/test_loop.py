@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from sweet.errors import UserError
 from sweet.files import read_json, read_tensors, sha256
+from sweet.models.device import resolve_device
 from sweet.models.mae import MaskedAutoencoder
 from sweet.recipes.resolved import resolve
 from sweet.recipes.schema import OptimKeys, PretrainRecipe, TrainKeys
 from sweet.training.checkpoint import steps_of
-from sweet.training.device import make_accelerator, resolve_device, resolve_precision
+from sweet.training.device import make_accelerator, resolve_precision
 from sweet.training.loop import TrainResult, learning_rate, micro_batch_size, total_steps, train
 from sweet.training.pretrain import initial_source, networks_at, parameter_groups, pretrain
 
@@ -340,7 +342,10 @@ def test_networks_are_functions_of_seed_and_step(tiny: Callable[..., PretrainRec
     drawn = [networks_at(recipe, step, 40) for step in range(40)]
     assert drawn == [networks_at(recipe, step, 40) for step in range(40)]
     assert set(map(tuple, drawn[:20])) == {((2, 8, 8),)}
-    assert len(set(map(tuple, drawn[20:]))) > 5
+    sides = Counter(side for step in range(1000, 2000) for _, *both in networks_at(recipe, step, 2000) for side in both)
+    for heads in range(1, 9):  # full with probability a half, else uniform: within four standard deviations
+        share = 0.5 * (heads == 8) + 0.5 / 8
+        assert sides[heads] / 2000 == pytest.approx(share, abs=4 * (share * (1 - share) / 2000) ** 0.5)
     depths = [networks_at(shallow, step, 40)[0].depth for step in range(40)]
     assert set(depths[:20]) == {8} and {3, 8} < set(depths[20:]) <= set(range(3, 9))
 

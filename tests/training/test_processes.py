@@ -38,10 +38,8 @@ def run_two(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     script = str(Path(__file__).with_name("one_of_two.py"))
-    told = {"port": port, "verb": verb, "arguments": arguments, "resume": resume, "stop": stop}
-    both = [
-        processes.Process(target=runpy.run_path, args=(script, {"JOB": told | {"rank": rank}})) for rank in range(2)
-    ]
+    job = {"port": port, "verb": verb, "arguments": arguments, "resume": resume, "stop": stop}
+    both = [processes.Process(target=runpy.run_path, args=(script, {"JOB": job | {"rank": rank}})) for rank in range(2)]
     for process in both:
         process.start()
     for process in both:

@@ -83,9 +83,9 @@ def job(request: pytest.FixtureRequest) -> Job:
 
 def run_until_killed(processes: ForkServerContext, job: Job, out: Path, watch: tuple[str, ...], calls: int) -> bool:
     """Whether the run was killed; False when it came to its end."""
-    told = {"verb": job.verb, "arguments": job.arguments(out), "watch": watch, "calls": calls}
+    work = {"verb": job.verb, "arguments": job.arguments(out), "watch": watch, "calls": calls}
     script = str(Path(__file__).with_name("killed.py"))
-    process = processes.Process(target=runpy.run_path, args=(script, {"JOB": told}))
+    process = processes.Process(target=runpy.run_path, args=(script, {"JOB": work}))
     process.start()
     process.join(60)
     assert process.exitcode in (0, -signal.SIGKILL)
@@ -213,12 +213,12 @@ def test_another_recipe_is_refused(
 ) -> None:
     pretraining.crash(tmp_path, monkeypatch, after=3)
     before = everything(tmp_path)
-    told = ("width.mode=independent", "checkpoint_every=1", "seed=3")
+    keys = ("width.mode=independent", "checkpoint_every=1", "seed=3")
     for override in ("seed=4", "lr=1e-3", "model.depth=3"):
         with pytest.raises(UserError, match=f"--resume: {override.replace('1e-3', '0.001')}"):
-            pretrain(tiny(*told, override), tmp_path, resume=True, quiet=True)
+            pretrain(tiny(*keys, override), tmp_path, resume=True, quiet=True)
     assert everything(tmp_path) == before
-    pretrain(tiny(*told, "checkpoint_every=4", "workers=1"), tmp_path, resume=True, quiet=True)
+    pretrain(tiny(*keys, "checkpoint_every=4", "workers=1"), tmp_path, resume=True, quiet=True)
     assert_as_if_never_stopped(tmp_path, pretraining)
 
 

@@ -131,7 +131,18 @@ ARMS = {
     "wave_supervised": Arm("wave", "kronecker.taught", about="the same, learned and trained by a teacher with labels"),
     "dmae": Arm("dmae", "dense", about="distilled from the dense source for the size"),
     "principal_slice": Arm("principal_slice", "dense", about="first principal directions of the dense source, no more"),
-    "sweet_prefix": ours("sweet", "template", {"order": "prefix"}, about="the paper's slice of the paper's template"),
+    "sweet_prefix": ours(
+        "sweet", "template", {"order": "prefix"}, about="the paper's slice of a template learned at full width alone"
+    ),
+    "sweet_paper": ours(
+        "sweet", "template.scaled", {"order": "prefix"}, about="the paper's method: masked factors (Eq. 5-8), its slice"
+    ),
+    "sweet_paper_fitted": ours(
+        "sweet_fitted",
+        "template.scaled",
+        {"order": "prefix", "train": "xuv", "objective": "mae"},
+        about="the paper's method, its scalers then fitted by MAE (Eq. 9)",
+    ),
     "sweet_learned": ours(
         "sweet", "template", about="the paper's template, a third of the numbers, in principal order"
     ),

@@ -105,7 +105,7 @@ def measure(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path
     weights, start = start_of(protocol, cell, stored, source, data, recipe.device)
     prepared = prepare(cell, recipe, stored, weights, folder)
     checked = check(prepared, weights, stored) if protocol.checks(cell.trial) else {}
-    result, metrics = finetune_model(
+    result, measured = finetune_model(
         prepared.network,
         prepared.task,
         prepared.train_data,
@@ -116,20 +116,20 @@ def measure(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path
         resume=True,
         images=prepared.images,
     )
-    classes, scores = len(prepared.task.classes), dict(metrics.scores)
-    scores["test_loss"] = scores.pop("loss", None)
+    metrics = measured.to_dict()
+    classes, metrics["test_loss"] = len(prepared.task.classes), metrics.pop("loss", None)
     head = description(protocol, cell, recipe, source).model_copy(
         update={
             "n_train": prepared.train_images,
             "test_set": prepared.test_images,
-            "test_images": metrics.images,
+            "test_images": metrics.pop("images"),
             "classes": classes,
             "chance_top1": round(100 / classes, 3) if cell.trial.task == "classify" else None,
         }
     )
     run = {
         "seed": recipe.seed,
-        **{name: value for name, value in scores.items() if value is not None},
+        **{name: value for name, value in metrics.items() if isinstance(value, int | float)},
         "train_loss": round(result.loss, 5),
         "images_seen": result.images,
         "steps": result.steps,
@@ -211,11 +211,11 @@ def check(prepared: Prepared, weights: Mapping[str, Tensor], source: StoredSourc
     from sweet.tasks.labelled import images_of
     from sweet.tasks.task import EvalSettings
 
-    accelerator, config = prepared.accelerator, prepared.data_config
+    accelerator = prepared.accelerator
     device, train, test = accelerator.device, prepared.train_data, prepared.test_data
     test = test.select(shuffled(len(test), 0)[:CHECKED])  # a set may be sorted by class
     with accelerator.autocast():
         loss = mae_loss(weights, prepared.config, source.mae, test, source.data, device=device)
-        settings = EvalSettings(config, device, BATCH)
+        settings = EvalSettings(prepared.data_config, device, BATCH)
         near = knn(prepared.vit, *(images_of(split, settings) for split in (train, test)), device=device)
     return {"init_mae_loss": None if loss is None else round(loss, 5), "init_knn": round(near, 3)}

@@ -44,7 +44,7 @@ def run(
     written.
     """
     from sweet.data.sources import source_splits
-    from sweet.training.device import resolve_device
+    from sweet.models.device import resolve_device
 
     until = None if max_minutes is None else time.time() + 60 * max_minutes
     table = TableJobs(protocol, name, out, data, transfer, device)

@@ -22,6 +22,7 @@ from sweet.storage.records import FolderRecord, read_record
 from .arms import Converted, FineTuned, Recipe, Rotated
 from .protocol import Protocol, own_overrides
 
+TRAINING_VERSION = 2  # a source that other code has learned is another one: raised when a recipe gives other weights
 HOW: Any = {"device": True, "workers": True, "checkpoint_every": True, "optim": {"compile"}}  # how a run is run
 ADDED_UP = ("images", "steps", "seconds", "pflops")
 
@@ -81,7 +82,9 @@ class Sources:
         return finetune_recipe_of(self.protocol, f"data.source={self.data}", "data.label_seed=0")
 
     def folder(self, name: str) -> Path:
-        """Where a source is cached: by everything in its recipe but how it is run and where its images lie.
+        """Where a source is cached.
+
+        By the version of the training code and everything in its recipe but how it is run and where its images lie.
 
         A key at its default is left out, so that a new key gives old sources no new name; ranks never are, for their
         default follows from the size.
@@ -93,6 +96,8 @@ class Sources:
                 about.append(settings_of(self.teacher_recipe(), changed=True))
             return folder / f"{recipe.name}-{type(made).__name__.lower()}-{digest(about)}"
         values = settings_of(recipe, changed=True)
+        if TRAINING_VERSION > 1:
+            values["training"] = TRAINING_VERSION
         if recipe.template.constraint != "tucker":
             values["template"].pop("learn", None)
         elif not recipe.template.factored_at_end:
@@ -166,7 +171,7 @@ def rotate(dense: Path, out: Path) -> None:
     stored = load_source(dense)
     size = stored.config.size
     rotated = source_from_state(target_weights(stored.source, size.depth, size.width), stored.config)
-    record = stored.record.model_copy(update={"training": None})
+    record = stored.record.model_copy(update={"training": None, "width": None})
     write_folder(out, (TENSORS["dense"], source_tensors(rotated)), record, f"rotated: {dense.name}\n", "")
 
 

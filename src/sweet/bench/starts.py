@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweet.files import cache_folder, read_json, read_tensors, write_json, write_tensors
-from sweet.initialise.registry import NAMES
 from sweet.storage.records import Record
 from sweet.template.sizes import Size
 
@@ -40,11 +39,14 @@ def switches_of(arm: Arm, layers: str) -> dict[str, Any]:
 
 
 def start_folder(protocol: Protocol, cell: Cell, source: Path, data: str) -> Path | None:
-    """Where the start of all seeds is kept; None where making it takes no time."""
+    """Where the start of all seeds is kept; None where making it takes no images."""
+    from sweet.initialise.apply import looks_at_images
+
     arm = protocol.arms[cell.arm]
-    if NAMES[arm.method].images == 0:
+    chosen = switches_of(arm, protocol.layers)
+    if not looks_at_images(arm.method, chosen):
         return None
-    about = digest([source.name, switches_of(arm, protocol.layers), Path(data).name])
+    about = digest([source.name, chosen, Path(data).name])
     return cache_folder() / "starts" / f"{arm.method}-{cell.size}-{about}"
 
 
@@ -96,4 +98,5 @@ def _initialise(
             **switches_of(arm, protocol.layers),
         )
     seconds = None if resumed else round(time.perf_counter() - began, 3)  # of the rest alone it would be wrong
-    return weights, StartRecord(init_seconds=seconds, init_images=images_used(arm.method, None, images))
+    used = images_used(arm.method, None, images, arm.switches)
+    return weights, StartRecord(init_seconds=seconds, init_images=used)

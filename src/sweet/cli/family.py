@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 
 from sweet.console import show
-from sweet.initialise.registry import NAMES
 from sweet.storage.outputs import output_folder
 
 from .app import app
-from .options import NUMBER, DataOrRecipe, Json, Out, Overwrite, Quiet, Resume, Task
+from .options import DataOrRecipe, Json, Method, Out, Overwrite, Pixels, Quiet, Resume, Task
 from .words import folder_and_recipe, listed, saved_recipe
 
 
@@ -27,8 +26,8 @@ def family(
     ] = None,
     task: Task = "classify",
     data: DataOrRecipe = None,
-    method: Annotated[str, typer.Option(help=f"Initialiser: {', '.join(NAMES)}.")] = "sweet",
-    img_size: Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as the source.")] = None,
+    method: Method = "sweet",
+    img_size: Pixels = None,
     latency: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="Also time one image there: cpu, cuda, cuda:N or mps.")
     ] = None,

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from sweet.console import show
 from sweet.errors import UserError
-from sweet.initialise.registry import NAMES
 from sweet.storage.outputs import loss_curve, output_folder
 
 from .app import app
-from .options import NUMBER, SOURCES, Device, Json, Out, Overwrite
+from .options import NUMBER, SOURCES, Device, Json, Method, Out, Overwrite, Pixels
 from .words import split_words
-
-if TYPE_CHECKING:
-    from sweet.costs.budget import Budget
-
 
 SourceWords = Annotated[
     list[str],
@@ -47,7 +42,8 @@ Layers = Annotated[
     Literal["even", "first"] | None,
     typer.Option(help="Which layers of the source a shallower model takes; default: the method's own."),
 ]
-Pixels = Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as the source.")]
+Fit = Annotated[str | None, typer.Option(metavar="SRC", help=f"Images for a method that looks at some: {SOURCES}.")]
+FitImages = Annotated[int | None, typer.Option(**NUMBER, help="How many of them; default: the method's own.")]
 
 
 @app.command()
@@ -59,15 +55,11 @@ def init(
     params: Params = None,
     flops: Flops = None,
     latency: Latency = None,
-    method: Annotated[str, typer.Option(help=f"Initialiser: {', '.join(NAMES)}.")] = "sweet",
+    method: Method = "sweet",
     order: Order = None,
     layers: Layers = None,
-    fit: Annotated[
-        str | None, typer.Option(metavar="SRC", help=f"Images for a method that looks at some: {SOURCES}.")
-    ] = None,
-    fit_images: Annotated[
-        int | None, typer.Option(**NUMBER, help="How many of them; default: the method's own.")
-    ] = None,
+    fit: Fit = None,
+    fit_images: FitImages = None,
     img_size: Pixels = None,
     patch_size: Pixels = None,
     in_chans: Annotated[int | None, typer.Option(**NUMBER, help="Default: as the source.")] = None,
@@ -77,10 +69,15 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a model of any depth and width from a source."""
+    from sweet.costs.budget import read_budget
+
     source, switches = split_words(words, None)
     if source is None:
         raise UserError("SOURCE is missing: sweet init SOURCE --depth L --heads H --out DIR")
-    budget = size_budget(depth, heads, params, flops, latency)
+    budget = read_budget(params, flops, latency)
+    size = [f"--{name}" for name, value in (("depth", depth), ("heads", heads)) if value is not None]
+    if budget is not None and size:
+        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
     given = dict(switch.split("=", 1) for switch in switches)
     given |= {name: value for name, value in (("order", order), ("layers", layers)) if value is not None}
     with output_folder(out, overwrite=overwrite):
@@ -107,21 +104,6 @@ def init(
                 ),
                 as_json=as_json,
             )
-
-
-def size_budget(
-    depth: int | None, heads: int | None, params: str | None, flops: str | None, latency: str | None
-) -> Budget | None:
-    """The budget that chooses the size, None where ``depth`` and ``heads`` do. Raises UserError unless one does."""
-    from sweet.costs.budget import read_budget
-
-    budget = read_budget(params, flops, latency)
-    size = [f"--{name}" for name, value in (("depth", depth), ("heads", heads)) if value is not None]
-    if budget is None and len(size) < 2:
-        raise UserError("--depth and --heads: give both, or one of --params, --flops and --latency")
-    if budget is not None and size:
-        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
-    return budget
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sweet.initialise.registry import NAMES
 from sweet.tasks.registry import TASKS
 
 
@@ -47,4 +48,6 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 BatchSize = Annotated[int, typer.Option(**NUMBER, help="Images at a time.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Method = Annotated[str, typer.Option(help=f"Initialiser: {', '.join(NAMES)}.")]
+Pixels = Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as the source.")]
 Task = Annotated[str, typer.Option(**ONE_OF_TASKS, help="What the model learns.")]

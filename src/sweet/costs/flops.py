@@ -63,20 +63,28 @@ def template_cost(config: ViTConfig, constraint: str, *, ranks: Sequence[int], t
 
 @cache
 def mae_image_flops(
-    config: ViTConfig, mae: MaeConfig, depth: int | None = None, residual: int | None = None, inner: int | None = None
+    config: ViTConfig,
+    mae: MaeConfig,
+    depth: int | None = None,
+    residual: int | None = None,
+    inner: int | None = None,
+    *,
+    masked: bool = False,
 ) -> int:
     """Forward FLOPs of one image: encoder on the visible patches, decoder on all, attention products included.
 
-    ``depth`` blocks, ``residual`` and ``inner`` heads make it a sub-network's; by default the whole.
+    ``depth`` blocks, ``residual`` and ``inner`` heads make it a sub-network's; by default the whole. ``masked``: what
+    enters and leaves the stream has all its channels (:func:`sweet.template.target.masked_weights`).
     """
     depth = config.depth if depth is None else depth
     d, k = (config.head_dim * (config.heads if heads is None else heads) for heads in (residual, inner))
+    stream = config.width if masked else d
     tokens, pixels = config.patches + 1, config.in_chans * config.patch_size**2
     visible, width = int(config.patches * (1 - mae.mask_ratio)) + 1, mae.decoder_width
     matrices = 4 * d * k + (3 if config.mlp == "swiglu" else 2) * d * hidden_features(k, config.mlp)
-    encoder = depth * (visible * matrices + 2 * visible**2 * k) + (visible - 1) * pixels * d
+    encoder = depth * (visible * matrices + 2 * visible**2 * k) + (visible - 1) * pixels * stream
     decoder = mae.decoder_depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
-    ends = visible * d * width + (tokens - visible) * width * pixels
+    ends = visible * stream * width + (tokens - visible) * width * pixels
     return 2 * (encoder + decoder + ends)
 
 

@@ -70,7 +70,8 @@ def expected_image_flops(resolved: ResolvedRecipe) -> float:
     recipe, vit = resolved.recipe, resolved.vit
     if recipe.objective == "supervised":
         return supervised_image_flops(vit, 0, *([vit] if recipe.teacher else []))
-    return sum(share * mae_image_flops(vit, resolved.mae, *one) for one, share in expected_networks(recipe).items())
+    masked, shares = recipe.width.apply == "mask", expected_networks(recipe).items()
+    return sum(share * mae_image_flops(vit, resolved.mae, *one, masked=masked) for one, share in shares)
 
 
 def expected_networks(recipe: PretrainRecipe) -> dict[tuple[int, int, int], float]:

@@ -16,7 +16,7 @@ from sweet.errors import UserError
 from sweet.files import SUMS, check_sums, read_json, read_tensors
 from sweet.inference.evaluate import evaluate
 from sweet.models.config import ViTConfig
-from sweet.storage.records import FolderRecord, Metrics, numbers, parse_record
+from sweet.storage.records import FolderRecord, RecordedMetrics, numbers, parse_record
 from sweet.tasks.registry import task_class
 from sweet.tasks.task import EvalSettings
 
@@ -92,7 +92,7 @@ def _runs(folder: Path, model: nn.Module, config: ViTConfig) -> None:
 
 
 def _measure(loaded: Loaded, data: str, split: str, batch_size: int, device: str) -> dict[str, object]:
-    """Metrics, recorded and measured. Raises UserError where they differ."""
+    """RecordedMetrics, recorded and measured. Raises UserError where they differ."""
     folder, record = loaded.folder, loaded.record
     recorded = record.scores
     if not recorded:
@@ -115,7 +115,7 @@ def _measure(loaded: Loaded, data: str, split: str, batch_size: int, device: str
     return {"recorded": recorded, "measured": {name: measured[name] for name in recorded if name in measured}}
 
 
-def _measure_onnx(model: nn.Module, record: FolderRecord, data: str, split: str, batch_size: int) -> Metrics:
+def _measure_onnx(model: nn.Module, record: FolderRecord, data: str, split: str, batch_size: int) -> RecordedMetrics:
     images, known, make_task = open_images(data, split), record.data.classes or [], task_class("classify")
     classes = make_task.classes_of(images)
     if classes != known:
@@ -133,4 +133,5 @@ class _Onnx(nn.Module):
         self.place = nn.Parameter(torch.zeros(()))  # an evaluation reads the device off the parameters
 
     def forward(self, images: Tensor) -> Tensor:
+        """(N, C, S, S) -> what the graph gives."""
         return torch.from_numpy(self.session.run(None, {"images": images.numpy()})[0])

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sweet.errors import UserError
 from sweet.files import read_json
 from sweet.storage.legacy import upgraded_family
-from sweet.storage.records import Metrics, Record, TrainingRecord
+from sweet.storage.records import Record, RecordedMetrics, TrainingRecord
 from sweet.tasks.registry import TASKS, Metric
 
 SAME = ("source_sha256", "task", "method", "img_size")  # in all sessions of one family
@@ -34,7 +34,7 @@ class Member(Record):
     params: int
     flops: int
     latency: Latency | None = None
-    metrics: Metrics
+    metrics: RecordedMetrics
     training: TrainingRecord | None = None
     pareto: bool = False
 

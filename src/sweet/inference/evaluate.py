@@ -8,7 +8,7 @@ from sweet.data import open_images
 from sweet.data.folder import FolderImages
 from sweet.data.identity import different_classes
 from sweet.errors import UserError
-from sweet.storage.records import Metrics
+from sweet.storage.records import RecordedMetrics
 from sweet.tasks.task import EvalSettings, Row
 from sweet.training.network import FinetunedModel
 
@@ -17,8 +17,8 @@ PREDICT_BATCH = 64  # images, or windows of an image, in one forward pass
 
 def evaluate(
     model: Path, task: str | None, data: str, *, split: str, batch_size: int, device: str, limit: int | None
-) -> Metrics:
-    """Metrics of a fine-tuned model on a split, in float32; ``task`` None is the one that it was trained for.
+) -> RecordedMetrics:
+    """RecordedMetrics of a fine-tuned model on a split, in float32; ``task`` None is the one that it was trained for.
 
     Raises UserError when its task or its classes are others.
     """

@@ -18,12 +18,13 @@ import math
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from torch import Tensor
 
-from sweet.data import ImageSource
+from sweet.data import ImageSource, eval_batches, packed
 from sweet.errors import UserError
+from sweet.models.condition import IMAGES, condition
 from sweet.storage.folders import StoredSource
 from sweet.storage.legacy import OLD_SWITCHES
 from sweet.template.sizes import Size
@@ -36,6 +37,7 @@ Weights = dict[str, Tensor]
 Switch = str | float
 COMMON = ("source", "size", "data", "budget", "seed")
 OF_TRAINING = ("device", "run")
+CONDITION = "condition"
 
 
 def initialise(
@@ -69,26 +71,48 @@ def initialise(
         raise UserError(
             f"--method {method}: {size} is larger than the source {source.config.size}, and this method does not grow"
         )
-    if able.images != 0 and data is None:
-        raise UserError(f"--method {method}: looks at images; name some with --fit, for example --fit folder:PATH")
+    wants_condition = chosen.pop(CONDITION, False)
+    if (able.images != 0 or wants_condition) and data is None:
+        why = "looks" if able.images != 0 else f"{CONDITION}=true looks"
+        raise UserError(f"--method {method}: {why} at images; name some with --fit, for example --fit folder:PATH")
     if able.trains:
         chosen |= {"device": device, "run": run}
     scales = {name: chosen.pop(name) for name in RESCALING if name in chosen}
     weights = _function(method)(source, size, data=data, budget=budget or able.images, seed=seed, **chosen)
-    return rescaled(weights, seed=seed, **scales) if scales else weights
+    weights = rescaled(weights, seed=seed, **scales) if scales else weights
+    return _conditioned(weights, source, size, data) if wants_condition and data is not None else weights
 
 
-def images_used(method: str, budget: int | None, data: ImageSource | None) -> int:
-    """How many of ``data`` a method looks at, ``budget`` being None for its own choice."""
+def _conditioned(weights: Weights, source: StoredSource, size: Size, data: ImageSource) -> Weights:
+    """:func:`sweet.models.condition.condition` of a finished start, from the first images."""
+    config = source.config.resized(size.depth, size.heads)
+    images = packed(data.select(range(min(IMAGES, len(data)))), config.img_size)
+    batches = eval_batches(images, batch_size=256, img_size=config.img_size, mean=source.data.mean, std=source.data.std)
+    return condition(weights, config, (batch for batch, _ in batches))
+
+
+def looks_at_images(method: str, chosen: Mapping[str, object] | None = None) -> bool:
+    """Whether a method does, with these switches."""
+    return NAMES[method].images != 0 or bool((chosen or {}).get(CONDITION))
+
+
+def images_used(
+    method: str, budget: int | None, data: ImageSource | None, chosen: Mapping[str, object] | None = None
+) -> int:
+    """How many of ``data`` a method looks at with these switches, ``budget`` being None for its own choice."""
     wanted = budget or NAMES[method].images
+    if NAMES[method].images == 0 and looks_at_images(method, chosen):
+        wanted = IMAGES
     return 0 if data is None or wanted == 0 else len(data) if wanted is None else min(wanted, len(data))
 
 
 def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str, Switch]:
     """All switches of a method with their values: what was given (text is understood), else the default.
 
-    None stands for not given; old names of values are understood. Every method has those of :mod:`.rescale` too, which
-    do nothing unless given. Raises UserError for an unknown method, switch or value.
+    None stands for not given; old names of values are understood. Every method has those of :mod:`.rescale` too, and
+    ``condition=true`` (:mod:`sweet.models.condition`); they do nothing unless given.
+
+    Raises UserError for an unknown method, switch or value.
     """
     function = _function(method)
     types = get_type_hints(function)
@@ -97,7 +121,10 @@ def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str
     for name, value in (given or {}).items():
         if value is None:
             continue
-        if name in RESCALING:
+        if name == CONDITION:
+            if _read(name, str(value).lower(), Literal["true", "false"]) == "true":
+                result[name] = True
+        elif name in RESCALING:
             result[name] = _rescaling(name, value)
         elif name in result:
             result[name] = _read(name, OLD_SWITCHES.get(str(value), value) if name == "inner" else value, types[name])

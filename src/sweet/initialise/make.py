@@ -22,8 +22,7 @@ from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import FolderRecord, InitRecord
 from sweet.template.sizes import Size
 
-from .apply import Switch, images_used, initialise, switches
-from .registry import NAMES
+from .apply import Switch, images_used, initialise, looks_at_images, switches
 
 
 def initialise_to(
@@ -53,7 +52,7 @@ def initialise_to(
     it or a folder that is not a source.
     """
     method_switches = switches(method, given)
-    if fit is not None and NAMES[method].images == 0:
+    if fit is not None and not looks_at_images(method, method_switches):
         raise UserError(f"--fit {fit}: --method {method} looks at no images")
     target = _resolve(source, depth, heads, budget, img_size, patch_size, in_chans)
     images = None if fit is None else open_images(fit, "train")
@@ -74,7 +73,8 @@ def initialise_to(
     vit = build_vit(config, weights, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
     seconds = time.perf_counter() - began
 
-    record = _record(target, method, method_switches, images_used(method, fit_images, images), seed, vit)
+    used = images_used(method, fit_images, images, method_switches)
+    record = _record(target, method, method_switches, used, seed, vit)
     assert record.made is not None
     made = record.made.to_dict()
     recipe = "".join(f"{key}: {value}\n" for key, value in made.items())

@@ -1,8 +1,9 @@
 """SWEET, direct (Algorithm 1): scalers sliced from the source, in principal order (methods 16) or as trained.
 
 Switches: ``order`` principal (default) or prefix, the paper's slice; ``layers`` even (default) or first; ``gains`` of
-the norms after slicing: best (default: equal in principal order, none in prefix order), equal (rms, then equal gains
-of all channels, :mod:`sweet.template.gains`), rms, sqrt or none; ``inner``, which heads and hidden units a narrower
+the norms after slicing: best (default: equal in principal order; in prefix order none, or sqrt where the source was
+trained with masks on its matrices alone, Eq. 7-8), equal (rms, then equal gains of all channels,
+:mod:`sweet.template.gains`), rms, sqrt (times sqrt(D / d)) or none; ``inner``, which heads and hidden units a narrower
 target takes in principal order: energy (default), those of the highest energy, or prefix, as always in prefix order.
 """
 
@@ -19,8 +20,6 @@ from sweet.template.gains import equalise_gains, principal_energy
 from sweet.template.sizes import Size
 from sweet.template.source import at_depth
 from sweet.template.target import target_weights
-
-BEST = {"principal": "equal", "prefix": "none"}  # docs/log.md
 
 
 def initialise(
@@ -43,12 +42,24 @@ def initialise(
         raise UserError("order=principal: this source has no principal order; use order=prefix")
     if order == "prefix" and gains in ("equal", "rms"):
         raise UserError(f"gains={gains}: energies are known in principal order only")
-    rule = BEST[order] if gains == "best" else gains
+    rule = best_gains(source, order) if gains == "best" else gains
     plain = "rms" if rule == "equal" else rule
     weights = target_weights(
         source.source, size.depth, size.width, order=order, layers=layers, gains=plain, inner=inner, seed=seed
     )
     return with_equal_gains(weights, source, size, layers) if rule == "equal" else weights
+
+
+def best_gains(source: StoredSource, order: str) -> str:
+    """The gains that an order takes by default (docs/log.md).
+
+    Where only the matrices were masked, every norm divided by the root mean square of all D channels, also when the
+    blocks read d of them: a slice divides by that of d (methods 18).
+    """
+    if order == "principal":
+        return "equal"
+    width = source.record.width
+    return "sqrt" if width is not None and width.mode != "none" and width.apply == "mask" else "none"
 
 
 def with_equal_gains(weights: dict[str, Tensor], source: StoredSource, size: Size, layers: str) -> dict[str, Tensor]:

@@ -13,6 +13,9 @@ Switches:
 * ``inner``: which heads and hidden units a narrower target takes in principal order, as for ``sweet``.
 * ``gains`` of what comes out: ``best`` (default: equal in principal order) or ``rms``, as for ``sweet``.
 * ``steps``, ``batch``, ``lr``: AdamW without decay, half a cosine to zero (methods 12.7). ``ridge`` is for ``closed``.
+
+Eq. 9 as the paper writes it, X, U and V by the loss of pre-training from the paper's slice, is ``order=prefix train=xuv
+objective=mae``.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ from sweet.template.tucker import Tucker
 from sweet.training.short_run import ShortRun, train_on
 
 from .closed_form import closed_form
-from .sweet import with_equal_gains
+from .sweet import best_gains, with_equal_gains
 
 ORDINARY = ("blocks", "stem", "decoder")
 READER = ("decoder/embed/weight", "decoder/embed/bias")
@@ -95,7 +98,9 @@ def initialise(
         with torch.no_grad():
             weights = {name: value.detach() for name, value in model.weights().items()}
         if teacher is not None:  # its reader was of all channels, not the decoder's
-            untrained = target_weights(template, size.depth, size.width, order=order, layers=layers, seed=seed)
+            untrained = target_weights(
+                template, size.depth, size.width, order=order, gains=model.gains, layers=layers, seed=seed
+            )
             weights = {n: v for n, v in weights.items() if not n.startswith("decoder.")}
             weights |= {n: v for n, v in untrained.items() if n.startswith("decoder.")}
     return with_equal_gains(weights, source, size, layers) if gains == "best" and order == "principal" else weights
@@ -155,6 +160,7 @@ class Fit(nn.Module):
             made = replace(made, decoder={"embed.weight": torch.eye(made.width), "embed.bias": torch.zeros(made.width)})
         self.made, self.size, self.mask_ratio = made, size, mask_ratio
         self.order, self.inner, self.seed = order, inner, seed
+        self.gains = best_gains(source, order) if order == "prefix" else None
         self.whole, self.config, self.mae = source.config, source.config.resized(size.depth, size.heads), source.mae
         tensors = {f"core.{name}": value for name, value in made.core.tensors().items()}
         for group in ORDINARY:
@@ -183,7 +189,9 @@ class Fit(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """State dict of the target, made of this module's tensors: gradients flow."""
         size, seed = self.size, self.seed
-        return target_weights(self.source(), size.depth, size.width, order=self.order, inner=self.inner, seed=seed)
+        return target_weights(
+            self.source(), size.depth, size.width, order=self.order, gains=self.gains, inner=self.inner, seed=seed
+        )
 
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
         """Images (B, C, H, W), noise (B, N) that chooses the visible patches -> the loss."""

@@ -78,6 +78,23 @@ def linear(x: Tensor, w: Weights, name: str) -> Tensor:
     return F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
 
 
+def read(x: Tensor, w: Weights, name: str) -> Tensor:
+    """What a matrix reads from the normed stream (B, N, D): its first channels, where masks leave no more."""
+    return linear(x[..., : w[f"{name}.weight"].shape[1]], w, name)
+
+
+def write(x: Tensor, values: Tensor, w: Weights, name: str) -> Tensor:
+    """The stream x (B, N, D) and what a matrix adds to it: to its first channels, where masks leave no more.
+
+    The bias is no part of the matrix and adds to all.
+    """
+    weight, bias = w[f"{name}.weight"], w[f"{name}.bias"]
+    dead = x.shape[-1] - weight.shape[0]
+    if not dead:
+        return x + F.linear(values, weight, bias)
+    return x + (F.pad(F.linear(values, weight), (0, dead)) + bias)
+
+
 def block(
     x: Tensor,
     w: Weights,
@@ -90,7 +107,7 @@ def block(
     hook: Hook | None = None,
     inner: Hook | None = None,
 ) -> Tensor:
-    """One pre-norm block: (B, N, D) -> (B, N, D); inner widths are read off the weights.
+    """One pre-norm block: (B, N, D) -> (B, N, D); the widths inside, and the live ones, are read off the weights.
 
     ``rope`` is a table for :func:`rotate` that broadcasts against q and k (B, N, 2, h, d), None for no rotation. The
     hooks are called with 0 for the attention and 1 for the MLP.
@@ -98,17 +115,17 @@ def block(
     b, n, _ = x.shape
     if hook:
         hook(0, x)
-    qkv = linear(norm(x, w, f"{prefix}norm1", eps), w, f"{prefix}attn.qkv")
+    qkv = read(norm(x, w, f"{prefix}norm1", eps), w, f"{prefix}attn.qkv")
     qkv = qkv.reshape(b, n, 3, -1, head_dim)
     qk, v = (qkv[:, :, :2] if rope is None else rotate(qkv[:, :, :2], rope)), qkv[:, :, 2]
     q, k, v = qk[:, :, 0].transpose(1, 2), qk[:, :, 1].transpose(1, 2), v.transpose(1, 2)
     heads = attention(q, k, v).transpose(1, 2).reshape(b, n, -1)
     if inner:
         inner(0, heads)
-    x = x + linear(heads, w, f"{prefix}attn.proj")
+    x = write(x, heads, w, f"{prefix}attn.proj")
     if hook:
         hook(1, x)
-    hidden = linear(norm(x, w, f"{prefix}norm2", eps), w, f"{prefix}mlp.fc1")
+    hidden = read(norm(x, w, f"{prefix}norm2", eps), w, f"{prefix}mlp.fc1")
     if mlp == "swiglu":
         gate, up = hidden.chunk(2, -1)
         hidden = F.silu(gate) * up
@@ -116,7 +133,7 @@ def block(
         hidden = F.gelu(hidden)
     if inner:
         inner(1, hidden)
-    return x + linear(hidden, w, f"{prefix}mlp.fc2")
+    return write(x, hidden, w, f"{prefix}mlp.fc2")
 
 
 def embed(w: Weights, patches: Tensor, keep: Tensor | None) -> Tensor:

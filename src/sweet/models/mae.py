@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sweet.template.constraints import core_of, init_kronecker
 from sweet.template.networks import Network
-from sweet.template.sizes import default_tile
-from sweet.template.slices import MATRICES, stack_blocks
+from sweet.template.sizes import default_tile, hidden_features
+from sweet.template.slices import FC1, FC2, MATRICES, PROJ, QKV, pack, stack_blocks
 from sweet.template.source import Source
 from sweet.template.tucker import Full, init_tucker
 
@@ -122,16 +122,36 @@ def init_decoder(config: ViTConfig, mae: MaeConfig, generator: torch.Generator) 
 
 
 def _initial(name: str, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """MAE's initialisation by a parameter's name: gains one, biases zero, matrices Xavier-uniform."""
+    """MAE's initialisation by a parameter's name: gains one, biases zero, matrices Xavier-uniform as they are stored.
+
+    That is q, k and v as one matrix, as the released code has it, and of a SwiGLU gate and up.
+    """
     if name.endswith("bias"):
         return torch.zeros(*shape)
     if "norm" in name:
         return torch.ones(*shape)
     if name == "cls_token":
         return torch.randn(*shape, generator=generator) * 0.02
-    rows, columns = shape[0], int(torch.Size(shape[1:]).numel())
-    fan = (rows // 3 if "qkv" in name else rows) + columns  # q, k and v are three matrices
-    return (torch.rand(*shape, generator=generator) * 2 - 1) * (6.0 / fan) ** 0.5
+    return (torch.rand(*shape, generator=generator) * 2 - 1) * 3**0.5 * _deviation(shape)
+
+
+def _deviation(shape: Sequence[int]) -> float:
+    """Xavier's standard deviation of a matrix."""
+    return (2.0 / (shape[0] + prod(shape[1:]))) ** 0.5
+
+
+def _slice_deviations(deviations: Mapping[str, float], width: int, mlp: str) -> Tensor:
+    """Root mean square (12,) that the slices of a block have if its matrices have the ``deviations``.
+
+    A slice of a SwiGLU holds columns of gate, up and down.
+    """
+    hidden = hidden_features(width, mlp)
+    shapes = {QKV: (3 * width, width), PROJ: (width, width), FC1: (hidden, width), FC2: (width, hidden)}
+    if mlp == "swiglu":
+        shapes[FC1] = (2 * hidden, width)
+    squares = {name: torch.full((1, *shape), deviations[name] ** 2) for name, shape in shapes.items()}
+    packed = pack(squares, mlp)[0]
+    return (packed.sum((1, 2)) / (packed > 0).sum((1, 2))).sqrt()
 
 
 def init_source(
@@ -147,8 +167,9 @@ def init_source(
     ``kronecker`` (the alternatives of the paper's Table 4).
 
     ``ranks`` are those of a Tucker; the templates of ``kronecker``, with tiles of ``tile`` channels, have as many
-    parameters as its core. ``linear`` has 24 D^2 whatever they are: base and slope are drawn like two blocks of a
-    plain MAE, but the slope of norm gains is zero.
+    parameters as its core. The weights of both begin at the scale that plain MAE's have. ``linear`` has 24 D^2
+    parameters whatever they are: base and slope are drawn like two blocks of a plain MAE, but the slope of norm gains
+    is zero.
     """
     rows = config.resized(2, config.heads) if constraint == "linear" else config
     state = {
@@ -160,11 +181,13 @@ def init_source(
     source = source_from_state(state, rows)
     source.decoder = init_decoder(config, mae, generator)
     depth, width = config.depth, config.width
+    std = {name: _deviation(state[f"blocks.0.{name}"].shape) for name in MATRICES}
     if constraint == "tucker":
-        source.core = init_tucker(depth, width, ranks, generator=generator)
+        scales = _slice_deviations(std, width, config.mlp)
+        source.core = init_tucker(depth, width, ranks, std=scales, generator=generator)
     elif constraint == "kronecker":
         tile = tile or default_tile(config.heads, config.head_dim)
-        source.core = init_kronecker(depth, width, tile, prod(ranks), config.mlp, generator=generator)
+        source.core = init_kronecker(depth, width, tile, prod(ranks), config.mlp, std=std, generator=generator)
     elif constraint == "linear":
         source.core = core_of(constraint, source.core.tensors(), depth)
         for name in ("norm1.weight", "norm2.weight"):
@@ -186,10 +209,13 @@ def source_from_state(state: Mapping[str, Tensor], config: ViTConfig) -> Source:
 
 
 class MaskedAutoencoder(SourceModule):
-    """A source to be learned; its forward is the MAE loss of one or more sub-networks (Eq. 6-8)."""
+    """A source to be learned; its forward is the MAE loss of one or more sub-networks (Eq. 6-8).
 
-    def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig) -> None:
-        super().__init__(source, config)
+    ``apply`` as in :class:`SourceModule`.
+    """
+
+    def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig, *, apply: str = "mask") -> None:
+        super().__init__(source, config, apply=apply)
         self.mae = mae
         self.decoder_positions: Tensor
         self.register_buffer("decoder_positions", sincos(config.grid, mae.decoder_width), persistent=False)

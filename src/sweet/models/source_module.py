@@ -8,20 +8,25 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from sweet.template.constraints import core_of
-from sweet.template.networks import Network
+from sweet.template.networks import APPLY, Network
 from sweet.template.source import Source
-from sweet.template.target import target_weights
+from sweet.template.target import masked_weights, target_weights
 
 from .config import ViTConfig
 from .forward import Weights
 
 
 class SourceModule(nn.Module):
-    """A source whose tensors are parameters; what is learned with it gives it a forward."""
+    """A source whose tensors are parameters; what is learned with it gives it a forward.
 
-    def __init__(self, source: Source, config: ViTConfig) -> None:
+    ``apply`` says how the width of a sub-network is computed, see :mod:`sweet.template.networks`.
+    """
+
+    def __init__(self, source: Source, config: ViTConfig, *, apply: str = "mask") -> None:
         super().__init__()
-        self.config = config
+        if apply not in APPLY:
+            raise ValueError(f"unknown apply {apply!r}, expected one of {', '.join(APPLY)}")
+        self.config, self.masked = config, apply == "mask"
         self.core = as_parameters(source.core.tensors())
         self.constraint = source.core.constraint
         self.blocks = as_parameters(source.blocks)
@@ -61,16 +66,13 @@ class SourceModule(nn.Module):
 
     def weights(self, network: Network) -> tuple[Weights, ViTConfig]:
         """A sub-network's weights, through which gradients flow, and what :func:`encode` has to know of its shape."""
-        config = self.config
-        weights = target_weights(
-            self.source(),
-            network.depth,
-            network.residual * config.head_dim,
-            inner_width=network.inner * config.head_dim,
-            order="prefix",
-            layers="even",
-        )
-        return weights, config.resized(network.depth, config.heads)
+        config, source = self.config, self.source()
+        depth, live, inner = network.depth, network.residual * config.head_dim, network.inner * config.head_dim
+        if self.masked:
+            weights = masked_weights(source, depth, live, inner)
+        else:
+            weights = target_weights(source, depth, live, inner_width=inner, order="prefix")
+        return weights, config.resized(depth, config.heads)
 
 
 def as_parameters(tensors: Mapping[str, Tensor], *, learn: bool = True) -> nn.ParameterDict:

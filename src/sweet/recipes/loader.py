@@ -38,10 +38,10 @@ _Dumper.add_representer(
 )
 
 
-def bundled_recipes(kind: str = "") -> list[str]:
-    """Names of the recipes that come with the package: to pre-train by, or of kind ``finetune``."""
-    folder = resources.files("sweet") / "recipes" / kind
-    return sorted(f"{kind}/{e.name[:-5]}".lstrip("/") for e in folder.iterdir() if e.name.endswith(".yaml"))
+def bundled_recipes(verb: str = "") -> list[str]:
+    """Names of the recipes that come with the package: to pre-train by, or those of the verb ``finetune``."""
+    folder = resources.files("sweet") / "recipes" / verb
+    return sorted(f"{verb}/{e.name[:-5]}".lstrip("/") for e in folder.iterdir() if e.name.endswith(".yaml"))
 
 
 def task_recipe(task: str) -> str | None:
@@ -175,14 +175,14 @@ def _place(key: str, label: str, places: Places) -> str:
 
 def _problem(error: ErrorDetails, cls: type[BaseModel]) -> str:
     """What is wrong, in the words of someone who writes YAML."""
-    kind, message = error["type"], error["msg"]
-    if kind == "extra_forbidden":
+    problem, message = error["type"], error["msg"]
+    if problem == "extra_forbidden":
         return "unknown key" + _nearest(".".join(map(str, error["loc"])), list(_names(cls)))
-    if kind == "missing":
+    if problem == "missing":
         return "missing, and it has no default"
-    if kind == "recipe":
+    if problem == "recipe":
         return message
-    if kind == "model_type":
+    if problem == "model_type":
         message = "should be a group of keys"
     message = message.replace("Input should", "should").replace("array", "list")
     return f"{message}, got {json.dumps(error['input'])}"

@@ -25,7 +25,7 @@ HeadKeys = dict[str, bool | int | float | str]
 
 
 def _refuse(message: str, *keys: str) -> NoReturn:
-    """Fail a check of several keys together; ``keys`` (full paths) tell the reader which lines are meant."""
+    """Fail a check of several keys together; ``keys`` (full paths) say which lines are meant."""
     # The message goes in as a value, never as the template itself: a brace in it would be read as a field.
     raise PydanticCustomError("recipe", "{message}", {"message": message, "keys": keys})
 
@@ -91,6 +91,8 @@ class DataKeys(_Keys):
 
 
 class FinetuneDataKeys(DataKeys):
+    """Besides: how training images are augmented."""
+
     augment: Literal["rrc", "crop", "flip", "none"] = "rrc"  # random resized crop, or shift a little and flip, or flip
     scale_jitter: tuple[Positive, Positive] = (0.5, 2.0)  # long side of a resized scene, as a multiple of img_size
 
@@ -116,6 +118,7 @@ class ModelKeys(_Keys):
 
     @property
     def width(self) -> int:
+        """Channels of the residual stream."""
         return self.heads * self.head_dim
 
 
@@ -152,6 +155,7 @@ class WidthKeys(_Keys):
     """Width-wise stochastic scaling (Eq. 7-8)."""
 
     mode: Literal["none", "independent", "shared", "sandwich"] = "none"
+    apply: Literal["mask", "slice"] = "mask"  # to the matrices alone (the paper), or to all that has a width
     start: Share = 0.0  # share of the training before it sets in
     full_probability: Share = 0.5
     min_heads: Count = 3
@@ -167,6 +171,8 @@ class DepthKeys(_Keys):
 
 
 class MaeKeys(_Keys):
+    """What is masked, and the decoder that predicts it (He et al., arXiv 2111.06377)."""
+
     mask_ratio: OpenShare = 0.75
     norm_pix: bool = True
     decoder_width: Count
@@ -189,6 +195,8 @@ class OptimKeys(_Keys):
 
 
 class FinetuneOptimKeys(OptimKeys):
+    """Besides: ``layer_decay``, the factor between the learning rates of a block and of the one after it."""
+
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
@@ -248,11 +256,8 @@ class FinetuneRecipe(TrainKeys):
 
 def _check_optim(batch_size: int, lr: float, optim: OptimKeys) -> None:
     if batch_size % optim.accumulate:
-        _refuse(
-            f"batch_size {batch_size} cannot be computed in {optim.accumulate} equal parts",
-            "optim.accumulate",
-            "batch_size",
-        )
+        problem = f"batch_size {batch_size} cannot be computed in {optim.accumulate} equal parts"
+        _refuse(problem, "optim.accumulate", "batch_size")
     if optim.min_lr > lr:
         _refuse(f"{optim.min_lr:g} is above the peak lr {lr:g}", "optim.min_lr", "lr")
 
@@ -262,42 +267,27 @@ def _check_model(model: ModelKeys, data: DataKeys) -> None:
         # RoPE rotates pairs of channels, half of the pairs by the row and half by the column.
         _refuse(f"should be a multiple of 4 for RoPE, got {model.head_dim}", "model.head_dim")
     if model.width % 4:
-        _refuse(
-            f"width {model.heads} x {model.head_dim} should be a multiple of 4 for sine positions",
-            "model.head_dim",
-            "model.heads",
-        )
+        problem = f"width {model.heads} x {model.head_dim} should be a multiple of 4 for sine positions"
+        _refuse(problem, "model.head_dim", "model.heads")
     if data.img_size % model.patch_size:
-        _refuse(
-            f"img_size {data.img_size} is not a multiple of patch_size {model.patch_size}",
-            "data.img_size",
-            "model.patch_size",
-        )
+        problem = f"img_size {data.img_size} is not a multiple of patch_size {model.patch_size}"
+        _refuse(problem, "data.img_size", "model.patch_size")
     if len(data.mean) != model.in_chans:
         _refuse(f"{len(data.mean)} values for model.in_chans {model.in_chans}", "data.mean", "model.in_chans")
 
 
 def _check_template(model: ModelKeys, template: TemplateKeys, width: WidthKeys) -> None:
-    limits = {"12 x depth": 12 * model.depth, "width": model.width}
     full = (12 * model.depth, model.width, model.width)
     if template.factored_at_end and template.ranks is not None and template.ranks != full:
         _refuse(f"{template.learn} has full ranks; for others say factored", "template.learn", "template.ranks")
-    for position, (rank, limit) in enumerate(zip(template.ranks or (), ("12 x depth", "width", "width"), strict=False)):
-        if rank > limits[limit]:
-            _refuse(
-                f"rank {position + 1} is {rank}, more than {limit} = {limits[limit]}",
-                "template.ranks",
-                "model.depth",
-                "model.heads",
-                "model.head_dim",
-            )
+    limits = zip(template.ranks or (), ("12 x depth", "width", "width"), full, strict=False)
+    for position, (rank, name, limit) in enumerate(limits, 1):
+        if rank > limit:
+            shape = ("model.depth", "model.heads", "model.head_dim")
+            _refuse(f"rank {position} is {rank}, more than {name} = {limit}", "template.ranks", *shape)
     if template.tile is not None and (template.tile % model.head_dim or model.width % template.tile):
-        _refuse(
-            f"{template.tile} should be a multiple of head_dim {model.head_dim} that divides width {model.width}",
-            "template.tile",
-            "model.heads",
-            "model.head_dim",
-        )
+        problem = f"{template.tile} should be a multiple of head_dim {model.head_dim} that divides width {model.width}"
+        _refuse(problem, "template.tile", "model.heads", "model.head_dim")
     if width.mode != "none" and width.min_heads > model.heads:
         _refuse(f"{width.min_heads} is more than model.heads {model.heads}", "width.min_heads", "model.heads")
 
@@ -309,11 +299,8 @@ def _check_depth(model: ModelKeys, depth: DepthKeys) -> None:
 
 def _check_mae(model: ModelKeys, data: DataKeys, mae: MaeKeys) -> None:
     if mae.decoder_width % mae.decoder_head_dim:
-        _refuse(
-            f"{mae.decoder_width} is not a multiple of decoder_head_dim {mae.decoder_head_dim}",
-            "mae.decoder_width",
-            "mae.decoder_head_dim",
-        )
+        problem = f"{mae.decoder_width} is not a multiple of decoder_head_dim {mae.decoder_head_dim}"
+        _refuse(problem, "mae.decoder_width", "mae.decoder_head_dim")
     if model.family == "eva" and mae.decoder_head_dim % 4:
         _refuse(f"should be a multiple of 4 for RoPE, got {mae.decoder_head_dim}", "mae.decoder_head_dim")
     if mae.decoder_width % 4:
@@ -321,9 +308,5 @@ def _check_mae(model: ModelKeys, data: DataKeys, mae: MaeKeys) -> None:
     tokens = (data.img_size // model.patch_size) ** 2
     kept = int(tokens * (1 - mae.mask_ratio))
     if not 0 < kept < tokens:
-        _refuse(
-            f"{mae.mask_ratio:g} leaves {kept} of {tokens} patches visible",
-            "mae.mask_ratio",
-            "data.img_size",
-            "model.patch_size",
-        )
+        problem = f"{mae.mask_ratio:g} leaves {kept} of {tokens} patches visible"
+        _refuse(problem, "mae.mask_ratio", "data.img_size", "model.patch_size")

@@ -130,7 +130,8 @@ def model_card(
 
     ``recipe`` is the one of fine-tuning, ``use`` a key of :data:`USE`, ``seeds`` metrics of its runs by other seeds.
     """
-    rows = {"shape": _shape(record.vit), **_made(record), **_training_rows(record, recipe or {})}
+    made = record.made.to_dict() if record.made is not None else {}
+    rows = {"shape": _shape(record.vit), **made, **_training_rows(record, recipe or {})}
     rows |= {"method of the source": PAPER, "checksums": CHECK}
     return f"""# {record.vit.size} Vision Transformer
 
@@ -174,11 +175,7 @@ def shareable(recipe: str) -> str:
     return yaml.safe_dump(keys, sort_keys=False, width=110)
 
 
-def _made(record: FolderRecord) -> dict[str, Any]:
-    return record.made.to_dict() if record.made is not None else {}
-
-
-def _training_rows(record: FolderRecord, recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _training_rows(record: FolderRecord, recipe: Mapping[str, Any]) -> dict[str, str]:
     training = record.training
     if training is None:
         return {}

@@ -7,16 +7,15 @@ the hub is meant.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from sweet.errors import UserError
 
 NEEDED = ("config.json", "*.safetensors", "recipe.yaml", "README.md", "SHA256SUMS")
 PREFIX = "hub:"
 _NAME = re.compile(r"(hub:)?[\w.-]+/[\w.-]+(@[^@]+)?")
-T = TypeVar("T")
 
 
 def is_hub_name(text: str) -> bool:
@@ -42,16 +41,9 @@ def local_folder(
     repo, _, tagged = text.removeprefix(PREFIX).partition("@")
     from huggingface_hub import snapshot_download
 
-    found = _asked(
-        f"{text}: no such folder, and the hub does not give it",
-        lambda: snapshot_download(
-            repo,
-            revision=revision or tagged or None,
-            token=token,
-            cache_dir=cache_dir,
-            allow_patterns=list(NEEDED),
-        ),
-    )
+    with _hub_errors(f"{text}: no such folder, and the hub does not give it"):
+        wanted = revision or tagged or None
+        found = snapshot_download(repo, revision=wanted, token=token, cache_dir=cache_dir, allow_patterns=list(NEEDED))
     return Path(found)
 
 
@@ -74,19 +66,17 @@ def upload(folder: Path, repo: str, *, private: bool | None = None, token: str |
 
     check_repo(repo)
     api = HfApi(token=token, library_name="sweet")
-
-    def send() -> str:
+    with _hub_errors(f"--repo {repo}: the hub does not take it"):
         made = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message=message)
-        return str(made)
-
-    return _asked(f"--repo {repo}: the hub does not take it", send)
+    return str(made)
 
 
-def _asked(trouble: str, ask: Callable[[], T]) -> T:
-    """What the hub answers. Its library has a dozen kinds of errors, all of them the caller's or the network's."""
+@contextmanager
+def _hub_errors(trouble: str) -> Iterator[None]:
+    """The hub's library has a dozen classes of errors, all of them the caller's or the network's: UserError."""
     try:
-        return ask()
+        yield
     except Exception as problem:
         raise UserError(f"{trouble} ({_reason(problem)})") from None
 

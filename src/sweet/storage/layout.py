@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweet.errors import UserError
 from sweet.files import replacing, write_sums, write_tensors, write_text
 
 if TYPE_CHECKING:
@@ -18,17 +17,6 @@ if TYPE_CHECKING:
 TENSORS = {"template": "template.safetensors", "dense": "model.safetensors", "model": "model.safetensors"}
 
 RUN_FILES = ["config.json", "recipe.yaml", "README.md", "SHA256SUMS", "metrics.jsonl", "tensorboard/", "checkpoints/"]
-
-
-def claim(out: Path, *, resume: bool, overwrite: bool = False) -> None:
-    """Refuse a non-empty output folder unless asked to resume or to overwrite it. Writes nothing.
-
-    Raises UserError naming the folder.
-    """
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: exists and is not a folder")
-    if out.is_dir() and any(out.iterdir()) and not (resume or overwrite):
-        raise UserError(f"--out {out}: not empty; use --resume to go on or --overwrite to start anew")
 
 
 def write_folder(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+MEMBER = ("size", "requested", "width", "params", "flops", "latency", "metrics", "training", "pareto")
 OLD_SWITCHES = {"loudest": "energy"}  # of key ``inner``
 
 
 def upgraded_family(values: dict[str, Any]) -> dict[str, Any]:
-    """``family.json`` of any version as today's."""
-    members = [{"requested": row.get("asked"), **row, "training": row["training"] or None} for row in values["members"]]
-    return values | {"members": members}
+    """``family.json`` of any version as today's: the second key of a member has another name, {} is no training."""
+    members = [row if "requested" in row else dict(zip(MEMBER, row.values(), strict=True)) for row in values["members"]]
+    return values | {"members": [row | {"training": row.get("training") or None} for row in members]}
 
 
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:

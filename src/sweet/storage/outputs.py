@@ -11,8 +11,6 @@ from pathlib import Path
 
 from sweet.errors import UserError
 
-from .layout import claim
-
 # At least one of these lies in every folder that a verb has begun to write.
 WRITTEN_BY_SWEET = ("env.json", "recipe.yaml", "config.json", "metrics.jsonl", "SHA256SUMS", "checkpoints")
 
@@ -27,8 +25,12 @@ def output_folder(out: Path, *, resume: bool = False, overwrite: bool = False) -
         raise UserError("--resume and --overwrite exclude each other")
     # Of several processes (torchrun), the first one decides; its exit ends the others.
     if os.environ.get("RANK", "0") == "0":
-        claim(out, resume=resume, overwrite=overwrite)
-        if overwrite and out.is_dir() and any(out.iterdir()):
+        if out.exists() and not out.is_dir():
+            raise UserError(f"--out {out}: exists and is not a folder")
+        filled = out.is_dir() and any(out.iterdir())
+        if filled and not (resume or overwrite):
+            raise UserError(f"--out {out}: not empty; use --resume to go on or --overwrite to start anew")
+        if filled and overwrite:
             with _replaced(out):
                 yield
             return

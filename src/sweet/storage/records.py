@@ -19,12 +19,12 @@ from .legacy import upgraded
 FORMAT = 1
 Kind = Literal["template", "dense", "model"]
 CENTRE_CROP = "short side resized, centre cropped"
-Metrics = dict[str, JsonValue]
+RecordedMetrics = dict[str, JsonValue]
 """What a task measures: numbers and names, and tables such as a confusion matrix."""
 
 
 class Record(BaseModel):
-    """A part of ``config.json``; keys of a later version are ignored."""
+    """A record in a JSON file; keys of a later version are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -45,6 +45,7 @@ class DataConfig(Record):
 
     @classmethod
     def of_recipe(cls, keys: DataKeys, classes: Sequence[str] | None, crop: str = CENTRE_CROP) -> DataConfig:
+        """What a recipe says of its images, and the names of their classes."""
         return cls(
             img_size=keys.img_size,
             mean=keys.mean,
@@ -79,7 +80,7 @@ class TrainingRecord(Record):
 
 
 class HealingRecord(Record):
-    """Training steps that mend a conversion to low ranks."""
+    """Training steps that repair a conversion to low ranks."""
 
     steps: int
     images: int
@@ -126,6 +127,13 @@ class InitRecord(Record):
     parameters: int = 0
 
 
+class WidthRecord(Record):
+    """The stochastic width by which a source was learned: keys of group ``width`` of its recipe."""
+
+    mode: str
+    apply: str
+
+
 class FolderRecord(Record):
     """All of ``config.json``: what the folder holds and where it comes from."""
 
@@ -138,13 +146,14 @@ class FolderRecord(Record):
     constraint: str = "none"
     ranks: tuple[int, int, int] | None = None
     absorbed: bool = False
+    width: WidthRecord | None = None
     data: DataConfig
     training: TrainingRecord | None = None
     converted: ConvertedRecord | None = None
     made: InitRecord | None = None
     task: str | None = None
     head: HeadKeys | None = None
-    metrics: Metrics | None = None
+    metrics: RecordedMetrics | None = None
 
     @property
     def origin(self) -> str | None:
@@ -159,7 +168,7 @@ class FolderRecord(Record):
         return numbers(self.metrics or {})
 
 
-def numbers(metrics: Metrics) -> dict[str, float]:
+def numbers(metrics: RecordedMetrics) -> dict[str, float]:
     """Those that are single numbers."""
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
 

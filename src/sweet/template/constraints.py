@@ -137,9 +137,17 @@ def on_a_line(rows: Tensor, depth: int) -> Tensor:
 
 
 def init_kronecker(
-    depth: int, width: int, tile: int, parameters: int, mlp: str, *, generator: torch.Generator | None = None
+    depth: int,
+    width: int,
+    tile: int,
+    parameters: int,
+    mlp: str,
+    *,
+    std: Mapping[str, float] | None = None,
+    generator: torch.Generator | None = None,
 ) -> Kronecker:
-    """Random tiles of which every entry of every weight has standard deviation 1 / sqrt(D), as in ``init_tucker``.
+    """Random tiles of which every entry of a weight has the standard deviation ``std`` of its name, by default
+    1 / sqrt(D) as in ``init_tucker``.
 
     ``parameters`` is how many numbers the templates have in all, see :func:`sweet.template.tiles.template_counts`.
     """
@@ -148,6 +156,8 @@ def init_kronecker(
     for name, kind, count in kinds:
         inner, tiles = kind.groups * kind.units, width // tile
         shape = (tile, inner) if name in WRITERS else (inner, tile)
-        templates[name] = torch.randn(count, *shape, generator=generator) * width**-0.5
-        scalers[name] = torch.randn(depth, kind.parts * tiles, tiles, count, generator=generator) * count**-0.5
+        scale = width**-0.5 if std is None else std[name]
+        templates[name] = torch.randn(count, *shape, generator=generator) * scale
+        drawn = torch.randn(depth, kind.parts * tiles, tiles, count, generator=generator)
+        scalers[name] = drawn / drawn.norm(dim=3, keepdim=True)
     return Kronecker(templates, scalers)

@@ -1,8 +1,14 @@
 """Stochastic scaling: which sub-networks one training step computes, in width (Eq. 7-8) and, ours, in depth.
 
-A mask that keeps the first rows of U and V is the same as a narrower network; we compute that network. Depth is sampled
-as a target samples it: evenly spaced blocks, always with the first and the last. (OFA, arXiv 1908.09791, and LayerDrop,
-arXiv 1909.11556, drop blocks in training; neither keeps an even spacing.)
+The masks of Eq. 7 act on U and V, hence on the matrices W alone (Eq. 8). Masked V is the same as a narrower inside of
+every block. Masked U is *not* the same as a narrower network: patch embedding, class token, norms, biases and decoder
+are no part of W, so the stream keeps all its channels. Blocks read and write the live ones only; the others carry the
+embedded patches, and the writers' biases, to the final norm and the decoder; every norm divides by the root mean
+square of all. ``mask`` computes this, and multiplies only what is live; ``slice`` computes the narrower network, a
+method of its own (methods 18).
+
+Depth is sampled as a target samples it: evenly spaced blocks, always with the first and the last. (OFA, arXiv
+1908.09791, and LayerDrop, arXiv 1909.11556, drop blocks in training; neither keeps an even spacing.)
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ from typing import NamedTuple
 import torch
 
 MODES = ("none", "independent", "shared", "sandwich")
+APPLY = ("mask", "slice")
 
 
 class Network(NamedTuple):

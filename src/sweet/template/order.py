@@ -63,29 +63,33 @@ def principal_order(moments: Tensor, heads: Tensor, units: Tensor, *, centred: b
     ``centred`` (LayerNorm): the moments live in the zero-mean subspace and the vector of ones becomes the last column.
     """
     moments = moments.double()
-    total = moments.sum(0)
-    width = total.shape[0]
+    rotation = principal_axes(moments.sum(0), centred=centred)
+    energy = torch.einsum("dk,ndc,ck->nk", rotation, moments, rotation).clamp_min(0)
+    by_head, by_unit = (values.argsort(dim=1, descending=True, stable=True).int() for values in (heads, units))
+    return Order(rotation.float().contiguous(), energy.float(), by_head, by_unit)
+
+
+def principal_axes(total: Tensor, *, centred: bool) -> Tensor:
+    """Eigenvectors (D, D) of a second moment as columns, in float64, largest first; ``centred`` as above."""
+    total, width = total.double(), total.shape[0]
     if centred:
         ones = torch.ones(width, 1, dtype=torch.double) / width**0.5
         total = total - ones @ (ones.t() @ total)
         total = total - (total @ ones) @ ones.t() - ones @ ones.t()  # ones strictly below every real direction
     rotation = torch.linalg.eigh(total).eigenvectors.flip(1)
     # an eigenvector's sign is free: fix it, so that two runs and two machines agree
-    rotation = rotation * rotation.gather(0, rotation.abs().argmax(0, keepdim=True)).sign()
-    energy = torch.einsum("dk,ndc,ck->nk", rotation, moments, rotation).clamp_min(0)
-    by_head, by_unit = (values.argsort(dim=1, descending=True, stable=True).int() for values in (heads, units))
-    return Order(rotation.float().contiguous(), energy.float(), by_head, by_unit)
+    return rotation * rotation.gather(0, rotation.abs().argmax(0, keepdim=True)).sign()
 
 
-def embedding_basis(width: int, *, centred: bool) -> Tensor:
+def embedding_basis(width: int, *, centred: bool, dtype: torch.dtype = torch.float32) -> Tensor:
     """Orthonormal columns (d, m) of a target's stream: all d axes, or for LayerNorm d - 1 that have zero mean.
 
     The zero-mean basis is the identity up to one reflection (Householder), so channel i still means direction i.
     """
-    eye = torch.eye(width)
+    eye = torch.eye(width, dtype=dtype)
     if not centred:
         return eye
-    normal = torch.full((width,), width**-0.5)
+    normal = torch.full((width,), width**-0.5, dtype=dtype)
     normal[-1] -= 1.0
     norm = normal.norm()
     if norm == 0:

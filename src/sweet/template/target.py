@@ -81,7 +81,7 @@ def target_weights(
 ) -> dict[str, Tensor]:
     """State dict (timm's names, no head) of a ViT with ``depth`` blocks and ``width`` channels made from a source.
 
-    ``inner_width`` (default ``width``) sets the inner side apart, for the independent masks of Eq. 7. Decoder tensors
+    ``inner_width`` (default ``width``) sets the inner side apart, for sub-networks of training. Decoder tensors
     come along as ``decoder.<name>``. Differentiable in every tensor of the source. ``seed`` draws the readers of
     channels that the source does not have. ``order``, ``layers``, ``gains`` and ``inner`` as above, ``gains=None`` is
     the order's own. Raises ValueError for an unknown one of them, and for ``order="principal"`` on a source whose order
@@ -122,6 +122,22 @@ def target_weights(
             result[name] = result[name] * share.view(-1, *[1] * (result[name].dim() - 1))
 
     return unstack_blocks(result) | stream.stem() | stream.decoder()
+
+
+def masked_weights(
+    source: Source, depth: int, live: int, inner_width: int, *, layers: str = "even"
+) -> dict[str, Tensor]:
+    """Eq. 8: a network of the source's width whose matrices come from masked U and V, and nothing else is touched.
+
+    Only what the masks leave is made: readers (n, ``live``) of the first channels of the stream, writers (``live``, n),
+    ``inner_width`` channels inside a block. Norms, the writers' biases, stem and decoder are whole. What dead heads and
+    hidden units compute from their biases reaches nothing, so they are left out. The basis is the stored one.
+    """
+    whole = at_depth(replace(source, order=None), depth, layers)
+    weights = target_weights(whole, depth, live, inner_width=inner_width, order="prefix")
+    untouched = {n: v for n, v in whole.blocks.items() if n.startswith("norm") or n in WRITER_BIASES}
+    decoder = {f"decoder.{name}": value for name, value in source.decoder.items()}
+    return weights | unstack_blocks(untouched) | source.stem | decoder
 
 
 def _inner_side(source: Source, core: Core, width: int, *, by_energy: bool) -> dict[str, Tensor]:

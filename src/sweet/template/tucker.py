@@ -128,22 +128,23 @@ def init_tucker(
     width: int,
     ranks: Sequence[int],
     *,
-    std: float | None = None,
+    std: float | Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tucker:
     """Random Tucker whose every slice, at every width, has entries of standard deviation ``std`` (methods 12.2).
 
     The scalers have orthonormal columns times sqrt(rows / rank), so the core alone carries the scale and weight
-    decay on it alone is Frobenius decay of W. ``std`` defaults to Xavier's 1 / sqrt(D).
+    decay on it alone is Frobenius decay of W. ``std`` defaults to Xavier's 1 / sqrt(D). One for each of the twelve
+    components (12,) goes into the rows of X, which are then of that length; the core keeps their root mean square.
     """
     r1, r2, r3 = ranks
-    core = torch.randn(r1, r2, r3, generator=generator) * (width**-0.5 if std is None else std)
-    return Tucker(
-        core,
-        x=_orthonormal(SLICES * depth, r1, generator),
-        u=_orthonormal(width, r2, generator),
-        v=_orthonormal(width, r3, generator),
-    )
+    own = std if isinstance(std, Tensor) else None
+    scale = width**-0.5 if std is None else float(std if own is None else own.square().mean().sqrt())
+    core = torch.randn(r1, r2, r3, generator=generator) * scale
+    x, u, v = (_orthonormal(rows, rank, generator) for rows, rank in ((SLICES * depth, r1), (width, r2), (width, r3)))
+    if own is not None:
+        x = x / x.norm(dim=1, keepdim=True) * (own / scale).repeat(depth)[:, None]
+    return Tucker(core, x, u, v)
 
 
 def _orthonormal(rows: int, columns: int, generator: torch.Generator | None) -> Tensor:

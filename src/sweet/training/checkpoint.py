@@ -56,7 +56,7 @@ class Checkpoint:
         return cls(step, seconds, loss, tensors, optimizer_tensors(optimizer, model), images)
 
     def restore(self, model: nn.Module, ema: nn.Module | None, optimizer: Optimizer) -> None:
-        """Inverse of :meth:`of`. Raises RuntimeError for another model."""
+        """Put its tensors into a model, its average and its optimiser. Raises RuntimeError for another model."""
         average = {name.removeprefix(EMA): value for name, value in self.tensors.items() if name.startswith(EMA)}
         model.load_state_dict({name: value for name, value in self.tensors.items() if not name.startswith(EMA)})
         if ema is not None:

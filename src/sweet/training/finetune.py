@@ -19,14 +19,13 @@ from sweet.recipes.loader import dump_recipe
 from sweet.recipes.schema import FinetuneRecipe
 from sweet.storage.cards import model_card
 from sweet.storage.layout import TENSORS, write_folder
-from sweet.storage.records import DataConfig, FolderRecord, TrainingRecord, read_record
+from sweet.storage.records import DataConfig, FolderRecord, read_record
 from sweet.tasks.registry import task_class
 from sweet.tasks.task import EvalSettings, Metrics, Task, TrainSettings
 
 from .device import make_accelerator, use_plain_attention
 from .loop import ParameterGroup, TrainResult, micro_batch_size, train
 from .network import start_network
-from .pretrain import now
 from .run_folder import begin
 
 
@@ -64,7 +63,7 @@ def finetune(
         quiet=quiet,
         images=run.images,
     )
-    training = training_record(result, accelerator)
+    training = result.record(accelerator)
     if accelerator.is_main_process:
         record = run.base.model_copy(
             update={
@@ -118,19 +117,6 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str) -> F
     train_data, val_data = (task.prepare_data(images, data_config) for images in (train_images, val_images))
     images = {"train": identity(train_images), "val": identity(val_images)}
     return Finetuning(base, recipe, task, data_config, network, train_data, val_data, images, accelerator)
-
-
-def training_record(result: TrainResult, accelerator: Accelerator) -> TrainingRecord:
-    """What a fine-tuning took."""
-    return TrainingRecord(
-        steps=result.steps,
-        images=result.images,
-        loss=round(result.loss, 5),
-        seconds=round(result.seconds, 1),
-        device=str(accelerator.device),
-        precision=str(accelerator.mixed_precision),
-        finished=now(),
-    )
 
 
 def with_model_data(recipe: FinetuneRecipe, data: DataConfig, model: Path) -> FinetuneRecipe:

@@ -23,7 +23,8 @@ class RunLog:
     """
 
     def __init__(self, run: Path | None, accelerator: Accelerator, *, start: int, steps: int, quiet: bool) -> None:
-        self.accelerator, self.steps, self.quiet = accelerator, steps, quiet
+        self.accelerator, self.steps = accelerator, steps
+        self.quiet = quiet or not accelerator.is_main_process
         self.every = max(1, min(50, steps // 20))
         self.metrics = run / "metrics.jsonl" if run is not None and accelerator.is_main_process else None
         if run is not None:
@@ -32,22 +33,13 @@ class RunLog:
             _forget_after(self.metrics, start)
         self.losses: list[Any] = []
         self.images = 0
-        self.since = time.perf_counter()
-        self.started = self.since
-        self.start = start
-        console = Console(file=sys.stderr)
-        self.bar: Progress | None = None
-        if not quiet and console.is_terminal and accelerator.is_main_process:
-            self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[status]}"),
-                console=console,
-            )
-            self.bar.start()
-            self.task = self.bar.add_task("training", total=steps, completed=start, status="")
+        self.start, self.started = start, time.perf_counter()
+        self.since = self.started
+        console, status = Console(file=sys.stderr), TextColumn("{task.fields[status]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), status)
+        self.bar = Progress(*columns, console=console, disable=self.quiet or not console.is_terminal)
+        self.task = self.bar.add_task("training", total=steps, completed=start, status="")
+        self.bar.start()
 
     def due(self, done: int) -> bool:
         """Whether the step ``done`` (from 1) ends an interval."""
@@ -58,8 +50,7 @@ class RunLog:
         self.losses.append(loss)
         self.images += images
         done = step + 1
-        if self.bar is not None:
-            self.bar.update(self.task, completed=done)
+        self.bar.update(self.task, completed=done)
         if not self.due(done):
             return
         mean = sum(float(loss) for loss in self.losses) / len(self.losses)
@@ -67,12 +58,11 @@ class RunLog:
         speed = self.images / max(now - self.since, 1e-9)
         self.write({"step": done, "loss": mean, "lr": lr, "img_per_s": round(speed, 1)})
         status = f"loss {mean:.4f}  {speed:.0f} img/s"
-        if self.bar is not None:
-            self.bar.update(self.task, status=status)
-        elif not self.quiet and self.accelerator.is_main_process:
+        self.bar.update(self.task, status=status)
+        if self.bar.disable:
             seconds = (now - self.started) / (done - self.start) * (self.steps - done)
             left = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-            print(f"step {done}/{self.steps}  {status}  ETA {left}", file=sys.stderr, flush=True)
+            self.note(f"step {done}/{self.steps}  {status}  ETA {left}")
         self.losses, self.images, self.since = [], 0, now
 
     def write(self, values: dict[str, float]) -> None:
@@ -87,12 +77,12 @@ class RunLog:
 
     def note(self, text: str) -> None:
         """A line on stderr."""
-        if not self.quiet and self.accelerator.is_main_process:
+        if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """End the bar and the curves."""
-        if self.bar is not None:
+        if not self.bar.disable:  # rich 13 would print an empty line
             self.bar.stop()
         for tracker in self.accelerator.trackers:
             tracker.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -19,6 +20,7 @@ from sweet.data.identity import Identity
 from sweet.errors import UserError
 from sweet.recipes.resolved import total_steps
 from sweet.recipes.schema import OptimKeys, TrainKeys
+from sweet.storage.records import TrainingRecord
 
 from . import nonfinite
 from .checkpoint import set_aside, steps_of
@@ -37,6 +39,19 @@ class TrainResult:
     images: int
     seconds: float
     loss: float
+
+    def record(self, accelerator: Accelerator, **more: Any) -> TrainingRecord:
+        """For ``config.json``, as finished now; ``more`` are further fields."""
+        return TrainingRecord(
+            steps=self.steps,
+            images=self.images,
+            loss=round(self.loss, 5),
+            seconds=round(self.seconds, 1),
+            device=str(accelerator.device),
+            precision=str(accelerator.mixed_precision),
+            finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **more,
+        )
 
 
 def micro_batch_size(keys: TrainKeys, accumulate: int, world: int) -> int:

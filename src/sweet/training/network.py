@@ -1,4 +1,4 @@
-"""A model folder as the network of a task: to be trained, or ready to be used."""
+"""A model folder as the network of a task: to be trained, or to be used."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from torch import nn
 
 from sweet.errors import UserError
 from sweet.files import read_tensors
+from sweet.models.device import resolve_device
 from sweet.storage.folders import load_model
 from sweet.storage.layout import TENSORS
 from sweet.storage.records import DataConfig, read_record
 from sweet.tasks.registry import task_class
 from sweet.tasks.task import Task
 
-from .device import keep_memory, resolve_device, use_plain_attention
+from .device import keep_memory, use_plain_attention
 
 
 def start_network(folder: Path, task: Task, task_name: str, *, seed: int = 0, drop_path: float = 0.0) -> nn.Module:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,11 @@ from sweet.models.mae import MaskedAutoencoder, init_decoder, init_source
 from sweet.models.moments import compute_order
 from sweet.recipes.loader import dump_recipe
 from sweet.recipes.resolved import ResolvedRecipe, resolve
-from sweet.recipes.schema import DataKeys, PretrainRecipe, without_path
+from sweet.recipes.schema import PretrainRecipe, without_path
 from sweet.storage.cards import source_card
 from sweet.storage.folders import load_source, source_tensors
 from sweet.storage.layout import TENSORS, write_folder
-from sweet.storage.records import DataConfig, FolderRecord, TrainingRecord, read_record
+from sweet.storage.records import DataConfig, FolderRecord, WidthRecord, read_record
 from sweet.template.constraints import Kronecker
 from sweet.template.hosvd import factored
 from sweet.template.networks import Network, draw_depth, draw_widths
@@ -75,7 +74,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
 
 
 def finished_summary(out: Path) -> Mapping[str, object]:
-    """The summary of a run that is finished already. Raises UserError for a folder of another kind."""
+    """The summary of a run that is finished already. Raises UserError for any other folder."""
     record = read_record(out, ("template", "dense"))
     if record.training is None:
         raise UserError(f"--out {out}: was not made by a pre-training that could be resumed")
@@ -95,6 +94,7 @@ class Pretraining:
 
     @property
     def recipe(self) -> PretrainRecipe:
+        """What it is configured by."""
         return self.resolved.recipe
 
     @property
@@ -113,6 +113,7 @@ class Pretraining:
             )
 
     def train(self, out: Path, *, resume: bool, quiet: bool) -> TrainResult:
+        """All steps, with checkpoints in the run folder ``out``."""
         return train(
             self.model,
             parameter_groups(self.model, self.recipe),
@@ -146,8 +147,17 @@ class Pretraining:
         """What was learned, as it is stored: factored where the recipe says so, with its principal order."""
         keys, vit = self.recipe.template, self.resolved.vit
         source = factored(self.model.detached()) if keys.factored_at_end else self.model.detached()
-        whole = order_batches(self.data, self.recipe.data, vit.img_size, keys.order_images, self.recipe.workers)
-        source.order = compute_order(source, vit, whole, device=self.accelerator.device)
+        data = self.recipe.data
+        batches = eval_batches(
+            self.data.select(range(min(keys.order_images, len(self.data)))),
+            batch_size=128,
+            img_size=vit.img_size,
+            mean=data.mean,
+            std=data.std,
+            workers=self.recipe.workers,
+        )
+        images = (batch for batch, _ in batches)
+        source.order = compute_order(source, vit, images, device=self.accelerator.device)
         return absorb(source)
 
     def flops(self, result: TrainResult) -> float:
@@ -156,27 +166,23 @@ class Pretraining:
         if isinstance(self.model, SupervisedSource):
             per_image = self.model.image_flops(len(self.images.classes or ()))
         else:
-            drawn = (networks_at(recipe, step, self.steps) for step in range(self.steps))
-            spent = (mae_image_flops(resolved.vit, resolved.mae, *one) for networks in drawn for one in networks)
-            per_image = sum(spent) / self.steps
+            drawn = (one for step in range(self.steps) for one in networks_at(recipe, step, self.steps))
+            masked = recipe.width.apply == "mask"
+            spent = sum(mae_image_flops(resolved.vit, resolved.mae, *one, masked=masked) for one in drawn)
+            per_image = spent / self.steps
         rebuild = template_cost_of(resolved).rebuild_macs
         return pretraining_flops(per_image, images=result.images, steps=result.steps, rebuild=rebuild)
 
     def record(self, result: TrainResult, source: Source) -> FolderRecord:
+        """``config.json`` of what was learned."""
         recipe, resolved = self.recipe, self.resolved
         constraint = recipe.template.constraint
-        training = TrainingRecord(
-            steps=result.steps,
-            images=result.images,
-            loss=round(result.loss, 5),
-            seconds=round(result.seconds, 1),
+        training = result.record(
+            self.accelerator,
             img_per_s=round(result.images / max(result.seconds, 1e-9), 1),
             pflops=round(self.flops(result) / 1e15, 4),
             data=without_path(recipe.data.source or ""),
             data_images=len(self.images),
-            device=str(self.accelerator.device),
-            precision=str(self.accelerator.mixed_precision),
-            finished=now(),
         )
         return FolderRecord(
             kind="dense" if constraint == "none" else "template",
@@ -186,6 +192,7 @@ class Pretraining:
             constraint=constraint,
             ranks=resolved.ranks if constraint == "tucker" else None,
             absorbed=source.order is not None and source.order.absorbed,
+            width=WidthRecord(mode=recipe.width.mode, apply=recipe.width.apply),
             data=DataConfig.of_recipe(recipe.data, self.images.classes),
             training=training,
         )
@@ -202,10 +209,11 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
     model: MaskedAutoencoder | SupervisedSource
     if recipe.objective == "mae":
-        model = MaskedAutoencoder(source, vit, mae)
+        model = MaskedAutoencoder(source, vit, mae, apply=recipe.width.apply)
     else:
         images, teacher = known_labels(images, recipe), open_teacher(recipe, images.classes)
-        model = SupervisedSource(new_head(source, len(images.classes or ())), vit, teacher)
+        head = new_head(source, len(images.classes or ()))
+        model = SupervisedSource(head, vit, teacher, apply=recipe.width.apply)
     if not recipe.model.norm_gain:
         for name, parameter in model.named_parameters():
             if name.startswith(("blocks.norm", "stem.norm")):
@@ -303,22 +311,3 @@ def parameter_groups(model: nn.Module, recipe: PretrainRecipe) -> list[Parameter
         {"params": params, "weight_decay": decay if decays else 0.0, "lr_scale": factor}
         for (decays, factor), params in groups.items()
     ]
-
-
-def order_batches(
-    data: ImageSource | Packed, keys: DataKeys, img_size: int, images: int, workers: int
-) -> Iterator[Tensor]:
-    """The first ``images`` training images, whole and normalised, for the principal order."""
-    seen = 0
-    for batch, _ in eval_batches(
-        data, batch_size=128, img_size=img_size, mean=keys.mean, std=keys.std, workers=workers
-    ):
-        yield batch[: images - seen]
-        seen += len(batch)
-        if seen >= images:
-            return
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

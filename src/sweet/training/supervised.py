@@ -79,12 +79,13 @@ class SupervisedSource(SourceModule):
     cross-entropy.
     """
 
-    def __init__(self, source: Source, config: ViTConfig, teacher: nn.Module | None) -> None:
-        super().__init__(source, config)
+    def __init__(self, source: Source, config: ViTConfig, teacher: nn.Module | None, *, apply: str = "mask") -> None:
+        super().__init__(source, config, apply=apply)
         # in a list: it is neither trained nor saved
         self.teacher: list[Any] = [] if teacher is None else [teacher]
 
     def forward(self, images: Tensor, labels: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
+        """The mean loss of ``networks``, by default of the whole one: a scalar in float32."""
         wanted = self.teacher_logits(images)
         losses = []
         for weights, config in map(self.weights, networks or [self.whole]):
@@ -100,6 +101,7 @@ class SupervisedSource(SourceModule):
 
     @torch.no_grad()
     def teacher_logits(self, images: Tensor) -> Tensor | None:
+        """(B, classes) of the teacher, None without one."""
         for teacher in self.teacher:
             logits: Tensor = teacher.to(images.device).eval()(images)
             return logits.float()

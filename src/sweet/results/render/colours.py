@@ -22,6 +22,8 @@ MARKS = {
     "principal_slice": ("#009e73", "^"),
     "sweet_learned": ("#5b8def", "h"),
     "sweet_prefix": ("#56b4e9", "v"),
+    "sweet_paper": ("#3b5b92", "s"),
+    "sweet_paper_fitted": ("#6d86b3", "p"),
     "sweet_inner_prefix": ("#86b6e8", "8"),
     "sweet": ("#1a73c8", "o"),
     "sweet_tiles": ("#0b3d91", "D"),

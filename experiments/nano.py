@@ -1,0 +1,398 @@
+"""Questions of part C of the paper's method (docs/log.md, 2026-11-29), at a scale where a source takes six minutes.
+
+    python experiments/nano.py parquet:PATH/cifar10 [GROUP ...]
+    python experiments/nano.py table
+
+Everything is chosen on 5,000 *training* images of CIFAR-10, drawn by seed: no source and no label comes from them, and
+the test images are never read. A source is learned once, into the folder $NANO_CACHE, and resumed where it was
+interrupted; every fine-tuning appends one line to experiments/results/nano.jsonl and is skipped when that is there.
+Several processes may run side by side. ``--commit`` commits each line as it comes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from sweet.data import balanced_subset, eval_batches, open_images, packed
+from sweet.initialise.apply import initialise
+from sweet.models.mae import source_from_state
+from sweet.models.vit import build_vit
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
+from sweet.storage.folders import StoredSource, load_source, source_tensors
+from sweet.storage.layout import TENSORS, write_folder
+from sweet.storage.records import DataConfig
+from sweet.tasks.registry import task_class
+from sweet.template.sizes import Size, hidden_features
+from sweet.template.slices import INNER_BIASES, MATRICES, select_inner_of_layers
+from sweet.template.target import target_weights
+from sweet.training.device import make_accelerator
+from sweet.training.finetune import finetune_model, open_splits
+from sweet.training.network import with_new_head
+from sweet.training.pretrain import pretrain
+
+CACHE = Path(os.environ.get("NANO_CACHE", "/work/cache/nano"))
+RESULTS = Path(os.environ.get("NANO_RESULTS", Path(__file__).parent / "results" / "nano.jsonl"))
+VALIDATION, SEED = 5000, 2026
+
+# L6 H6 D96, 1,000 steps of 128: six minutes on one AVX2 core
+BASE = [
+    "model.depth=6", "model.heads=6", "mae.decoder_depth=1", "max_steps=1000", "batch_size=128", "lr=1.5e-3",
+    "width.min_heads=2", "workers=0", "device=cpu", "optim.compile=false", "checkpoint_every=100",
+]  # fmt: skip
+DENSE, TUCKER = "template.constraint=none", "template.ranks=[24,96,96]"
+TILES = "template.constraint=kronecker"
+MASK, SLICE = "width.mode=independent", "width.apply=slice"
+LATE = [DENSE, "lr=7.5e-4", "seed=5"]
+PLAIN_LATE = ["model.norm_gain=false", "lr=7.5e-4", "seed=5", "max_steps=250"]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A source: overrides of BASE; ``turned`` is another one that it goes on from, rotated and sorted, ``after`` one
+    that it goes on from as it is stored: without norm gains that is in principal order, still a template."""
+
+    spec: tuple[str, ...]
+    turned: str | None = None
+    after: str | None = None
+
+
+def late(of: str, *spec: str, steps: int = 250) -> Learned:
+    return Learned((*LATE, f"max_steps={steps}", *spec), of)
+
+
+SOURCES = {
+    "tucker": Learned((TUCKER,)),
+    "tucker.mask": Learned((TUCKER, MASK)),
+    "tucker.slice": Learned((TUCKER, MASK, SLICE)),
+    "tucker.on": late("tucker"),
+    "tucker.mask30": late("tucker", MASK, "width.full_probability=0.3"),
+    "tucker.mask50": late("tucker", MASK),
+    "tucker.shared30": late("tucker", "width.mode=shared", "width.full_probability=0.3"),
+    "tucker.on500": late("tucker", steps=500),
+    "tucker.mask500": late("tucker", MASK, "width.full_probability=0.3", steps=500),
+    "tucker.plain": Learned((TUCKER, "model.norm_gain=false")),
+    "tucker.plain.on": Learned((TUCKER, *PLAIN_LATE), after="tucker.plain"),
+    "tucker.plain.mask30": Learned((TUCKER, *PLAIN_LATE, MASK, "width.full_probability=0.3"), after="tucker.plain"),
+    "dense": Learned((DENSE,)),
+    "own": Learned((DENSE, "model.depth=3", "model.heads=3")),
+    "tiles": Learned((TILES,)),
+    "dense.seed1": Learned((DENSE, "seed=1")),
+    "tiles.seed1": Learned((TILES, "seed=1")),
+    "tucker.seed1": Learned((TUCKER, "seed=1")),
+    "tiles.on": late("tiles"),
+    "tiles.mask30": late("tiles", MASK, "width.full_probability=0.3"),
+}  # fmt: skip
+
+PREFIX = {"order": "prefix", "gains": "none"}
+STARTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "prefix": ("sweet", PREFIX),
+    "prefix-sqrt": ("sweet", PREFIX | {"gains": "sqrt"}),
+    "principal": ("sweet", {}),
+    "selected": ("weight_selection", {"rule": "consecutive", "layers": "even"}),
+    "fitted": ("sweet_fitted", {"order": "prefix", "train": "xuv", "objective": "mae"}),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A start of a size from a source, fine-tuned at a rate; ``condition`` (None: not) are its options."""
+
+    source: str
+    start: str
+    size: str
+    lr: float = 4e-3
+    seeds: tuple[int, ...] = (0, 1)
+    condition: dict[str, Any] | None = field(default=None, hash=False)
+
+    @property
+    def name(self) -> str:
+        how = "" if self.condition is None else "+condition" + "".join(f",{k}={v}" for k, v in self.condition.items())
+        return f"{self.source} {self.start}{how} {self.size} @{1000 * self.lr:g}"
+
+
+def each(source: str, size: str, *starts: str) -> list[Trial]:
+    return [Trial(source, start, size) for start in starts]
+
+
+def ways(source: str, *conditions: dict[str, Any] | None, lr: float = 4e-3, seeds: tuple[int, ...] = (0, 1)) -> list:
+    return [Trial(source, "selected", "L3H3", lr, seeds, given) for given in conditions]
+
+
+LOUD = {"writers": 0.2}
+# in the order of what is wanted most, for the time may not be enough for all
+GROUPS: dict[str, list[Trial]] = {
+    # masks as they are written, against none, from the first step
+    "masks": [
+        *each("tucker.mask", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker", "L3H3", "prefix-sqrt", "principal", "prefix"),
+        *each("tucker.mask", "L3H3", "prefix"),
+    ],
+    # the same function in other coordinates
+    "condition": [
+        *ways("own", None, {}),
+        *ways("own", None, {}, lr=2e-3, seeds=(0,)),
+        *ways("own", None, {}, lr=8e-3, seeds=(0,)),
+        *ways("dense", None, {}),
+        *each("dense", "L3H3", "principal"),
+        *ways("own", LOUD),
+    ],
+    # masks in the principal basis, after the network is learned, against the same steps without
+    "late": [
+        *each("tucker.on", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.mask30", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.on", "L3H2", "prefix-sqrt"),
+        *each("tucker.mask30", "L3H2", "prefix-sqrt"),
+        *each("tucker.mask50", "L3H3", "prefix-sqrt"),
+    ],
+    "tiles": [*each("tiles", "L3H3", "principal"), *each("tiles", "L3H6", "principal")],
+    # the same late masks within the constraint: no norm gains, so that U alone takes the rotation
+    "plain": [
+        *each("tucker.plain", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.plain.on", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.plain.mask30", "L3H3", "prefix-sqrt", "principal"),
+    ],
+    "slice": each("tucker.slice", "L3H3", "prefix-sqrt", "prefix", "principal"),
+    "more": [
+        *ways("dense", None, {}, lr=2e-3, seeds=(0,)),
+        *ways("dense", None, {}, lr=8e-3, seeds=(0,)),
+        *ways("dense", LOUD),
+        *each("dense", "L3H6", "principal"),
+        *each("tucker", "L3H6", "principal"),
+        *each("tucker.shared30", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.mask", "L3H3", "fitted"),
+        *each("tucker", "L3H3", "fitted"),
+    ],
+    "seeds": [
+        trial
+        for source in ("tiles.seed1", "dense.seed1", "tucker.seed1")
+        for size in ("L3H3", "L3H6")
+        for trial in each(source, size, "principal")
+    ],
+    "long": [
+        *each("tucker.on500", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.mask500", "L3H3", "prefix-sqrt", "principal"),
+        *each("tiles.on", "L3H3", "prefix-sqrt", "principal"),
+        *each("tiles.mask30", "L3H3", "prefix-sqrt", "principal"),
+    ],
+}
+
+
+def split(data: str) -> str:
+    """The training images as two files in the cache: train, 45,000, and val; there is no test."""
+    folder = CACHE / "cifar10-validated"
+    if not (folder / "val.parquet").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        files = sorted(Path(data.partition(":")[2]).glob("train-*.parquet"))
+        whole = pa.concat_tables([pq.read_table(file) for file in files])
+        held = pa.array(balanced_subset(whole["label"].to_pylist(), VALIDATION, SEED))
+        mask = pc.is_in(pa.array(range(len(whole))), value_set=held)
+        pq.write_table(whole.filter(pc.invert(mask)), folder / "train.parquet")
+        pq.write_table(whole.filter(mask), folder / "val.parquet.part")
+        (folder / "val.parquet.part").rename(folder / "val.parquet")
+    return f"parquet:{folder}"
+
+
+@contextmanager
+def claimed(name: str) -> Iterator[bool]:
+    """Whether this process may do something now: not while another one does."""
+    path = CACHE / "claims" / name.replace(" ", "_").replace("/", "_")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def turned(of: Path, out: Path) -> None:
+    """A dense source of the same function: principal order, gains folded, each layer's heads and units by energy."""
+    stored = load_source(of)
+    size, order, mlp = stored.config.size, stored.source.order, stored.config.mlp
+    assert order is not None
+    state = target_weights(stored.source, size.depth, size.width, inner="prefix")
+    source = source_from_state(state, stored.config)
+    channels, units = order.highest_energy(size.width, hidden_features(size.width, mlp))
+    inside = source.core.tensors() | {name: source.blocks[name] for name in INNER_BIASES}
+    inside = select_inner_of_layers(inside, channels, units)
+    source.core = replace(source.core, weights={name: inside[name] for name in MATRICES})
+    source.blocks |= {name: inside[name] for name in INNER_BIASES}
+    changed = {"training": None, "width": None, "ranks": None, "kind": "dense", "constraint": "none", "absorbed": False}
+    record = stored.record.model_copy(update=changed)
+    write_folder(out, (TENSORS["dense"], source_tensors(source)), record, f"rotated and sorted: {of.name}\n", "")
+
+
+def learn(name: str, data: str) -> Path | None:
+    """The folder of a source, learned where it is not there yet; None while another process is at it."""
+    spec, out = SOURCES[name], CACHE / "sources" / name
+    if (out / "config.json").is_file():
+        return out
+    overrides = [*BASE, f"data.source={data}", *spec.spec]
+    if spec.turned is not None:
+        parent = learn(spec.turned, data)
+        if parent is None:
+            return None
+        start = CACHE / "sources" / f"{spec.turned}.turned"
+        if not (start / "config.json").is_file():
+            turned(parent, start)
+        overrides.append(f"init_from={start}")
+    if spec.after is not None:
+        parent = learn(spec.after, data)
+        if parent is None:
+            return None
+        overrides.append(f"init_from={parent}")
+    with claimed(f"source {name}") as mine:
+        if not mine:
+            return None
+        began = time.time()
+        print(f"learning {name}", flush=True)
+        recipe = load_recipe(PretrainRecipe, "nano", overrides)
+        summary = pretrain(recipe, out, resume=out.exists(), quiet=True)
+        print(f"learned {name} in {time.time() - began:.0f} s, loss {summary['loss']}", flush=True)
+    return out
+
+
+def start_of(stored: StoredSource, trial: Trial, data: str) -> dict[str, torch.Tensor]:
+    method, switches = STARTS[trial.start]
+    size = Size.parse(trial.size, stored.config.head_dim)
+    images = open_images(data, "train")
+    device = {"data": images, "device": "cpu"} if method == "sweet_fitted" else {}
+    weights = initialise(method, stored, size, **device, **switches)
+    if trial.condition is None:
+        return weights
+    from sweet.models.condition import condition
+
+    keys = stored.data
+    batches = eval_batches(
+        packed(images.select(range(1024)), keys.img_size),
+        batch_size=256,
+        img_size=keys.img_size,
+        mean=keys.mean,
+        std=keys.std,
+    )
+    config = stored.config.resized(size.depth, size.heads)
+    return condition(weights, config, (batch for batch, _ in batches), **trial.condition)
+
+
+def top1(stored: StoredSource, weights: dict[str, torch.Tensor], trial: Trial, seed: int, data: str) -> float:
+    """5,000 labels, 5 epochs; accuracy on the validation images."""
+    keys = stored.data.model_dump(include={"img_size", "mean", "std", "interpolation"})
+    keys |= {"source": data, "labels": 5000, "label_seed": 0, "augment": "crop", "val_split": "val"}
+    recipe = FinetuneRecipe.model_validate(
+        {
+            "epochs": 5,
+            "batch_size": 64,
+            "lr": trial.lr,
+            "seed": seed,
+            "checkpoint_every": 100000,
+            "label_smoothing": 0.0,
+            "workers": 0,
+            "device": "cpu",
+            "optim": {"layer_decay": 0.75},
+            "data": keys,
+        }
+    )
+    train_images, val_images = open_splits(recipe)
+    make_task = task_class("classify")
+    classes = make_task.classes_of(train_images)
+    task, data_config = make_task(classes, recipe), DataConfig.of_recipe(recipe.data, classes)
+    task.adapt(train_images, val_images)
+    size = Size.parse(trial.size, stored.config.head_dim)
+    config = stored.config.resized(size.depth, size.heads)
+    vit = build_vit(config, weights, num_classes=task.outputs, seed=seed, **task.timm_options)
+    network, accelerator = with_new_head(vit, task, seed), make_accelerator("cpu", "auto", 1, None)
+    train_data, val_data = (task.prepare_data(images, data_config) for images in (train_images, val_images))
+    _, metrics = finetune_model(network, task, train_data, val_data, recipe, accelerator=accelerator)
+    return float(metrics.scores["top1"] or 0.0)
+
+
+def known() -> set[tuple[str, int]]:
+    lines = RESULTS.read_text().splitlines() if RESULTS.is_file() else []
+    return {(line["trial"], line["seed"]) for line in map(json.loads, lines)}
+
+
+def write(line: dict[str, Any], commit: bool) -> None:
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(json.dumps(line), flush=True)
+    if commit:  # never in the midst of a rebase; a failure is made good by the next line
+        git = ["git", "-C", str(RESULTS.parent)]
+        where = Path(subprocess.run([*git, "rev-parse", "--git-dir"], capture_output=True, text=True).stdout.strip())
+        if not any((where / name).exists() for name in ("rebase-merge", "rebase-apply", "MERGE_HEAD")):
+            subprocess.run([*git, "add", RESULTS.name], capture_output=True)
+            spec = ["-m", f"Nano: {line['trial']}, seed {line['seed']}"]
+            subprocess.run([*git, "commit", "-q", "--only", RESULTS.name, *spec], capture_output=True)
+
+
+def run(trial: Trial, data: str, commit: bool) -> bool:
+    """Do what is missing of a trial; False when another process is at its source."""
+    missing = [seed for seed in trial.seeds if (trial.name, seed) not in known()]
+    if not missing:
+        return True
+    folder = learn(trial.source, data)
+    if folder is None:
+        return False
+    stored = load_source(folder)
+    for seed in missing:
+        with claimed(f"{trial.name} {seed}") as mine:
+            if not mine or (trial.name, seed) in known():
+                continue
+            began = time.time()
+            weights = start_of(stored, trial, data)
+            value = top1(stored, weights, trial, seed, data)
+            line = {"trial": trial.name, "seed": seed, "top1": round(value, 2), "seconds": round(time.time() - began)}
+            line |= {key: getattr(trial, key) for key in ("source", "start", "size", "lr", "condition")}
+            write(line | {"loss": stored.record.training.loss if stored.record.training else None}, commit)
+    return True
+
+
+def table() -> str:
+    """A row for each trial: validation top-1 of each seed, the mean, and the source's loss at its end."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for line in map(json.loads, RESULTS.read_text().splitlines()):
+        rows.setdefault(line["trial"], []).append(line)
+    text = "| trial | seeds | mean | source loss |\n|---|---|---|---|\n"
+    for name, lines in rows.items():
+        values = [line["top1"] for line in sorted(lines, key=lambda line: line["seed"])]
+        each = " ".join(f"{value:.1f}" for value in values)
+        text += f"| {name} | {each} | {sum(values) / len(values):.2f} | {lines[0]['loss']:.3f} |\n"
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help="parquet:PATH, or 'table' to print what is there")
+    parser.add_argument("groups", nargs="*", help=f"default: all ({', '.join(GROUPS)})")
+    parser.add_argument("--commit", action="store_true")
+    spec = parser.parse_args()
+    if spec.data == "table":
+        print(table())
+        return
+    os.environ.setdefault("SWEET_CACHE", str(CACHE / "sweet"))
+    torch.set_num_threads(1)
+    data = split(spec.data)
+    trials = [trial for group in spec.groups or list(GROUPS) for trial in GROUPS[group]]
+    while not all([run(trial, data, spec.commit) for trial in trials]):
+        time.sleep(20)  # what waits for a source of another process
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Another set of coordinates, the same function: to float64's rounding, for both norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from sweet.models.condition import condition, writing
+from sweet.models.forward import encode, linear, patchify
+from sweet.models.mae import source_from_state
+from sweet.models.moments import moments_of
+from sweet.storage.folders import StoredSource
+from sweet.template.gains import LEAST
+from sweet.template.target import target_weights
+
+MakeSource = Callable[..., StoredSource]
+both_families = pytest.mark.parametrize("family", ["eva", "vit"])
+
+
+def start(make_source: MakeSource, family: str) -> tuple[dict[str, Tensor], StoredSource, Tensor]:
+    """Weights in float64 in which no bias is zero and no gain is one, with a head; and images."""
+    stored = make_source(family, "none", depth=2)
+    generator = torch.Generator().manual_seed(1)
+    weights = target_weights(stored.source, 2, 24, order="prefix")
+    weights |= {
+        "head.weight": torch.randn(5, 24, generator=generator),
+        "head.bias": torch.randn(5, generator=generator),
+    }
+    images = torch.randn(6, 3, 16, 16, generator=generator)
+    return {name: value.double() for name, value in weights.items()}, stored, images
+
+
+def answers(weights: dict[str, Tensor], stored: StoredSource, images: Tensor) -> list[Tensor]:
+    tokens = encode(weights, patchify(images.double(), 4), stored.config)
+    return [linear(tokens, weights, name) for name in ("decoder.embed", "head")]
+
+
+def error(value: Tensor, expected: Tensor) -> float:
+    return ((value - expected).norm() / expected.norm()).item()
+
+
+@both_families
+@pytest.mark.parametrize("writers", [None, 0.2])
+def test_the_function_is_the_same(make_source: MakeSource, family: str, writers: float | None) -> None:
+    weights, stored, images = start(make_source, family)
+    turned = condition(weights, stored.config, [images[:4], images[4:]], writers=writers)
+    assert turned.keys() == weights.keys()
+    assert all(turned[name].shape == value.shape for name, value in weights.items())
+    assert error(turned["blocks.1.mlp.fc2.weight"], weights["blocks.1.mlp.fc2.weight"]) > 0.5
+    pairs = zip(answers(turned, stored, images), answers(weights, stored, images), strict=True)
+    for mine, theirs in pairs:
+        # a scaled stream meets the norms' eps
+        assert error(mine, theirs) < (1e-9 if writers is None else 1e-4)
+    if writers is not None:
+        matrices = [turned[name].flatten() for name in writing(turned, 2) if "blocks" in name and "weight" in name]
+        assert torch.cat(matrices).square().mean().sqrt().item() == pytest.approx(writers)
+
+
+@both_families
+def test_channels_are_equalise_gains_and_apart(make_source: MakeSource, family: str) -> None:
+    """What each norm hands on has the same energy in every channel, all norms together in uncorrelated ones."""
+    weights, stored, images = start(make_source, family)
+    turned = condition(weights, stored.config, [images])
+    source = source_from_state({name: value.float() for name, value in turned.items()}, stored.config)
+    moments = moments_of(source, stored.config, [images]).stream.double()
+    total = moments.sum(0)
+    if family == "eva":  # of a LayerNorm, the zero-mean subspace is placed into the channels by a reflection
+        off = total - torch.diag(total.diagonal())
+        assert off.norm() < 1e-4 * total.norm()
+        assert total.diagonal().tolist() == sorted(total.diagonal().tolist(), reverse=True)
+    for index, name in enumerate(["blocks.0.norm1", "blocks.0.norm2", "blocks.1.norm1", "blocks.1.norm2", "norm"]):
+        energy = moments[index].diagonal()
+        share = energy / energy.mean()
+        handed = share * turned[f"{name}.weight"].square()
+        loud = share > 1.01 * LEAST
+        torch.testing.assert_close(handed[loud], torch.ones_like(handed[loud]), rtol=1e-3, atol=0)
+        assert turned[f"{name}.weight"].max() <= LEAST**-0.5 * 1.001
+
+
+@both_families
+def test_a_second_time_changes_little(make_source: MakeSource, family: str) -> None:
+    weights, stored, images = start(make_source, family)
+    once = condition(weights, stored.config, [images])
+    twice = condition(once, stored.config, [images])
+    for name, value in once.items():
+        assert error(twice[name].abs(), value.abs()) < 1e-2 or value.abs().max() < 1e-6, name
+
+
+def test_weights_without_a_reader_of_the_final_norm(make_source: MakeSource) -> None:
+    """The features of a start without decoder and head are the same but for a linear map."""
+    weights, stored, images = start(make_source, "eva")
+    bare = {name: value.float() for name, value in weights.items() if not name.startswith(("decoder.", "head."))}
+    turned = condition(bare, stored.config, [images])
+    assert all(value.dtype == torch.float32 for value in turned.values())
+    before, after = (encode(w, patchify(images, 4), stored.config).flatten(0, 1) for w in (bare, turned))
+    mapped = torch.linalg.lstsq(after.double(), before.double()).solution
+    assert error(after.double() @ mapped, before.double()) < 1e-3
