@@ -258,3 +258,12 @@ def test_exit_codes(tmp_path: Path, spy: Callable) -> None:
         assert (result.exit_code, result.stderr) == (code, text)
         assert not (tmp_path / "run").exists()
     assert isinstance(result.exception, ZeroDivisionError)  # left to Python, which prints the traceback
+
+
+@pytest.mark.parametrize(("measured", "failed", "code"), [(3, [], 0), (2, ["sweet L1H1: no"], 1), (0, ["x: no"], 2)])
+def test_a_bench_says_by_its_code_how_it_went(
+    tmp_path: Path, spy: Callable, measured: int, failed: list[str], code: int
+) -> None:
+    spy("sweet.bench.run", "run", {"measured": measured, "failed": failed})
+    sys.modules["sweet.bench.run"].dry_run = None  # type: ignore[attr-defined]
+    assert run("bench", "quickstart", "--out", tmp_path / "out", "--json").exit_code == code

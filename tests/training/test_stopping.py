@@ -393,3 +393,9 @@ def test_torchrun_starts_again_where_it_was(tmp_path: Path, monkeypatch: pytest.
     again = CliRunner().invoke(app, words)
     assert again.exit_code == 0, again.output
     assert (out / "config.json").stat().st_mtime_ns == before
+
+
+def test_sharded_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match="--use_fsdp: sharded weights cannot be saved here"):
+        make_accelerator("cpu", "fp32", 1, None)

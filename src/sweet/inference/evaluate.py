@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sweet.data import PixelFormat, open_images
 from sweet.data.folder import FolderImages
+from sweet.data.identity import different_classes
 from sweet.errors import UserError
 from sweet.storage.records import RecordedMetrics
 from sweet.tasks.task import EvalSettings, Row
@@ -27,7 +28,8 @@ def evaluate(
     images = open_images(data, split, pixels=tuned.data)
     classes, known = tuned.task.classes_of(images), tuned.task.classes
     if classes != known and not images.relabelled(known):
-        raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of {model}")
+        how = different_classes(known, classes)
+        raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of {model} ({how})")
     if limit is not None:
         images = images.select(range(min(limit, len(images))))
     settings = EvalSettings(tuned.data, tuned.device, batch_size)

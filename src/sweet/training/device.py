@@ -39,6 +39,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
 def make_accelerator(device: str, precision: str, accumulate: int, project: Path | None) -> Accelerator:
     """An accelerator for one run; the process may make several, one after the other."""
     chosen = resolve_device(device)
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
+        raise UserError("accelerate launch --use_fsdp: sharded weights cannot be saved here; use --multi_gpu, torchrun")
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     if chosen.type == "cuda" and chosen.index is not None:
