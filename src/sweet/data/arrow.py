@@ -217,7 +217,8 @@ def _columns(schema: pa.Schema, file: str) -> tuple[str, str | None, str | None]
     images = [name for name in schema.names if _holds_images(schema.field(name).type, features.get(name))]
     if not images:
         raise UserError(f"{file}: no column image with {{bytes, path}}; the columns are {schema.names}")
-    labels = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+    single = {name: feature for name, feature in features.items() if isinstance(feature, Mapping)}  # a list: of lists
+    labels = [name for name, feature in single.items() if feature.get("_type") == "ClassLabel"]
     lists = [name for name in ("labels", "label") if name in schema.names and is_list(schema.field(name).type)]
     label = "label" if "label" in schema.names and "label" not in lists else next(iter(labels), None)
     image = "image" if "image" in images else images[0]

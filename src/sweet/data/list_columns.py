@@ -31,10 +31,9 @@ def read_lists(
     named = pa.types.is_string(column.type.value_type) or pa.types.is_large_string(column.type.value_type)
     if not (named or pa.types.is_integer(column.type.value_type)):
         raise UserError(f"{files[0]}: column {name} holds {column.type}, expected lists of numbers or names")
-    classes = (
-        _names_of(feature) or class_names_beside(Path(files[0])) or _all_labels(Path(files[0]).parent, name, named)
-    )
-    number = {label: index for index, label in enumerate(classes)} if named else dict(enumerate(range(len(classes))))
+    first = Path(files[0])
+    classes = _names_of(feature) or class_names_beside(first) or _all_labels(values, first.parent, name, named)
+    number = {label: index for index, label in enumerate(classes if named else range(len(classes)))}
     for row, several in enumerate(values):
         unknown = next((label for label in several if label not in number), None)
         if unknown is not None:

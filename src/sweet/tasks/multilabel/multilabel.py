@@ -140,7 +140,9 @@ def metrics_of(logits: Tensor, targets: Tensor, classes: list[str], thresholds: 
     set, which flatters; ``f1_micro`` the F1 of all answers together. ``loss`` is the binary cross-entropy.
     """
     probabilities = logits.double().sigmoid()
-    at = best_thresholds(probabilities, targets) if thresholds is None else torch.tensor(thresholds).double()
+    at = (
+        best_thresholds(probabilities, targets) if thresholds is None else torch.tensor(thresholds, dtype=torch.float64)
+    )
     counts = counts_at(probabilities, targets, at)
     there = counts.there > 0
     precision = 100 * multilabel_average_precision(
