@@ -1,4 +1,4 @@
-"""One architecture of each kind through the census: timm's features, other sizes, and back to timm under its own name."""
+"""One architecture of each kind through the census: timm's features, other sizes, and back to timm by its own name."""
 
 from __future__ import annotations
 

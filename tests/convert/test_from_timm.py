@@ -92,8 +92,11 @@ def test_a_model_is_read_exactly(make: Any, options: dict[str, Any]) -> None:
         (VisionTransformer, VIT | {"act_layer": "relu"}, "act_layer=ReLU"),
         (VisionTransformer, VIT | {"block_fn": ResPostBlock, "init_values": 1.0}, "block_fn=ResPostBlock: norms after"),
         (VisionTransformer, VIT | {"img_size": (16, 8), "act_layer": "relu"}, r"act_layer=ReLU.*; img_size=\(16, 8\)"),
-        (Eva, EVA | {"rope_type": "mrope", "rope_rotate_half": True, "rope_mrope_section": (0, 2, 2)},
-         "rope_type: RotaryEmbeddingMRope"),
+        (
+            Eva,
+            EVA | {"rope_type": "mrope", "rope_rotate_half": True, "rope_mrope_section": (0, 2, 2)},
+            "rope_type: RotaryEmbeddingMRope",
+        ),
         (Eva, EVA | {"use_post_norm": True}, "block_fn=EvaBlockPostNorm: norms after"),
         (Eva, EVA | {"qkv_fused": False, "num_heads": 6, "num_kv_heads": 3}, "num_kv_heads"),
         (Beit, VIT | {"use_abs_pos_emb": False, "use_shared_rel_pos_bias": True}, "use_shared_rel_pos_bias"),

@@ -148,7 +148,10 @@ def _unlike_ours(model: Any, block: Any) -> Iterator[tuple[bool, str]]:
     yield type(mlp) not in MLPS, f"mlp_layer={type(mlp).__name__}"
     yield type(mlp) is GluMlp and mlp.gate_last, "gate_last=True"
     yield _activation(mlp) is None, f"act_layer={type(getattr(mlp, 'act', None)).__name__}"
-    for name, (rows, columns) in (("img_size", model.patch_embed.img_size), ("patch_size", model.patch_embed.patch_size)):
+    for name, (rows, columns) in (
+        ("img_size", model.patch_embed.img_size),
+        ("patch_size", model.patch_embed.patch_size),
+    ):
         yield rows != columns, f"{name}=({rows}, {columns})"
     yield getattr(model, "rel_pos_bias", None) is not None, "use_shared_rel_pos_bias=True"
     if rope is None:

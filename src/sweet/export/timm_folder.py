@@ -20,8 +20,8 @@ from sweet.storage.records import FolderRecord
 from sweet.version import VERSION
 
 # Entries of timm whose constructors we borrow, for models of our own. Norms and activations are callables, which JSON
-# cannot carry, so the entry must bring them itself; every other argument is ours. What was converted has an entry of its
-# own: that of its source.
+# cannot carry, so the entry must bring them itself; every other argument is ours. What was converted has an entry of
+# its own: that of its source.
 ENTRY = {"eva": "vit_base_patch16_sapiens2", "vit": "vit_base_patch16_224", "beit": "beit_base_patch16_224"}
 EPS = 1e-6  # of these entries, and not to be had as an argument
 TOLERANCE = 1e-6
@@ -122,8 +122,10 @@ def _against_entry(config: ViTConfig) -> dict[str, Any]:
         if isinstance(_smallest(config.entry).blocks[0].mlp, SwiGLU):  # its gates do not count as hidden units
             args["mlp_ratio"] = (config.hidden + 0.5) / config.width
         return args
-    return common | {"swiglu_align_to": 0, "use_pre_transformer_norm": config.pre_norm} | (
-        {"use_post_transformer_norm": config.final_norm == "tokens"}
+    return (
+        common
+        | {"swiglu_align_to": 0, "use_pre_transformer_norm": config.pre_norm}
+        | ({"use_post_transformer_norm": config.final_norm == "tokens"})
     )
 
 

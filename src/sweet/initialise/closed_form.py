@@ -88,7 +88,9 @@ def _columns(made: Source, width: int, inner: str) -> tuple[Tensor, Tensor]:
         channels, units = made.order.highest_energy(narrow, made.hidden(narrow))
     else:
         counts = (made.hidden(made.width), made.hidden(narrow)) if made.ratio else None
-        channels, units = (inner_index(made.width, narrow, made.mlp, n, counts).expand(made.depth, -1) for n in (PROJ, FC2))
+        channels, units = (
+            inner_index(made.width, narrow, made.mlp, n, counts).expand(made.depth, -1) for n in (PROJ, FC2)
+        )
     in_heads = torch.zeros(made.depth, made.width).scatter(1, channels, 1.0)
     in_mlp = torch.zeros(made.depth, made.hidden(made.width)).scatter(1, units, 1.0)
     matrices = 2 if made.mlp == "swiglu" else 1

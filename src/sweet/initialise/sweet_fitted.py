@@ -178,7 +178,14 @@ class Fit(nn.Module):
 
         order = self.made.order and replace(self.made.order, **{name: getattr(self, name) for name in ORDER})
         blocks, stem, decoder = (under(f"{group}.") for group in ORDINARY)
-        return replace(self.made, core=replace(self.made.core, **under("core.")), blocks=blocks, stem=stem, decoder=decoder, order=order)
+        return replace(
+            self.made,
+            core=replace(self.made.core, **under("core.")),
+            blocks=blocks,
+            stem=stem,
+            decoder=decoder,
+            order=order,
+        )
 
     def weights(self) -> dict[str, Tensor]:
         """State dict of the target, made of this module's tensors: gradients flow."""

@@ -191,7 +191,10 @@ def normed_embedding(w: Weights, patches: Tensor, config: ViTConfig) -> Tensor |
     if config.pre_norm:
         x, name = embed(w, patches, None, config.eps), "norm_pre"
     elif config.patch_norm:
-        x, name = F.linear(patches, w["patch_embed.proj.weight"].flatten(1), w.get("patch_embed.proj.bias")), "patch_embed.norm"
+        x, name = (
+            F.linear(patches, w["patch_embed.proj.weight"].flatten(1), w.get("patch_embed.proj.bias")),
+            "patch_embed.norm",
+        )
     else:
         return None
     out = norm(x, w, name, config.eps)
