@@ -1,13 +1,14 @@
 """Hook of mkdocs: the pages that are written by the program itself, so that they cannot be out of date.
 
 ``reference/cli.md`` is every ``--help``, ``reference/recipes.md`` every key with its default, ``reference/examples.md``
-the files of ``examples/``.
+the files of ``examples/``, ``reference/converts.md`` the census of ``scripts/census.py``.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def on_page_content(html: str, **_: Any) -> str:
 
 
 def pages() -> dict[str, str]:
-    return {"cli": command_line(), "recipes": recipe_keys(), "examples": examples()}
+    return {"cli": command_line(), "recipes": recipe_keys(), "examples": examples(), "converts": what_converts()}
 
 
 def command_line() -> str:
@@ -96,3 +97,59 @@ def examples() -> str:
         words = (ast.get_docstring(ast.parse(code)) or "").partition("\n")[0]
         text += f"\n## {path.name}\n\n{words}\n\n```python\n{code}```\n"
     return text
+
+
+def what_converts() -> str:
+    """Which of timm's pre-trained ViTs ``sweet convert`` takes, from the committed census."""
+    census = json.loads((ROOT / "results" / "convert" / "census.json").read_text(encoding="utf-8"))
+    rows = census["rows"]
+    text = (
+        f"# What converts\n\n`sweet convert timm:NAME` takes {census['tags']} of the {census['of']} pre-trained "
+        f"plain ViTs of timm {census['timm']}. Each architecture was made at a reduced size with no weight at a "
+        "neutral value and converted: the full size in prefix order has timm's features, also at twice the image size, "
+        "and three smaller sizes and a larger one were made, exported under the architecture's own name and loaded by timm "
+        "(`python scripts/census.py`).\n\n"
+        "In principal order the network is the same one too, but for architectures with a norm of the embedding, which "
+        "no rotation passes: there the mean length of the tokens stands for that of each, and the last column is the "
+        "relative difference of the products between tokens after the blocks, at random weights.\n"
+    )
+    text += "\n## By family\n\n| family | tags | convert |\n|---|---|---|\n"
+    for family, members in _by(rows, lambda row: _family(row["architecture"])).items():
+        good = sum(len(row["tags"]) for row in members if row["converts"])
+        text += f"| {family} | {sum(len(row['tags']) for row in members)} | {good} |\n"
+    text += "\n## What they have\n\n| | architectures | tags |\n|---|---|---|\n"
+    good_rows = [row for row in rows if row["converts"]]
+    for feature in sorted({feature for row in good_rows for feature in row["features"]}):
+        having = [row for row in good_rows if feature in row["features"]]
+        text += f"| {feature} | {len(having)} | {sum(len(row['tags']) for row in having)} |\n"
+    text += "\n## Refused\n\n| architecture | tags | why |\n|---|---|---|\n"
+    for row in rows:
+        if not row["converts"]:
+            text += f"| {row['architecture']} | {len(row['tags'])} | {'; '.join(row['reasons'])} |\n"
+    text += "\n## All that convert\n\n| architecture | tags | features | at twice the size | principal |\n"
+    text += "|---|---|---|---|---|\n"
+    for row in good_rows:
+        numbers = " | ".join(f"{row[name]:.0e}" for name in ("error", "error_2x", "principal"))
+        text += f"| {row['architecture']} | {len(row['tags'])} | {numbers} |\n"
+    return text
+
+
+FAMILIES = {
+    "clip": "CLIP", "siglip": "SigLIP", "dinov2": "DINOv2", "dinov3": "DINOv3", "^eva": "EVA", "^beit": "BEiT",
+    "^deit": "DeiT", "^flexivit": "FlexiViT", "^aimv2": "AIMv2", "_pe_": "Perception Encoder", "radio": "RADIO",
+    "^naflexvit": "NaFlexViT", "^samvit": "SAM", "sapiens": "Sapiens", "rope": "rotary ViT",
+    "relpos": "relative positions", r"reg\d": "ViT with registers",
+}  # fmt: skip
+
+
+def _family(architecture: str) -> str:
+    return next(
+        (name for name, pattern in FAMILIES if re.search(pattern, architecture)), "other ViT (AugReg, MAE, DINO, ...)"
+    )
+
+
+def _by(rows: list[Any], key: Any) -> dict[str, list[Any]]:
+    groups: dict[str, list[Any]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return dict(sorted(groups.items(), key=lambda item: -sum(len(row["tags"]) for row in item[1])))

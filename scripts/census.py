@@ -1,10 +1,10 @@
-"""Which of timm's pre-trained plain ViTs can be converted: every architecture at a reduced size, nothing at a neutral value.
+"""Which of timm's pre-trained plain ViTs can be converted: each architecture at a reduced size, no weight neutral.
 
     python scripts/census.py --out results/convert/census.json [--only NAME ...]
 
 Each is made with two blocks and two heads of its own width, its weights are drawn at random, and it is converted. Then
-the full size in prefix order must give timm's features, at its image size and at twice that; three smaller targets and a
-larger one must run, and come back from their export for timm as the same function. Downloads nothing. Some minutes.
+the full size in prefix order must give timm's features, at its image size and at twice that; three smaller targets and
+a larger one must run, and come back from their export for timm as the same function. Downloads nothing. Some minutes.
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.layers import LayerNorm, RmsNorm
+from timm.layers import LayerNorm, RmsNorm, SwiGLU
 from timm.models import save_for_hf
+from timm.models.beit import Beit
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 from torch import nn
@@ -20,6 +22,7 @@ from sweet.convert.from_timm import from_model
 from sweet.convert.timm_source import from_folder
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
+from sweet.models.forward import encode, patchify
 from sweet.models.vit import build_vit
 from sweet.storage.records import DataConfig
 
@@ -44,7 +47,9 @@ def same_features(theirs: Any, config: ViTConfig, state: dict[str, torch.Tensor]
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, ours = theirs.forward_features(images), build_vit(config, state).forward_features(images)
+        functional = encode(state, patchify(images, config.patch_size), config)
     torch.testing.assert_close(ours, expected, rtol=0, atol=2e-5)
+    torch.testing.assert_close(functional, expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,23 @@ def same_features(theirs: Any, config: ViTConfig, state: dict[str, torch.Tensor]
         (Eva, EVA | {"qkv_fused": False, "init_values": 0.5, "attn_only_layer_scale": True}),
         (Eva, EVA | {"attn_type": "eva", "swiglu_align_to": 8, "ref_feat_shape": (8, 8)}),
         (Eva, VIT | {"use_fc_norm": False, "norm_layer": partial(LayerNorm, eps=1e-6)}),  # a plain ViT by another name
+        (VisionTransformer, VIT | {"act_layer": "quick_gelu"}),
+        (VisionTransformer, VIT | {"act_layer": "gelu_tanh", "mlp_ratio": 3.7}),
+        (VisionTransformer, VIT | {"norm_layer": "rmsnorm", "mlp_ratio": 5.5}),
+        (VisionTransformer, VIT | {"qk_norm": True, "reg_tokens": 4}),
+        (VisionTransformer, VIT | {"reg_tokens": 2, "class_token": False, "global_pool": "avg"}),
+        (VisionTransformer, VIT | {"pre_norm": True, "norm_layer": partial(LayerNorm, eps=1e-5)}),
+        (VisionTransformer, VIT | {"final_norm": False, "scale_attn_norm": True, "scale_mlp_norm": True}),
+        (VisionTransformer, VIT | {"fc_norm": True, "embed_norm_layer": LayerNorm}),
+        (VisionTransformer, VIT | {"mlp_layer": SwiGLU, "act_layer": nn.SiLU, "mlp_ratio": 2.5}),
+        (VisionTransformerDistilled, VIT),
+        (Eva, EVA | {"rope_temperature": 50.0, "rope_rotate_half": False}),
+        (Eva, EVA | {"rope_type": "dinov3", "class_token": False}),
+        (Eva, EVA | {"rope_type": "mixed", "rope_rotate_half": False, "rope_temperature": 10.0}),
+        (Eva, EVA | {"rope_grid_offset": 0.5, "rope_grid_indexing": "xy"}),
+        (Eva, EVA | {"use_abs_pos_emb": True, "norm_layer": LayerNorm, "num_reg_tokens": 3}),
+        (Eva, EVA | {"mlp_ratio": 2.0, "scale_mlp": True, "scale_attn_inner": True}),
+        (Beit, VIT | {"use_abs_pos_emb": False, "use_rel_pos_bias": True}),
     ],
 )
 def test_a_model_is_read_exactly(make: Any, options: dict[str, Any]) -> None:
@@ -68,20 +90,17 @@ def test_a_model_is_read_exactly(make: Any, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (VisionTransformer, VIT | {"act_layer": "quick_gelu"}, "act_layer=QuickGELU"),
-        (VisionTransformer, VIT | {"act_layer": "gelu_tanh"}, "act_layer="),
-        (VisionTransformer, VIT | {"norm_layer": "rmsnorm"}, "mlp gelu with norm rms"),
-        (VisionTransformer, VIT | {"block_fn": ResPostBlock, "init_values": 1.0}, "block_fn=ResPostBlock"),
-        (VisionTransformer, VIT | {"img_size": (16, 8)}, r"img_size=\(16, 8\)"),
-        (VisionTransformer, VIT | {"qk_norm": True}, "qk_norm"),
-        (VisionTransformer, VIT | {"reg_tokens": 4}, "reg_tokens"),
-        (Eva, EVA | {"rope_temperature": 50.0, "rope_rotate_half": False}, "rope_rotate_half=False"),
-        (Eva, EVA | {"rope_type": "dinov3"}, "rope_type: RotaryEmbeddingDinoV3"),
-        (Eva, EVA | {"rope_grid_offset": 0.5}, "rope_grid_offset=0.5"),
-        (Eva, EVA | {"use_abs_pos_emb": True}, "use_abs_pos_emb=True"),
-        (Eva, EVA | {"norm_layer": LayerNorm}, "mlp swiglu with norm layer"),
+        (VisionTransformer, VIT | {"act_layer": "relu"}, "act_layer=ReLU"),
+        (VisionTransformer, VIT | {"block_fn": ResPostBlock, "init_values": 1.0}, "block_fn=ResPostBlock: norms after"),
+        (VisionTransformer, VIT | {"img_size": (16, 8), "act_layer": "relu"}, r"act_layer=ReLU.*; img_size=\(16, 8\)"),
+        (
+            Eva,
+            EVA | {"rope_type": "mrope", "rope_rotate_half": True, "rope_mrope_section": (0, 2, 2)},
+            "rope_type: RotaryEmbeddingMRope",
+        ),
+        (Eva, EVA | {"use_post_norm": True}, "block_fn=EvaBlockPostNorm: norms after"),
         (Eva, EVA | {"qkv_fused": False, "num_heads": 6, "num_kv_heads": 3}, "num_kv_heads"),
-        (Eva, EVA | {"mlp_ratio": 2.0}, "mlp_ratio: 48 hidden units"),
+        (Beit, VIT | {"use_abs_pos_emb": False, "use_shared_rel_pos_bias": True}, "use_shared_rel_pos_bias"),
     ],
 )
 def test_what_cannot_be_expressed_is_named(make: Any, options: dict[str, Any], message: str) -> None:
@@ -91,7 +110,7 @@ def test_what_cannot_be_expressed_is_named(make: Any, options: dict[str, Any], m
 
 
 def test_other_models_are_refused() -> None:
-    with pytest.raises(UserError, match="is a Linear, expected a VisionTransformer or Eva"):
+    with pytest.raises(UserError, match="is a Linear, expected one of Beit, Eva, VisionTransformer"):
         from_model(nn.Linear(2, 2), "timm:x", "0")
 
 

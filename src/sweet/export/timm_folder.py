@@ -20,8 +20,8 @@ from sweet.storage.records import FolderRecord
 from sweet.version import VERSION
 
 # Entries of timm whose constructors we borrow, for models of our own. Norms and activations are callables, which JSON
-# cannot carry, so the entry must bring them itself; every other argument is ours. What was converted has an entry of its
-# own: that of its source.
+# cannot carry, so the entry must bring them itself; every other argument is ours. What was converted has an entry of
+# its own: that of its source.
 ENTRY = {"eva": "vit_base_patch16_sapiens2", "vit": "vit_base_patch16_224", "beit": "beit_base_patch16_224"}
 EPS = 1e-6  # of these entries, and not to be had as an argument
 TOLERANCE = 1e-6

@@ -168,6 +168,8 @@ def build_vit(
     image size, patch size or number of channels is reached by timm's own resampling. Raises ValueError naming the
     parameter when one is missing, unknown or of the wrong shape.
     """
+    if config.family == "beit" and timm_options.pop("dynamic_img_size", False):
+        raise ValueError("relative positions (Beit) are those of one image size, and this task takes any")
     model = skeleton(config, num_classes, **timm_options)
     shapes = {name: value.shape for name, value in model.named_parameters()}
     encoder = {name: value for name, value in weights.items() if not name.startswith("decoder.")}

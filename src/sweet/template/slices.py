@@ -30,8 +30,8 @@ QKV, PROJ, FC1, FC2 = "attn.qkv.weight", "attn.proj.weight", "mlp.fc1.weight", "
 READERS, WRITERS = (QKV, FC1), (PROJ, FC2)
 MATRICES = (QKV, PROJ, FC1, FC2)
 INNER_BIASES, WRITER_BIASES = ("attn.qkv.bias", "mlp.fc1.bias"), ("attn.proj.bias", "mlp.fc2.bias")
-# What only some networks have. Norms inside a block are selected as heads and hidden units are; of these, a layer has one
-# entry for each head in the last axis but ``HEAD_AXIS``; norms of queries and keys are common to all heads.
+# What only some networks have. Norms inside a block are selected as heads and hidden units are. What a layer has for
+# each head has these along the axis of ``HEAD_AXIS``; norms of queries and keys are common to all heads.
 INNER_NORMS = ("attn.norm.weight", "attn.norm.bias", "mlp.norm.weight", "mlp.norm.bias")
 HEAD_AXIS = {"attn.freqs": 2, "attn.relative_position_bias_table": 2}  # (L, 2, h, d / 2), (L, distances, h)
 COMMON = ("attn.q_norm.weight", "attn.q_norm.bias", "attn.k_norm.weight", "attn.k_norm.bias")

@@ -146,7 +146,7 @@ def masked_weights(
 
 
 def _inner_side(source: Source, core: Core, width: int, *, by_energy: bool) -> dict[str, Tensor]:
-    """Stacked weights of ``core``, inner biases and norms, cut to ``width`` inside the blocks where that is narrower."""
+    """Stacked weights of ``core``, inner biases and norms, cut to ``width`` inside the blocks if that is narrower."""
     biases = {name: source.blocks[name] for name in INSIDE if name in source.blocks}
     if width < source.width and not by_energy:
         units = _units(source, width)

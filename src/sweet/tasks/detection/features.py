@@ -27,29 +27,39 @@ def feature_maps(vit: Any, images: Tensor, indices: Sequence[int], *, window: in
     """
     x = vit.patch_embed(images)
     _, height, width, channels = x.shape
-    x = torch.cat([vit.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], 1)
+    prefix = vit.num_prefix_tokens
+    known = [token for token in (vit.cls_token, vit.reg_token) if token is not None]
+    x = torch.cat([*(token.expand(len(x), -1, -1) for token in known), x.flatten(1, 2)], 1)
     if vit.pos_embed is not None:
-        x = x + resample_abs_pos_embed(vit.pos_embed, new_size=(height, width), old_size=vit.patch_embed.grid_size)
+        x = x + resample_abs_pos_embed(
+            vit.pos_embed, new_size=(height, width), old_size=vit.patch_embed.grid_size, num_prefix_tokens=prefix
+        )
+    x = vit.norm_pre(x)
     rope = getattr(vit, "rope", None)
     positions = None if rope is None else rope.get_embed(shape=(height, width))
-    windows = Windows(height, width, window) if window and max(height, width) >= 2 * window else None
+    own_tables = positions is not None and positions.dim() == 4  # one for each block
+    windows = Windows(height, width, window, prefix) if window and max(height, width) >= 2 * window else None
     seeing_all, maps = global_blocks(len(vit.blocks)), []
     for index, block in enumerate(vit.blocks):
+        table = positions[index] if own_tables else positions
         if windows is not None and index not in seeing_all:
-            x = windows.through(block, x, positions)
+            x = windows.through(block, x, table)
         else:
-            x = block(x) if positions is None else block(x, rope=positions)
+            x = block(x) if table is None else block(x, rope=table)
         if index in indices:
             last = vit.norm(x) if index == len(vit.blocks) - 1 else x
-            maps.append(last[:, 1:].transpose(1, 2).reshape(-1, channels, height, width))
+            maps.append(last[:, prefix:].transpose(1, 2).reshape(-1, channels, height, width))
     return maps
 
 
 class Windows:
-    """How a map of ``height`` x ``width`` patches is cut into squares of ``side``; incomplete ones are filled up."""
+    """How a map of ``height`` x ``width`` patches is cut into squares of ``side``; incomplete ones are filled up.
 
-    def __init__(self, height: int, width: int, side: int) -> None:
-        self.height, self.width, self.side = height, width, side
+    ``prefix`` tokens come before the patches.
+    """
+
+    def __init__(self, height: int, width: int, side: int, prefix: int = 1) -> None:
+        self.height, self.width, self.side, self.prefix = height, width, side, prefix
         self.rows, self.columns = -(-height // side), -(-width // side)
 
     def cut(self, x: Tensor) -> Tensor:
@@ -68,19 +78,21 @@ class Windows:
         return x[:, : self.height, : self.width].flatten(1, 2)
 
     def through(self, block: Any, x: Tensor, positions: Tensor | None) -> Tensor:
-        """timm's pre-norm block on (B, 1 + H W, D), in which patches attend within their window only."""
-        batch, count = len(x), self.rows * self.columns
+        """timm's pre-norm block on (B, P + H W, D), in which patches attend within their window only."""
+        batch, count, prefix = len(x), self.rows * self.columns, self.prefix
         inner = block.norm1(x)
-        copies = inner[:, :1].repeat_interleave(count, 0)
-        inner = torch.cat([copies, self.cut(inner[:, 1:])], 1)
+        copies = inner[:, :prefix].repeat_interleave(count, 0)
+        inner = torch.cat([copies, self.cut(inner[:, prefix:])], 1)
         options: dict[str, Tensor] = {}
-        if positions is not None:  # (B n, 1, side^2, 2 d): one table for each window, the same for all heads
-            options["rope"] = self.cut(positions[None]).repeat(batch, 1, 1)[:, None]
+        if positions is not None:  # (B n, 1 | h, side^2, 2 d): one table for each window, for all heads or for each
+            tables = positions if positions.dim() == 3 else positions[None]
+            cut = self.cut(tables).unflatten(0, (len(tables), count)).transpose(0, 1)
+            options["rope"] = cut.repeat(batch, 1, 1, 1)
         if self.rows * self.columns * self.side**2 > self.height * self.width:
             real = self.cut(x.new_ones(1, self.height * self.width, 1))[..., 0] > 0
-            real = F.pad(real, (1, 0), value=True)
+            real = F.pad(real, (prefix, 0), value=True)
             options["attn_mask"] = real.repeat(batch, 1)[:, None, None]
         inner = block.attn(inner, **options)
-        own = inner[:, :1].unflatten(0, (batch, count)).mean(1)
-        x = x + block.drop_path1(torch.cat([own, self.join(inner[:, 1:])], 1))
+        own = inner[:, :prefix].unflatten(0, (batch, count)).mean(1)
+        x = x + block.drop_path1(torch.cat([own, self.join(inner[:, prefix:])], 1))
         return x + block.drop_path2(block.mlp(block.norm2(x)))

@@ -73,6 +73,7 @@ class JiT(nn.Module):
             x = x.flatten(2).transpose(1, 2)
         embedded = self.vit._pos_embed(x)  # Eva: tokens and rotary table; VisionTransformer: tokens
         x, rope = embedded if isinstance(embedded, tuple) else (embedded, None)
+        x = self.vit.norm_pre(x)
         prefix = x.shape[1] - self.patches
         for index, (block, modulation) in enumerate(zip(self.vit.blocks, self.modulations, strict=True)):
             if self.context is not None and index == self.context_start:

@@ -1,0 +1,72 @@
+"""One architecture of each kind through the census: timm's features, other sizes, and back to timm by its own name."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+KINDS = {
+    "vit_base_patch16_siglip_gap_224": {"no class token"},
+    "vit_base_patch16_clip_quickgelu_224": {"quick GELU", "norm before the blocks"},
+    "vit_small_plus_patch16_dinov3": {"SwiGLU", "MLP ratio", "rotary positions (dinov3)", "registers"},
+    "eva02_large_patch14_224": {"SwiGLU", "MLP ratio", "norm after pooling", "norm of hidden units",
+                                "rotary positions (cat)"},
+    "beit_base_patch16_224": {"norm after pooling", "relative positions"},
+}  # fmt: skip
+REFUSED = {
+    "vit_base_patch16_rpn_224": "norms after the layers",
+    "vit_pwee_patch16_reg1_gap_256": "attention and MLP side by side",
+    "vit_dlittle_patch16_reg1_gap_256": "attn_layer=DiffAttention.*; attn_head_dim=32",
+    "samvit_base_patch16": "is a VisionTransformerSAM",
+    "vit_base_mci_224": "embed_layer=HybridEmbed",
+}
+
+
+@pytest.fixture(scope="module")
+def census() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("census", ROOT / "scripts" / "census.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["census"] = module  # its dataclass looks for itself there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:torch.searchsorted")  # within timm's resampling of relative positions
+@pytest.mark.parametrize("architecture", KINDS)
+def test_an_architecture_keeps_its_features_and_goes_back_to_timm(
+    census: ModuleType, architecture: str, tmp_path: Path
+) -> None:
+    row = census.row_of(architecture, [], tmp_path)
+    assert row.converts, row.reasons
+    assert KINDS[architecture] == set(row.features)
+    assert row.error < 1e-5 and row.error_2x < 1e-5
+    assert row.targets == ["L1H1", "L1H2", "L2H1", "L3H3"]
+    exact = "norm before the blocks" not in row.features
+    assert row.principal < (1e-5 if exact else 0.1)
+    exported = json.loads((tmp_path / architecture / "L1H1" / "config.json").read_text())
+    assert exported["architecture"] == architecture
+
+
+@pytest.mark.parametrize("architecture", REFUSED)
+def test_others_are_refused_by_name(census: ModuleType, architecture: str, tmp_path: Path) -> None:
+    row = census.row_of(architecture, [], tmp_path)
+    assert not row.converts
+    assert re.search(REFUSED[architecture], "; ".join(row.reasons))
+
+
+def test_the_committed_census() -> None:
+    values = json.loads((ROOT / "results" / "convert" / "census.json").read_text())
+    rows = values["rows"]
+    assert values["tags"] == sum(len(row["tags"]) for row in rows if row["converts"]) >= 355
+    assert values["of"] == sum(len(row["tags"]) for row in rows) == 452
+    for row in rows:
+        assert row["converts"] != bool(row["reasons"])
+        assert not row["converts"] or max(row["error"], row["error_2x"]) < 1e-4
