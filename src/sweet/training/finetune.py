@@ -76,6 +76,7 @@ def finetune(
         run=out,
         resume=resume,
         quiet=quiet,
+        skips=Skips.of(run.recipe.data, out, len(run.train_data), len(run.skipped)),
     )
     training = training_record(result, accelerator)
     if accelerator.is_main_process:
@@ -218,11 +219,14 @@ def finetune_model(
     run: Path | None = None,
     resume: bool = False,
     quiet: bool = True,
+    skips: Skips | None = None,
 ) -> tuple[TrainResult, Metrics]:
-    """Train ``network`` in place and evaluate it; the averaged weights replace its own when ``ema`` is set."""
+    """Train ``network`` in place and evaluate it; the averaged weights replace its own when ``ema`` is set.
+
+    ``skips``: which training images may be left out.
+    """
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     micro_batch = micro_batch_size(recipe, recipe.optim.accumulate, world)
-    skips = Skips.of(recipe.data, run, len(train_data))
     batches = task.batches(train_data, TrainSettings(recipe, micro_batch, rank, world, device, skips))
     network.to(accelerator.device)
     use_plain_attention(network, accelerator.device)
