@@ -26,9 +26,12 @@ class Skips:
     most: int
 
     @classmethod
-    def of(cls, keys: DataKeys, run: Path | None, count: int) -> Skips | None:
-        """Those of a recipe for ``count`` images and a run folder; None where nothing may be left out."""
-        return cls(run / FILE, most_of(keys, count)) if keys.on_error == "skip" and run is not None else None
+    def of(cls, keys: DataKeys, run: Path, count: int, before: int = 0) -> Skips | None:
+        """Those of a recipe for ``count`` images and a run folder; None where nothing may be left out.
+
+        ``before``: images that stand in the list already and are none of these, of the validation split for example.
+        """
+        return cls(run / FILE, most_of(keys, count) + before) if keys.on_error == "skip" else None
 
     def note(self, problem: UserError) -> None:
         """Write down an image, once. Raises UserError naming it when there are too many."""

@@ -19,6 +19,7 @@ from .sources import open_images
 
 LOOKED_AT = 64  # images from which channels and range are read off
 MEASURED = 2000  # images over which mean and standard deviation are taken
+MANY = 8_000_000  # pixels
 TAIL = 0.1  # percent of the values at either end that a proposed range may clip
 GREY = ("L", "1", "I;16", "I;16L", "I;16B", "I;16N", *DEEP)
 FULL = {"uint16": 65535.0, "float": 1.0}  # the range that a type of number has where no other is known
@@ -178,6 +179,7 @@ def proposed_range(values: NDArray[np.float64], kinds: set[str]) -> tuple[float,
 def moments_of(image: Picture) -> NDArray[np.float32]:
     """(2, C): mean and mean square per channel of one image, in 0..1: every image counts alike, whatever its size."""
     values = np.asarray(image)
+    values = values[:: max(1, values.shape[0] * values.shape[1] // MANY)]  # of a huge image some rows are enough
     pixels = values.reshape(-1, values.shape[-1]).astype(np.float32) / 255
     return np.stack([pixels.mean(0), (pixels**2).mean(0)])
 

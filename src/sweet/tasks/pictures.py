@@ -22,6 +22,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make
 from sweet.data import Picture, as_rgb
 from sweet.files import replacing
 
+NARROW = 14  # characters of names that fit six in a row
 NAME_SHOWN = 32  # characters of a name in a picture
 LEGEND_SHOWN = 60  # classes
 MOST_SLENDER = 4.0  # height to width of a row, or the other way round
@@ -84,7 +85,8 @@ def save_grid(
 ) -> None:
     """Pictures (H, W, 3) uint8 in rows, a title over each column, and a legend of (name, colour as uint8)."""
     legend = legend[:LEGEND_SHOWN]
-    lines = -(-len(legend) // 3)
+    columns = 6 if max((len(name) for name, _ in legend), default=0) <= NARROW else 3
+    lines = -(-len(legend) // columns)
     shapes = [row[0].shape[:2] for row in rows]
     heights = [min(MOST_SLENDER, max(1 / MOST_SLENDER, height / width)) for height, width in shapes]
     size = (4 * len(titles), 4 * sum(heights) + 0.3 + 0.25 * lines)
@@ -102,7 +104,7 @@ def save_grid(
         patches = [
             Patch(color=tuple(channel / 255 for channel in colour), label=short(name)) for name, colour in legend
         ]
-        figure.legend(handles=patches, loc="outside lower center", ncols=3, fontsize=8)
+        figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=8)
     save_figure(figure, file, dpi=120)
 
 

@@ -78,6 +78,7 @@ def finetune(
         resume=resume,
         quiet=quiet,
         images=run.images,
+        skips=Skips.of(run.recipe.data, out, len(run.train_data), len(run.skipped)),
     )
     training = result.record(accelerator)
     if accelerator.is_main_process:
@@ -212,14 +213,14 @@ def finetune_model(
     resume: bool = False,
     quiet: bool = True,
     images: Mapping[str, Identity] | None = None,
+    skips: Skips | None = None,
 ) -> tuple[TrainResult, Metrics]:
     """Train ``network`` in place and evaluate it; the averaged weights replace its own when ``ema`` is set.
 
-    ``images``: see :func:`sweet.training.loop.train`.
+    ``images``: see :func:`sweet.training.loop.train`. ``skips``: which training images may be left out.
     """
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     micro_batch = micro_batch_size(recipe, recipe.optim.accumulate, world)
-    skips = Skips.of(recipe.data, run, len(train_data))
     batches = task.batches(train_data, TrainSettings(recipe, micro_batch, rank, world, device, skips))
     if not quiet and accelerator.is_main_process:
         print(*task.notes, sep="\n", end="\n" if task.notes else "", file=sys.stderr)

@@ -249,7 +249,7 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
         world=accelerator.num_processes,
         device=accelerator.device,
         workers=recipe.workers,
-        skips=Skips.of(recipe.data, out, len(images)),
+        skips=Skips.of(recipe.data, out, len(images), len(skipped)),
     )
     return Pretraining(resolved, images, data, model, batches, accelerator, skipped)
 
