@@ -2,14 +2,15 @@
 
     python benchmarks/order.py [--model ../shared/models/dinov2-s14] [--images 64] [--img-size 224] [--json FILE]
 
-Both see the same batches of 16 normalised images, taking turns. Memory is the peak of the process above what it held
-before the order, in shares of the weights, beside what one batch takes in timm's own forward pass.
+Both see the same batches of 16 normalised images, taking turns. Memory is the peak of a process of its own above
+what it held with the weights read: of the order, and of timm's model and one batch of its forward pass.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import ctypes
+import gc
 import statistics
 import subprocess
 import sys
@@ -28,9 +29,10 @@ from sweet.models.vit import build_vit
 from sweet.template.fold import folded
 
 
-def peak() -> float:
-    """Largest memory of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+def memory_now(key: str) -> float:
+    """``VmRSS``, the memory of this process, or ``VmHWM``, its peak since the last reset, in MB (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1]) / 1e3
 
 
 def times(model: str, images: int, img_size: int, rounds: int) -> dict[str, float]:
@@ -58,7 +60,10 @@ def memory(model: str, images: int, img_size: int, what: str) -> None:
     """Print the peak of a process that does one thing, above what its imports and the images take."""
     checkpoint, _ = read(model)
     weights = sum(value.numel() * value.element_size() for value in checkpoint.state.values()) / 1e6
-    before = peak()
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of reading is not what is measured
+    before = memory_now("VmRSS")
     if what == "order":
         prepare(checkpoint, None, ConvertOptions(images=images, img_size=img_size, device="cpu"))
     else:
@@ -66,7 +71,7 @@ def memory(model: str, images: int, img_size: int, what: str) -> None:
         with torch.no_grad():
             for batch in OrderImages.of(checkpoint, None, images, img_size, torch.device("cpu")):
                 theirs.forward_features(batch)
-    print(f"{weights} {peak() - before}")
+    print(f"{weights} {memory_now('VmHWM') - before}")
 
 
 def main() -> None:

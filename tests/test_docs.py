@@ -75,6 +75,7 @@ INSTEAD = {
     "48,448,448": "12,12,12",
     "--heal=2000": "--heal=2",
     "2000": "2",
+    "steps=2000": "steps=2",
     "96": "32",
     "folder:PATH": "folder:photos",
     "PATH": "photos",

@@ -83,9 +83,12 @@ def test_other_images_options_or_weights_are_another_conversion(checkpoint: Path
     places = {
         as_source(checkpoint, device="cpu", **given)
         for given in (
-            {"data": DATA}, {"data": "shapes:n=25,size=16"}, {"data": DATA, "images": 8}, {"data": DATA, "img_size": 32},
+            {"data": DATA},
+            {"data": "shapes:n=25,size=16"},
+            {"data": DATA, "images": 8},
+            {"data": DATA, "img_size": 32},
         )
-    }  # fmt: skip
+    }
     tensors = load_file(checkpoint / "model.safetensors")
     from safetensors.torch import save_file
 

@@ -19,6 +19,7 @@ from sweet.convert.weights_file import read_weights
 from sweet.errors import UserError
 from sweet.export import export
 from sweet.initialise.make import initialise_to
+from sweet.models.mae import sincos
 from sweet.models.vit import build_vit
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 4}
@@ -54,7 +55,10 @@ def made(name: str, folder: Path) -> Any:
     generator = torch.Generator().manual_seed(0)
     model = cls(config).eval()
     with torch.no_grad():
-        for value in model.parameters():
+        for key, value in model.named_parameters():
+            if key.endswith("decoder_pos_embed"):  # as in the weights that facebookresearch/mae gave away
+                value.copy_(sincos(4, 64)[None])
+                continue
             value.add_(torch.randn(value.shape, generator=generator) * (0.3 if value.dim() < 2 else 0.1))
     model.save_pretrained(folder)
     return model
