@@ -17,7 +17,8 @@ from common import TINY, Tally, verdict
 
 VALUES = (
     "null", "-1", "0", "1e400", ".nan", ".inf", "-.inf", "9" * 26, "1000000000", '"3"', "true", "[]", "{}",
-    "[1, [2, [3]]]", "2024-01-01", "!!python/object/apply:os.system [id]", "!!binary aGVsbG8=", "0x10", "0o17", "1_000", "12:30:45", "~",
+    "[1, [2, [3]]]", "2024-01-01", "!!python/object/apply:os.system [id]", "!!binary aGVsbG8=", "0x10", "0o17",
+    "1_000", "12:30:45", "~",
     "''", "'${HOME}'", "!!set {a, b}", "../../../etc/passwd", "'folder:/proc'", "|\n  a\n  b", "1" * 5000,
     "1" + "0" * 30,
 )  # fmt: skip

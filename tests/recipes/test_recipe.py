@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,9 @@ mae:
   decoder_depth: 1
   decoder_head_dim: 8
 """
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghi")
+)
 
 
 def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
@@ -119,6 +123,11 @@ def test_any_override_text_gives_a_recipe_or_one_line(text: str) -> None:
         ("optim.accumulate=3", "optim.accumulate: batch_size 8 cannot be computed in 3 equal parts"),
         ("optim.min_lr=1", "optim.min_lr: 1 is above the peak lr 0.001"),
         ("lr.x=1", "lr is not a group of keys"),
+        ("seed=9223372036854775808", f"seed: should be less than or equal to {2**63 - 1}, got {2**63}"),
+        ("data.img_size=1000000000", "data.img_size: should be less than or equal to 16384, got 1000000000"),
+        ("model.depth=1000000000", "model.depth: should be less than or equal to 1024, got 1000000000"),
+        ("max_steps=1" + "0" * 30, f"max_steps: should be less than or equal to {10**12}, got {10**30}"),
+        ("workers=100000", "workers: should be less than or equal to 1024, got 100000"),
         ("lr", "an override is written key=value, as in data.img_size=32"),
         ("=1", "an override is written key=value, as in data.img_size=32"),
     ],
@@ -146,6 +155,11 @@ def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) 
         ),
         ("- a\n", "DIR/mine.yaml:1: a recipe is a list of `key: value` lines, got ['a']"),
         ("a: !!python/name:os.system\n", None),
+        ("a: &a [*a]\n", "DIR/mine.yaml:1: not valid: an alias inside its own anchor"),
+        ("a: &a {b: *a}\n", "DIR/mine.yaml:1: not valid: an alias inside its own anchor"),
+        (BOMB, "DIR/mine.yaml: holds more than 10,000 values once its aliases are filled in"),
+        ("a: " + "[" * 3000, "DIR/mine.yaml: not valid YAML: nested too deeply"),
+        ("a: " + "x" * 100_000, "RECIPE DIR/mine.yaml: longer than 100,000 characters, and no recipe is"),
         ("", "DIR/mine.yaml: epochs: missing, and it has no default (and 5 more)"),
     ],
 )

@@ -79,3 +79,15 @@ def test_shareable_keeps_the_rest() -> None:
     text = "seed: 3\ndata:\n  source: shapes:n=2\n"
     assert yaml.safe_load(shareable(text)) == yaml.safe_load(text)
     assert shareable("") == ""
+
+
+def test_names_are_neither_markdown_nor_html(classifier: Path) -> None:
+    record = read_record(classifier, ("model",))
+    assert record.made is not None
+    evil = "folder:<img src=x onerror=alert(1)>|[x](javascript:1)`\x1b[31m\u202e"
+    made = record.made.model_copy(update={"source_data": evil})
+    card = model_card(record.model_copy(update={"made": made}), {"data": {"source": evil}}, licence=evil)
+    table = card.partition("## Results")[0]
+    assert "<img" not in table and "[x](" not in table and "&lt;img" in table
+    assert not {"\x1b", "\u202e"} & set(card)
+    assert all(line.count("|") == 3 for line in table.splitlines() if line.startswith("| source_data"))
