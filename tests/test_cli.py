@@ -77,7 +77,7 @@ def test_help_of_every_verb() -> None:
     verbs = re.findall(r"^  ([a-z]+) +[A-Z]", run("--help").stdout.partition("Commands:")[2], re.M)
     verbs_here = (
         "pretrain finetune plan init convert evaluate predict generate embed inspect reconstruct family export verify "
-        "bench report data"
+        "bench report data cache"
     )
     assert verbs == verbs_here.split()
     for verb in [*([v] for v in verbs), ["data", "check"], ["data", "pack"]]:

@@ -120,23 +120,26 @@ def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "switch", "value"),
     [
-        ({"qk_norm": True}, "qk_norm"),
-        ({"reg_tokens": 2}, r"reg_tokens: register tokens \(reg_token \(1, 2, 32\)\)"),
-        ({"class_token": False, "global_pool": "avg", "fc_norm": False}, "class_token"),
-        ({"pre_norm": True}, "pre_norm"),
-        ({"global_pool": "avg"}, "fc_norm"),
-        ({"scale_attn_norm": True}, "scale_attn_norm"),
-        ({"scale_mlp_norm": True}, "scale_mlp"),
-        ({"mlp_ratio": 2.0}, "mlp_ratio: 64 hidden units, sweet's ViT of this width has 128"),
-        ({"pos_embed": "none"}, "no pos_embed"),
-        ({"final_norm": False}, "norm_layer"),
+        ({"qk_norm": True}, "qk_norm", True),
+        ({"reg_tokens": 2}, "registers", 2),
+        ({"pre_norm": True}, "pre_norm", True),
+        ({"global_pool": "avg"}, "final_norm", "pooled"),
+        ({"scale_attn_norm": True}, "attn_norm", True),
+        ({"scale_mlp_norm": True}, "mlp_norm", True),
+        ({"mlp_ratio": 2.0}, "mlp_ratio", 2.0),
+        ({"final_norm": False}, "final_norm", "none"),
     ],
 )
-def test_what_a_vit_of_ours_has_not_is_named(tmp_path: Path, options: dict[str, object], message: str) -> None:
+def test_what_a_file_shows_is_expressed(tmp_path: Path, options: dict[str, object], switch: str, value: object) -> None:
     save_file(vit(**options).state_dict(), tmp_path / "vit.safetensors")
-    with pytest.raises(UserError, match=message) as problem:
+    assert getattr(read_file(tmp_path / "vit.safetensors", heads=4).config, switch) == value
+
+
+def test_positions_that_a_file_lacks_are_named(tmp_path: Path) -> None:
+    save_file(vit(pos_embed="none").state_dict(), tmp_path / "vit.safetensors")
+    with pytest.raises(UserError, match="no pos_embed") as problem:
         read_file(tmp_path / "vit.safetensors", heads=4)
     assert "vit.safetensors" in str(problem.value)
 

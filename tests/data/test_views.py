@@ -121,6 +121,7 @@ def test_colours_change() -> None:
 def test_sizes() -> None:
     assert scaled((480, 360), 0) == (480, 360)
     assert scaled((480, 360), 180) == scaled((480, 360), 360, 0.5) == (240, 180)
-    assert scaled((100, 2), 1, 0.1) == (5, 1)
+    assert scaled((100, 2), 1, 0.1) == (1, 1)  # a strip: its long side is at most four short sides
+    assert scaled((100, 2), 10) == (40, 1)
     _, classes = view(0, 60, short_side=60, augment="none")
     assert (classes != IGNORE).all()  # 80 x 60 was cut, not filled

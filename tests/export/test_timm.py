@@ -183,6 +183,7 @@ def test_the_export_is_a_model_folder_of_sweet(write_model: Callable[..., Path],
         for block in trained.blocks:
             block.gamma_1.mul_(torch.linspace(0.5, 2, 24))
         save_file(trained.state_dict(), tmp_path / "timm" / "model.safetensors")
+        (tmp_path / "timm" / "SHA256SUMS").unlink()
         torch.testing.assert_close(sweet.load(tmp_path / "timm")(images), trained(images), rtol=1e-5, atol=1e-5)  # type: ignore[operator]
 
 
@@ -199,6 +200,7 @@ def test_without_head(classifier: Path, tmp_path: Path) -> None:
 def test_what_timm_cannot_express(write_model: Callable[..., Path], tmp_path: Path, template: Path) -> None:
     made = write_model(tmp_path / "made", "eva", 1, 2)
     info = read_json(made / "config.json")
+    (made / "SHA256SUMS").unlink()
     for change, message in (
         ({"vit": info["vit"] | {"eps": 1e-5}}, "--to timm: the norms have eps 1e-05"),
         ({"task": "segment"}, "its task is segment"),

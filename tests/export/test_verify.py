@@ -60,7 +60,7 @@ def test_one_line_for_what_is_wrong(classifier: Path, model: Path, tmp_path: Pat
     tensors = read_tensors(folder / "model.safetensors")
     write_tensors(folder / "model.safetensors", {k: v for k, v in tensors.items() if k != "norm.weight"})
     resum(folder)
-    with pytest.raises(UserError, match=r"parameter norm.weight is missing"):
+    with pytest.raises(UserError, match=r"tensor norm.weight is missing"):
         verify(folder)
     write_tensors(folder / "model.safetensors", tensors | {"norm.weight": tensors["norm.weight"] * torch.nan})
     resum(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,9 @@ from sweet.storage.outputs import loss_curve, output_folder, training_folder
 from .app import app
 from .options import NUMBER, SOURCES, Device, Json, Method, NoVerify, Out, Overwrite, Pixels
 from .words import check_apart, numbers, split_words
+
+if TYPE_CHECKING:
+    from sweet.costs.budget import Budget
 
 SourceWords = Annotated[
     list[str],
@@ -55,6 +58,19 @@ OrderImages = Annotated[
 Channels = Annotated[int | None, typer.Option(**NUMBER, help="Default: as the source.")]
 
 
+def _budget(
+    depth: int | None, heads: int | None, params: str | None, flops: str | None, latency: str | None
+) -> Budget | None:
+    """The budget that chooses the size, None where none is given. Raises UserError where a size is given as well."""
+    from sweet.costs.budget import read_budget
+
+    budget = read_budget(params, flops, latency)
+    size = [f"--{name}" for name, value in (("depth", depth), ("heads", heads)) if value is not None]
+    if budget is not None and size:
+        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
+    return budget
+
+
 @app.command()
 def init(
     words: SourceWords,
@@ -81,16 +97,10 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a model of any depth and width from a source."""
-    from sweet.costs.budget import read_budget
-
     source, switches = split_words(words, None)
     if source is None:
         raise UserError("SOURCE is missing: sweet init SOURCE --depth L --heads H --out DIR")
-    budget = read_budget(params, flops, latency)
-    if budget is not None and (
-        size := [f"--{name}" for name, value in (("depth", depth), ("heads", heads)) if value is not None]
-    ):
-        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
+    budget = _budget(depth, heads, params, flops, latency)
     given = dict(switch.split("=", 1) for switch in switches)
     given |= {name: value for name, value in (("order", order), ("layers", layers)) if value is not None}
     check_apart(out, "SOURCE", source)
@@ -123,51 +133,62 @@ def init(
             )
 
 
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="timm:NAME|hub:USER/NAME|FILE|DIR",
+        help="A model of timm, a repository of the hub, a file of weights, a folder of timm or transformers, a "
+        "dense source of sweet or one of template.constraint=kronecker.",
+    ),
+]
+Ranks = Annotated[str | None, typer.Option(metavar="R1,R2,R3", help="Default: full, nothing is lost.")]
+Energy = Annotated[
+    float | None, typer.Option(metavar="SHARE", help="Instead of ranks: those that keep this share, as 0.99.")
+]
+Metric = Annotated[Literal["activations", "weights"], typer.Option(help="In what an error is measured at lower ranks.")]
+ConvertData = Annotated[
+    str | None,
+    typer.Option(metavar="SRC", help=f"Images for the principal order: {SOURCES}; default: synthetic scenes."),
+]
+SeenAt = Annotated[
+    int | None, typer.Option(**NUMBER, help="Pixels at which they are seen; default: the source's, at most 224.")
+]
+FileHeads = Annotated[
+    int | None,
+    typer.Option(**NUMBER, help="Of a FILE, which does not say; default: as usual at its width and depth."),
+]
+Like = Annotated[
+    str | None, typer.Option(metavar="TIMM_NAME", help="The model of timm that a FILE is: built and compared.")
+]
+WhichWeights = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Which of several sets of weights in a FILE: teacher, model_ema.")
+]
+Dtype = Annotated[
+    Literal["float32", "source"], typer.Option(help="Of the weights written; source: half where the source is.")
+]
+Heal = Annotated[
+    int,
+    typer.Option(min=0, metavar="STEPS", help="Train the template on --data for so long: repairs low ranks."),
+]
+
+
 @app.command()
 def convert(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="timm:NAME|hub:USER/NAME|FILE|DIR",
-            help="A model of timm, a repository of the hub, a file of weights, a folder of timm or transformers, a "
-            "dense source of sweet or one of template.constraint=kronecker.",
-        ),
-    ],
+    source: Checkpoint,
     out: Out,
-    ranks: Annotated[str | None, typer.Option(metavar="R1,R2,R3", help="Default: full, nothing is lost.")] = None,
-    energy: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Instead of ranks: those that keep this share, as 0.99.")
-    ] = None,
-    metric: Annotated[
-        Literal["activations", "weights"], typer.Option(help="In what an error is measured at lower ranks.")
-    ] = "activations",
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="SRC", help=f"Images for the principal order: {SOURCES}; default: synthetic scenes."),
-    ] = None,
+    ranks: Ranks = None,
+    energy: Energy = None,
+    metric: Metric = "activations",
+    data: ConvertData = None,
     images: Annotated[int, typer.Option(**NUMBER, help="How many of them.")] = 512,
-    img_size: Annotated[
-        int | None, typer.Option(**NUMBER, help="Pixels at which they are seen; default: the source's, at most 224.")
-    ] = None,
-    heads: Annotated[
-        int | None,
-        typer.Option(**NUMBER, help="Of a FILE, which does not say; default: as usual at its width and depth."),
-    ] = None,
-    like: Annotated[
-        str | None, typer.Option(metavar="TIMM_NAME", help="The model of timm that a FILE is: built and compared.")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Which of several sets of weights in a FILE: teacher, model_ema.")
-    ] = None,
+    img_size: SeenAt = None,
+    heads: FileHeads = None,
+    like: Like = None,
+    weights: WhichWeights = None,
     mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of its images; default: as it says.")] = None,
     std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of its images; default: as it says.")] = None,
-    dtype: Annotated[
-        Literal["float32", "source"], typer.Option(help="Of the weights written; source: half where the source is.")
-    ] = "float32",
-    heal: Annotated[
-        int,
-        typer.Option(min=0, metavar="STEPS", help="Train the template on --data for so long: repairs low ranks."),
-    ] = 0,
+    dtype: Dtype = "float32",
+    heal: Heal = 0,
     heal_lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = 1e-3,
     device: Device = "auto",
     overwrite: Overwrite = False,

@@ -51,10 +51,9 @@ def initialise_to(
     """Write a model folder ``out``: ``depth`` blocks and ``heads`` heads, or a size within ``budget``.
 
     ``source`` is a source's folder or name of the hub, or a checkpoint of others that is converted on the way, its
-    order computed from the images ``data``. ``fit`` names images for methods that look at some (default: ``data``),
-    ``fit_images`` how many of them; ``given`` are switches of the method. ``img_size`` and ``patch_size`` are in
-    pixels, by default the source's. A method that trains does so on ``device`` and writes its loss curve to the folder
-    ``run`` (metrics.jsonl), from which it goes on when it was interrupted. Returns what was made, for JSON. Raises
+    order computed from ``data``. ``fit`` names images for methods that look at some (default: ``data``), ``fit_images``
+    how many; ``given`` are switches of the method. ``img_size`` and ``patch_size`` are in pixels. A method that trains
+    does so on ``device``, with its loss curve and checkpoints in ``run``. Returns what was made, for JSON. Raises
     UserError for an impossible size, a method that cannot make it or a folder that is not a source.
     """
     method_switches = switches(method, given)
@@ -86,24 +85,29 @@ def initialise_to(
 
     used = images_used(method, fit_images, images, method_switches)
     record = _record(target, method, method_switches, used, seed, vit)
-    if NAMES[method].trains:
+    if NAMES[method].trains and record.made is not None:
         spent = training_cost(method, target.stored.config, config, method_switches)
-        update = {"train_seconds": round(seconds, 1), **spent}
-        record = record.model_copy(update={"made": record.made and record.made.model_copy(update=update)})
+        made = record.made.model_copy(update={"train_seconds": round(seconds, 1), **spent})
+        record = record.model_copy(update={"made": made})
+    write_folder(out, (TENSORS["model"], vit.state_dict()), record, _recipe(record), model_card(record))
+    return _summary(record, target, seconds, out)
+
+
+def _recipe(record: FolderRecord) -> str:
+    """``recipe.yaml``: what the model was made by."""
+    return "".join(f"{key}: {value}\n" for key, value in _made(record).items())
+
+
+def _made(record: FolderRecord) -> dict[str, object]:
     assert record.made is not None
-    shown = record.made.to_dict()
-    origin = shown.pop("origin", None)
-    recipe = "".join(f"{key}: {value}\n" for key, value in shown.items())
-    write_folder(out, (TENSORS["model"], vit.state_dict()), record, recipe, model_card(record))
+    return {key: value for key, value in record.made.to_dict().items() if key != "origin"}
+
+
+def _summary(record: FolderRecord, target: _Target, seconds: float, out: Path) -> dict[str, object]:
+    origin = None if record.made is None else record.made.to_dict().get("origin")
     chosen = {} if target.choice is None else {"budget": target.choice.to_dict()}
-    return {
-        "size": str(target.size),
-        "seconds": round(seconds, 3),
-        "out": str(out),
-        **shown,
-        **_licence(origin),
-        **chosen,
-    }
+    size = {"size": str(target.size), "seconds": round(seconds, 3), "out": str(out)}
+    return size | _made(record) | _licence(origin) | chosen
 
 
 def finished(out: Path) -> dict[str, object] | None:

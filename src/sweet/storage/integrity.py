@@ -22,6 +22,8 @@ from sweet.template.slices import MATRICES
 from .layout import TENSORS
 from .records import FolderRecord
 
+FLOATS = ("F32", "BF16", "F16")  # half precision where a checkpoint was converted in it
+WHOLE = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
 Shape = tuple[int, ...]
 Header = Mapping[str, tuple[str, Shape]]
 """{tensor: its type, as F32, and its shape}."""
@@ -198,7 +200,7 @@ def _compare(file: Path, header: Header, expected: Mapping[str, Shape]) -> None:
         if shape != expected[name]:
             raise UserError(f"{file}: tensor {name} has shape {shape}, expected {expected[name]} by config.json")
         whole = name in ("order.heads", "order.units")
-        if whole != dtype.startswith(("I", "U")) or (not whole and dtype != "F32" and not name.startswith("order.")):
+        if dtype not in (WHOLE if whole else FLOATS):
             raise UserError(f"{file}: tensor {name} is {dtype}, expected {'whole numbers' if whole else 'F32'}")
         if prod(shape) == 0:
             raise UserError(f"{file}: tensor {name} is empty")
