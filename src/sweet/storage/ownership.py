@@ -104,7 +104,7 @@ def foreign(folder: Path) -> list[str] | None:
     marker, listed = Marker.of(folder), _listed(folder)
     if marker is None and not _written_before(folder, listed):
         return None
-    known = {*listed, *FILES, *TENSOR_FILES, *((marker.files or ()) if marker else ())}
+    known = {*listed, *FILES, *RUN_NOTES, *TENSOR_FILES, *((marker.files or ()) if marker else ())}
     filled = marker is not None and marker.pid is not None and marker.files is not None
     names: list[str] = []
     for entry in entries(folder):
