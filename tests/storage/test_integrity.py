@@ -87,7 +87,7 @@ def test_sums_can_be_left_out(source: Path, tmp_path: Path) -> None:
 ZEROS = b"0" * 64
 
 
-@pytest.mark.parametrize("text", [b"\xff\xfe", b"", b"00  /dev/zero\n", ZEROS + b"  ../../x\n", ZEROS + b"  a\n"])
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"", b"00  /dev/zero\n", ZEROS + b"  ../../x\n"])
 def test_sums_that_are_none_are_refused(source: Path, text: bytes) -> None:
     (source / "SHA256SUMS").write_bytes(text)
     for words in (f"verify {source}", f"init {source} --depth 1 --heads 1 --out {source}-out"):

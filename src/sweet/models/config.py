@@ -208,11 +208,9 @@ class MaeConfig:
     def __post_init__(self) -> None:
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio is {self.mask_ratio:g}, should be between 0 and 1")
-        limits = {"decoder_width": MAX_DECODER_WIDTH}
-        limits |= {f"decoder_{name}": LIMITS[name] for name in ("depth", "head_dim")}
-        for name, limit in limits.items():
-            value = getattr(self, name)
-            if name != "decoder_depth" or value != 0:  # none at all: what an encoder alone costs
-                _check_range(name, value, limit)
+        if not 0 <= self.decoder_depth <= LIMITS["depth"]:  # 0: what the encoder alone costs
+            raise ValueError(f"decoder_depth should be from 0 to {LIMITS['depth']}, got {self.decoder_depth}")
+        _check_range("decoder_width", self.decoder_width, MAX_DECODER_WIDTH)
+        _check_range("decoder_head_dim", self.decoder_head_dim, LIMITS["head_dim"])
         if self.decoder_width % self.decoder_head_dim:
             raise ValueError(f"decoder_width {self.decoder_width} is no multiple of {self.decoder_head_dim}")

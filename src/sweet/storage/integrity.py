@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sweet.errors import UserError
 from sweet.files import match_sums, read_tensors
+from sweet.models.config import ViTConfig
 from sweet.models.mae import decoder_shapes
 from sweet.models.vit import encoder_shapes
 from sweet.template.sizes import hidden_features
@@ -93,7 +94,7 @@ def _check_model(file: Path, header: Header, record: FolderRecord) -> None:
     inside = {name[4:]: value for name, value in header.items() if name.startswith("vit.")}
     found = inside or dict(header)
     _check_depth(file, found, record)
-    expected = {name: tuple(shape) for name, shape in encoder_shapes(record.vit).items()}
+    expected = {name: tuple(shape) for name, shape in _encoder(file, record.vit).items()}
     expected |= {name: (record.vit.width,) for name in found if name.endswith(LAYER_SCALES)}
     expected |= {name: shape for name, (_, shape) in found.items() if inside and name not in expected}
     classes = len(record.data.classes or ())
@@ -136,12 +137,21 @@ def _check_depth(file: Path, header: Header, record: FolderRecord) -> None:
         raise UserError(f"{file}: blocks.{different} is {why}: config.json says {record.vit.depth} blocks")
 
 
+def _encoder(file: Path, config: ViTConfig) -> Mapping[str, torch.Size]:
+    """Raises UserError for a shape of which timm makes no model, as for an odd ``head_dim``."""
+    try:
+        return encoder_shapes(config)
+    except (RuntimeError, ValueError, AssertionError, ArithmeticError) as problem:
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        raise UserError(f"{file.parent / 'config.json'}: timm makes no ViT of this shape ({reason[:200]})") from None
+
+
 def _source_shapes(file: Path, header: Header, record: FolderRecord) -> dict[str, Shape]:
     """Encoder of a source: ``core.*``, ``blocks.*`` and ``stem.*``, or timm's names of a dense one."""
     vit = record.vit
     if record.constraint == "none":
-        return {name: tuple(shape) for name, shape in encoder_shapes(vit).items()}
-    one = {name: tuple(shape) for name, shape in encoder_shapes(vit.resized(1, vit.heads)).items()}
+        return {name: tuple(shape) for name, shape in _encoder(file, vit).items()}
+    one = {name: tuple(shape) for name, shape in _encoder(file, vit.resized(1, vit.heads)).items()}
     inside = {name.removeprefix("blocks.0."): shape for name, shape in one.items() if name.startswith("blocks.")}
     rows = 2 if record.constraint == "linear" else vit.depth
     expected = {f"stem.{name}": shape for name, shape in one.items() if not name.startswith("blocks.")}

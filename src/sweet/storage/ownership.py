@@ -21,17 +21,8 @@ MARKER = ".sweet"
 Names that begin with it are sweet's own too.
 """
 
-FILES = (
-    "config.json",
-    "recipe.yaml",
-    "README.md",
-    SUMS,
-    "metrics.jsonl",
-    "env.json",
-    "report.html",
-    "skipped.jsonl",
-    "nonfinite.json",
-)
+FILES = ("config.json", "recipe.yaml", "README.md", SUMS, "metrics.jsonl", "env.json", "report.html")
+RUN_NOTES = ("skipped.jsonl", "nonfinite.json")
 TENSOR_FILES = ("model.safetensors", "template.safetensors")
 FOLDERS = {"checkpoints": r"\.?step-\d+.*", "tensorboard": r".*", "pictures": r".+\.(png|json)"}
 """Of a run: its folders, and the names in them."""
@@ -104,7 +95,7 @@ def foreign(folder: Path) -> list[str] | None:
     marker, listed = Marker.of(folder), _listed(folder)
     if marker is None and not _written_before(folder, listed):
         return None
-    known = {*listed, *FILES, *TENSOR_FILES, *((marker.files or ()) if marker else ())}
+    known = {*listed, *FILES, *RUN_NOTES, *TENSOR_FILES, *((marker.files or ()) if marker else ())}
     filled = marker is not None and marker.pid is not None and marker.files is not None
     names: list[str] = []
     for entry in entries(folder):
