@@ -262,8 +262,7 @@ def test_exit_codes(tmp_path: Path, spy: Callable) -> None:
 
 @pytest.mark.parametrize(("measured", "failed", "code"), [(3, [], 0), (2, ["sweet L1H1: no"], 1), (0, ["x: no"], 2)])
 def test_a_bench_says_by_its_code_how_it_went(
-    tmp_path: Path, spy: Callable, measured: int, failed: list[str], code: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: int, failed: list[str], code: int
 ) -> None:
-    spy("sweet.bench.run", "run", {"measured": measured, "failed": failed})
-    sys.modules["sweet.bench.run"].dry_run = None  # type: ignore[attr-defined]
+    monkeypatch.setattr("sweet.bench.run.run", lambda *_, **__: {"measured": measured, "failed": failed})
     assert run("bench", "quickstart", "--out", tmp_path / "out", "--json").exit_code == code
