@@ -26,8 +26,9 @@ with playground() as place:
             folder = place / "satellite" / split / name
             folder.mkdir(parents=True)
             for number in range(count):
-                bands = generator.integers(0, 4000, (16, 16, 5)) + [0, 0, 0, 3000 * label, 0]  # only one band differs
-                np.save(folder / f"{number}.npy", bands.astype(np.uint16))
+                bands = generator.integers(0, 4000, (16, 16, 5)).astype(np.uint16)
+                bands[..., 3] += np.uint16(3000 * label)  # only one band differs
+                np.save(folder / f"{number}.npy", bands)
     data = f"folder:{place / 'satellite'}"
     report = stats(data)
     print(f"{report.depth.channels} channels; {' '.join(report.keys)}")

@@ -121,3 +121,14 @@ def test_an_image_without_bytes(tmp_path: Path, write_parquet: WriteParquet) -> 
     images = open_images(f"parquet:{tmp_path}", "train", val_share=0)
     with pytest.raises(UserError, match="row 0: the image has no bytes"):
         images.decode(0)
+
+
+@pytest.mark.parametrize(("train", "val"), [([0, 1, 2, 2], [0, 1]), ([0, 1], [0, 1, 2]), ([0, 1, 2], [2, 2])])
+def test_all_splits_share_their_numbered_classes(
+    tmp_path: Path, write_parquet: WriteParquet, train: list[int], val: list[int]
+) -> None:
+    write_parquet(tmp_path / "train-00000-of-00001.parquet", train)
+    write_parquet(tmp_path / "Validation-00000-of-00001.parquet", val)
+    splits = [open_images(f"parquet:{tmp_path}", split) for split in ("train", "val")]
+    assert [images.classes for images in splits] == [["0", "1", "2"]] * 2
+    assert [images.labels for images in splits] == [train, val]

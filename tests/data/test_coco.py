@@ -216,3 +216,30 @@ def test_a_set_without_boxes_says_so(folder: Path) -> None:
     assert not images.has_boxes
     with pytest.raises(UserError, match="has no boxes"):
         images.objects(0)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [[[5, 5, 20, 25]], [[1.0, 1.0]], [[]], [POLYGON[0], [1, 2, 3, 4]], [[1, 1, 5, 1, 5, 5, 1]]],
+)
+def test_what_is_no_polygon(write: Write, shape: list[list[float]]) -> None:
+    """Four numbers would be read as a box, x y width height: a mask that nobody drew."""
+    values = content()
+    values["annotations"] = [values["annotations"][0] | {"segmentation": shape}]
+    images = opened(write(values))
+    with pytest.raises(UserError, match=r"annotation 1: not a mask \(a polygon of \d numbers"):
+        images.objects(0)
+
+
+def test_what_the_check_says_of_objects(write: Write) -> None:
+    values = content()
+    values["annotations"].append({"id": 9, "image_id": 7, "category_id": 2, "bbox": [50, 50, 4, 4]})
+    lines = [finding.text() for finding in opened(write(values)).findings()]
+    for words in (
+        "crowd regions (2): not learned",
+        "images without objects (b.png): kept",
+        "1 boxes outside their image",
+        "classes without an object (cow)",
+    ):
+        assert any(words in line for line in lines), (words, lines)
+    assert opened(write(values)).strata() == [0, 3]  # dog is as rare as cat and comes first; the other is empty

@@ -12,7 +12,7 @@ from PIL import Image
 from sweet.data import open_images
 from sweet.data.decode import ORIENTATION
 from sweet.data.images import IGNORE
-from sweet.data.masks import class_pixels
+from sweet.data.masks import class_pixels, unseen_classes
 from sweet.data.shapes import CLASSES, ShapeImages
 from sweet.errors import UserError
 
@@ -219,3 +219,62 @@ def test_scenes_have_masks() -> None:
         for label, seen in zip(scene.object_labels, scene.masks, strict=True):
             assert (mask[seen] == label + 1).all()
     assert class_pixels(scenes).sum(1).tolist() == [24 * 24] * 12
+
+
+def test_a_value_may_be_named(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (3, 1)).save(tmp_path / "images" / "0.png")
+    Image.fromarray(np.array([[0, 255, 7]], np.uint8)).save(tmp_path / "masks" / "0.png")
+    (tmp_path / "classes.txt").write_text("255: road\n0: ground\n7: void\n")
+    images = open_images(f"masks:{tmp_path}", "train", val_share=0)
+    assert images.mask_classes == ["ground", "road"] and images.mask(0).tolist() == [[0, 1, IGNORE]]
+    for text, message in (("0: a\n0: b\n", "stands twice"), ("0: a\n300: b\n", "indices of 8 bits")):
+        (tmp_path / "classes.txt").write_text(text)
+        with pytest.raises(UserError, match=message):
+            open_images(f"masks:{tmp_path}", "train", val_share=0)
+
+
+@pytest.mark.parametrize("classes", ["background\nforeground\n", "a\nb\nc\n"])
+def test_black_and_white_masks_are_refused_with_a_way_out(write: Write, classes: str) -> None:
+    folder = write(classes)
+    for mask in (folder / "masks").rglob("*.png"):
+        Image.fromarray(np.array([[0, 255, 0, 0]] * 3, np.uint8)).save(mask)
+    images = open_images(f"masks:{folder}", "train", val_share=0)
+    with pytest.raises(UserError, match=r"hold 255, which is no class.*classes\.txt: \"0: "):
+        unseen_classes(images, class_pixels(images))
+
+
+def test_a_class_that_no_mask_shows(write: Write) -> None:
+    folder = write("sky\nroad\ncar\nbus\nnever\n")
+    images = open_images(f"masks:{folder}", "train", val_share=0)
+    (found,) = unseen_classes(images, class_pixels(images))
+    assert "never" in found.found and found.warn and "never learned" in found.handling
+
+
+def test_a_test_split_without_masks_is_unlabelled(write: Write, tmp_path: Path) -> None:
+    write()
+    (tmp_path / "images" / "Test").mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / "images" / "Test" / "x.png")
+    train, val, test = (open_images(f"masks:{tmp_path}", split) for split in ("train", "val", "test"))
+    assert (len(train), len(val), len(test)) == (2, 1, 1)
+    assert test.mask_classes is None and val.mask_classes == train.mask_classes
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+@pytest.mark.parametrize("suffix", ["tif", "png", "jpg"])
+def test_a_turned_image_takes_an_upright_mask(tmp_path: Path, orientation: int, suffix: str) -> None:
+    tag = Image.Exif()
+    tag[ORIENTATION] = orientation
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / "images" / f"0.{suffix}", exif=tag)
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    for size in ((8, 6), (6, 8)):
+        Image.new("L", size).save(tmp_path / "masks" / "0.png")
+        images = open_images(f"masks:{tmp_path}", "train", val_share=0)
+        if size == images.decode(0).size:
+            assert images.mask(0).shape == size[::-1]
+        else:
+            with pytest.raises(UserError, match="pixels, its image"):
+                images.mask(0)
