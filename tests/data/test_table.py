@@ -13,6 +13,7 @@ from PIL import Image
 
 from sweet.data import ImageSource, open_images
 from sweet.data.label_lists import label_tensor
+from sweet.data.repack import pack_to
 from sweet.errors import UserError
 
 
@@ -132,3 +133,10 @@ def test_parquet_with_a_number_that_is_no_class(tmp_path: Path) -> None:
     parquet(tmp_path / "p", "train", pa.array([[0], [7]]), {"feature": NAMED, "_type": "List"})
     with pytest.raises(UserError, match=r"row 1: labels has 7, which is none of 2 classes"):
         open_images(f"parquet:{tmp_path / 'p'}", "train", val_share=0)
+
+
+def test_packing_keeps_the_lists(tmp_path: Path) -> None:
+    spec = folder_of(tmp_path / "in", "image,labels\na.png,sky;sea\nb.png,\nc.png,sea\n")
+    pack_to(spec, tmp_path / "out", 8)
+    images = open_images(f"parquet:{tmp_path / 'out'}", "train", val_share=0)
+    assert lists_of(images) == (["sea", "sky"], [[0, 1], [], [0]])

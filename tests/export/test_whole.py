@@ -1,4 +1,4 @@
-"""Detectors and segmenters leave as a whole: ONNX Runtime finds what the model finds; the hub's folder is one of ours."""
+"""Detectors and segmenters leave as a whole: ONNX Runtime finds what the model finds; the hub gets a folder of ours."""
 
 from __future__ import annotations
 

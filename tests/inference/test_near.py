@@ -71,7 +71,7 @@ def test_what_it_refuses(embedded: Path, photos: Path, model: Path, classifier: 
     with pytest.raises(UserError, match="was made by another model"):
         near(embedded, query=photos / "00.png", model=classifier, top=3, device="cpu")
     (tmp_path / "text.parquet").write_text("no")
-    with pytest.raises(UserError, match="text.parquet: not a parquet file"):
+    with pytest.raises(UserError, match=r"text.parquet: not a parquet file"):
         near(tmp_path / "text.parquet", query=None, model=None, top=3)
     pq.write_table(pa.table({"embedding": [[1.0]]}), tmp_path / "old.parquet")
     with pytest.raises(UserError, match=r"old.parquet: has no column image; write it anew with sweet embed"):

@@ -109,12 +109,12 @@ def test_a_resumed_run_equals_an_unbroken_one(
 def test_one_class_only_leaves_nothing_to_balance(tiny_finetune: Tiny) -> None:
     task = Classify(["a", "b"], tiny_finetune("optim.balance=weights", "data.img_size=16"))
     data = Packed(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), task.classes)
-    with pytest.raises(UserError, match="optim.balance=weights: all images are of one class"):
+    with pytest.raises(UserError, match=r"optim.balance=weights: all images are of one class"):
         task.batches(data, TrainSettings(task.recipe, 4))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("task", ["detect", "segment", "generate"])
 def test_other_tasks_refuse_it(model: Path, tiny_finetune: Tiny, tmp_path: Path, task: str) -> None:
-    with pytest.raises(UserError, match="optim.balance=sampler: here only none"):
+    with pytest.raises(UserError, match=r"optim.balance=sampler: here only none"):
         finetune(model, tiny_finetune("optim.balance=sampler"), tmp_path / "out", task=task, quiet=True)
     assert not (tmp_path / "out").exists()

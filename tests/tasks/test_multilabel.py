@@ -119,9 +119,9 @@ def test_a_prediction_is_what_reaches_its_threshold(tuned: Path, lamps: str, tmp
 def test_what_it_refuses(model: Path, lamps: str, tiny_finetune: Tiny, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not say which classes each image has"):
         finetune(model, tiny_finetune(), tmp_path / "out", task="multilabel", quiet=True)
-    with pytest.raises(UserError, match="mixup=0.5"):
+    with pytest.raises(UserError, match=r"mixup=0.5"):
         MultiLabel(["a"], tiny_finetune("mixup=0.5"))
-    with pytest.raises(UserError, match="optim.balance=sampler: here only none, weights"):
+    with pytest.raises(UserError, match=r"optim.balance=sampler: here only none, weights"):
         MultiLabel(["a"], tiny_finetune("optim.balance=sampler"))
     with pytest.raises(UserError, match="has no class labels"):
         finetune(model, tiny_finetune(f"data.source={lamps}"), tmp_path / "out", quiet=True)

@@ -91,6 +91,9 @@ def _write_shard(file: Path, images: ImageSource, rows: range, img_size: int) ->
     if images.labels is not None:
         features["label"] = {"names": images.classes, "_type": "ClassLabel"}
         fields.append(pa.field("label", pa.int64()))
+    elif images.label_lists is not None:
+        features["labels"] = {"feature": {"names": images.classes, "_type": "ClassLabel"}, "_type": "List"}
+        fields.append(pa.field("labels", pa.list_(pa.int64())))
     schema = pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
     # Images are compressed already, but small JPEG files are a third tables, and those are alike.
     with replacing(file) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
@@ -99,6 +102,8 @@ def _write_shard(file: Path, images: ImageSource, rows: range, img_size: int) ->
             columns: dict[str, list[Any]] = {"image": [_encoded(images, index, img_size) for index in group]}
             if images.labels is not None:
                 columns["label"] = [images.labels[index] for index in group]
+            elif images.label_lists is not None:
+                columns["labels"] = [images.label_lists[index] for index in group]
             writer.write_table(pa.table(columns, schema=schema))
     file.chmod(0o644)
 
