@@ -14,7 +14,7 @@ from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.vit import timm_args
 from sweet.storage.records import FolderRecord
-from sweet.version import VERSION
+from sweet.storage.timm_cfg import pretrained_cfg
 
 # Entries of timm whose constructors we borrow. Eva takes its norm as a callable, which JSON cannot carry, so the
 # entry must bring RMSNorm itself; every other argument is ours.
@@ -51,7 +51,7 @@ def timm_folder(model: nn.Module, record: FolderRecord, licence: str) -> Exporte
         "global_pool": "avg",
         **({"label_names": record.data.classes} if count else {}),
         "model_args": model_args(config),
-        "pretrained_cfg": pretrained_cfg(record, count, licence),
+        "pretrained_cfg": pretrained_cfg(model, record.data, licence),
         # timm reads past this; with it the folder is one of sweet's as well
         "sweet": record.to_dict(),
     }
@@ -79,29 +79,6 @@ def model_args(config: ViTConfig) -> dict[str, Any]:
         "init_values": 1.0,
         "rope_rescale_coords": 1.0,
         "dynamic_img_size": False,
-    }
-
-
-def pretrained_cfg(record: FolderRecord, count: int, licence: str) -> Mapping[str, object]:
-    """What timm's data pipeline and its head need to know; nothing of the borrowed entry's remains."""
-    config, data = record.vit, record.data
-    return {
-        "tag": "sweet",
-        "input_size": [config.in_chans, config.img_size, config.img_size],
-        "fixed_input_size": True,
-        "interpolation": data.interpolation,
-        "crop_pct": 1.0,
-        "crop_mode": "center",
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "num_classes": count,
-        "pool_size": None,
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-        "license": licence,
-        "description": f"L{config.depth}H{config.heads} Vision Transformer made by sweet {VERSION}",
-        "paper_name": "SWEET: Self-Supervised Weight Templates for Scalable Vision Model Initialization",
-        "paper_ids": "arXiv:2601.19694",
     }
 
 
