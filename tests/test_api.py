@@ -162,7 +162,7 @@ def test_timm_reads_its_data_config_from_the_model(template: Path, classifier: P
 def test_repr_is_one_line(template: Path, dense: Path) -> None:
     source = sweet.load(template)
     count = sum(p.numel() for p in source.build(2, 2).parameters())  # type: ignore[operator]
-    assert repr(source).startswith(f"Template(template L2H2, width 16, {count:,} parameters at this size, constraint tuc")
+    assert repr(source).startswith(f"Template(template L2H2, width 16, {count:,} parameters at this size, constraint")
     assert "dense L2H2" in repr(sweet.load(dense)) and "\n" not in repr(source)
 
 

@@ -162,8 +162,7 @@ def _budget(
     depth: int | None, heads: int | None, params: str | float | None, flops: str | float | None
 ) -> Budget | None:
     """What ``params`` or ``flops`` allow; None where a size is given. Raises UserError unless it is exactly one."""
-    texts = [None if value is None else str(value) for value in (params, flops)]
-    budget = read_budget(*texts, None)
+    budget = read_budget(None if params is None else str(params), None if flops is None else str(flops), None)
     size = [name for name, value in (("depth", depth), ("heads", heads)) if value is not None]
     if budget is not None and size:
         raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")

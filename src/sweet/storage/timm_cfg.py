@@ -18,6 +18,7 @@ def pretrained_cfg(model: Any, data: DataConfig, licence: str | None = None) -> 
     """
     channels = model.patch_embed.proj.in_channels
     data = data.with_channels(channels)
+    size = f"L{len(model.blocks)}H{model.blocks[0].attn.num_heads}"
     return {
         "tag": "sweet",
         "input_size": [channels, *model.patch_embed.img_size],
@@ -32,7 +33,7 @@ def pretrained_cfg(model: Any, data: DataConfig, licence: str | None = None) -> 
         "first_conv": "patch_embed.proj",
         "classifier": "head",
         **({} if licence is None else {"license": licence}),
-        "description": f"L{len(model.blocks)}H{model.blocks[0].attn.num_heads} Vision Transformer made by sweet {VERSION}",
+        "description": f"{size} Vision Transformer made by sweet {VERSION}",
         "paper_name": "SWEET: Self-Supervised Weight Templates for Scalable Vision Model Initialization",
         "paper_ids": "arXiv:2601.19694",
     }
