@@ -1,4 +1,4 @@
-"""Use a template from Python: what comes out is a plain timm model.
+"""Use a template from Python: the result is a plain timm model.
 
 The template is a toy that was trained for a moment. This page is the whole public interface, see ``sweet.__all__``.
 """
@@ -38,4 +38,4 @@ with playground() as place:
     try:
         sweet.load(place / "nowhere")
     except sweet.UserError as problem:
-        print("what you can mend is a sweet.UserError:", str(problem).replace(str(place), "..."))
+        print("an error in your input is a sweet.UserError:", str(problem).replace(str(place), "..."))

@@ -32,7 +32,7 @@ class _Verbs(TyperGroup):
 
 
 app = typer.Typer(cls=_Verbs, rich_markup_mode=None, pretty_exceptions_enable=False)
-data_app = typer.Typer(help="Look at images, or shrink them.", rich_markup_mode=None)
+data_app = typer.Typer(help="Check images, or resize them.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 

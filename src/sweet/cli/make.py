@@ -19,7 +19,7 @@ SourceWords = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE|KEY=VALUE",
-        help="A folder made by pretrain, or the hub's USER/NAME; switches of the method (a wrong one lists them).",
+        help="A folder made by pretrain, or the hub's USER/NAME; options of the method (an unknown one prints the list).",
     ),
 ]
 Depth = Annotated[int | None, typer.Option(**NUMBER, help="Blocks.")]
@@ -42,7 +42,7 @@ Layers = Annotated[
     Literal["even", "first"] | None,
     typer.Option(help="Which layers of the source a shallower model takes; default: the method's own."),
 ]
-Fit = Annotated[str | None, typer.Option(metavar="SRC", help=f"Images for a method that looks at some: {SOURCES}.")]
+Fit = Annotated[str | None, typer.Option(metavar="SRC", help=f"Images for methods that need some: {SOURCES}.")]
 FitImages = Annotated[int | None, typer.Option(**NUMBER, help="How many of them; default: the method's own.")]
 
 
@@ -117,12 +117,13 @@ def convert(
         ),
     ],
     out: Out,
-    ranks: Annotated[str | None, typer.Option(metavar="R1,R2,R3", help="Default: full, nothing is lost.")] = None,
+    ranks: Annotated[str | None, typer.Option(metavar="R1,R2,R3", help="Default: full ranks, without loss.")] = None,
     energy: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Instead of ranks: those that keep this share, as 0.99.")
+        float | None,
+        typer.Option(metavar="SHARE", help="Instead of ranks: keep this share of the squared weights, as 0.99."),
     ] = None,
     metric: Annotated[
-        Literal["activations", "weights"], typer.Option(help="In what an error is measured at lower ranks.")
+        Literal["activations", "weights"], typer.Option(help="How the error of lower ranks is measured.")
     ] = "activations",
     data: Annotated[
         str | None,
@@ -130,18 +131,18 @@ def convert(
     ] = None,
     images: Annotated[int, typer.Option(**NUMBER, help="How many of them.")] = 512,
     heads: Annotated[
-        int | None, typer.Option(**NUMBER, help="Of a FILE, which does not say; default: one for 64 channels.")
+        int | None, typer.Option(**NUMBER, help="Of a FILE, which does not record them; default: one per 64 channels.")
     ] = None,
     heal: Annotated[
         int,
-        typer.Option(min=0, metavar="STEPS", help="Train the template on --data for so long: repairs low ranks."),
+        typer.Option(min=0, metavar="STEPS", help="Train the template on --data, to repair low ranks."),
     ] = 0,
     heal_lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = 1e-3,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a Vision Transformer that somebody trained into a template."""
+    """Convert a trained Vision Transformer to a template."""
     if ranks is not None and not re.fullmatch(r"\d+,\d+,\d+", ranks):
         raise UserError(f"--ranks {ranks}: expected three whole numbers, as 144,448,448")
     with output_folder(out, overwrite=overwrite):
