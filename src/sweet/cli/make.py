@@ -19,7 +19,7 @@ SourceWords = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE|KEY=VALUE",
-        help="A folder made by pretrain, or the hub's USER/NAME; options of the method (an unknown one prints the list).",
+        help="A folder made by pretrain, or the hub's USER/NAME; options of the method (a wrong one prints the list).",
     ),
 ]
 Depth = Annotated[int | None, typer.Option(**NUMBER, help="Blocks.")]
