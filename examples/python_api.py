@@ -13,8 +13,12 @@ import sweet
 
 with playground() as place:
     source = sweet.load(make_source(place / "template"))  # sweet.Template
-    vit = source.build(depth=3, heads=2, num_classes=5)
+    print(source)
+    vit = source.build(depth=3, heads=2, num_classes=5)  # or build(params="12M", num_classes=5)
     assert isinstance(vit, timm.models.eva.Eva)
+
+    # timm's transforms take the image size, mean and standard deviation from the model.
+    print(timm.data.create_transform(**timm.data.resolve_model_data_config(vit)))
 
     images = torch.randn(4, 3, 16, 16)
     print("logits", tuple(vit(images).shape))
