@@ -164,7 +164,8 @@ def gain() -> Figure:
         labels.append(f"{params / 1e6:.2f} M\n{depth} layers, {heads} heads")
     axes.set_xticks(range(len(labels)), labels, fontsize=10.5)
     axes.set_xlim(-0.55, len(labels) - 0.5)
-    axes.set_ylim(28, 61)
+    shown = [found.top1(arm, size) for size in found.sizes for arm in ("random", found.best(size), "sweet")]
+    axes.set_ylim(min(shown) - 5, max(shown) + 5.5)  # room for the words below and above
     axes.set_ylabel("top-1 accuracy, %", fontsize=11)
     axes.tick_params(axis="y", labelsize=10)
     axes.spines[["top", "right"]].set_visible(False)

@@ -97,10 +97,11 @@ class Headline:
         small, large = (self.params[self.sizes[place]] / 1e6 for place in (0, -1))
         ours, theirs = self.average(lambda _: "sweet"), self.average(self.best)
         random = self.average(lambda _: "random")
+        others = len([arm for arm in self.table.baselines if arm != "random"])
         return (
             f"On CIFAR-10 ({cell.n_train:,} labels, {cell.recipe['epochs']:g} epochs, {len(self.sizes)} sizes of "
             f"{small:.1f} to {large:.1f} million parameters, {self.seeds} fine-tuning seeds each), models from a SWEET "
-            f"template reach {ours:.1f} % top-1 on average, the best of {len(self.table.baselines)} baselines at each "
+            f"template reach {ours:.1f} % top-1 on average, the best of {others} baselines at each "
             f"size {theirs:.1f} %, and random weights {random:.1f} %: {self.gain:+.1f} points "
             "over the best baseline."
         )
