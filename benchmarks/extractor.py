@@ -52,12 +52,12 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--extractor", default=BUNDLED)
     parser.add_argument("--out", type=Path, required=True)
-    told = parser.parse_args()
-    held = pack(open_images(told.data, "train"), 32)
+    options = parser.parse_args()
+    held = pack(open_images(options.data, "train"), 32)
     assert held.labels is not None
     order = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))
     real, pool = held.select(order[:COUNT]), held.select(order[COUNT:])
-    made, extractor = pool.images[:COUNT].float(), find_extractor(told.extractor)
+    made, extractor = pool.images[:COUNT].float(), find_extractor(options.extractor)
 
     def distance(images: Tensor) -> dict[str, float]:
         compare = Comparison(extractor, torch.device("cpu"))
@@ -66,14 +66,14 @@ def main() -> None:
                 compare.update(part, real=truth)
         return compare.compute()
 
-    result: dict[str, object] = {"data": without_path(told.data), "images": COUNT, "extractor": extractor.label}
+    result: dict[str, object] = {"data": without_path(options.data), "images": COUNT, "extractor": extractor.label}
     result["other real images"] = distance(made)
     for name, (worsen, levels) in LADDERS.items():
         result[name] = {str(level): distance(worsen(made, level)) for level in levels}
     result["classes left"] = {
         str(count): distance(pool.images[pool.labels < count][:COUNT].float()) for count in (8, 5, 2, 1)
     }
-    write_json(told.out, result)
+    write_json(options.out, result)
 
 
 if __name__ == "__main__":

@@ -48,9 +48,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the sets")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    told = parser.parse_args()
+    options = parser.parse_args()
 
-    source = f"masks:{told.data / 'camvid'}"
+    source = f"masks:{options.data / 'camvid'}"
     recipe = load_recipe(FinetuneRecipe, task_recipe("segment"), [f"data.source={source}", "data.img_size=160"])
     images, val = open_splits(recipe)
     segment = task_class("segment")
@@ -58,8 +58,8 @@ def main() -> None:
     task = segment(classes, recipe)
     torch.manual_seed(recipe.seed)
     network = ReadyMade(len(classes))
-    told.work.mkdir(parents=True, exist_ok=True)
-    accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, told.work)
+    options.work.mkdir(parents=True, exist_ok=True)
+    accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, options.work)
     device = accelerator.device
     finished = train(
         network.to(device),
@@ -69,7 +69,7 @@ def main() -> None:
         keys=recipe,
         optim=recipe.optim,
         accelerator=accelerator,
-        run=told.work,
+        run=options.work,
         resume=True,
     )
     before = perf_counter()
@@ -77,7 +77,7 @@ def main() -> None:
     splits = {"val": val, "test": open_images(source, "test")}
     metrics = {split: task.evaluate(network, images, settings).to_dict() for split, images in splits.items()}
     write_json(
-        told.out / "segment-camvid-ready-made.json",
+        options.out / "segment-camvid-ready-made.json",
         {
             "model": "torchvision lraspp_mobilenet_v3_large, random weights",
             "parameters": sum(parameter.numel() for parameter in network.parameters()),

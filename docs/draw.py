@@ -1,10 +1,11 @@
-"""The pictures of docs/method.md: `python docs/draw.py [FOLDER]` writes them anew, the same bytes each time.
+"""The pictures of README and docs: `python docs/draw.py [FOLDER]` writes them anew, the same bytes each time.
 
-Schemes, and one computed example on made-up numbers. Nothing here was measured on images.
+Schemes, one computed example on made-up numbers, and `gain`, which shows measured numbers (`measured.py`).
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,14 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
 
+sys.path.insert(0, str(Path(__file__).parent))
+from measured import NAMES, Headline
+
 HERE = Path(__file__).parent / "pictures"
+GREY, ORANGE = "#6b7280", "#c2570c"
 INK, BLUE, PALE, SAND, GREEN = "#30343b", "#1f5fa8", "#c9daf0", "#efe3cc", "#3f8f5f"
 Axes = Any
 
@@ -131,15 +137,98 @@ def rotation() -> Figure:
     return figure
 
 
-PICTURES: dict[str, Callable[[], Figure]] = {f.__name__: f for f in (slices, template, rotation, order)}
+def gain() -> Figure:
+    """Accuracy against parameters after the same fine-tuning: random weights, the best baseline of a size, sweet."""
+    found = Headline.read()
+    figure = Figure(figsize=(9, 5.2))
+    axes = figure.add_axes((0.075, 0.135, 0.9, 0.645))
+    labels = []
+    for x, size in enumerate(found.sizes):
+        rows = (("random", GREY, "X", -0.13), (found.best(size), ORANGE, "D", 0), ("sweet", BLUE, "o", 0.13))
+        for arm, colour, marker, shift in rows:
+            mean = found.table.mean(arm, size, "top1")
+            assert mean is not None
+            spread = 0 if math.isnan(mean.spread) else mean.spread
+            axes.errorbar(x + shift, mean.value, spread, color=colour, marker=marker, markersize=9, capsize=3, lw=1.3)
+            text, bold = f"{mean.value:.1f}", {"weight": "bold"} if arm == "sweet" else {}
+            side = {"ha": "right" if shift < 0 else "left", "xytext": (-8 if shift < 0 else 8, 0)}
+            if shift == 0:
+                text, side = f"{text}\n{NAMES.get(arm, arm)}", {"ha": "center", "xytext": (-4, -12), "va": "top"}
+            axes.annotate(text, (x + shift, mean.value), textcoords="offset points", color=colour, fontsize=10.5,
+                          **({"va": "center"} | side | bold))  # fmt: skip
+        top = found.top1("sweet", size)
+        axes.annotate(f"{found.gains[size]:+.1f}", (x + 0.13, top), (0, 13), textcoords="offset points", ha="center",
+                      color=GREEN, fontsize=13, weight="bold")  # fmt: skip
+        shape, params = found.table.column(size), found.params[size]
+        depth, heads = shape.size[1:].split("H")
+        labels.append(f"{params / 1e6:.2f} M\n{depth} layers, {heads} heads")
+    axes.set_xticks(range(len(labels)), labels, fontsize=10.5)
+    axes.set_xlim(-0.55, len(labels) - 0.5)
+    shown = [found.top1(arm, size) for size in found.sizes for arm in ("random", found.best(size), "sweet")]
+    axes.set_ylim(min(shown) - 5, max(shown) + 5.5)  # room for the words below and above
+    axes.set_ylabel("top-1 accuracy, %", fontsize=11)
+    axes.tick_params(axis="y", labelsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    axes.set_xlabel("parameters of the model that is fine-tuned", fontsize=11)
+    figure.text(0.02, 0.945, f"One template, any size: {found.gain:+.1f} points over the best baseline", fontsize=17,
+                weight="bold", color=INK)  # fmt: skip
+    cell = found.table.cells["sweet", found.sizes[0]]
+    figure.text(
+        0.02,
+        0.895,
+        f"CIFAR-10, all fine-tuned alike: {cell.n_train:,} labels, {cell.recipe['epochs']:g} epochs. Mean and standard "
+        f"deviation of {found.seeds} seeds.",
+        fontsize=10.5,
+        color=INK,
+    )
+    handles = [
+        Line2D([], [], color=colour, marker=marker, markersize=9, linestyle="", label=text)
+        for text, colour, marker in (
+            ("SWEET", BLUE, "o"),
+            ("best baseline at this size", ORANGE, "D"),
+            ("random weights", GREY, "X"),
+            ("gain over the best baseline", GREEN, "$+$"),
+        )
+    ]
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.005, 0.885), ncols=4, frameon=False, fontsize=11,
+                  handletextpad=0.1, columnspacing=1.6)  # fmt: skip
+    return figure
+
+
+def overview() -> Figure:
+    """Images, one template, models of four sizes, four tasks."""
+    figure, axes = scheme(9, 2.6)
+    for number in range(4):
+        box(axes, 0.25 + 0.13 * number, 0.95 + 0.13 * number, 0.75, 0.75, SAND)
+    word(axes, 0.85, 0.55, "unlabelled images,\nor a ViT checkpoint", 9.5)
+    box(axes, 2.95, 1.15, 1.0, 0.75, BLUE)
+    word(axes, 3.45, 1.53, "template", 11, color="white")
+    word(axes, 3.45, 0.55, "a core and thin scalers,\nlearned once", 9.5)
+    for x, text in ((1.65, "masked\nautoencoding"), (4.15, "slice: under\na second"), (7.03, "fine-tune")):
+        axes.annotate("", (x + 1.05, 1.5), (x, 1.5), arrowprops={"arrowstyle": "->", "color": INK, "lw": 1.4})
+        word(axes, x + 0.5, 1.85, text, 9.5)
+    for x, depth, width in ((5.5, 10, 0.5), (6.1, 5, 0.5), (6.52, 10, 0.2), (6.82, 3, 0.12)):
+        for block in range(depth):
+            box(axes, x - width / 2 + 0.12, 0.85 + 0.14 * block, width, 0.1, PALE if width < 0.5 else "#9fbce0")
+    word(axes, 6.2, 0.55, "plain timm ViTs of\nany depth and width", 9.5)
+    for row, text in enumerate(("classify", "detect", "segment", "generate")):
+        box(axes, 8.1, 1.95 - 0.34 * row, 0.8, 0.27, "#d5eadc")
+        word(axes, 8.5, 2.085 - 0.34 * row, text, 9.5)
+    return figure
+
+
+PICTURES: dict[str, Callable[[], Figure]] = {f.__name__: f for f in (slices, template, rotation, order, gain, overview)}
 
 
 def draw(folder: Path) -> None:
-    """Write every picture as SVG, letters as outlines, without date."""
+    """Write every picture as SVG on white, letters as outlines, without date."""
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "sweet", "svg.fonttype": "path"}):
         for name, make in PICTURES.items():
-            make().savefig(folder / f"{name}.svg", format="svg", metadata={"Date": None, "Creator": None})
+            metadata = {"Date": None, "Creator": None}
+            metadata |= {"Title": Headline.read().sentence()} if name == "gain" else {}
+            make().savefig(folder / f"{name}.svg", format="svg", metadata=metadata)
 
 
 if __name__ == "__main__":

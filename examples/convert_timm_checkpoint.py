@@ -1,4 +1,4 @@
-"""Turn a ViT that somebody trained into a template, and make smaller models from it.
+"""Convert a trained ViT to a template, and make smaller models from it.
 
 A tiny random ViT that timm makes here stands in for a trained one, so that nothing is downloaded. On the command line:
 

@@ -1,4 +1,4 @@
-"""Measure a fine-tuned model, and ask it what is in an image file.
+"""Evaluate a fine-tuned model, and predict the class of an image file.
 
 The classifier is a toy that was trained for a moment. On the command line:
 
@@ -22,6 +22,6 @@ with playground() as place:
 
     held_out = open_images(SCENES, "val")
     held_out.decode(3).save(place / "photo.png")
-    print(f"photo.png shows a {held_out.classes[held_out.labels[3]]}; the model says:")
+    print(f"photo.png shows a {held_out.classes[held_out.labels[3]]}; the model predicts:")
     for row in predict(model, [place / "photo.png"], top=3, device="cpu"):
         print(f"    {row['class']} with probability {row['probability']:.2f}")

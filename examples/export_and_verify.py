@@ -1,4 +1,4 @@
-"""Hand a model to people who have timm or ONNX Runtime and not sweet, and check that what they got is whole.
+"""Export a model for timm and ONNX Runtime, which do not need sweet, and verify the export.
 
 Toy template, toy data. On the command line:
 

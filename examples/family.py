@@ -1,4 +1,4 @@
-"""Fine-tune several sizes of one template and see what each is worth.
+"""Fine-tune several sizes of one template and chart their accuracy.
 
 Toy template, toy data, sixty steps. On the command line:
 

@@ -1,4 +1,4 @@
-"""Fine-tune a diffusion model whose blocks start from the template, and let it make images.
+"""Fine-tune a diffusion model whose blocks start from the template, and generate images.
 
 Toy template, synthetic scenes, twenty steps: coloured noise. On the command line:
 

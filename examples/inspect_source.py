@@ -1,4 +1,4 @@
-"""See what a folder holds: size, ranks, how much of the signal each width keeps, checksums.
+"""Inspect a folder: size, ranks, how much of the signal each width keeps, checksums.
 
 The template is a toy that was trained for a moment. On the command line:
 

@@ -1,4 +1,4 @@
-"""Use a template from Python: what comes out is a plain timm model.
+"""Use a template from Python: the result is a plain timm model.
 
 The template is a toy that was trained for a moment. This page is the whole public interface, see ``sweet.__all__``.
 """
@@ -13,8 +13,12 @@ import sweet
 
 with playground() as place:
     source = sweet.load(make_source(place / "template"))  # sweet.Template
-    vit = source.build(depth=3, heads=2, num_classes=5)
+    print(source)
+    vit = source.build(depth=3, heads=2, num_classes=5)  # or build(params="12M", num_classes=5)
     assert isinstance(vit, timm.models.eva.Eva)
+
+    # timm's transforms take the image size, mean and standard deviation from the model.
+    print(timm.data.create_transform(**timm.data.resolve_model_data_config(vit)))
 
     images = torch.randn(4, 3, 16, 16)
     print("logits", tuple(vit(images).shape))
@@ -38,4 +42,4 @@ with playground() as place:
     try:
         sweet.load(place / "nowhere")
     except sweet.UserError as problem:
-        print("what you can mend is a sweet.UserError:", str(problem).replace(str(place), "..."))
+        print("an error in your input is a sweet.UserError:", str(problem).replace(str(place), "..."))

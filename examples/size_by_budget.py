@@ -1,4 +1,4 @@
-"""Ask for a number of parameters, FLOPs or milliseconds instead of a size.
+"""Give a number of parameters, FLOPs or milliseconds instead of a size.
 
 The template is a toy. On the command line, where the choice is explained as here:
 

@@ -1,7 +1,7 @@
 """What the examples share: toy images and a toy template.
 
 Settings are chosen so that everything runs in seconds on one core. They are far too small to learn anything of use;
-docs/tutorial-own-images.md says what to take instead.
+see docs/tutorial-own-images.md for real settings.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def test_load_of_a_model_folder(classifier: Path) -> None:
 
 def test_impossible_sizes_and_foreign_folders(template: Path, tmp_path: Path) -> None:
     for depth, heads in ((0, 2), (2, 0), (-1, 1)):
-        with pytest.raises(ValueError, match="must be at least 1"):
+        with pytest.raises(sweet.UserError, match="must be at least 1"):
             build(template, depth, heads)
     with pytest.raises((ValueError, sweet.UserError), match="sideways"):
         build(template, 1, 1, order="sideways")
@@ -99,8 +99,75 @@ def test_impossible_sizes_and_foreign_folders(template: Path, tmp_path: Path) ->
         sweet.load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": "6", "heads": 2}, "depth='6': expected a whole number"),
+        ({"depth": 2, "heads": 1.5}, "heads=1.5: expected a whole number"),
+        ({"depth": True, "heads": 1}, "depth=True: expected a whole number"),
+        ({"depth": 2, "heads": 0}, "heads=0: must be at least 1"),
+        ({"depth": 2}, "give depth and heads, or params, or flops"),
+        ({}, "give depth and heads, or params, or flops"),
+        ({"depth": 2, "heads": 2, "params": "5k"}, "--params 5k: chooses the size itself, leave out depth and heads"),
+        ({"params": "5k", "flops": "5k"}, "--params and --flops exclude each other"),
+        ({"params": "many"}, "--params many: expected a number such as 12M or 2G"),
+        ({"params": 5}, "--params 5: the smallest size, L1H1, takes"),
+        ({"depth": 1, "heads": 1, "num_classes": "10"}, "num_classes='10': expected a whole number"),
+        ({"depth": 1, "heads": 1, "num_classes": -1}, "num_classes=-1: must be at least 0"),
+        ({"depth": 1, "heads": 1, "img_size": 33}, "--img-size 33 is not a multiple of --patch-size"),
+        ({"depth": 1, "heads": 1, "patch_size": 5}, "is not a multiple of --patch-size 5"),
+        ({"depth": 1, "heads": 1, "in_chans": 0}, "in_chans=0: must be at least 1"),
+        ({"depth": 1, "heads": 1, "drop_paht": 0.1}, "drop_paht=0.1: timm's Eva has no such option"),
+        ({"depth": 1, "heads": 1, "embed_dim": 64}, "embed_dim=64: is decided by the weights"),
+    ],
+)
+def test_what_cannot_be_built_is_one_clear_error(template: Path, options: dict[str, object], message: str) -> None:
+    source = sweet.load(template)
+    with pytest.raises(sweet.UserError) as error:
+        source.build(**options)  # type: ignore[operator]
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_size_by_its_cost(template: Path) -> None:
+    source = sweet.load(template)
+    sizes = [source.build(params=params) for params in ("5k", 5000, 5e3)]  # type: ignore[operator]
+    counts = {sum(parameter.numel() for parameter in vit.parameters()) for vit in sizes}
+    assert len(counts) == 1 and counts.pop() <= 5000
+    assert source.build(flops="200k", num_classes=3)(IMAGES).shape == (2, 3)  # type: ignore[operator]
+
+
+def test_timm_reads_its_data_config_from_the_model(template: Path, classifier: Path) -> None:
+    from timm.data import resolve_model_data_config
+
+    source = sweet.load(template)
+    assert isinstance(source, sweet.Template)
+    own = {"input_size": [3, 16, 16], "mean": list(source.data.mean), "std": list(source.data.std)}
+    own |= {"interpolation": source.data.interpolation, "crop_pct": 1.0, "crop_mode": "center"}
+    built = source.build(1, 1, num_classes=7)
+    assert resolve_model_data_config(built) == own
+    assert built.default_cfg is built.pretrained_cfg and built.default_cfg["num_classes"] == 7  # type: ignore[index]
+    assert "label_names" not in built.default_cfg  # type: ignore[operator]
+    grey = resolve_model_data_config(source.build(1, 1, img_size=32, in_chans=1))
+    assert grey["input_size"] == [1, 32, 32] and len(grey["mean"]) == len(grey["std"]) == 1
+
+    loaded = sweet.load(classifier)
+    assert resolve_model_data_config(loaded) == own
+    assert loaded.pretrained_cfg["label_names"] == read_json(classifier / "config.json")["data"]["classes"]  # type: ignore[index,union-attr]
+    assert loaded.pretrained_cfg["num_classes"] == 10  # type: ignore[index,union-attr]
+    assert "label_names" not in sweet.load(classifier, num_classes=4).pretrained_cfg  # type: ignore[operator,union-attr]
+    with pytest.raises(sweet.UserError, match="image size 33 is not a multiple of patch size"):
+        sweet.load(classifier, img_size=33)
+
+
+def test_repr_is_one_line(template: Path, dense: Path) -> None:
+    source = sweet.load(template)
+    count = sum(p.numel() for p in source.build(2, 2).parameters())  # type: ignore[operator]
+    assert repr(source).startswith(f"Template(template L2H2, width 16, {count:,} parameters at this size, constraint")
+    assert "dense L2H2" in repr(sweet.load(dense)) and "\n" not in repr(source)
+
+
 def test_names() -> None:
-    assert set(sweet.__all__) <= set(dir(sweet)) | {"Template", "load"}
+    assert dir(sweet) == sorted(sweet.__all__)
     for name in sweet.__all__:
         assert getattr(sweet, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -1,4 +1,4 @@
-"""What the README and the site tell people to type is understood, and works from the first line to the last."""
+"""Commands and code of README and the site work from the first line to the last, and their numbers were measured."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import typer.main
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
 from sweet.cli import app
+from sweet.version import VERSION
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-TOLD = ("log.md", "decisions.md")  # history, not instructions
+HISTORY = ("log.md", "decisions.md")  # not instructions
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -35,7 +39,7 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(match[1], comments=True) for match in found if match]
 
 
-ALL = [(page.name, words) for page in PAGES if page.name not in TOLD for words in commands(page)]
+ALL = [(page.name, words) for page in PAGES if page.name not in HISTORY for words in commands(page)]
 
 
 def test_the_pages_have_commands() -> None:
@@ -71,6 +75,8 @@ SMALL = {
 INSTEAD = {
     "timm:vit_base_patch16_224.mae": "checkpoint",
     "3M,6M,12M,25M": "3k,L1H2,L2H2",
+    "shapes:n=6000,size=32": "folder:photos",
+    "data.labels=1000": "data.labels=16",
     "3M,6M,12M,25M,50M": "3k,L1H2,L2H2,L3H2",
     "48,448,448": "12,12,12",
     "--heal=2000": "--heal=2",
@@ -130,6 +136,21 @@ def test_walk(page: str, desk: Path, template: Path) -> None:
             words = [{"12M": "5k", "2G": "200k", "4ms@cpu": "1s@cpu"}.get(word, word) for word in words]
             words += ["--overwrite"]
         run(words[0], *small, *words[1:]) if words[0] in ("pretrain", "finetune", "family") else run(*words, *small)
+    if page == "README.md":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other libraries, about themselves
+            read = run_python(place)
+        assert read["loss"].isfinite() and read["vit"].num_classes == read["classifier"].num_labels == 2
+        assert read["logits"][0].shape == (len(read["images"]), 2)
+        assert sum(p.numel() for p in read["lora"].parameters() if p.requires_grad) > 0
+
+
+def run_python(page: Path) -> dict[str, Any]:
+    """The names that a page's Python code leaves behind, all blocks run in their order."""
+    code = "".join(re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
 
 
 def run(*words: str) -> None:
@@ -141,12 +162,68 @@ def test_pictures_are_drawn_the_same_each_time(tmp_path: Path) -> None:
     draw = runpy.run_path(str(DOCS / "draw.py"))["draw"]
     for folder in ("one", "two"):
         draw(tmp_path / folder)
-    shown = set(re.findall(r"pictures/(\w+\.svg)", (DOCS / "method.md").read_text()))
+    pages = [ROOT / "README.md", DOCS / "index.md", DOCS / "method.md"]
+    shown = {name for page in pages for name in re.findall(r"pictures/(\w+\.svg)", page.read_text())}
     assert {path.name for path in (tmp_path / "one").iterdir()} == shown
     assert {path.name for path in (DOCS / "pictures").iterdir()} == shown
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
         assert ElementTree.parse(DOCS / "pictures" / path.name).getroot().tag.endswith("svg")
+
+
+def test_readme_states_what_was_measured() -> None:
+    """Every line that `docs/measured.py` computes from the committed results stands in README, and in the picture."""
+    measured = runpy.run_path(str(DOCS / "measured.py"))
+    words = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ").split())
+    for line in measured["lines"]():
+        assert " ".join(line.split()) in words, f"README does not say: {line} (python docs/measured.py)"
+    title = ElementTree.parse(DOCS / "pictures" / "gain.svg").getroot().find("{*}metadata//{*}title")
+    assert title is not None and title.text == measured["Headline"].read().sentence(), "run python docs/draw.py"
+
+
+def test_what_readme_says_of_a_result_follows_it() -> None:
+    """Other results give other words: the gain is that of the best baseline at each size, not of one chosen by us."""
+    headline = runpy.run_path(str(DOCS / "measured.py"))["Headline"].read()
+    table = headline.table
+    for size in headline.sizes:
+        best = max(table.means(arm, "top1")[size] for arm in table.baselines)
+        assert headline.gains[size] == pytest.approx(table.means("sweet", "top1")[size] - best)
+        assert headline.top1(headline.best(size), size) == best
+    assert headline.gain == pytest.approx(headline.average(lambda _: "sweet") - headline.average(headline.best))
+
+
+def test_readme_is_short_and_in_order() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 120
+    heads = ["Install", "Three commands", "Python", "Recipes", "What you get", "Use it elsewhere", "Results"]
+    assert [line[3:] for line in lines if line.startswith("## ")] == [*heads, "How it works", "Cite, licence"]
+
+
+def test_the_citation_names_paper_and_software() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == VERSION and citation["type"] == "software"
+    assert citation["preferred-citation"]["url"] == "https://arxiv.org/abs/2601.19694"
+    assert len(citation["preferred-citation"]["authors"]) == 6
+
+
+OLD_WORDS = re.compile(
+    r"\b(told|rivals?|loud|loudest|luck|mend(s|ed)?|asked|tells|facts)\b|\bsweet\.(budget|recipe|plan|metrics|report)\b"
+)
+
+
+def test_the_words_are_the_fields() -> None:
+    """Words of design section 2, also where a person reads: pages, help texts, recipes, examples and scripts."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in PAGES if path.name not in ("log.md", "results.md")}
+    for folder, pattern in (("examples", "*.py"), ("scripts", "*"), ("src/sweet/recipes", "**/*.yaml")):
+        found = [path for path in (ROOT / folder).glob(pattern) if path.is_file()]
+        texts |= {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in found}
+    texts["scripts/gpu"] = re.sub("^study=.*", "", texts["scripts/gpu"], flags=re.M)  # names of rows in results/nano
+    texts["--help"] = runpy.run_path(str(DOCS / "generate.py"))["pages"]()["cli"]
+    assert len(texts) > 50
+    for name, text in texts.items():
+        for line in text.splitlines():
+            found_word = OLD_WORDS.search(line)
+            assert found_word is None, f"{name}: {found_word and found_word[0]!r} in: {line}"
 
 
 @pytest.mark.slow

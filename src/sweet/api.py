@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from sweet.convert.cached import as_source, is_source
+from sweet.costs.budget import Budget, read_budget, size_cost
 from sweet.data import ImageSource, open_images
 from sweet.errors import UserError
 from sweet.files import verifying
 from sweet.initialise.apply import initialise, switches
-from sweet.models.vit import build_vit
+from sweet.initialise.shape import resolve_shape
+from sweet.models.vit import build_vit, check_options
 from sweet.storage import hub
 from sweet.storage.cards import front_matter, shareable
 from sweet.storage.folders import StoredSource, load_model, load_source, source_tensors
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import read_record
-from sweet.template.sizes import Size
+from sweet.storage.timm_cfg import attach_cfg
 
 
 class Template(StoredSource):
@@ -63,10 +66,12 @@ class Template(StoredSource):
 
     def build(
         self,
-        depth: int,
-        heads: int,
+        depth: int | None = None,
+        heads: int | None = None,
         num_classes: int = 0,
         *,
+        params: str | float | None = None,
+        flops: str | float | None = None,
         method: str = "sweet",
         order: str | None = None,
         layers: str | None = None,
@@ -81,32 +86,41 @@ class Template(StoredSource):
     ) -> nn.Module:
         """A plain timm model of ``depth`` blocks and ``heads * head_dim`` channels, in evaluation mode on the CPU.
 
-        Arguments: ``num_classes`` 0 leaves the head out. ``method`` names an initialiser; ``order`` (``principal``, or
+        Arguments: instead of a size, ``params="12M"`` or ``flops="2G"`` take the largest that fits, as ``sweet init``
+        does. ``num_classes`` 0 leaves the head out. ``method`` names an initialiser; ``order`` (``principal``, or
         ``prefix`` as in the paper) and ``layers`` (``even`` or ``first``) are its switches, None for its own default.
         ``data`` are images, or where to find them, for a method that looks at ``budget`` of them. timm resamples the
         weights to another ``img_size``, ``patch_size`` or ``in_chans``. ``seed`` draws the head and what a method
         draws; a method that trains does so on ``device``. ``options`` are further switches of the method (``rule``,
         ...) or go to timm's constructor (``drop_path_rate``, ``dynamic_img_size``, ...).
-        Raises: ValueError for an impossible size, UserError for what the method cannot do.
+        Returns: a model with ``pretrained_cfg``, from which ``timm.data.resolve_model_data_config`` takes the image
+        size and the normalisation of the source.
+        Raises: UserError naming the argument and its value, for what is impossible and for what the method cannot do.
         """
-        config = self.config.resized(depth, heads)
-        size = Size(depth, heads, config.head_dim)  # checks depth and heads
+        resampled = {"img_size": img_size, "patch_size": patch_size, "in_chans": in_chans}
+        _check_whole({"depth": depth, "heads": heads, **resampled, "budget": budget}, least=1)
+        _check_whole({"num_classes": num_classes, "seed": seed}, least=0)
         given = {name: options.pop(name) for name in switches(method) if name in options}
         given |= {"order": order, "layers": layers}
-        images = open_images(data, "train", pixels=self.record.data) if isinstance(data, str) else data
+        check_options(self.config, options)
+        size = resolve_shape(self.config, depth, heads, _budget(depth, heads, params, flops), **resampled).size
+
+        images = open_images(data, "train", pixels=self.data) if isinstance(data, str) else data
         weights = initialise(method, self, size, data=images, budget=budget, seed=seed, device=device, **given)
         # a slice is a view: what is trained from here on must not be the source itself
         shared = {value.untyped_storage().data_ptr() for value in source_tensors(self.source).values()}
         own = {k: v.clone() if v.untyped_storage().data_ptr() in shared else v for k, v in weights.items()}
-        return build_vit(
-            config,
-            own,
-            num_classes=num_classes,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_chans=in_chans,
-            seed=seed,
-            **options,
+        config = self.config.resized(size.depth, size.heads)
+        vit: nn.Module = build_vit(config, own, num_classes=num_classes, seed=seed, **resampled, **options)
+        attach_cfg(vit, self.data.model_copy(update={"classes": None}))  # the head is new: it has no names yet
+        return vit
+
+    def __repr__(self) -> str:
+        config, record = self.config, self.record
+        params = size_cost(config, config.size)["params"]
+        return (
+            f"Template({record.kind} {config.size}, width {config.width}, {params:,} parameters at this size, "
+            f"constraint {record.constraint}, {config.img_size} px, patch {config.patch_size})"
         )
 
     @property
@@ -132,9 +146,9 @@ def load(
 
     A folder of that name wins. ``revision`` is a branch, tag or commit (also ``user/name@revision``); ``token``,
     ``cache_dir`` and the environment (HF_HUB_OFFLINE, HF_HOME, ...) mean what they mean everywhere on the hub, and
-    only weights, config and card are downloaded. ``verify``: first compare weights and config with
-    SHA256SUMS. ``timm_options`` (``num_classes``, ``drop_path_rate``, ...) are for models.
-    Raises UserError for anything else.
+    only weights, config and card are downloaded. ``verify``: first compare weights and config with SHA256SUMS.
+    ``timm_options`` (``num_classes``, ``drop_path_rate``, ...) are for models, which carry ``pretrained_cfg`` for timm's
+    transforms. Raises UserError for anything else.
     """
     plain = revision is None and token is None and cache_dir is None
     if plain and not is_source(name):
@@ -149,3 +163,26 @@ def load(
     if timm_options:
         raise UserError(f"{name}: is a source; {', '.join(timm_options)}: options of a model, give them to build()")
     return Template.from_pretrained(folder, verify=verify)
+
+
+def _check_whole(values: Mapping[str, object], *, least: int) -> None:
+    """Raises UserError for the first that is neither None nor a whole number from ``least``."""
+    for name, value in values.items():
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if value is not None and not whole:
+            raise UserError(f"{name}={value!r}: expected a whole number")
+        if isinstance(value, Integral) and value < least:
+            raise UserError(f"{name}={value}: must be at least {least}")
+
+
+def _budget(
+    depth: int | None, heads: int | None, params: str | float | None, flops: str | float | None
+) -> Budget | None:
+    """What ``params`` or ``flops`` allow; None where a size is given. Raises UserError unless it is exactly one."""
+    budget = read_budget(None if params is None else str(params), None if flops is None else str(flops), None)
+    size = [name for name, value in (("depth", depth), ("heads", heads)) if value is not None]
+    if budget is not None and size:
+        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
+    if budget is None and len(size) < 2:
+        raise UserError("build: give depth and heads, or params, or flops")
+    return budget

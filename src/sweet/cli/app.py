@@ -50,7 +50,7 @@ def _line(error: Exception) -> str | None:
 
 
 app = typer.Typer(cls=_Verbs, rich_markup_mode=None, pretty_exceptions_enable=False)
-data_app = typer.Typer(help="Look at images, or shrink them.", rich_markup_mode=None)
+data_app = typer.Typer(help="Check images, or resize them.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 cache_app = typer.Typer(help="Look at what is kept on this machine, or remove it.", rich_markup_mode=None)
 app.add_typer(cache_app, name="cache")

@@ -21,10 +21,15 @@ CHECK = "check"
 @app.command()
 def bench(
     name: Annotated[
-        str, typer.Argument(help=f"Which table; a wrong name lists them. `{CHECK}`: whether --out compares fairly.")
+        str,
+        typer.Argument(
+            help=f"Which table; an unknown name prints the list. `{CHECK}`: check that --out compares fairly."
+        ),
     ],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write.")] = None,
-    protocol: Annotated[Literal["nano", "micro", "small", "paper"], typer.Option(help="How much work.")] = "micro",
+    protocol: Annotated[
+        Literal["nano", "micro", "small", "paper"], typer.Option(help="Scale of the experiment.")
+    ] = "micro",
     methods: Annotated[str | None, typer.Option(help="Initialisers, with commas; default: all.")] = None,
     sizes: Annotated[str | None, typer.Option(help="Sizes as L6H6, with commas; default: the table's.")] = None,
     seeds: Annotated[int | None, typer.Option(**NUMBER, help="Default: the table's.")] = None,
@@ -32,10 +37,13 @@ def bench(
         int | None, typer.Option(**NUMBER, help="Processes side by side; default: up to 2 on a CPU, 1 on a GPU.")
     ] = None,
     device: Device = "auto",
-    max_minutes: Annotated[float | None, typer.Option(min=0, help="Stop at a checkpoint after this.")] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop at a checkpoint after this many minutes.")
+    ] = None,
     data: DataOrRecipe = None,
     transfer: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=SRC", help="Where another set of the table lies; repeat it.")
+        list[str] | None,
+        typer.Option(metavar="NAME=SRC", help="Where a further data set of the table is; may be repeated."),
     ] = None,
     archive: Annotated[
         Path | None, typer.Option(metavar="FILE.tar", help="Also put all JSON of --out into one file.")

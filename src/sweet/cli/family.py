@@ -40,7 +40,7 @@ def family(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fine-tune several sizes and chart what each is worth."""
+    """Fine-tune several sizes and chart accuracy against parameters."""
     usage = "sweet family SOURCE --sizes 3M,6M --data SRC --out DIR [key=value ...]"
     source, recipe = folder_and_recipe("SOURCE", words, data, saved_recipe(out, resume), usage=usage, anywhere=True)
     check_apart(out, "SOURCE", str(source))

@@ -24,7 +24,7 @@ SourceWords = Annotated[
     typer.Argument(
         metavar="SOURCE|KEY=VALUE",
         help="A folder made by pretrain or convert, the hub's USER/NAME, or a checkpoint as for convert, which is then "
-        "converted on the way; switches of the method (a wrong one lists them).",
+        "converted on the way; options of the method (a wrong one prints the list).",
     ),
 ]
 Depth = Annotated[int | None, typer.Option(**NUMBER, help="Blocks.")]
@@ -47,7 +47,7 @@ Layers = Annotated[
     Literal["even", "first"] | None,
     typer.Option(help="Which layers of the source a shallower model takes; default: the method's own."),
 ]
-Fit = Annotated[str | None, typer.Option(metavar="SRC", help=f"Images for a method that looks at some: {SOURCES}.")]
+Fit = Annotated[str | None, typer.Option(metavar="SRC", help=f"Images for methods that need some: {SOURCES}.")]
 FitImages = Annotated[int | None, typer.Option(**NUMBER, help="How many of them; default: the method's own.")]
 
 
@@ -195,7 +195,7 @@ def convert(
     no_verify: NoVerify = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a Vision Transformer that somebody trained into a template."""
+    """Convert a trained Vision Transformer to a template."""
     if ranks is not None and not re.fullmatch(r"\d+,\d+,\d+", ranks):
         raise UserError(f"--ranks {ranks}: expected three whole numbers, as 144,448,448")
     check_apart(out, "SOURCE", source)

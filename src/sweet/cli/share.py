@@ -1,4 +1,4 @@
-"""Verbs by which a model leaves, and is checked."""
+"""Verbs that export a model, and check an export."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from .words import check_apart, check_folder
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model folder; a source for hub and safetensors.")],
-    to: Annotated[
-        Literal["timm", "onnx", "hub", "safetensors", "transformers"], typer.Option(help="What it is written for.")
-    ],
+    to: Annotated[Literal["timm", "onnx", "hub", "safetensors", "transformers"], typer.Option(help="Target format.")],
     out: Out,
     head: Annotated[
         bool, typer.Option("--head/--no-head", help="With or without its classifier, or what it has around the ViT.")
     ] = True,
     seeds: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="A run of the same recipe by another seed, for the card; repeatable."),
+        typer.Option(
+            metavar="DIR", help="A run of the same recipe with another seed, for the model card; may be repeated."
+        ),
     ] = None,
     licence: Annotated[
         str | None,
         typer.Option("--license", metavar="NAME", help="As the hub names it, as mit; default: the source's, or other."),
     ] = None,
-    repo: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Upload what --to hub wrote.")] = None,
-    private: Annotated[bool | None, typer.Option("--private/--public", help="Of a new repository.")] = None,
-    token: Annotated[str | None, typer.Option(help="Of the hub; default: the one you logged in with.")] = None,
+    repo: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Upload the folder of --to hub.")] = None,
+    private: Annotated[bool | None, typer.Option("--private/--public", help="Visibility of a new repository.")] = None,
+    token: Annotated[str | None, typer.Option(help="Of the hub; default: your login.")] = None,
     overwrite: Overwrite = False,
     no_verify: NoVerify = False,
     as_json: Json = False,
@@ -72,7 +72,7 @@ def verify(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Check a folder's sums, that it loads, and its metrics."""
+    """Check a folder: checksums, loading, metrics."""
     check_folder("DIR", path)
     from sweet.export import verify as run
 

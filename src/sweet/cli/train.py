@@ -27,7 +27,7 @@ def pretrain(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Learn a template from images (recipe: quickstart)."""
+    """Learn a template from images (default recipe: quickstart)."""
     from sweet.recipes.loader import load_recipe
     from sweet.recipes.schema import PretrainRecipe
 
@@ -78,7 +78,7 @@ def finetune(
 
 @app.command()
 def plan(words: RecipeWords = None, data: DataOrRecipe = None, as_json: Json = False) -> None:
-    """Check a recipe and count what it takes; runs nothing."""
+    """Check a recipe and count its cost; nothing is run."""
     from sweet.costs.plan import plan as run
     from sweet.recipes.loader import load_recipe
     from sweet.recipes.schema import PretrainRecipe

@@ -1,4 +1,4 @@
-"""Verbs that use what was made."""
+"""Verbs that use a model or a source."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from .words import check_folder, listed
 def evaluate(
     model: Model,
     data: Data,
-    task: Annotated[str | None, typer.Option(**ONE_OF_TASKS, help="What it was trained for, to be checked.")] = None,
+    task: Annotated[
+        str | None, typer.Option(**ONE_OF_TASKS, help="Check that the model was trained for this task.")
+    ] = None,
     split: Split = "val",
     batch_size: BatchSize = 256,
     device: Device = "auto",
@@ -45,13 +47,13 @@ def evaluate(
 def predict(
     model: Model,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    top: Annotated[int | None, typer.Option(**NUMBER, help="Answers per image; of classes 5 by default.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for pictures of what is seen.")] = None,
+    top: Annotated[int | None, typer.Option(**NUMBER, help="Predictions per image; of classes 5 by default.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for pictures of the predictions.")] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Say what is in the images."""
+    """Predict the classes, boxes or masks of images."""
     check_folder("MODEL", model)
     for image in images:
         if not image.is_file():
@@ -66,19 +68,17 @@ def predict(
 def generate(
     model: Model,
     out: Out,
-    classes: Annotated[str, typer.Option(metavar="A,B|all", help="Names of classes that the model learned.")] = "all",
-    per_class: Annotated[int, typer.Option(**NUMBER, help="Images of each.")] = 8,
-    guidance: Annotated[
-        float | None, typer.Option(help="How far from the average of all classes, from 1; default: the model's.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(**NUMBER, help="Of the sampler; default: the model's.")] = None,
+    classes: Annotated[str, typer.Option(metavar="A,B|all", help="Names of the model's classes.")] = "all",
+    per_class: Annotated[int, typer.Option(**NUMBER, help="Images of each class.")] = 8,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale, at least 1; default: the model's.")] = None,
+    steps: Annotated[int | None, typer.Option(**NUMBER, help="Sampler steps; default: the model's.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     batch_size: BatchSize = 256,
     device: Device = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Make images by a model that was trained to."""
+    """Generate images with a model that was trained for it."""
     check_folder("MODEL", model)
     if guidance is not None and guidance < 1:
         raise UserError(f"--guidance {guidance:g}: should be at least 1 (1: none)")
@@ -126,7 +126,7 @@ def inspect(
     verify: Annotated[bool, typer.Option("--verify", help="Compare every file with SHA256SUMS.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a folder holds."""
+    """Show the contents of a folder."""
     check_folder("SOURCE", path)
     from sweet.describe import inspect as run
 
@@ -137,7 +137,7 @@ def inspect(
 def reconstruct(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder made by pretrain.")],
     data: Data,
-    sizes: Annotated[str, typer.Option(metavar="SIZES", help="Sizes to make of it, as L12H12,L6H6.")],
+    sizes: Annotated[str, typer.Option(metavar="SIZES", help="Sizes to make from it, as L12H12,L6H6.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The PNG file to write.")],
     split: Split = "val",
     images: Annotated[int, typer.Option(**NUMBER, help="How many, drawn by the seed.")] = 6,
@@ -145,7 +145,7 @@ def reconstruct(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Draw what a source of several sizes sees behind masked patches."""
+    """Draw how models of several sizes reconstruct masked patches."""
     check_folder("SOURCE", source)
     check_output_file(out, overwrite=overwrite)
     from sweet.inference.reconstruct import draw_reconstructions

@@ -17,7 +17,7 @@ from sweet.models.config import ViTConfig
 from sweet.models.names import our_names, timm_names
 from sweet.models.vit import timm_args
 from sweet.storage.records import FolderRecord
-from sweet.version import VERSION
+from sweet.storage.timm_cfg import pretrained_cfg
 
 # Entries of timm whose constructors we borrow, for models of our own. Norms and activations are callables, which JSON
 # cannot carry, so the entry must bring them itself; every other argument is ours. What was converted has an entry of
@@ -57,7 +57,7 @@ def timm_folder(model: nn.Module, record: FolderRecord, licence: str) -> Exporte
         "global_pool": "avg",
         **({"label_names": record.data.classes} if count else {}),
         "model_args": model_args(config),
-        "pretrained_cfg": pretrained_cfg(record, count, licence),
+        "pretrained_cfg": pretrained_cfg(model, record.data, licence) | dict(_source(record)),
         # timm reads past this; with it the folder is one of sweet's as well
         "sweet": record.to_dict(),
     }
@@ -127,30 +127,6 @@ def _against_entry(config: ViTConfig) -> dict[str, Any]:
         | {"swiglu_align_to": 0, "use_pre_transformer_norm": config.pre_norm}
         | ({"use_post_transformer_norm": config.final_norm == "tokens"})
     )
-
-
-def pretrained_cfg(record: FolderRecord, count: int, licence: str) -> Mapping[str, object]:
-    """What timm's data pipeline and its head need to know; nothing of the borrowed entry's remains."""
-    config, data = record.vit, record.data
-    return {
-        "tag": "sweet",
-        "input_size": [config.in_chans, config.img_size, config.img_size],
-        "fixed_input_size": True,
-        "interpolation": data.interpolation,
-        "crop_pct": 1.0,
-        "crop_mode": "center",
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "num_classes": count,
-        "pool_size": None,
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-        "license": licence,
-        "description": f"L{config.depth}H{config.heads} Vision Transformer made by sweet {VERSION}",
-        "paper_name": "SWEET: Self-Supervised Weight Templates for Scalable Vision Model Initialization",
-        "paper_ids": "arXiv:2601.19694",
-        **_source(record),
-    }
 
 
 def _source(record: FolderRecord) -> Mapping[str, object]:

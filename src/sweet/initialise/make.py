@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from sweet.convert.cached import as_source
-from sweet.costs.budget import Budget, Choice, choose
+from sweet.costs.budget import Budget, Choice
 from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.files import sha256
 from sweet.models.config import ViTConfig
-from sweet.models.vit import build_vit, resizable
+from sweet.models.vit import build_vit
 from sweet.storage.cards import model_card
 from sweet.storage.folders import StoredSource, load_source
 from sweet.storage.layout import TENSORS, write_folder
@@ -27,6 +27,7 @@ from sweet.training.short_run import same_settings
 
 from .apply import images_used, initialise, looks_at_images, switches, training_cost
 from .registry import NAMES
+from .shape import resolve_shape
 
 
 def initialise_to(
@@ -149,20 +150,10 @@ def _resolve(
 ) -> _Target:
     """Raises UserError for a shape that cannot be made, before any work."""
     stored = load_source(folder)
-    pixels, patch = img_size or stored.config.img_size, patch_size or stored.config.patch_size
-    if pixels % patch:
-        raise UserError(f"--img-size {pixels} is not a multiple of --patch-size {patch}")
-    shape = replace(stored.config, img_size=pixels, patch_size=patch, in_chans=in_chans or stored.config.in_chans)
-    choice = None if budget is None else choose(shape, budget)
-    if choice is not None:
-        size = choice.size
-    elif depth is not None and heads is not None:
-        size = Size(depth, heads, shape.head_dim)
-    else:
-        raise UserError("--depth and --heads: give both, or one of --params, --flops and --latency")
-    if reason := resizable(stored.config, img_size=img_size, patch_size=patch_size, in_chans=in_chans):
-        raise UserError(f"--img-size/--patch-size/--in-chans: {reason}")
-    return _Target(folder, stored, size, shape.resized(size.depth, size.heads), choice)
+    shape = resolve_shape(
+        stored.config, depth, heads, budget, img_size=img_size, patch_size=patch_size, in_chans=in_chans
+    )
+    return _Target(folder, stored, shape.size, shape.config, shape.choice)
 
 
 def _record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from functools import lru_cache, partial
@@ -114,10 +115,24 @@ def _beit_args(config: ViTConfig) -> dict[str, Any]:
     }
 
 
+CLASSES: Mapping[str, type[nn.Module]] = {"eva": Eva, "vit": VisionTransformer, "beit": Beit}
+
+
+def check_options(config: ViTConfig, options: Mapping[str, object]) -> None:
+    """Raises UserError for an option that timm's constructor does not have, or that the weights decide."""
+    make = CLASSES[config.family]
+    fixed = {*timm_args(config), "norm_layer", "num_classes"}
+    known = inspect.signature(make).parameters.keys() - fixed
+    for name, value in options.items():
+        if name not in known:
+            why = "is decided by the weights" if name in fixed else f"timm's {make.__name__} has no such option"
+            raise UserError(f"{name}={value!r}: {why}")
+
+
 def materialised(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -> Any:
     """The timm model as timm makes it, with timm's random weights."""
     norm = partial(RmsNorm if config.norm == "rms" else LayerNorm, eps=config.eps)
-    make = {"eva": Eva, "vit": VisionTransformer, "beit": Beit}[config.family]
+    make = CLASSES[config.family]
     layers: dict[str, Any] = {"norm_layer": norm}
     if config.family == "vit":
         if config.mlp == "swiglu":
@@ -166,10 +181,11 @@ def build_vit(
 
     A head that ``weights`` lacks is drawn from N(0, 2e-5) by ``seed``, bias zero (MAE's fine-tuning recipe). Another
     image size, patch size or number of channels is reached by timm's own resampling. Raises ValueError naming the
-    parameter when one is missing, unknown or of the wrong shape.
+    parameter when one is missing, unknown or of the wrong shape, and UserError for an option that timm does not have.
     """
     if config.family == "beit" and timm_options.pop("dynamic_img_size", False):
         raise ValueError("relative positions (Beit) are those of one image size, and this task takes any")
+    check_options(config, timm_options)
     model = skeleton(config, num_classes, **timm_options)
     shapes = {name: value.shape for name, value in model.named_parameters()}
     encoder = {name: value for name, value in weights.items() if not name.startswith("decoder.")}
@@ -238,6 +254,9 @@ def _fill_buffers(model: Any, config: ViTConfig) -> None:
 
 def _reshape(model: Any, img_size: int | None, patch_size: int | None, in_chans: int | None) -> None:
     if img_size is not None or patch_size is not None:
+        pixels, patch = img_size or model.patch_embed.img_size[0], patch_size or model.patch_embed.patch_size[0]
+        if pixels % patch:
+            raise ValueError(f"image size {pixels} is not a multiple of patch size {patch}")
         model.set_input_size(img_size=img_size, patch_size=patch_size)
     old = model.patch_embed.proj
     if in_chans is None or in_chans == old.in_channels:

@@ -22,6 +22,7 @@ from sweet.template.tucker import Full
 from .integrity import checked_tensors
 from .layout import TENSORS
 from .records import DataConfig, FolderRecord, read_record
+from .timm_cfg import attach_cfg
 
 ORDER = ("rotation", "energy", "heads", "units")
 
@@ -137,9 +138,11 @@ def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any
     if wanted != stored:
         tensors = {name: value for name, value in tensors.items() if not name.startswith("head.")}
     try:
-        return build_vit(record.vit, tensors, num_classes=wanted, **timm_options), record
+        model = build_vit(record.vit, tensors, num_classes=wanted, **timm_options)
     except ValueError as problem:
         raise UserError(f"{folder / TENSORS['model']}: {problem}") from None
+    attach_cfg(model, record.data)
+    return model, record
 
 
 def without_layer_scale(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,222 @@
+"""The numbers that README states, from the committed results: `python docs/measured.py` prints the lines of README.
+
+A test compares them with README and with the picture, so after new results the lines are pasted and the picture drawn
+anew (`python docs/draw.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))  # a checkout shows its own results
+
+from sweet.results.compare import compare, gains_over_best
+from sweet.results.costs import targets
+from sweet.results.files import read_tables
+from sweet.results.sentences import PLAIN, listed
+from sweet.results.table import Table
+from sweet.template.sizes import Size
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+NAMES = {
+    "wave": "WAVE",
+    "wave_supervised": "supervised WAVE",
+    "isomorphic": "isomorphic pruning",
+    "weight_selection": "weight selection",
+    "dmae": "DMAE",
+    "random": "random weights",
+}
+TRIED = "L3H6"  # the size that README's commands make
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Top-1 of `sweet`, of the best baseline of each size and of random weights, over the sizes that all can make."""
+
+    table: Table
+
+    @classmethod
+    def read(cls) -> Headline:
+        """From the committed results."""
+        return cls(read_tables(RESULTS / "micro" / "table1")[0])
+
+    @cached_property
+    def params(self) -> dict[str, int]:
+        """{size: parameters without a head}."""
+        return {size: one["params"] for size, one in targets(self.table).items()}
+
+    @cached_property
+    def sizes(self) -> list[str]:
+        """Small to large."""
+        return sorted(self.table.common, key=lambda size: self.params[size])
+
+    def top1(self, arm: str, size: str) -> float:
+        """Mean over seeds, in %."""
+        found = self.table.mean(arm, size, "top1")
+        assert found is not None, f"{arm} was not measured at {size}"
+        return found.value
+
+    def best(self, size: str) -> str:
+        """The best baseline there."""
+        there = [arm for arm in self.table.baselines if self.table.mean(arm, size, "top1")]
+        return max(there, key=lambda arm: self.top1(arm, size))
+
+    def average(self, arm_of: Callable[[str], str]) -> float:
+        """Over the sizes, of an arm that may differ from size to size."""
+        return sum(self.top1(arm_of(size), size) for size in self.sizes) / len(self.sizes)
+
+    @cached_property
+    def gains(self) -> dict[str, float]:
+        """{size: `sweet` minus the best baseline}, in points."""
+        means = {arm: self.table.means(arm, "top1") for arm in self.table.arms}
+        baselines = self.table.baselines
+        return dict(gains_over_best(means, "sweet", self.sizes, baselines=baselines).columns)
+
+    @property
+    def gain(self) -> float:
+        """Its mean over the sizes."""
+        return sum(self.gains.values()) / len(self.gains)
+
+    @property
+    def seeds(self) -> str:
+        """How many runs a mean is of."""
+        counts = sorted({len(self.table.cells["sweet", size].runs) for size in self.sizes})
+        return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+
+    def sentence(self) -> str:
+        """The gain, its data and its seeds, in one sentence."""
+        cell = self.table.cells["sweet", self.sizes[0]]
+        small, large = (self.params[self.sizes[place]] / 1e6 for place in (0, -1))
+        ours, theirs = self.average(lambda _: "sweet"), self.average(self.best)
+        random = self.average(lambda _: "random")
+        others = len([arm for arm in self.table.baselines if arm != "random"])
+        return (
+            f"On CIFAR-10 ({cell.n_train:,} labels, {cell.recipe['epochs']:g} epochs, {len(self.sizes)} sizes of "
+            f"{small:.1f} to {large:.1f} million parameters, {self.seeds} fine-tuning seeds each), models from a SWEET "
+            f"template reach {ours:.1f} % top-1 on average, the best of {others} baselines at each "
+            f"size {theirs:.1f} %, and random weights {random:.1f} %: {self.gain:+.1f} points "
+            "over the best baseline."
+        )
+
+    def more(self) -> list[str]:
+        """What else was measured, losses too."""
+        plain = compare(self.table, PLAIN)
+        assert plain and plain.strongest and self.table.config
+        average = {arm: plain.against[arm]["average"].value for arm in plain.baselines}
+        best = max(plain.baselines, key=lambda arm: self.average(lambda _: arm))
+        behind = [NAMES.get(arm, arm) for arm, gap in average.items() if gap < 0 and arm != best]
+        heads = self.table.config.heads
+        whole = [size for size in self.sizes if Size.parse(self.table.column(size).size).heads == heads]
+        cut = [size for size in self.sizes if size not in whole]
+        third, tiles = (self.average(lambda _, arm=arm: arm) for arm in ("sweet_learned", "sweet_tiles"))
+        ours = self.average(lambda _: "sweet")
+        return [
+            f"The gain is {_mean(self.gains, cut):+.1f} points on average where the width is cut ({listed(cut)}), and "
+            f"{_mean(self.gains, whole):+.1f} where only layers are dropped ({listed(whole)}).",
+            f"The paper's own slice, without our changes: {average[best]:+.1f} points against {NAMES[best]}; "
+            f"it is also behind {listed(behind)}.",
+            f"A template of a third of the size: {third - ours:+.1f} points on average; one learned as sums of "
+            f"Kronecker products: {tiles - ours:+.1f}.",
+            camvid(),
+        ]
+
+
+def camvid() -> str:
+    """Segmentation beside a ready-made network."""
+    ours = (
+        _json(RESULTS / "tasks" / f"segment-camvid{name}.json")["metrics"]["miou"] for name in ("", "-half-balanced")
+    )
+    theirs = _json(RESULTS / "tasks" / "segment-camvid-ready-made.json")["metrics"]["test"]["miou"]
+    plain, balanced = ours
+    return (
+        f"Segmentation of CamVid, test mIoU: {plain:.1f} (L4H4 at half resolution; {balanced:.1f} with balanced "
+        f"classes), against {theirs:.1f} of torchvision's LR-ASPP MobileNetV3 trained from random weights."
+    )
+
+
+def _mean(values: dict[str, float], keys: list[str]) -> float:
+    return sum(values[key] for key in keys) / len(keys)
+
+
+def recipe_rows() -> list[str]:
+    """Rows of README's table: recipe, hardware, images, minutes, measured result."""
+    header = {name: _header(name) for name in ("quickstart", "micro", "small", "vit_b16_in1k")}
+    scenes = re.search(r"(average.*?), random start (.*?) \(", header["quickstart"]["result"])
+    seconds = {name: re.match(r"([\d,]+) s", header[name]["time"]) for name in ("quickstart", "micro")}
+    assert scenes and seconds["quickstart"] and seconds["micro"]
+    minutes = {name: _minutes(float(found[1].replace(",", ""))) for name, found in seconds.items() if found}
+    small, paper = (header[name]["result"] for name in ("small", "vit_b16_in1k"))
+    return [
+        f"| `quickstart` | {header['quickstart']['hardware']} | 6,000 synthetic, 32 px | {minutes['quickstart']} | "
+        f"fine-tuned on 1,000 labels: {scenes[1]}, random weights {scenes[2]} |",
+        f"| `micro` | {header['micro']['hardware']}, bf16 | CIFAR-10, 32 px | {minutes['micro']} | the picture above |",
+        f"| `small` | {header['small']['hardware']} | Tiny ImageNet-100, 64 px | - | {small} |",
+        f"| `vit_b16_in1k` | 8 or more GPUs | ImageNet-1K, 224 px | - | {paper} |",
+        *(_task_row(*row) for row in TASK_ROWS),
+    ]
+
+
+TASK_ROWS = (
+    ("finetune/classify", "classify", "CIFAR-10, all 50,000", "3 epochs, L4H4: top-1 {top1:.1f} %"),
+    ("finetune/detect", "detect-bccd", "BCCD blood cells", "200 steps, L4H4: AP50 {ap_box50:.1f}"),
+    ("finetune/segment", "segment-camvid", "CamVid, 367", "30 epochs, L4H4: mIoU {miou:.1f}"),
+    ("finetune/generate", "generate", "CIFAR-10", "300 steps, L4H4: FID-shapes32 {fid:.1f}"),
+)
+
+
+def _task_row(recipe: str, file: str, images: str, text: str) -> str:
+    found = _json(RESULTS / "tasks" / f"{file}.json")
+    minutes = _minutes(found["training"]["seconds"])
+    return f"| `{recipe}` | 1 CPU core | {images} | {minutes} | {text.format(**found['metrics'])} |"
+
+
+def commands() -> list[str]:
+    """README's three commands, and what they gave in `results/quickstart`."""
+    table = read_tables(RESULTS / "quickstart" / "quickstart")[0]
+    cell, arms = table.cells["sweet", TRIED], {arm: table.mean(arm, TRIED, "top1") for arm in ("sweet", "random")}
+    assert arms["sweet"] and arms["random"]
+    recipe, seconds = cell.recipe, _header("quickstart")["time"].partition(" s")[0]
+    size, init = Size.parse(TRIED), table.mean("sweet", TRIED, "init_seconds")
+    assert init
+    return [
+        f"sweet pretrain quickstart --out runs/template  # {seconds} s",
+        f"sweet init runs/template --depth {size.depth} --heads {size.heads} --out runs/vit  # "
+        f"{targets(table)[TRIED]['params']:,} parameters, in {init.value:.3f} s",
+        f"sweet finetune runs/vit --data {cell.data} --out runs/classifier data.labels={cell.n_train} "
+        f"epochs={recipe['epochs']:g} lr={recipe['lr']:g} data.augment={recipe['data']['augment']} "
+        f"optim.layer_decay={recipe['optim']['layer_decay']:g}  # top1 {arms['sweet'].value:.1f}",
+        f"From random weights (`sweet init ... --method random`) the same fine-tuning gives "
+        f"{arms['random'].value:.1f}.",
+    ]
+
+
+def lines() -> list[str]:
+    """Everything that README states; it may be wrapped differently there."""
+    found = Headline.read()
+    bullets = [f"- {line}" for line in found.more()]
+    return [found.sentence(), *commands(), *recipe_rows(), *bullets]
+
+
+def _header(recipe: str) -> dict[str, str]:
+    text = (ROOT / "src" / "sweet" / "recipes" / f"{recipe}.yaml").read_text(encoding="utf-8")
+    return dict(re.findall(r"^# (\w+): +(.*)", text, re.M))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}" if seconds < 150 else f"{seconds / 60:.0f}"
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    print("\n".join(lines()))
