@@ -147,8 +147,8 @@ def load(
     A folder of that name wins. ``revision`` is a branch, tag or commit (also ``user/name@revision``); ``token``,
     ``cache_dir`` and the environment (HF_HUB_OFFLINE, HF_HOME, ...) mean what they mean everywhere on the hub, and
     only weights, config and card are downloaded. ``verify``: first compare weights and config with SHA256SUMS.
-    ``timm_options`` (``num_classes``, ``drop_path_rate``, ...) are for models, which carry ``pretrained_cfg`` for timm's
-    transforms. Raises UserError for anything else.
+    ``timm_options`` (``num_classes``, ``drop_path_rate``, ...) are for models, which carry ``pretrained_cfg`` for
+    timm's transforms. Raises UserError for anything else.
     """
     plain = revision is None and token is None and cache_dir is None
     if plain and not is_source(name):

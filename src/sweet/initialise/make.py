@@ -60,18 +60,17 @@ def initialise_to(
     method_switches = switches(method, given)
     if fit is not None and not looks_at_images(method, method_switches):
         raise UserError(f"--fit {fit}: --method {method} looks at no images")
-    if fit is None and NAMES[method].images != 0:
-        fit = data
+    fit = data if fit is None and NAMES[method].images != 0 else fit
     source_folder = as_source(source, data=data, img_size=img_size, device=device)
     target = _resolve(source_folder, depth, heads, budget, img_size, patch_size, in_chans)
     images = None if fit is None else open_images(fit, "train", pixels=target.stored.data)
     if run is not None and NAMES[method].trains:
         same_settings(run, {"method": method, "size": str(target.size), "seed": seed, **method_switches})
 
-    began = time.perf_counter()
+    began, stored = time.perf_counter(), target.stored
     weights = initialise(
         method,
-        target.stored,
+        stored,
         target.size,
         data=images,
         budget=fit_images,
@@ -80,10 +79,9 @@ def initialise_to(
         run=run,
         **method_switches,
     )
-    config = target.stored.config.resized(target.size.depth, target.size.heads)
+    config = stored.config.resized(target.size.depth, target.size.heads)
     vit = build_vit(config, weights, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
     seconds = time.perf_counter() - began
-
     used = images_used(method, fit_images, images, method_switches)
     record = _record(target, method, method_switches, used, seed, vit)
     if NAMES[method].trains and record.made is not None:
