@@ -131,7 +131,14 @@ def test_tensors_that_are_not_those_of_the_config(source: Path, tuned: Path, cha
 @pytest.mark.parametrize(
     ("key", "value"),
     [("depth", n) for n in (10**9, 10**6, 1000, 3, -1)]
-    + [("heads", 10**6), ("heads", 1), ("head_dim", 10**6), ("img_size", 4 * 10**5), ("rope_grid", 10**9)]
+    + [
+        ("heads", 10**6),
+        ("heads", 1),
+        ("head_dim", 10**6),
+        ("head_dim", 1),
+        ("img_size", 4 * 10**5),
+        ("rope_grid", 10**9),
+    ]
     + [("depth", "2"), ("depth", True), ("depth", 10**30), ("rope_theta", float("nan")), ("img_size", 2048)],
 )
 def test_a_config_that_disagrees_costs_nothing(source: Path, tuned: Path, key: str, value: object) -> None:

@@ -70,7 +70,7 @@ def _guarded(out: Path, *, resume: bool, overwrite: bool, run: bool) -> Iterator
         yield
         replacement.finish(out)
     except BaseException as problem:
-        _put_back(out, quiet=isinstance(problem, UserError))  # whose one line is all
+        _put_back(out, quiet=isinstance(problem, UserError | OSError))  # one line is all
         raise
     finally:
         with suppress(OSError):  # a full disk; the process id in it is of nobody then
