@@ -4,7 +4,8 @@
 
 Every run is a forked real process that has torch already; it is killed one to three times at moments drawn evenly from
 its whole duration, started again with the same command each time, and then left to finish. ``init`` starts anew with
---overwrite; ``fit`` is the same method in a run folder, as the bench keeps it, and goes on from its checkpoints.
+--overwrite; ``fit`` is the same method in a run folder, as the bench keeps it, and goes on from its checkpoints. Rows of
+other jobs that are in FILE already stay.
 """
 
 from __future__ import annotations
@@ -218,12 +219,13 @@ def main() -> None:
         ]
         for step, start in enumerate(prepared):
             assert finished(started(start, work / f"prepare-{step}")) == 0
-        rows = []
+        rows = {row["job"]: row for row in json.loads(place.read_text())["jobs"]} if place and place.exists() else {}
         for name in args.jobs.split(","):
             (work / name).mkdir()
-            rows.append(killed_runs(name, args.kills, random.Random(f"{args.seed} {name}"), work / name))
-    report({"seed": args.seed, "jobs": rows}, place)
-    sys.exit(any(row["wrong"] for row in rows))
+            draw = random.Random(f"{args.seed} {name}")
+            rows[name] = {"seed": args.seed, **killed_runs(name, args.kills, draw, work / name)}
+            report({"jobs": list(rows.values())}, place)
+    sys.exit(any(row["wrong"] for row in rows.values()))
 
 
 if __name__ == "__main__":
