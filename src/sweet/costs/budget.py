@@ -91,7 +91,7 @@ def size_cost(config: ViTConfig, size: Size) -> dict[str, int]:
     """{"params", "flops"}: parameters and forward FLOPs of one image of a headless model of ``size``, both exact."""
     counted = config.resized(size.depth, size.heads).cost()
     return {
-        "params": counted.parameters(positions=config.family == "vit"),
+        "params": counted.parameters(positions=config.positions == "table"),
         "flops": counted.flops(attention=True),
     }
 

@@ -55,7 +55,7 @@ def template_cost(config: ViTConfig, constraint: str, *, ranks: Sequence[int], t
             scalers=sum(scalers),
             rebuild_macs=sum(number * tiling.size for number, (tiling, _) in zip(scalers, counted, strict=True)),
         )
-    block = 4 * width**2 + (3 if config.mlp == "swiglu" else 2) * width * hidden_features(width, config.mlp)
+    block = 4 * width**2 + (3 if config.mlp == "swiglu" else 2) * width * config.hidden
     if constraint == "linear":
         return TemplateCost(2 * block, rebuild_macs=depth * block)
     return TemplateCost(depth * block)
@@ -79,10 +79,11 @@ def mae_image_flops(
     depth = config.depth if depth is None else depth
     d, k = (config.head_dim * (config.heads if heads is None else heads) for heads in (residual, inner))
     stream = config.width if masked else d
-    tokens, pixels = config.patches + 1, config.in_chans * config.patch_size**2
-    visible, width = int(config.patches * (1 - mae.mask_ratio)) + 1, mae.decoder_width
-    matrices = 4 * d * k + (3 if config.mlp == "swiglu" else 2) * d * hidden_features(k, config.mlp)
-    encoder = depth * (visible * matrices + 2 * visible**2 * k) + (visible - 1) * pixels * stream
+    prefix = config.prefix_tokens
+    tokens, pixels = config.patches + prefix, config.in_chans * config.patch_size**2
+    visible, width = int(config.patches * (1 - mae.mask_ratio)) + prefix, mae.decoder_width
+    matrices = 4 * d * k + (3 if config.mlp == "swiglu" else 2) * d * hidden_features(k, config.mlp, config.mlp_ratio)
+    encoder = depth * (visible * matrices + 2 * visible**2 * k) + (visible - prefix) * pixels * stream
     decoder = mae.decoder_depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
     ends = visible * stream * width + (tokens - visible) * width * pixels
     return 2 * (encoder + decoder + ends)

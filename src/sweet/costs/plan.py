@@ -32,7 +32,7 @@ def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[M
     rows: list[Mapping[str, str | int | float]] = []
     for size in sizes:
         c = config.resized(size.depth, size.heads).cost(num_classes)
-        positions = config.family == "vit"
+        positions = config.positions == "table"
         rows.append(
             {
                 "size": str(size),

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from sweet.errors import UserError
+from sweet.models.config import ViTConfig
 from sweet.storage.records import DataConfig, FolderRecord
 
 from .timm_folder import Exported
@@ -35,12 +37,16 @@ VIT = COMMON | {
     r"\.mlp\.fc2\.": ".output.dense.",
 }
 CLASSIFIER = "Dinov2ForImageClassification"
+SHAPE = ("depth", "heads", "head_dim", "img_size", "patch_size", "in_chans", "rope_theta", "rope_grid")
 RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
 
 
 def transformers_folder(model: nn.Module, record: FolderRecord) -> Exported:
     """A model as transformers', with its ``preprocessor_config.json``. Raises UserError for the Eva family."""
     config = record.vit
+    plain = replace(config, entry="", eps=1e-6)
+    if config.family == "vit" and plain != ViTConfig(**{name: getattr(config, name) for name in SHAPE}, family="vit"):
+        raise UserError("--to transformers: its ViT has no switch for this architecture; take --to timm")
     if config.family != "vit":
         raise UserError(
             f"--to transformers: family {config.family} (SwiGLU, RMSNorm, RoPE) has no class there; take --to timm, "

@@ -157,7 +157,7 @@ class ViTConfig:
 
     def cost(self, num_classes: int = 0) -> Cost:
         """Parameters and FLOPs of a model of this shape, headless by default."""
-        return cost(
+        found = cost(
             self.size,
             mlp=self.mlp,
             norm=self.norm,
@@ -168,13 +168,18 @@ class ViTConfig:
             ratio=self.mlp_ratio,
             prefix_tokens=self.prefix_tokens,
             final_norm=self.final_norm != "none",
-            extra=self._inner_norms(),
+            extra=self._block_extras(),
         )
+        norms = self.width * (1 if self.norm == "rms" else 2) * (self.pre_norm + self.patch_norm)
+        return replace(found, embedding=found.embedding + norms - self.width * self.pre_norm)  # it has no bias then
 
-    def _inner_norms(self) -> int:
-        """Parameters of the norms within a block."""
+    def _block_extras(self) -> int:
+        """Parameters of what only some blocks have: norms within, learned frequencies, relative positions."""
         channels = 2 * self.head_dim * self.qk_norm + self.width * self.attn_norm + self.hidden * self.mlp_norm
-        return channels * (1 if self.norm == "rms" else 2)
+        norms = channels * (1 if self.norm == "rms" else 2)
+        frequencies = self.width if self.rope == "mixed" else 0
+        relative = self.heads * ((2 * self.grid - 1) ** 2 + 3) - self.width if self.family == "beit" else 0
+        return norms + frequencies + relative
 
     def resized(self, depth: int, heads: int) -> ViTConfig:
         """The same model at another size."""

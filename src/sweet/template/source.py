@@ -22,9 +22,9 @@ class Source:
 
     ``blocks`` are the ordinary parameters of the blocks, stacked {name: (L, ...)}: biases and norms. Beside a Linear
     core they are (2, ...), base and slope. ``stem`` are those outside the blocks under timm's names: patch embedding,
-    class and register tokens, positions, final norm, and a norm of the embedding (:data:`EMBEDDING_NORMS`). ``decoder`` is
-    the MAE decoder; its ``embed.weight`` (decoder width, D) reads the stream after the final norm. ``mlp`` is
-    ``swiglu`` or ``gelu``, ``norm`` is ``rms`` or ``layer``.
+    class and register tokens, positions, final norm, and a norm of the embedding (:data:`EMBEDDING_NORMS`).
+    ``decoder`` is the MAE decoder; its ``embed.weight`` (decoder width, D) reads the stream after the final norm.
+    ``mlp`` is ``swiglu`` or ``gelu``, ``norm`` is ``rms`` or ``layer``.
     ``order`` is None until it is computed. ``copies`` (L entries), of a source that was made deeper: how many blocks
     were made of the one that block i comes from. What it adds to the stream is divided by that.
     """

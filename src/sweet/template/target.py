@@ -149,8 +149,8 @@ def _inner_side(source: Source, core: Core, width: int, *, by_energy: bool) -> d
     """Stacked weights of ``core``, inner biases and norms, cut to ``width`` inside the blocks if that is narrower."""
     biases = {name: source.blocks[name] for name in INSIDE if name in source.blocks}
     if width < source.width and not by_energy:
-        units = _units(source, width)
-        return core.stacked(width, source.mlp) | select_inner(biases, source.width, width, source.mlp, units)
+        counts = _units(source, width)
+        return core.stacked(width, source.mlp) | select_inner(biases, source.width, width, source.mlp, counts)
     whole = core.stacked(source.width, source.mlp) | biases
     if width >= source.width or source.order is None:
         return whole

@@ -37,11 +37,12 @@ def feature_maps(vit: Any, images: Tensor, indices: Sequence[int], *, window: in
     x = vit.norm_pre(x)
     rope = getattr(vit, "rope", None)
     positions = None if rope is None else rope.get_embed(shape=(height, width))
-    own_tables = positions is not None and positions.dim() == 4  # one for each block
     windows = Windows(height, width, window, prefix) if window and max(height, width) >= 2 * window else None
     seeing_all, maps = global_blocks(len(vit.blocks)), []
     for index, block in enumerate(vit.blocks):
-        table = positions[index] if own_tables else positions
+        table = positions  # one for all blocks, or one for each
+        if positions is not None and positions.dim() == 4:
+            table = positions[index]
         if windows is not None and index not in seeing_all:
             x = windows.through(block, x, table)
         else:
