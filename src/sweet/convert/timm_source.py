@@ -57,13 +57,21 @@ def check_name(name: str) -> None:
         near = difflib.get_close_matches(architecture, timm.list_models(), 3)
         hint = f"; close to it: {', '.join(near)}" if near else ""
         raise UserError(f"{where}: timm cannot load it (Unknown model ({name}){hint})")
-    cfg = _cfg(name)
+    cfg = _pretrained_cfg(name)
     if cfg is None or not cfg.has_weights:
         tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
         raise UserError(f"{where}: timm cannot load it (no weights of that name; with weights: {tags})")
     check_architecture(architecture, {}, where)
     if cfg.hf_hub_id and (trouble := hub.out_of_reach(cfg.hf_hub_id, (cfg.hf_hub_filename or FILES[0], FILES[1]))):
         raise UserError(f"{where}: {trouble}")
+
+
+def _pretrained_cfg(name: str) -> Any:
+    """What timm knows of the weights of that name, None where there are none."""
+    try:
+        return get_pretrained_cfg(name)
+    except RuntimeError:  # no such tag
+        return None
 
 
 def check_architecture(architecture: str, args: Mapping[str, Any], where: str) -> None:
@@ -126,7 +134,7 @@ def like(name: str, path: Path, *, part: str | None = None) -> Checkpoint:
     if not timm.is_model(name.partition(".")[0]):
         raise UserError(f"{option}: timm has no such model")
     weights: Weights = read_weights(path, part)
-    cfg = _cfg(name)
+    cfg = _pretrained_cfg(name)
     args: dict[str, Any] = {} if any(key.startswith("head.") for key in weights.tensors) else {"num_classes": 0}
     if "head.weight" in weights.tensors:
         args["num_classes"] = len(weights.tensors["head.weight"])
@@ -236,11 +244,3 @@ def origin_of(name: str, cfg: object) -> OriginRecord:
 def reason(problem: Exception) -> str:
     """The first line of what a library says, or its type."""
     return (str(problem) or type(problem).__name__).splitlines()[0]
-
-
-def _cfg(name: str) -> Any:
-    """timm's record of a model's weights; None for a tag that it does not know."""
-    try:
-        return get_pretrained_cfg(name)
-    except RuntimeError:
-        return None
