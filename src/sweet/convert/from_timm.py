@@ -117,7 +117,7 @@ def _unlike_ours(model: Any, block: Any) -> Iterator[tuple[bool, str]]:
     yield type(rope) not in ROPES, f"rope_type: {type(rope).__name__}"
     yield bool(getattr(rope, "in_pixels", False)), "rope_in_pixels=True"
     reference = getattr(rope, "ref_feat_shape", None)
-    yield bool(reference) and reference[0] != reference[1], f"ref_feat_shape={reference}"
+    yield reference is not None and reference[0] != reference[1], f"ref_feat_shape={reference}"
     yield getattr(rope, "normalize_coords", "separate") != "separate", "normalize_coords"
 
 

@@ -113,13 +113,14 @@ def _against_entry(config: ViTConfig) -> dict[str, Any]:
         return {}
     common = {"no_embed_class": False, "dynamic_img_size": False}
     if config.family == "vit":
-        args = common | {
+        args: dict[str, object] = common | {
             "reg_tokens": config.registers,
             "pre_norm": config.pre_norm,
             "qk_norm": config.qk_norm,
             "proj_bias": True,
         }
-        if isinstance(_smallest(config.entry).blocks[0].mlp, SwiGLU):  # its gates do not count as hidden units
+        entry: Any = _smallest(config.entry)
+        if isinstance(entry.blocks[0].mlp, SwiGLU):  # its gates do not count as hidden units
             args["mlp_ratio"] = (config.hidden + 0.5) / config.width
         return args
     return (

@@ -34,6 +34,7 @@ from sweet.models.forward import encode, linear, patchify
 from sweet.models.mae import reconstruct, sincos, split_patches
 from sweet.models.source_module import as_parameters, as_tensors
 from sweet.storage.folders import ORDER, StoredSource
+from sweet.template.constraints import core_of
 from sweet.template.sizes import Size
 from sweet.template.source import Source, at_depth
 from sweet.template.target import target_weights
@@ -186,7 +187,7 @@ class Fit(nn.Module):
         blocks, stem, decoder = (under(f"{group}.") for group in ORDINARY)
         return replace(
             self.made,
-            core=replace(self.made.core, **under("core.")),
+            core=core_of(self.made.core.constraint, under("core."), self.made.depth),
             blocks=blocks,
             stem=stem,
             decoder=decoder,

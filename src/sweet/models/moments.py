@@ -86,5 +86,5 @@ def moments_of(
         written = proj.unflatten(1, (-1, config.head_dim))
         heads.append(torch.einsum("rhi,hij,rhj->h", written, inner[2 * layer], written))
         units.append(fc2.square().sum(0) * inner[2 * layer + 1])
-    found = ((value / tokens).cpu() for value in (stream, torch.stack(heads), torch.stack(units)))
-    return Moments(*found, (embedded / passed).cpu() if passed else None)
+    by_stream, by_head, by_unit = ((v / tokens).cpu() for v in (stream, torch.stack(heads), torch.stack(units)))
+    return Moments(by_stream, by_head, by_unit, (embedded / passed).cpu() if passed else None)
