@@ -4,8 +4,8 @@
 
 Every run is a forked real process that has torch already; it is killed one to three times at moments drawn evenly from
 its whole duration, started again with the same command each time, and then left to finish. ``init`` starts anew with
---overwrite; ``fit`` is the same method in a run folder, as the bench keeps it, and goes on from its checkpoints. Rows of
-other jobs that are in FILE already stay.
+--overwrite; ``fit`` is the same method in a run folder, as the bench keeps it, and goes on from its checkpoints. Rows
+of other jobs that are in FILE already stay.
 """
 
 from __future__ import annotations
