@@ -39,7 +39,7 @@ def census() -> ModuleType:
     return module
 
 
-@pytest.mark.filterwarnings("ignore:torch.searchsorted")  # within timm's resampling of relative positions
+@pytest.mark.filterwarnings("ignore:torch.searchsorted", "ignore:Using a non-tuple sequence")
 @pytest.mark.parametrize("architecture", KINDS)
 def test_an_architecture_keeps_its_features_and_goes_back_to_timm(
     census: ModuleType, architecture: str, tmp_path: Path

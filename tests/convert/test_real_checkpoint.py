@@ -36,7 +36,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("img_size", [98, 224, 518])
 def test_features_are_timms(template: Path, img_size: int) -> None:
-    theirs = timm.create_model(f"local-dir:{FOUND}", pretrained=True).eval()
+    theirs = timm.create_model(f"local-dir:{FOUND}", pretrained=True, img_size=518).eval()
     ours = sweet.load(template).build(12, 6, order="prefix", img_size=img_size)
     pixels = torch.randn(1, 3, img_size, img_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -203,7 +203,7 @@ def test_what_timm_cannot_express(write_model: Callable[..., Path], tmp_path: Pa
     (made / "SHA256SUMS").unlink()
     for change, message in (
         ({"vit": info["vit"] | {"eps": 1e-5}}, "--to timm: the norms have eps 1e-05"),
-        ({"task": "segment"}, "its task is segment"),
+        ({"task": "segment"}, "was trained to segment"),
     ):
         write_json(made / "config.json", info | change)
         with pytest.raises(UserError, match=message):

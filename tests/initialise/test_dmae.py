@@ -130,7 +130,10 @@ def test_killed_it_goes_on_from_its_checkpoint(
     whole = initialise("dmae", wide("eva"), Size(2, 3, 4), **options)
     monkeypatch.setattr(short_run, "CHECKPOINT", 2)
 
-    def killed(self: Any, step: int, *_: Any) -> None:
+    log = RunLog.step
+
+    def killed(self: Any, step: int, *values: Any) -> None:
+        log(self, step, *values)
         if step == 4:
             raise RuntimeError("killed")
 

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
-import yaml
 from timm.layers import LayerNorm, SwiGLUPacked
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
@@ -23,9 +22,9 @@ from torch import Tensor, nn
 
 from sweet.errors import UserError
 from sweet.files import read_json, sha256
-from sweet.storage.records import OriginRecord
 
 from .checkpoints import Checkpoint, mae_decoder, split_decoder, tensors_sha256
+from .snapshot import images_of, origin_of
 from .timm_source import checked, filled, reason
 from .weights_file import Weights, read_weights
 
@@ -35,7 +34,6 @@ ACTIVATIONS: dict[str, Any] = {
     "gelu": nn.GELU, "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh",
     "quick_gelu": "quick_gelu", "relu": "relu", "silu": "silu", "swish": "silu",
 }  # fmt: skip
-INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 # Heads, poolers, text towers and what only pre-training used.
 LEFT_OUT = re.compile(
     r"pooler\.|classifier|cls_classifier|distillation_classifier|head\.|visual_projection|text_|logit_|"
@@ -65,6 +63,18 @@ NAMES = (
     (r"^(?:layernorm|post_layernorm)\.", "norm."),
     (r"^pre_layrnorm\.", "norm_pre."),
 )
+
+
+class Common(TypedDict):
+    """Constructor arguments that all of timm's classes take; sizes in pixels, channels and blocks."""
+
+    img_size: int
+    patch_size: int
+    in_chans: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    num_classes: int
 
 
 @dataclass(frozen=True)
@@ -123,31 +133,6 @@ def tower_of(path: Path, where: str | None = None) -> Tower:
     if kind not in BUILDERS:
         raise UserError(f"{where}: model_type={kind}: expected one of {', '.join(BUILDERS)}")
     return Tower(keys, kind)
-
-
-def images_of(folder: Path) -> dict[str, Any]:
-    """Mean, deviation and interpolation under timm's names, from ``preprocessor_config.json`` where there is one."""
-    path = folder / "preprocessor_config.json"
-    values = read_json(path) if path.is_file() else {}
-    found = {"mean": values.get("image_mean"), "std": values.get("image_std")}
-    found["interpolation"] = INTERPOLATION.get(values.get("resample", 3), "bicubic")
-    return found
-
-
-def origin_of(folder: Path, name: str) -> OriginRecord:
-    """The licence that the card of the folder states, and the repository that it is a snapshot of."""
-    card = folder / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    block = re.match(r"---\n(.*?)\n---", text, re.S)
-    try:
-        values = yaml.safe_load(block[1]) if block else {}
-    except yaml.YAMLError:
-        values = {}
-    values = values if isinstance(values, dict) else {}
-    licence = values.get("license_name") if values.get("license") == "other" else values.get("license")
-    snapshot = re.search(r"models--([\w.-]+)--([\w.-]+)/snapshots/", str(folder.resolve()) + "/")
-    url = f"https://huggingface.co/{snapshot[1]}/{snapshot[2]}" if snapshot else None
-    return OriginRecord(name=name, licence=None if licence is None else str(licence), url=url)
 
 
 def _weights(folder: Path, file: Path | None, part: str | None) -> tuple[Weights, str]:
@@ -223,7 +208,7 @@ def built(tower: Tower, where: str, tensors: Mapping[str, Tensor]) -> Any:
     if activation not in ACTIVATIONS:
         raise UserError(f"{where}: hidden_act={activation}: expected one of {', '.join(ACTIVATIONS)}")
     try:
-        common = {
+        common: Common = {
             "img_size": tower.keys["image_size"],
             "patch_size": tower.keys["patch_size"],
             "in_chans": tower.get("num_channels", 3),
@@ -249,7 +234,7 @@ def _ratio(tower: Tower, width: int) -> float:
     return float(tower.get("mlp_ratio", 4))
 
 
-def _plain(tower: Tower, common: dict[str, Any], activation: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
+def _plain(tower: Tower, common: Common, activation: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
     make = VisionTransformerDistilled if "dist_token" in tensors else VisionTransformer
     return make(
         **common,
@@ -260,15 +245,19 @@ def _plain(tower: Tower, common: dict[str, Any], activation: Any, tensors: Mappi
     )
 
 
-def _dinov2(tower: Tower, common: dict[str, Any], activation: Any, _: Mapping[str, Tensor]) -> nn.Module:
+def _dinov2(tower: Tower, common: Common, activation: Any, _: Mapping[str, Tensor]) -> nn.Module:
     registers = int(tower.get("num_register_tokens", 4)) if tower.kind == "dinov2_with_registers" else 0
-    args = common | {"mlp_ratio": float(tower.get("mlp_ratio", 4)), "act_layer": activation}
-    if tower.get("use_swiglu_ffn", False):
-        hidden = (int(common["embed_dim"] * args["mlp_ratio"] * 2 / 3) + 7) // 8 * 8
+    ratio = float(tower.get("mlp_ratio", 4))
+    gated = bool(tower.get("use_swiglu_ffn", False))
+    if gated:
+        hidden = (int(common["embed_dim"] * ratio * 2 / 3) + 7) // 8 * 8
         ratio = (2 * hidden + 0.5) / common["embed_dim"]
-        args |= {"mlp_ratio": ratio, "mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
+    layer: Any = SwiGLUPacked if gated else None  # a partial, which timm's annotation leaves out
     return VisionTransformer(
-        **args,
+        **common,
+        mlp_ratio=ratio,
+        act_layer=nn.SiLU if gated else activation,
+        mlp_layer=layer,
         qkv_bias=bool(tower.get("qkv_bias", True)),
         init_values=float(tower.get("layerscale_value", 1.0)),
         reg_tokens=registers,
@@ -277,7 +266,7 @@ def _dinov2(tower: Tower, common: dict[str, Any], activation: Any, _: Mapping[st
     )
 
 
-def _dinov3(tower: Tower, common: dict[str, Any], activation: Any, _: Mapping[str, Tensor]) -> nn.Module:
+def _dinov3(tower: Tower, common: Common, activation: Any, _: Mapping[str, Tensor]) -> nn.Module:
     gated = bool(tower.get("use_gated_mlp", False))
     if activation != ("silu" if gated else nn.GELU):
         raise ValueError(f"hidden_act={tower.get('hidden_act', 'gelu')}")
@@ -300,7 +289,7 @@ def _dinov3(tower: Tower, common: dict[str, Any], activation: Any, _: Mapping[st
     )
 
 
-def _clip(tower: Tower, common: dict[str, Any], activation: Any, _: Mapping[str, Tensor]) -> nn.Module:
+def _clip(tower: Tower, common: Common, activation: Any, _: Mapping[str, Tensor]) -> nn.Module:
     return VisionTransformer(
         **common,
         mlp_ratio=_ratio(tower, common["embed_dim"]),
@@ -310,7 +299,7 @@ def _clip(tower: Tower, common: dict[str, Any], activation: Any, _: Mapping[str,
     )
 
 
-def _siglip(tower: Tower, common: dict[str, Any], activation: Any, _: Mapping[str, Tensor]) -> nn.Module:
+def _siglip(tower: Tower, common: Common, activation: Any, _: Mapping[str, Tensor]) -> nn.Module:
     return VisionTransformer(
         **common,
         mlp_ratio=_ratio(tower, common["embed_dim"]),
@@ -328,7 +317,7 @@ def _mae_heads(tower: Tower) -> bool:
     return tower.kind == "vit_mae" and tower.get("decoder_num_attention_heads", 16) == 16
 
 
-Builder = Callable[[Tower, dict[str, Any], Any, Mapping[str, Tensor]], nn.Module]
+Builder = Callable[[Tower, Common, Any, Mapping[str, Tensor]], nn.Module]
 BUILDERS: dict[str, Builder] = {
     "vit": _plain,
     "vit_mae": _plain,

@@ -17,7 +17,6 @@ from sweet.files import match_sums, read_tensors
 from sweet.models.config import ViTConfig
 from sweet.models.mae import decoder_shapes
 from sweet.models.vit import encoder_shapes
-from sweet.template.sizes import hidden_features
 from sweet.template.slices import MATRICES
 
 from .layout import TENSORS
@@ -120,8 +119,7 @@ def _order_shapes(header: Header, record: FolderRecord) -> dict[str, Shape]:
         "order.energy": (2 * vit.depth + 1, vit.width),
     }
     if names - shapes.keys() or record.absorbed:
-        units = hidden_features(vit.width, vit.mlp)
-        shapes |= {"order.heads": (vit.depth, vit.heads), "order.units": (vit.depth, units)}
+        shapes |= {"order.heads": (vit.depth, vit.heads), "order.units": (vit.depth, vit.hidden)}
     return shapes
 
 

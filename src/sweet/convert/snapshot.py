@@ -1,0 +1,39 @@
+"""What a folder of the Hugging Face hub says beside its weights: the preprocessing, the licence, where it is from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sweet.files import read_json
+from sweet.storage.records import OriginRecord
+
+INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+
+
+def images_of(folder: Path) -> dict[str, Any]:
+    """Mean, deviation and interpolation under timm's names, from ``preprocessor_config.json`` where there is one."""
+    path = folder / "preprocessor_config.json"
+    values = read_json(path) if path.is_file() else {}
+    found = {"mean": values.get("image_mean"), "std": values.get("image_std")}
+    found["interpolation"] = INTERPOLATION.get(values.get("resample", 3), "bicubic")
+    return found
+
+
+def origin_of(folder: Path, name: str) -> OriginRecord:
+    """The licence that the card of the folder states, and the repository that it is a snapshot of."""
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    block = re.match(r"---\n(.*?)\n---", text, re.S)
+    try:
+        values = yaml.safe_load(block[1]) if block else {}
+    except yaml.YAMLError:
+        values = {}
+    values = values if isinstance(values, dict) else {}
+    licence = values.get("license_name") if values.get("license") == "other" else values.get("license")
+    snapshot = re.search(r"models--([\w.-]+)--([\w.-]+)/snapshots/", str(folder.resolve()) + "/")
+    url = f"https://huggingface.co/{snapshot[1]}/{snapshot[2]}" if snapshot else None
+    return OriginRecord(name=name, licence=None if licence is None else str(licence), url=url)
