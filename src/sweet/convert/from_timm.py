@@ -208,7 +208,7 @@ def _rotary(rope: Any) -> dict[str, Any]:
     return {
         "rope": ROPES[type(rope)],
         "rope_theta": float(rope.temperature),
-        "rope_grid": int(reference[0]) if reference else 0,
+        "rope_grid": int(reference[0]) if reference else -1,
         "rope_layout": "half" if half else "interleaved",
         "rope_indexing": rope.grid_indexing,
         "rope_offset": float(getattr(rope, "grid_offset", 0.0)),
