@@ -194,9 +194,16 @@ def config_of_model(model: Any) -> ViTConfig:
         positions="none" if model.pos_embed is None else "table",
         class_token=model.cls_token is not None,
         registers=sum(token.shape[1] for token in prefix if token is not None),
-        entry=str(_pretrained_cfg(model).get("architecture") or ""),
+        entry=_entry(model),
         **_rotary(rope),
     )
+
+
+def _entry(model: nn.Module) -> str:
+    """The architecture by which timm made a model; a folder's own ``pretrained_cfg`` may not say it."""
+    made = getattr(model, "default_cfg", None)
+    known = made.get("architecture") if isinstance(made, Mapping) else getattr(made, "architecture", None)
+    return str(_pretrained_cfg(model).get("architecture") or known or "")
 
 
 def _rotary(rope: Any) -> dict[str, Any]:
