@@ -132,7 +132,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_timm_folder(folder: Path) -> None:
     found = from_folder(folder)
-    assert (found.name, found.config) == ("vit", ViTConfig(2, 3, 8, 16, 4, family="vit"))
+    assert (found.name, found.config) == ("vit", ViTConfig(2, 3, 8, 16, 4, family="vit", entry="vit_tiny_patch16_224"))
     assert found.data == DataConfig(img_size=16, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic")
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     same_features(theirs, found.config, found.state)

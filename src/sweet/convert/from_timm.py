@@ -152,9 +152,16 @@ def config_of_model(model: Any) -> ViTConfig:
         positions="none" if model.pos_embed is None else "table",
         class_token=model.cls_token is not None,
         registers=sum(token.shape[1] for token in prefix if token is not None),
-        entry=str(_pretrained_cfg(model).get("architecture") or ""),
+        entry=_entry(model),
         **_rotary(rope),
     )
+
+
+def _entry(model: nn.Module) -> str:
+    """The architecture by which timm made a model; a folder's own ``pretrained_cfg`` may not say it."""
+    made = getattr(model, "default_cfg", None)
+    known = made.get("architecture") if isinstance(made, Mapping) else getattr(made, "architecture", None)
+    return str(_pretrained_cfg(model).get("architecture") or known or "")
 
 
 def _rotary(rope: Any) -> dict[str, Any]:
@@ -166,7 +173,7 @@ def _rotary(rope: Any) -> dict[str, Any]:
     return {
         "rope": ROPES[type(rope)],
         "rope_theta": float(rope.temperature),
-        "rope_grid": int(reference[0]) if reference else 0,
+        "rope_grid": int(reference[0]) if reference else -1,
         "rope_layout": "half" if half else "interleaved",
         "rope_indexing": rope.grid_indexing,
         "rope_offset": float(getattr(rope, "grid_offset", 0.0)),

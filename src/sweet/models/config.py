@@ -55,7 +55,7 @@ class ViTConfig:
     ``attn_norm`` and ``mlp_norm``, of queries and keys, of what the heads put out, of the hidden units;
     ``positions``, a table or none; ``rope``, rotary positions by timm's names or none, with ``rope_theta``,
     ``rope_layout``, ``rope_indexing``, ``rope_offset`` and ``rope_grid``, the patch grid of pre-training, to which cat
-    scales other resolutions; ``class_token`` and ``registers``, the tokens before the patches.
+    scales other resolutions (-1: it does not); ``class_token`` and ``registers``, the tokens before the patches.
 
     Raises ValueError for an unknown family or switch, for a number outside :data:`LIMITS` and for an image that is not
     whole patches.

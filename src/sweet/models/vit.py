@@ -88,7 +88,7 @@ def _eva_args(config: ViTConfig) -> dict[str, Any]:
             "rope_temperature": config.rope_theta,
             "rope_rotate_half": config.rope_layout == "half",
         }
-    if config.rope == "cat":
+    if config.rope == "cat" and config.rope_grid > 0:
         args["ref_feat_shape"] = [config.rope_grid, config.rope_grid]
     optional = {
         "num_reg_tokens": config.registers,
@@ -227,7 +227,7 @@ def rope_module(config: ViTConfig, *, dynamic: bool = False) -> Any:
     else:
         options |= {"rotate_half": config.rope_layout == "half", "grid_offset": config.rope_offset}
     if config.rope in ("cat", "none"):
-        options |= {"in_pixels": False, "ref_feat_shape": (config.rope_grid, config.rope_grid)}
+        options |= {"in_pixels": False, "ref_feat_shape": (config.rope_grid,) * 2 if config.rope_grid > 0 else None}
     return create_rope_embed(
         rope_type=config.rope if config.rotary else "cat",
         dim=config.width,
