@@ -278,7 +278,8 @@ def test_wrong_weights_are_named() -> None:
 
 @pytest.mark.parametrize("change", [{"depth": 0}, {"heads": 0}])
 def test_impossible_sizes(source: Template, change: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="must be at least 1"):
+    [(name, value)] = change.items()
+    with pytest.raises(UserError, match=f"^{name}={value}: must be at least 1"):
         source.build(**{"depth": 1, "heads": 1} | change)
 
 
