@@ -99,7 +99,7 @@ def poisoned(stored: Template) -> Template:
         stored,
         source=replace(
             source,
-            core=Tucker(**nan(vars(core))) if isinstance(core, Tucker) else Full(nan(core.weights)),
+            core=Tucker(**nan(core.tensors())) if isinstance(core, Tucker) else Full(nan(core.weights)),
             blocks=nan(source.blocks),
             stem=nan(source.stem),
             decoder=nan(source.decoder),
@@ -304,3 +304,20 @@ def test_a_skeleton_holds_no_memory() -> None:
 def test_a_timm_that_lays_rotary_tables_out_otherwise_is_refused(version: str, fits: bool) -> None:
     with nullcontext() if fits else pytest.raises(UserError, match=r"timm 1\.0\.29: sweet needs 1\.0\.31"):
         check_timm(version)
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"family": "beit", "final_norm": "pooled"},
+        {"family": "vit", "pre_norm": True, "class_token": False, "mlp_ratio": 3.7},
+        {"family": "vit", "registers": 3, "patch_norm": True, "mlp": "swiglu", "activation": "silu", "norm": "rms"},
+        {"family": "eva", "norm": "layer", "rope": "mixed", "rope_layout": "interleaved", "mlp_norm": True},
+        {"family": "eva", "attn_norm": True, "qk_norm": True, "final_norm": "none", "positions": "table"},
+    ],
+)
+def test_parameters_of_any_architecture_are_counted(switches: dict[str, Any]) -> None:
+    config = ViTConfig(3, 3, 8, 16, 4, **switches)
+    counted = config.cost().parameters(positions=config.positions == "table")
+    assert counted == sum(value.numel() for value in skeleton(config).parameters())
+    assert ViTConfig.from_dict(config.to_dict()) == config
