@@ -144,7 +144,8 @@ FAMILIES = {
 
 def _family(architecture: str) -> str:
     return next(
-        (name for name, pattern in FAMILIES if re.search(pattern, architecture)), "other ViT (AugReg, MAE, DINO, ...)"
+        (name for pattern, name in FAMILIES.items() if re.search(pattern, architecture)),
+        "other ViT (AugReg, MAE, DINO, ...)",
     )
 
 
