@@ -27,8 +27,8 @@ KEYS = (
 with playground() as place:
     initialise_to(str(make_source(place / "template")), place / "vit", depth=2, heads=2, img_size=32, patch_size=4)
     finetune(place / "vit", load_recipe(FinetuneRecipe, None, KEYS), place / "segmenter", task="segment", quiet=True)
-    told = export(place / "segmenter", "onnx", place / "onnx")
-    print(f"largest difference in ONNX Runtime: {told['difference']:.1e}")
+    report = export(place / "segmenter", "onnx", place / "onnx")
+    print(f"largest difference in ONNX Runtime: {report['difference']:.1e}")
 
     session = onnxruntime.InferenceSession(place / "onnx" / "model.onnx")
     about = session.get_modelmeta().custom_metadata_map

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from timm.layers import LayerNorm, SwiGLUPacked
+from timm.layers import LayerNorm, Mlp, SwiGLUPacked
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -252,7 +252,7 @@ def _dinov2(tower: Tower, common: Common, activation: Any, _: Mapping[str, Tenso
     if gated:
         hidden = (int(common["embed_dim"] * ratio * 2 / 3) + 7) // 8 * 8
         ratio = (2 * hidden + 0.5) / common["embed_dim"]
-    layer: Any = SwiGLUPacked if gated else None  # a partial, which timm's annotation leaves out
+    layer: Any = SwiGLUPacked if gated else Mlp  # a partial, which timm's annotation leaves out
     return VisionTransformer(
         **common,
         mlp_ratio=ratio,

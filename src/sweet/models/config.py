@@ -105,7 +105,7 @@ class ViTConfig:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}, expected one of {', '.join(known)}")
         if not self.rope_grid:
             object.__setattr__(self, "rope_grid", self.grid)
-        if not 1 <= self.rope_grid <= MAX_GRID or self.grid > MAX_GRID:
+        if self.rope_grid not in (-1, *range(1, MAX_GRID + 1)) or self.grid > MAX_GRID:
             raise ValueError(f"a grid of {max(self.rope_grid, self.grid)} patches, should be from 1 to {MAX_GRID}")
         if not (0 < self.rope_theta < inf and 0 < self.eps < 1):
             raise ValueError(f"rope_theta {self.rope_theta:g} and eps {self.eps:g} should be positive, and eps below 1")

@@ -23,7 +23,7 @@ RUN_FILES = ["config.json", "recipe.yaml", "README.md", "SHA256SUMS", "metrics.j
 
 
 def claim(out: Path, *, resume: bool, overwrite: bool = False) -> None:
-    """Refuse a non-empty output folder unless asked to resume or to overwrite it. Writes nothing.
+    """Refuse a non-empty output folder unless it is to be resumed or overwritten. Writes nothing.
 
     Raises UserError naming the folder.
     """
