@@ -99,6 +99,7 @@ CHANGES: dict[str, tuple[Callable[[Tensor], Tensor | None], str]] = {
     "missing": (lambda _: None, "is missing"),
     "NaN": (lambda value: value * float("nan"), "not finite"),
     "Inf": (lambda value: value / 0, "not finite"),
+    "half": (lambda value: value.half(), "F16, expected F32"),
     "double": (lambda value: value.double(), "F64, expected F32"),
     "whole numbers": (lambda value: value.long(), "I64, expected F32"),
     "shape": (lambda value: torch.cat([value, value]), "has shape"),

@@ -194,6 +194,7 @@ class Conversion:
             origin=self.checkpoint.origin,
             assumed=self.checkpoint.assumed or None,
             order_size=None if self.images is None else self.images.img_size,
+            dtype=None if self.dtype == torch.float32 else str(self.dtype).removeprefix("torch."),
             metric="activations" if weighted else "weights",
             order_images=self.order_images,
             seconds=0.0,

@@ -22,7 +22,7 @@ from sweet.template.slices import MATRICES
 from .layout import TENSORS
 from .records import FolderRecord
 
-FLOATS = ("F32", "BF16", "F16")  # half precision where a checkpoint was converted in it
+HALVES = {"bfloat16": "BF16", "float16": "F16"}  # torch's names of types in safetensors' words
 WHOLE = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
 Shape = tuple[int, ...]
 Header = Mapping[str, tuple[str, Shape]]
@@ -85,7 +85,8 @@ def check_header(file: Path, header: Header, record: FolderRecord) -> None:
     else:
         expected |= decoder
     expected |= _order_shapes(header, record)
-    _compare(file, header, expected)
+    converted = record.converted.dtype if record.converted is not None else None
+    _compare(file, header, expected, half=HALVES.get(converted or ""))
 
 
 def _check_model(file: Path, header: Header, record: FolderRecord) -> None:
@@ -199,7 +200,8 @@ def _kronecker_shapes(file: Path, header: Header, record: FolderRecord) -> dict[
     return shapes
 
 
-def _compare(file: Path, header: Header, expected: Mapping[str, Shape]) -> None:
+def _compare(file: Path, header: Header, expected: Mapping[str, Shape], *, half: str | None = None) -> None:
+    """Names, shapes and types: whole numbers, F32, or ``half`` where a checkpoint was converted in it."""
     for name in sorted(header.keys() | expected.keys()):
         if name not in header or name not in expected:
             why = "missing" if name in expected else "unknown"
@@ -208,7 +210,7 @@ def _compare(file: Path, header: Header, expected: Mapping[str, Shape]) -> None:
         if shape != expected[name]:
             raise UserError(f"{file}: tensor {name} has shape {shape}, expected {expected[name]} by config.json")
         whole = name in ("order.heads", "order.units")
-        if dtype not in (WHOLE if whole else FLOATS):
+        if dtype not in (WHOLE if whole else ("F32", half)):
             raise UserError(f"{file}: tensor {name} is {dtype}, expected {'whole numbers' if whole else 'F32'}")
         if prod(shape) == 0:
             raise UserError(f"{file}: tensor {name} is empty")
