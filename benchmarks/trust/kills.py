@@ -123,6 +123,7 @@ def started(start: Callable[[Path], None], out: Path) -> int:
     sys.stdout.flush()
     process = os.fork()
     if process:
+        os.setpgid(process, process)  # here as well: a kill may come before the child's own call
         return process
     code = 1
     try:
