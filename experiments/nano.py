@@ -4,7 +4,7 @@
     python experiments/nano.py table
 
 Everything is chosen on 5,000 *training* images of CIFAR-10, drawn by seed: no source and no label comes from them, and
-the test images are never read. A source is learned once, into the folder $NANO_CACHE, and resumed where it was
+the test images are never read. A source is learned once, into sweet's cache ($SWEET_CACHE), and resumed where it was
 interrupted; every fine-tuning appends one line to experiments/results/nano.jsonl and is skipped when that is there.
 Several processes may run side by side. ``--commit`` commits each line as it comes.
 """
@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 import torch
 
 from sweet.data import balanced_subset, eval_batches, open_images, packed
+from sweet.files import cache_folder
 from sweet.initialise.apply import initialise
 from sweet.models.mae import source_from_state
 from sweet.models.vit import build_vit
@@ -46,7 +47,7 @@ from sweet.training.finetune import finetune_model, open_splits
 from sweet.training.network import with_new_head
 from sweet.training.pretrain import pretrain
 
-CACHE = Path(os.environ.get("NANO_CACHE", "/work/cache/nano"))
+CACHE = cache_folder() / "nano"
 RESULTS = Path(os.environ.get("NANO_RESULTS", Path(__file__).parent / "results" / "nano.jsonl"))
 VALIDATION, SEED = 5000, 2026
 
@@ -386,7 +387,6 @@ def main() -> None:
     if spec.data == "table":
         print(table())
         return
-    os.environ.setdefault("SWEET_CACHE", str(CACHE / "sweet"))
     torch.set_num_threads(1)
     data = split(spec.data)
     trials = [trial for group in spec.groups or list(GROUPS) for trial in GROUPS[group]]
