@@ -37,8 +37,7 @@ def settle(out: Path, *, resume: bool) -> None:
     """
     _drop(out)
     if (out / MOVING).is_dir():
-        _move(_inside(out / MOVING), out)
-        (out / MOVING).rmdir()
+        _unpack(out / MOVING, out)
     if (out / OLD).is_dir():
         if not resume:
             put_back(out)
@@ -48,8 +47,7 @@ def settle(out: Path, *, resume: bool) -> None:
     else:
         _set_aside(out)
     if (out / NEW).is_dir():
-        _move(_inside(out / NEW), out)
-        (out / NEW).rmdir()
+        _unpack(out / NEW, out)
 
 
 def begin(out: Path) -> None:
@@ -72,8 +70,7 @@ def put_back(out: Path) -> None:
         _move([path for path in new if path.name not in strange], out / DROPPED)
         _drop(out)
     os.replace(out / OLD, out / MOVING)
-    _move(_inside(out / MOVING), out)
-    (out / MOVING).rmdir()
+    _unpack(out / MOVING, out)
 
 
 def finish(out: Path) -> None:
@@ -88,6 +85,11 @@ def _set_aside(out: Path) -> None:
     _move(entries(out), out / MOVING)
     os.replace(out / MOVING, out / OLD)
     sync(out)
+
+
+def _unpack(folder: Path, out: Path) -> None:
+    _move(_inside(folder), out)
+    folder.rmdir()
 
 
 def _inside(folder: Path) -> list[Path]:
