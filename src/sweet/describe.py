@@ -58,7 +58,7 @@ def _source_rows(source: Source, record: FolderRecord) -> dict[str, object]:
         parameters = sum(tensor.numel() for tensor in core.tensors().values())
         result["constraint"] = core.constraint
         result["parameters_m"] = round(parameters / 1e6, 3)
-        result["share_of_slices"] = round(parameters / (12 * config.depth * config.width**2), 3)
+        result["share_of_slices"] = round(parameters / (config.slices * config.depth * config.width**2), 3)
     if isinstance(core, Kronecker):
         result |= {"tile": core.tile, "templates": {name: len(t) for name, t in core.templates.items()}}
     if isinstance(core, Tucker):

@@ -10,6 +10,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+
+import sweet
+from sweet.convert.convert import ConvertOptions, convert_checkpoint
+from sweet.convert.from_timm import from_model
 
 ROOT = Path(__file__).parents[2]
 KINDS = {
@@ -53,6 +58,20 @@ def test_an_architecture_keeps_its_features_and_goes_back_to_timm(
     assert row.principal < (1e-5 if exact else 0.1)
     exported = json.loads((tmp_path / architecture / "L1H1" / "config.json").read_text())
     assert exported["architecture"] == architecture
+
+
+@pytest.mark.parametrize("architecture", [*KINDS, "aimv2_large_patch14_224", "vit_giant_patch14_dinov2"])
+def test_a_template_of_it_is_read_from_its_folder(census: ModuleType, architecture: str, tmp_path: Path) -> None:
+    """What the loader expects of a folder follows the architecture: rows of X, units, a norm of the embedding."""
+    model = census.shaken(census.reduced(architecture))
+    checkpoint = from_model(model, architecture, "0")
+    convert_checkpoint(checkpoint, None, tmp_path / "template", ConvertOptions(images=4, device="cpu"))
+    config, template = checkpoint.config, sweet.load(tmp_path / "template")
+    images = census.images(config, config.img_size)
+    with torch.no_grad():
+        ours = template.build(config.depth, config.heads, order="prefix").eval().forward_features(images)
+        assert census.relative(ours, model.forward_features(images)) < 1e-5
+        assert template.build(1, 1).eval().forward_features(images).isfinite().all()
 
 
 @pytest.mark.parametrize("architecture", REFUSED)

@@ -121,6 +121,8 @@ def _order_shapes(header: Header, record: FolderRecord) -> dict[str, Shape]:
     }
     if names - shapes.keys() or record.absorbed:
         shapes |= {"order.heads": (vit.depth, vit.heads), "order.units": (vit.depth, vit.hidden)}
+    if vit.pre_norm or vit.patch_norm:
+        shapes["order.embedding"] = (vit.width,)
     return shapes
 
 
@@ -173,9 +175,11 @@ def _tucker_shapes(file: Path, header: Header, record: FolderRecord) -> dict[str
     r1, r2, r3 = core
     if record.ranks is not None and core != record.ranks:
         raise UserError(f"{file}: tensor core.core has shape {core}, config.json says ranks {record.ranks}")
-    if r1 > 12 * vit.depth or r2 > vit.width or r3 > vit.width:
-        raise UserError(f"{file}: tensor core.core has shape {core}, more than 12 x {vit.depth} and width {vit.width}")
-    shapes: dict[str, Shape] = {"core.core": core, "core.x": (12 * vit.depth, r1)}
+    slices = vit.slices * vit.depth
+    if r1 > slices or r2 > vit.width or r3 > vit.width:
+        most = f"{vit.slices} x {vit.depth} and width {vit.width}"
+        raise UserError(f"{file}: tensor core.core has shape {core}, more than {most}")
+    shapes: dict[str, Shape] = {"core.core": core, "core.x": (slices, r1)}
     for name, rank in (("core.u", r2), ("core.v", r3)):
         if name in header or rank != vit.width:
             shapes[name] = (vit.width, rank)
