@@ -152,7 +152,20 @@ def make_set(place: Path, name: str, data: bytes) -> Path:
     return place / "val" / "a" / name
 
 
+def prepare(place: Path) -> None:
+    """A model and a classifier of classes a and b, for :func:`judge`."""
+    make_set(place / "set", "one.png", encoded(picture(), "PNG"))
+    source = f"data.source=folder:{place / 'set'}"
+    for words in (
+        ["pretrain", str(TINY), source, *KEYS, "--out", str(place / "template")],
+        ["init", str(place / "template"), "--depth", "2", "--heads", "2", "--out", str(place / "model")],
+        ["finetune", str(place / "model"), source, *KEYS, "--out", str(place / "classifier")],
+    ):
+        assert (found := verdict(words, 300)) == "right", (words, found)
+
+
 def judge(name: str, data: bytes, usable: bool | None, place: Path, tally: Tally) -> None:
+    """Put an image among good ones, run every verb on them, and add what came out."""
     image = make_set(place / "set", name, data)
     source, model, out = f"folder:{place / 'set'}", place / "model", place / "out"
     printed = io.StringIO()
@@ -194,14 +207,7 @@ def main() -> None:
     tally, chosen = Tally(), list(cases())[:: given.step]
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        make_set(place / "set", "one.png", encoded(picture(), "PNG"))
-        source = f"data.source=folder:{place / 'set'}"
-        for words in (
-            ["pretrain", str(TINY), source, *KEYS, "--out", str(place / "template")],
-            ["init", str(place / "template"), "--depth", "2", "--heads", "2", "--out", str(place / "model")],
-            ["finetune", str(place / "model"), source, *KEYS, "--out", str(place / "classifier")],
-        ):
-            assert (found := verdict(words, 300)) == "right", (words, found)
+        prepare(place)
         for number, (file, data, usable) in enumerate(chosen):
             judge(file, data, usable, place, tally)
             if number % 20 == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.connection
 import runpy
 import shutil
 import socket
@@ -37,9 +38,10 @@ def run_two(
     late: int | None = None,
     divided: bool = False,
 ) -> list[int | None]:
-    """Exit codes of both processes; ``agent`` is the store of a torchrun that has started them.
+    """Exit codes of both processes, None of one that does not end after the other.
 
-    Process ``late`` starts two seconds after the other; ``divided``: as ``accelerate launch --use_fsdp`` would.
+    ``agent`` is the store of a torchrun that has started them. Process ``late`` starts two seconds after the other;
+    ``divided``: as ``accelerate launch --use_fsdp`` would.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -58,8 +60,10 @@ def run_two(
     for rank in sorted(range(2), key=lambda rank: rank == late):
         time.sleep(2.0 * (rank == late))
         both[rank].start()
+    # starting takes long on a busy machine; ending does not, whatever ended the other one
+    multiprocessing.connection.wait([process.sentinel for process in both], 300)
     for process in both:
-        process.join(120)
+        process.join(60)
     return [process.exitcode for process in both]
 
 
@@ -167,9 +171,7 @@ def test_a_divided_source_learns_what_a_whole_one_does(
 def test_a_lost_process_ends_the_run_in_seconds(
     processes: ForkServerContext, tiny: Callable[..., PretrainRecipe], tmp_path: Path
 ) -> None:
-    began = time.monotonic()
     assert run_two(processes, "pretrain", (tiny(), tmp_path), stop=(3, 1, "death")) == [1, 9]
-    assert time.monotonic() - began < 60
     assert steps_of(tmp_path)[-1] in (4, 5)  # the first one had done its step when the second one died
 
 
