@@ -15,7 +15,7 @@ from sweet.errors import UserError
 from sweet.inference.evaluate import evaluate, predict
 from sweet.initialise.make import initialise_to
 from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
-from sweet.training.finetune import check_pairs, finetune
+from sweet.training.finetune import check_processes, finetune
 from sweet.training.pretrain import pretrain
 
 Tiny = Callable[..., FinetuneRecipe]
@@ -101,7 +101,7 @@ def test_damaged_images_are_skipped_and_listed(
 @pytest.mark.parametrize(("batch", "accumulate", "world"), [(6, 1, 2), (12, 2, 2), (9, 1, 3)])
 def test_an_odd_part_cannot_be_mixed(tiny_finetune: Tiny, batch: int, accumulate: int, world: int) -> None:
     keys = (f"batch_size={batch}", f"optim.accumulate={accumulate}")
-    check_pairs(tiny_finetune(*keys), world)
+    check_processes(tiny_finetune(*keys), world)
     mixed = tiny_finetune(*keys).model_copy(update={"mixup": 0.2})
     with pytest.raises(UserError, match=rf"batch_size={batch}: 3 images at a time in each of {world} processes"):
-        check_pairs(mixed, world)
+        check_processes(mixed, world)

@@ -25,9 +25,10 @@ from sweet.data import open_images
 from sweet.data.identity import differences, identity
 from sweet.errors import UserError
 from sweet.files import read_json, read_tensors, sha256
-from sweet.recipes.schema import OptimKeys, PretrainRecipe, TrainKeys, without_path
+from sweet.recipes.schema import FinetuneRecipe, OptimKeys, PretrainRecipe, TrainKeys, without_path
 from sweet.training.checkpoint import steps_of
 from sweet.training.device import make_accelerator
+from sweet.training.finetune import check_processes
 from sweet.training.loop import TrainResult, train
 from sweet.training.nonfinite import NonFinite, read_events
 from sweet.training.pretrain import pretrain
@@ -395,7 +396,12 @@ def test_torchrun_starts_again_where_it_was(tmp_path: Path, monkeypatch: pytest.
     assert (out / "config.json").stat().st_mtime_ns == before
 
 
-def test_what_a_divided_model_cannot_have(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_divided_model_cannot_have(
+    tiny_finetune: Callable[..., FinetuneRecipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UserError, match="precision=fp16: not with accelerate launch --use_fsdp"):
         make_accelerator("cpu", "fp16", 1, None)
+    with pytest.raises(UserError, match=r"ema=0.9: not with accelerate launch --use_fsdp"):
+        check_processes(tiny_finetune("ema=0.9"), 2)
+    check_processes(tiny_finetune("ema=0.9"), 1)

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from sweet.data.identity import Identity
 from sweet.files import read_json, read_tensors, sync, write_tensors
 
-from .shards import part_of, whole
+from .divided import part_of, whole
 
 KEPT = 2  # checkpoints of a run
 EMA = "ema|"  # before the names of averaged weights

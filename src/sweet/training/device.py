@@ -18,7 +18,7 @@ from torch import nn
 from sweet.errors import UserError
 from sweet.models.device import resolve_device
 
-from . import shards
+from . import divided
 from .ranks import MEETING, PeerLost, lost_peer
 
 
@@ -43,7 +43,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
 def make_accelerator(device: str, precision: str, accumulate: int, project: Path | None) -> Accelerator:
     """An accelerator for one run; the process may make several, one after the other."""
     chosen = resolve_device(device)
-    if shards.wanted() and precision == "fp16":
+    if divided.wanted() and precision == "fp16":
         raise UserError("optim.precision=fp16: not with accelerate launch --use_fsdp; use bf16 or fp32")
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
@@ -52,7 +52,7 @@ def make_accelerator(device: str, precision: str, accumulate: int, project: Path
     if chosen.type == "cpu":
         keep_memory()
     try:
-        with shards.left_to_us():
+        with divided.left_to_us():
             return Accelerator(
                 cpu=chosen.type == "cpu",
                 mixed_precision=resolve_precision(precision, chosen),

@@ -35,6 +35,7 @@ from sweet.storage.records import DataConfig, FolderRecord, read_record
 from sweet.tasks.registry import task_class
 from sweet.tasks.task import EvalSettings, Metrics, Task, TrainSettings
 
+from . import divided
 from .device import make_accelerator, use_plain_attention
 from .loop import ParameterGroup, TrainResult, micro_batch_size, train
 from .network import start_network
@@ -138,7 +139,7 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str) -> F
     data_config = DataConfig.of_recipe(recipe.data, classes, task.crop)
     network = start_network(model, task, task_name, seed=recipe.seed, drop_path=recipe.drop_path)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
-    check_pairs(recipe, accelerator.num_processes)
+    check_processes(recipe, accelerator.num_processes)
     train_data, val_data = (task.prepare_data(images, data_config) for images in (train_images, val_images))
     images = {"train": identity(train_images), "val": identity(val_images)}
     return Finetuning(
@@ -146,8 +147,10 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str) -> F
     )
 
 
-def check_pairs(recipe: FinetuneRecipe, world: int) -> None:
-    """Raises UserError where each of ``world`` processes has an odd number of images to mix in pairs."""
+def check_processes(recipe: FinetuneRecipe, world: int) -> None:
+    """Raises UserError for what ``world`` processes cannot do: mix odd numbers of images, average a divided model."""
+    if recipe.ema is not None and world > 1 and divided.wanted():
+        raise UserError(f"ema={recipe.ema:g}: not with accelerate launch --use_fsdp; set ema=null")
     images = micro_batch_size(recipe, recipe.optim.accumulate, world)
     if (recipe.mixup or recipe.cutmix) and images % 2:
         raise UserError(

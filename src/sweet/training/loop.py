@@ -26,8 +26,7 @@ from . import nonfinite
 from .checkpoint import set_aside, steps_of
 from .log import RunLog
 from .ranks import PeerLost, StopVote, lost_peer
-from .shards import ParameterGroup
-from .state import LossFunction, TrainState
+from .state import LossFunction, ParameterGroup, TrainState
 
 __all__ = ["LossFunction", "ParameterGroup", "TrainResult", "learning_rate", "micro_batch_size", "train"]
 

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from accelerate import Accelerator
@@ -19,10 +19,18 @@ from sweet.recipes.schema import OptimKeys, TrainKeys
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .device import can_compile
-from .shards import ParameterGroup, sharded, wanted, whole
+from .divided import in_parts, wanted, whole
 
 LossFunction = Callable[[nn.Module, Any, Any, int], Tensor]
 """``(model, inputs, targets, micro_step)`` -> the mean loss of a micro-batch, a scalar in float32."""
+
+
+class ParameterGroup(TypedDict, total=False):
+    """A parameter group of AdamW; its learning rate is the schedule's times ``lr_scale`` (1 by default)."""
+
+    params: Sequence[nn.Parameter]
+    weight_decay: float
+    lr_scale: float
 
 
 class TrainState:
@@ -46,9 +54,8 @@ class TrainState:
         self.seed, self.optim = keys.seed, optim
         self.divided = wanted() and accelerator.num_processes > 1
         if self.divided:
-            if ema is not None:
-                raise UserError("ema: no average with accelerate launch --use_fsdp; leave it out (ema=null)")
-            self.plain, groups = sharded(model, groups, accelerator.device)
+            self.plain, now = in_parts(model, accelerator.device)
+            groups = [{**group, "params": [now[p] for p in group["params"]]} for group in groups]
         fused = accelerator.device.type in ("cpu", "cuda")
         optimizer = torch.optim.AdamW([dict(g) for g in groups], lr=keys.lr, betas=optim.betas, fused=fused)
         if optim.compile and can_compile(accelerator.device):
@@ -111,6 +118,7 @@ class TrainState:
         """Put what was learned into the model that was given; collective."""
         if self.divided:
             self.given.load_state_dict(whole(self.plain.state_dict()))
+            self.given.to(self.accelerator.device)
 
     def restore(self, run: Path) -> None:
         """Go on from the newest checkpoint, if there is one.

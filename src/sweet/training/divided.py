@@ -9,9 +9,8 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypedDict
 
 import torch
 import torch.distributed as dist
@@ -22,14 +21,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 SWITCH = "ACCELERATE_USE_FSDP"
 BLOCK = re.compile(r"(^|\.)blocks\.\d+$")  # modules that are put together one after the other, not all at once
-
-
-class ParameterGroup(TypedDict, total=False):
-    """A parameter group of AdamW; its learning rate is the schedule's times ``lr_scale`` (1 by default)."""
-
-    params: Sequence[nn.Parameter]
-    weight_decay: float
-    lr_scale: float
 
 
 def wanted() -> bool:
@@ -48,19 +39,18 @@ def left_to_us() -> Iterator[None]:
             os.environ[SWITCH] = before
 
 
-def sharded(
-    model: nn.Module, groups: Sequence[ParameterGroup], device: torch.device
-) -> tuple[nn.Module, list[ParameterGroup]]:
-    """A copy of ``model`` of which every process holds a part, and the groups of its parameters; collective."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    parts, mesh = copy.deepcopy(model), init_device_mesh(device.type, (dist.get_world_size(),))
+def in_parts(model: nn.Module, device: torch.device) -> tuple[nn.Module, dict[nn.Parameter, nn.Parameter]]:
+    """A copy of ``model`` of which every process holds a part, and its parameter for each of the model's; collective.
+
+    The model itself goes to the CPU.
+    """
+    parts, mesh = copy.deepcopy(model.cpu()), init_device_mesh(device.type, (dist.get_world_size(),))
     for name, module in parts.named_modules():
         if BLOCK.search(name) and any(True for _ in module.parameters()):
             fully_shard(module, mesh=mesh)
     fully_shard(parts, mesh=mesh)
     now = dict(parts.named_parameters())
-    moved: list[ParameterGroup] = [{**group, "params": [now[names[p]] for p in group["params"]]} for group in groups]
-    return parts, moved
+    return parts, {parameter: now[name] for name, parameter in model.named_parameters()}
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
