@@ -396,12 +396,12 @@ def test_torchrun_starts_again_where_it_was(tmp_path: Path, monkeypatch: pytest.
     assert (out / "config.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("key", ["optim.precision=fp16", "optim.name=muon", "ema=0.9"])
 def test_what_a_divided_model_cannot_have(
-    tiny_finetune: Callable[..., FinetuneRecipe], monkeypatch: pytest.MonkeyPatch
+    tiny_finetune: Callable[..., FinetuneRecipe], monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(UserError, match="precision=fp16: not with accelerate launch --use_fsdp"):
-        make_accelerator("cpu", "fp16", 1, None)
-    with pytest.raises(UserError, match=r"ema=0.9: not with accelerate launch --use_fsdp"):
-        check_processes(tiny_finetune("ema=0.9"), 2)
-    check_processes(tiny_finetune("ema=0.9"), 1)
+    with pytest.raises(UserError, match=f"{key}: not with accelerate launch --use_fsdp"):
+        check_processes(tiny_finetune(key), 2)
+    check_processes(tiny_finetune(key), 1)
+    check_processes(tiny_finetune(), 2)

@@ -19,6 +19,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from sweet.errors import UserError
+from sweet.recipes.schema import OptimKeys
+
 SWITCH = "ACCELERATE_USE_FSDP"
 BLOCK = re.compile(r"(^|\.)blocks\.\d+$")  # modules that are put together one after the other, not all at once
 
@@ -26,6 +29,15 @@ BLOCK = re.compile(r"(^|\.)blocks\.\d+$")  # modules that are put together one a
 def wanted() -> bool:
     """Whether the launcher wants it."""
     return os.environ.get(SWITCH, "false").lower() in ("1", "true")
+
+
+def check(optim: OptimKeys, world: int, ema: float | None = None) -> None:
+    """Raises UserError for what a model that ``world`` processes divide cannot have."""
+    if wanted() and world > 1:
+        name, precision = f"optim.name={optim.name}", f"optim.precision={optim.precision}"
+        wrong = {name: optim.name != "adamw", precision: optim.precision == "fp16", f"ema={ema}": ema is not None}
+        for key in (key for key, given in wrong.items() if given):
+            raise UserError(f"{key}: not with accelerate launch --use_fsdp; leave it out")
 
 
 @contextmanager

@@ -149,8 +149,7 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str) -> F
 
 def check_processes(recipe: FinetuneRecipe, world: int) -> None:
     """Raises UserError for what ``world`` processes cannot do: mix odd numbers of images, average a divided model."""
-    if recipe.ema is not None and world > 1 and divided.wanted():
-        raise UserError(f"ema={recipe.ema:g}: not with accelerate launch --use_fsdp; set ema=null")
+    divided.check(recipe.optim, world, recipe.ema)
     images = micro_batch_size(recipe, recipe.optim.accumulate, world)
     if (recipe.mixup or recipe.cutmix) and images % 2:
         raise UserError(

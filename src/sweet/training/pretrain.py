@@ -48,6 +48,7 @@ from sweet.template.source import Source
 from sweet.template.target import absorb
 from sweet.template.tucker import Tucker
 
+from . import divided
 from .device import make_accelerator
 from .loop import ParameterGroup, TrainResult, micro_batch_size, train
 from .run_folder import begin
@@ -236,6 +237,7 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
         images, skipped = readable_images(images, recipe.data)
     data = packed(images, vit.img_size)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
+    divided.check(recipe.optim, accelerator.num_processes)
     batches = Batches(
         data,
         batch_size=micro_batch_size(recipe, recipe.optim.accumulate, accelerator.num_processes),
