@@ -164,7 +164,8 @@ def restarted(number: int, draw: random.Random) -> Row:
         os.kill(victim, signal.SIGKILL)
     code = ended(run)
     equal = same(out, "whole")
-    what = f"killed after step {step}; {'same weights' if equal else 'OTHER WEIGHTS'}"
+    weights = "same weights" if equal else f"OTHER WEIGHTS: {Path(f'{out}.said').read_text()[-300:]}"
+    what = f"killed after step {step}; {weights}"
     return Row("torchrun --max-restarts", code, round(time.monotonic() - since, 1), what, code == 0 and equal)
 
 
@@ -179,13 +180,10 @@ def main() -> None:
         os.chdir(folder)
         os.environ |= {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "SWEET_CACHE": f"{folder}/cache"}
         draw = random.Random(args.seed)
-        rows = [*undisturbed()]
-        for one in (killed, terminated, *[lambda n=n: restarted(n, draw) for n in range(args.tries)]):
-            rows.append(one())
+        rows = [*undisturbed(), killed(), terminated()]
+        for number in range(args.tries):
+            rows.append(restarted(number, draw))
             print(rows[-1], flush=True)
-        for row in rows:
-            if not row.right:
-                print(row, *Path(folder).glob("*.said"))
         report({"seed": args.seed, "launches": [asdict(row) for row in rows]}, place)
     sys.exit(not all(row.right for row in rows))
 
