@@ -72,8 +72,8 @@ def ended(run: subprocess.Popen[bytes]) -> int:
         return run.wait()
 
 
-def rank_1(run: subprocess.Popen[bytes]) -> int | None:
-    """The process of rank 1 among the children of a launcher."""
+def kill_rank_1(run: subprocess.Popen[bytes]) -> bool:
+    """SIGKILL to the process of rank 1 among the children of a launcher; whether there was one."""
     for task in Path(f"/proc/{run.pid}/task").glob("*/children"):
         for child in task.read_text().split():
             try:
@@ -81,8 +81,9 @@ def rank_1(run: subprocess.Popen[bytes]) -> int | None:
             except OSError:
                 continue
             if b"RANK=1" in environment:
-                return int(child)
-    return None
+                os.kill(int(child), signal.SIGKILL)
+                return True
+    return False
 
 
 def await_path(run: subprocess.Popen[bytes], path: Path) -> bool:
@@ -132,11 +133,11 @@ def undisturbed() -> list[Row]:
 def killed() -> Row:
     run = started(torchrun(), "lost", [*LONG, "-q"])
     await_path(run, Path("lost/checkpoints/step-10"))
-    os.kill(rank_1(run) or 0, signal.SIGKILL)
-    since = time.monotonic()
+    hit, since = kill_rank_1(run), time.monotonic()
     code = ended(run)
     line = said("lost", "error: another process")
-    return Row("a process is killed", code, round(time.monotonic() - since, 1), line, code == 1 and bool(line))
+    right = hit and code == 1 and bool(line)
+    return Row("a process is killed", code, round(time.monotonic() - since, 1), line, right)
 
 
 def terminated() -> Row:
@@ -158,15 +159,13 @@ def restarted(number: int, draw: random.Random) -> Row:
     step = draw.choice((5, 10, 15))
     await_path(run, Path(out) / "checkpoints" / f"step-{step}")
     time.sleep(draw.uniform(0, 0.2))
-    victim = rank_1(run)
-    since = time.monotonic()
-    if victim is not None:
-        os.kill(victim, signal.SIGKILL)
+    hit, since = kill_rank_1(run), time.monotonic()
     code = ended(run)
     equal = same(out, "whole")
     weights = "same weights" if equal else f"OTHER WEIGHTS: {Path(f'{out}.said').read_text()[-300:]}"
-    what = f"killed after step {step}; {weights}"
-    return Row("torchrun --max-restarts", code, round(time.monotonic() - since, 1), what, code == 0 and equal)
+    what = f"{'killed' if hit else 'TOO LATE'} after step {step}; {weights}"
+    right = hit and code == 0 and equal
+    return Row("torchrun --max-restarts", code, round(time.monotonic() - since, 1), what, right)
 
 
 def main() -> None:
