@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sweet.console import say
 from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.models.config import MaeConfig, ViTConfig
@@ -263,7 +263,7 @@ def prepare(checkpoint: Checkpoint, order: Order | None, options: ConvertOptions
     """The checkpoint, folded, with its images and its principal order. Raises UserError for what cannot be done."""
     device = resolve_device(options.device)
     if checkpoint.assumed:
-        print(f"{checkpoint.name}: assumed {'; '.join(checkpoint.assumed)}; {HINT}", file=sys.stderr, flush=True)
+        say(f"{checkpoint.name}: assumed {'; '.join(checkpoint.assumed)}; {HINT}")
     config = checkpoint.config
     ranks = _ranks(options, config)
     images = None
