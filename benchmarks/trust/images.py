@@ -131,12 +131,12 @@ def modes() -> Iterator[tuple[str, bytes, bool]]:
     yield "transparent.png", encoded(picture(mode="P"), "PNG", transparency=0), True
     yield "lzw.tif", encoded(picture(), "TIFF", compression="tiff_lzw"), True
     yield "progressive.jpg", encoded(picture(), "JPEG", progressive=True), True
-    for name, values, kind in (
-        ("16.png", PIXELS.integers(0, 65536, (24, 24), dtype=np.uint16), "PNG"),
-        ("32.tif", PIXELS.integers(0, 2**31 - 1, (24, 24), dtype=np.int32), "TIFF"),
-        ("float.tif", PIXELS.random((24, 24), dtype=np.float32), "TIFF"),
+    for name, values, kind, usable in (
+        ("16.png", PIXELS.integers(0, 65536, (24, 24), dtype=np.uint16), "PNG", True),
+        ("32.tif", PIXELS.integers(0, 2**31 - 1, (24, 24), dtype=np.int32), "TIFF", False),  # which value is white?
+        ("float.tif", PIXELS.random((24, 24), dtype=np.float32), "TIFF", True),
     ):
-        yield name, encoded(Image.fromarray(values), kind), True
+        yield name, encoded(Image.fromarray(values), kind), usable
 
 
 def make_set(place: Path, name: str, data: bytes) -> Path:
@@ -170,7 +170,9 @@ def judge(name: str, data: bytes, usable: bool | None, place: Path, tally: Tally
     source, model, out = f"folder:{place / 'set'}", place / "model", place / "out"
     printed = io.StringIO()
     found = verdict(["data", "check", source, "--json"], SECONDS, printed=printed)
-    corrupt = json.loads(printed.getvalue())["splits"]["val"]["corrupt"] if found == "right" else []
+    report = json.loads(printed.getvalue()) if found == "right" else {"splits": {"val": {"corrupt": []}}, "findings": []}
+    unknown = [finding for finding in report["findings"] if finding["handling"].startswith("refused unless")]
+    corrupt = report["splits"]["val"]["corrupt"] + unknown
     readable = not corrupt
     if found == "right" and usable not in (None, readable):
         found = f"wrong: {'whole' if readable else 'damaged'}, {corrupt}"
