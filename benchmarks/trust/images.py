@@ -164,15 +164,19 @@ def prepare(place: Path) -> None:
         assert (found := verdict(words, 300)) == "right", (words, found)
 
 
+def refusals(findings: list[dict[str, str]]) -> list[str]:
+    """What data check says that a training will refuse: values of which nobody says what is white."""
+    return [one["found"] for one in findings if one["what sweet does"].startswith("refused unless")]
+
+
 def judge(name: str, data: bytes, usable: bool | None, place: Path, tally: Tally) -> None:
     """Put an image among good ones, run every verb on them, and add what came out."""
     image = make_set(place / "set", name, data)
     source, model, out = f"folder:{place / 'set'}", place / "model", place / "out"
     printed = io.StringIO()
     found = verdict(["data", "check", source, "--json"], SECONDS, printed=printed)
-    report = json.loads(printed.getvalue()) if found == "right" else {"splits": {"val": {"corrupt": []}}, "findings": []}
-    unknown = [finding for finding in report["findings"] if finding["handling"].startswith("refused unless")]
-    corrupt = report["splits"]["val"]["corrupt"] + unknown
+    report = json.loads(printed.getvalue()) if found == "right" else None
+    corrupt = [] if report is None else [*report["splits"]["val"]["corrupt"], *refusals(report["findings"])]
     readable = not corrupt
     if found == "right" and usable not in (None, readable):
         found = f"wrong: {'whole' if readable else 'damaged'}, {corrupt}"
