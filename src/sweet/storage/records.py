@@ -68,7 +68,7 @@ class DataConfig(Record):
 
 
 class TrainingRecord(Record):
-    """What a pre-training or fine-tuning took, in images, seconds and FLOPs."""
+    """What a pre-training or fine-tuning took, in images, seconds and FLOPs, all over until its last step."""
 
     steps: int
     images: int
@@ -81,6 +81,8 @@ class TrainingRecord(Record):
     device: str = ""
     precision: str = ""
     finished: str = ""
+    best_step: int | None = None  # the one that is kept, of a run that was validated
+    best_epoch: float | None = None
 
 
 class HealingRecord(Record):
@@ -175,6 +177,7 @@ class FolderRecord(Record):
     ranks: tuple[int, int, int] | None = None
     absorbed: bool = False
     width: WidthRecord | None = None
+    dtype: str | None = None  # of the weights of an export where that is half precision, in torch's name
     data: DataConfig
     training: TrainingRecord | None = None
     converted: ConvertedRecord | None = None
