@@ -66,7 +66,7 @@ def test_it_writes_a_curve_and_changes_no_number(model: Path, tiny_finetune: Tin
 def test_the_best_is_what_is_written(
     model: Path, tiny_finetune: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, average: tuple[str, ...]
 ) -> None:
-    scores_are(monkeypatch, {2: 50.0, 4: 40.0, 6: 50.0})
+    scores_are(monkeypatch, {2: 50.0, 4: 40.0, 6: 45.0})
     result = finetune(model, tiny_finetune("val_every=0.5", "checkpoint_every=1", *average), tmp_path, quiet=True)
     assert checkpoint.steps_of(tmp_path) == [2, 4, 5]
     assert result["training"] == read_json(tmp_path / "config.json")["training"]
@@ -86,14 +86,14 @@ def test_patience_ends_the_training(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    scores_are(monkeypatch, dict(enumerate([0, 10.0, 30.0, 20.0, 30.0, 40.0, 50.0])))
+    scores_are(monkeypatch, dict(enumerate([0, 10.0, 30.0, 20.0, 25.0, 40.0, 50.0])))
     recipe = tiny_finetune("val_every=0.25", "patience=2")
     training = finetune(model, recipe, tmp_path)["training"]
     assert (training["steps"], training["best_step"], training["images"]) == (4, 2, 64)
     assert [line["step"] for line in log(tmp_path) if "loss" in line] == [1, 2, 3, 4]
     shown = capsys.readouterr().err
-    assert re.search(r"epoch 0.5 \(step 2/6\): validation top-1, % [\d.]+, the best so far\n", shown)
-    assert re.search(r"epoch 1 \(step 4/6\): validation top-1, % [\d.]+, best 30.00, epoch 0.5\n", shown)
+    assert re.search(r"epoch 0.5 \(step 2/6\): validation top-1 [\d.]+ %, the best so far\n", shown)
+    assert re.search(r"epoch 1 \(step 4/6\): validation top-1 [\d.]+ %, best 30.00 after epoch 0.5\n", shown)
     assert "no better one in 2 validations: the training ends after step 4" in shown
     (tmp_path / "config.json").unlink()  # killed before it was written
     written = sha256(tmp_path / "model.safetensors")
@@ -167,6 +167,7 @@ def test_a_metric_that_should_be_low() -> None:
     plan = Validation(lambda: Metrics({"fid": 3.0}, 1), TASKS["generate"], 10, 5, patience=2)
     so_far = plan.joined(plan.joined(Validated(), 10, 8.0), 20, 9.0)
     assert so_far == Validated(20, 10, 8.0) and not plan.enough(so_far)
-    assert plan.enough(plan.joined(so_far, 30, 8.0))
+    assert plan.enough(plan.joined(so_far, 30, 8.5))
+    assert plan.joined(so_far, 30, 8.0) == Validated(30, 30, 8.0)  # as good, and trained longer
     assert plan.joined(so_far, 30, 7.5) == Validated(30, 30, 7.5)
     assert plan.score(Metrics({"fid": None}, 1)) == plan.score(Metrics({"fid": float("nan")}, 1)) == float("inf")

@@ -113,11 +113,12 @@ def finetune(
 
 def summary(record: FolderRecord) -> dict[str, object]:
     """The validation metrics of a fine-tuned model, the task's own first, and what it took, under ``training``."""
-    metrics, first = record.metrics or {}, [metric.key for metric in METRICS_OF[record.task or "classify"]]
-    ordered = {key: metrics[key] for key in (*first, *metrics) if key in metrics}
-    if "loss" in ordered:
-        ordered["val_loss"] = ordered.pop("loss")  # of the validation images
-    return ordered | {"training": record.training.to_dict() if record.training else None}
+    metrics = dict(record.metrics or {})
+    first = [metric.key for metric in METRICS_OF[record.task or "classify"] if metric.key in metrics]
+    ordered: dict[str, object] = {key: metrics.pop(key) for key in first}
+    if "loss" in metrics:
+        ordered["val_loss"] = metrics.pop("loss")  # of the validation images
+    return ordered | metrics | {"training": record.training.to_dict() if record.training else None}
 
 
 @dataclass

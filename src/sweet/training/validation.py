@@ -38,9 +38,9 @@ class Validation:
         return step != before.step and (step % self.every == 0 or step == steps)
 
     def joined(self, before: Validated, step: int, score: float) -> Validated:
-        """With the score of another step; of equal ones the first is the best."""
+        """With the score of another step; of equal ones the later is the best, as it is trained longer."""
         sign = 1 if self.metric.higher_is_better else -1
-        better = before.score is None or sign * score > sign * before.score
+        better = before.score is None or sign * score >= sign * before.score
         return Validated(step, step, score) if better else Validated(step, before.best, before.score)
 
     def enough(self, so_far: Validated) -> bool:
@@ -56,10 +56,11 @@ class Validation:
 
     def text(self, step: int, steps: int, score: float, so_far: Validated) -> str:
         """A line for people."""
-        best = "the best so far" if so_far.best == step else f"best {self.metric.text(so_far.score or 0)}, epoch "
-        best += "" if so_far.best == step else f"{self.epoch(so_far.best):g}"
+        best = f"best {self.metric.text(so_far.score or 0)} after epoch {self.epoch(so_far.best):g}"
+        name, percent, _ = self.metric.label.partition(", %")
+        measured = f"validation {name} {self.metric.text(score)}{' %' if percent else ''}"
         where = f"epoch {self.epoch(step):g} (step {step}/{steps})"
-        return f"{where}: validation {self.metric.label} {self.metric.text(score)}, {best}"
+        return f"{where}: {measured}, {'the best so far' if so_far.best == step else best}"
 
     def epoch(self, step: int) -> float:
         """How many epochs the steps are."""
