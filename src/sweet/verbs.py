@@ -207,7 +207,7 @@ def changed_recipe(
 
     Raises UserError where it names no images, or some that are not there; a finished run that is resumed needs none.
     """
-    more = [f"{key}={json.dumps(value, default=str)}" for key, value in dotted(keys or {}).items()]
+    more: list[str] = [f"{key}={json.dumps(value, default=str)}" for key, value in dotted(keys or {}).items()]
     loaded = load_recipe(cls, name, [*overrides, *more])
     need_source(loaded.data.source, there=not resumed)
     return loaded

@@ -39,7 +39,7 @@ from sweet.recipes.schema import FinetuneRecipe
 from sweet.storage.cards import model_card
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import DataConfig, FolderRecord, read_record
-from sweet.tasks.registry import METRICS_OF, TASKS, Metric, task_class
+from sweet.tasks.registry import ENTRIES, Metric, task_class
 from sweet.tasks.task import EvalSettings, Metrics, Task, TrainSettings
 
 from .compiling import decided
@@ -91,7 +91,7 @@ def finetune(
         quiet=quiet,
         images=run.images,
         skips=Skips.of(run.recipe.data, out, len(run.train_data), len(run.skipped)),
-        metric=TASKS[task],
+        metric=ENTRIES[task].metrics[0],
     )
     record = run.base.model_copy(
         update={
@@ -114,7 +114,7 @@ def finetune(
 def summary(record: FolderRecord) -> dict[str, object]:
     """The validation metrics of a fine-tuned model, the task's own first, and what it took, under ``training``."""
     metrics = dict(record.metrics or {})
-    first = [metric.key for metric in METRICS_OF[record.task or "classify"] if metric.key in metrics]
+    first = [metric.key for metric in ENTRIES[record.task or "classify"].metrics if metric.key in metrics]
     ordered: dict[str, object] = {key: metrics.pop(key) for key in first}
     if "loss" in metrics:
         ordered["val_loss"] = metrics.pop("loss")  # of the validation images

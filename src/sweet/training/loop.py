@@ -30,7 +30,7 @@ from .checkpoint import set_aside, steps_of
 from .log import RunLog
 from .ranks import PeerLost, StopVote, lost_peer
 from .state import LossFunction, ParameterGroup, TrainState
-from .validation import Validation, curve_of
+from .validation import Validation
 
 __all__ = ["LossFunction", "ParameterGroup", "TrainResult", "learning_rate", "micro_batch_size", "train"]
 
@@ -206,7 +206,7 @@ class _Session:
         [score] = broadcast_object_list([plan.score(self.metrics)])  # one decision for all processes
         state.validated = plan.joined(state.validated, state.done, score)
         text = plan.text(state.done, self.steps, score, state.validated)
-        self.log.validated(state.done, curve_of(self.metrics), text, time.perf_counter() - began)
+        self.log.validated(state.done, plan.curve(self.metrics), text, time.perf_counter() - began)
         if state.validated.best == state.done and state.done < self.steps:
             self.save()
         if self.enough and state.done < self.steps:
