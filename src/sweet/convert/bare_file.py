@@ -23,7 +23,8 @@ from sweet.errors import UserError
 from sweet.files import read_json, sha256
 
 from .checkpoints import Checkpoint, depth_of, mae_decoder, split_decoder
-from .timm_source import checked, filled, from_folder, like
+from .from_timm import from_model
+from .timm_source import filled, from_folder, like
 from .weights_file import read_weights
 
 # (width, depth) of the models that everybody trains: their heads.
@@ -52,7 +53,7 @@ def read_file(
     if "register_tokens" in encoder or "storage_tokens" in encoder or not {"decoder_embed.weight"} & decoder.keys():
         encoder |= {name: value for name, value in decoder.items() if name == "mask_token"}
     guess = guessed(encoder, str(path), heads)
-    found = checked(filled(guess.model, encoder, str(path)), str(path), sha256(path))
+    found = from_model(filled(guess.model, encoder, str(path)), str(path), sha256(path))
     tensors, mae = mae_decoder(decoder, found.config) if decoder else ({}, None)
     return replace(
         found, name=path.name, state=found.state | tensors, mae=mae, dtype=weights.dtype, assumed=guess.assumed

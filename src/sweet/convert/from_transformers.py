@@ -1,6 +1,6 @@
 """Folders of transformers: their tensors under timm's names in a model of timm, then the way of every timm model.
 
-ViT, DeiT, ViTMAE, DINOv2 with and without registers, DINOv3, and the vision towers of CLIP and SigLIP. A model's
+ViT, DeiT, BEiT, ViTMAE, DINOv2 with and without registers, DINOv3, and the vision towers of CLIP and SigLIP. A model's
 switches stand in ``config.json``, its mean and deviation in ``preprocessor_config.json``.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 import torch
 from timm.layers import LayerNorm, Mlp, SwiGLUPacked
+from timm.models.beit import Beit
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -24,8 +25,9 @@ from sweet.errors import UserError
 from sweet.files import read_json, sha256
 
 from .checkpoints import Checkpoint, mae_decoder, split_decoder, tensors_sha256
+from .from_timm import from_model
 from .snapshot import images_of, origin_of
-from .timm_source import checked, filled, reason
+from .timm_source import filled, reason
 from .weights_file import Weights, read_weights
 
 INDEX = "model.safetensors.index.json"
@@ -36,9 +38,11 @@ ACTIVATIONS: dict[str, Any] = {
 }  # fmt: skip
 # Heads, poolers, text towers and what only pre-training used.
 LEFT_OUT = re.compile(
-    r"pooler\.|classifier|cls_classifier|distillation_classifier|head\.|visual_projection|text_|logit_|"
+    r"pooler\.dense|classifier|cls_classifier|distillation_classifier|head\.|visual_projection|text_|logit_|"
     r"embeddings\.mask_token|embeddings\.position_ids|.*rope_embeddings\.|lm_head|decoder\.decoder_pos_ids"
 )
+TABLE = "attn.relative_position_bias_table"
+SHARED = "relative_position_bias_table"  # BEiT's, of all blocks
 # transformers' names as timm's, one rule after the other.
 NAMES = (
     (r"^decoder\.(?:decoder_layers|decoder_encoder\.layer)\.", "decoder_blocks."),
@@ -60,6 +64,10 @@ NAMES = (
     (r"\.(?:intermediate\.dense|mlp\.weights_in)\.", ".mlp.fc1."),
     (r"\.(?:output\.dense|mlp\.down_proj|mlp\.weights_out)\.", ".mlp.fc2."),
     (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
+    (r"\.lambda_(\d)$", r".ls\1.gamma"),
+    (r"^(?:encoder\.relative_position_bias|shared_position_bias)\.relative_position_bias_table$", SHARED),
+    (r"\.(?:attention\.attention\.)?relative_position_bias\.relative_position_bias_table$", f".{TABLE}"),
+    (r"^pooler\.layernorm\.", "fc_norm."),
     (r"^(?:layernorm|post_layernorm)\.", "norm."),
     (r"^pre_layrnorm\.", "norm_pre."),
 )
@@ -101,7 +109,7 @@ def from_folder(folder: Path, *, file: Path | None = None, part: str | None = No
     encoder, decoder = split_decoder(renamed)
     model = filled(built(tower, str(folder), encoder), fused(encoder, tower), str(folder))
     model.pretrained_cfg = images_of(folder)
-    found = checked(model, str(folder), digest)
+    found = from_model(model, str(folder), digest)
     tensors, mae = mae_decoder(fused(decoder, tower), found.config) if decoder and _mae_heads(tower) else ({}, None)
     name = folder.name if file is None or file.name in FILES else file.name
     origin = origin_of(folder, name)
@@ -115,7 +123,7 @@ def check_folder(folder: Path, where: str) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = built(small, where, {})
-    checked(model.eval(), where, "")
+    from_model(model.eval(), where, "")
 
 
 def tower_of(path: Path, where: str | None = None) -> Tower:
@@ -127,9 +135,6 @@ def tower_of(path: Path, where: str | None = None) -> Tower:
     if kind in ("clip", "siglip") and isinstance(config.get("vision_config"), dict):
         keys = config["vision_config"]
     kind = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}.get(kind, kind)
-    if kind == "beit":
-        raise UserError(f"{where}: model_type=beit: relative position biases are not read from transformers' layout; "
-                        "take timm's: timm:beit_base_patch16_224")  # fmt: skip
     if kind not in BUILDERS:
         raise UserError(f"{where}: model_type={kind}: expected one of {', '.join(BUILDERS)}")
     return Tower(keys, kind)
@@ -169,33 +174,33 @@ def renamed_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def fused(tensors: Mapping[str, Tensor], tower: Tower) -> dict[str, Tensor]:
     """Queries, keys and values of each block in one matrix, and what else timm's class calls differently."""
     result = {name: value for name, value in tensors.items() if not re.search(r"\.attn\.[qkv]\.", name)}
-    dinov3, registers = tower.kind == "dinov3_vit", tower.kind == "dinov2_with_registers"
+    apart = tower.kind == "dinov3_vit" or _relative(tower)  # timm's class has the biases one by one, none of keys
     for name in [name for name in tensors if name.endswith(".attn.q.weight")]:
         block = name.removesuffix("q.weight")
         result[f"{block}qkv.weight"] = torch.cat([tensors[f"{block}{letter}.weight"] for letter in "qkv"])
-        biases = {letter: tensors.get(f"{block}{letter}.bias") for letter in "qkv"}
-        known = [value for value in biases.values() if value is not None]
+        biases = [tensors.get(f"{block}{letter}.bias") for letter in "qkv"]
+        known = [value for value in biases if value is not None]
         if not known:
             continue
-        q, k, v = (torch.zeros_like(known[0]) if biases[letter] is None else biases[letter] for letter in "qkv")
-        if dinov3 and biases["k"] is None:
-            result |= {f"{block}q_bias": q, f"{block}v_bias": v}  # type: ignore[dict-item]
+        q, k, v = (torch.zeros_like(known[0]) if value is None else value for value in biases)
+        if apart and biases[1] is None:
+            result |= {f"{block}q_bias": q, f"{block}v_bias": v}
         else:
-            result[f"{block}qkv.bias"] = torch.cat([q, k, v])  # type: ignore[list-item]
-    if dinov3:
+            result[f"{block}qkv.bias"] = torch.cat([q, k, v])
+    if apart:
+        result = {re.sub(r"\.ls(\d)\.gamma$", r".gamma_\1", name): value for name, value in result.items()}
+    if tower.kind == "dinov3_vit":
         gated = any(".mlp.gate_proj." in name for name in result)
-        up = ".mlp.fc1_x." if gated else ".mlp.fc1."
-        names = {
-            ".mlp.up_proj.": up,
-            ".mlp.gate_proj.": ".mlp.fc1_g.",
-            ".ls1.gamma": ".gamma_1",
-            ".ls2.gamma": ".gamma_2",
-        }
-        for old, new in names.items():
+        for old, new in (
+            (".mlp.up_proj.", ".mlp.fc1_x." if gated else ".mlp.fc1."),
+            (".mlp.gate_proj.", ".mlp.fc1_g."),
+        ):
             result = {name.replace(old, new): value for name, value in result.items()}
-    if registers and "pos_embed" in result:  # timm's positions are of patches only
+    if tower.kind == "dinov2_with_registers" and "pos_embed" in result:  # timm's positions are of patches only
         result["cls_token"] = result["cls_token"] + result["pos_embed"][:, :1]
         result["pos_embed"] = result["pos_embed"][:, 1:]
+    if (shared := result.pop(SHARED, None)) is not None:
+        result |= {f"blocks.{i}.{TABLE}": shared for i in range(int(tower.keys["num_hidden_layers"]))}
     return result
 
 
@@ -242,6 +247,42 @@ def _plain(tower: Tower, common: Common, activation: Any, tensors: Mapping[str, 
         qkv_bias=bool(tower.get("qkv_bias", True)),
         act_layer=activation,
         norm_layer=_norm(tower, 1e-12),
+    )
+
+
+def _relative(tower: Tower) -> bool:
+    """Whether it is a BEiT with relative positions; without any, timm holds it in another class."""
+    wanted = [tower.get(f"use_{name}relative_position_bias", False) for name in ("", "shared_")]
+    if tower.kind == "beit" and all(wanted):
+        raise ValueError("use_shared_relative_position_bias beside a table for each block")
+    return tower.kind == "beit" and any(wanted)
+
+
+def _beit(tower: Tower, common: Common, activation: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
+    scale = float(tower.get("layer_scale_init_value", 0.1))
+    table = bool(tower.get("use_absolute_position_embeddings", False))
+    pooled = "fc_norm.weight" in tensors or (not tensors and bool(tower.get("use_mean_pooling", True)))
+    ratio, norm = _ratio(tower, common["embed_dim"]), _norm(tower, 1e-12)
+    if not _relative(tower):
+        return VisionTransformer(
+            **common,
+            mlp_ratio=ratio,
+            act_layer=activation,
+            init_values=scale or None,
+            pos_embed="learn" if table else "none",
+            fc_norm=pooled,
+            norm_layer=norm,
+        )
+    if activation is not nn.GELU:
+        raise ValueError(f"hidden_act={tower.get('hidden_act', 'gelu')}")
+    return Beit(
+        **common,
+        mlp_ratio=ratio,
+        init_values=scale or None,
+        use_abs_pos_emb=table,
+        use_rel_pos_bias=True,
+        use_fc_norm=pooled,
+        norm_layer=norm,
     )
 
 
@@ -322,6 +363,7 @@ BUILDERS: dict[str, Builder] = {
     "vit": _plain,
     "vit_mae": _plain,
     "deit": _plain,
+    "beit": _beit,
     "dinov2": _dinov2,
     "dinov2_with_registers": _dinov2,
     "dinov3_vit": _dinov3,
