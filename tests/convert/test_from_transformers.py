@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from sweet.convert.bare_file import read_file
 from sweet.convert.checkpoints import split_decoder
-from sweet.convert.from_transformers import built, from_folder, fused, renamed_tensors, tower_of
+from sweet.convert.from_transformers import from_folder, fused, renamed_tensors, tower_of
 from sweet.convert.timm_source import filled
+from sweet.convert.towers import built
 from sweet.convert.weights_file import read_weights
 from sweet.errors import UserError
 from sweet.export import export

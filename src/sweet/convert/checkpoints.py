@@ -20,7 +20,7 @@ from sweet.errors import UserError
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import sincos
 from sweet.models.vit import encoder_shapes, mismatch
-from sweet.storage.records import DataConfig, OriginRecord
+from sweet.storage.records import DataConfig, OriginRecord, WidthRecord
 from sweet.template.sizes import hidden_features
 
 HEAD = ("head.", "fc_norm.", "head_drop.", "attn_pool.")
@@ -46,7 +46,8 @@ class Checkpoint:
     """An encoder under timm's names (no head; ``decoder.*`` where MAE left one), and where it comes from.
 
     ``data`` is how its images are read and normalised, ``dtype`` the type of its numbers on disk, ``assumed`` what
-    no file says and was taken for granted, ``origin`` whose it is.
+    no file says and was taken for granted, ``origin`` whose it is, ``width`` the stochastic width that sweet learned
+    it by.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Checkpoint:
     dtype: torch.dtype = torch.float32
     assumed: tuple[str, ...] = ()
     origin: OriginRecord | None = None
+    width: WidthRecord | None = None
 
 
 def data_config(

@@ -131,7 +131,9 @@ def _sweet_folder(path: Path) -> tuple[Checkpoint, Order | None]:
         raise UserError(f"{path}: is a template, expected a dense or a model, or one of template.constraint=kronecker")
     file, known = path / TENSORS[record.kind], record.data
     data = data_config(record.vit, known.mean, known.std, known.interpolation)
-    checkpoint = Checkpoint(path.name, sha256(file), record.vit, {}, data, origin=record.origin_record)
+    checkpoint = Checkpoint(
+        path.name, sha256(file), record.vit, {}, data, origin=record.origin_record, width=record.width
+    )
     if record.kind == "model":
         tensors = checked_tensors(path, record)
         state = canonical({name: value.float() for name, value in tensors.items()}, str(file))
