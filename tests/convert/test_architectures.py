@@ -14,8 +14,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 import sweet
-from sweet.convert.convert import ConvertOptions, convert_checkpoint
+from sweet.convert.convert import ConvertOptions, convert, convert_checkpoint
 from sweet.convert.from_timm import from_model
+from sweet.initialise.make import initialise_to
 from sweet.models.condition import condition
 from sweet.models.vit import build_vit
 
@@ -75,6 +76,19 @@ def test_a_template_of_it_is_read_from_its_folder(census: ModuleType, architectu
         ours = template.build(config.depth, config.heads, order="prefix").eval().forward_features(images)
         assert census.relative(ours, model.forward_features(images)) < 1e-5
         assert template.build(1, 1).eval().forward_features(images).isfinite().all()
+
+
+@pytest.mark.parametrize("architecture", ["vit_small_plus_patch16_dinov3", "vit_base_patch16_siglip_gap_224"])
+def test_a_model_made_of_it_can_be_a_source_again(census: ModuleType, architecture: str, tmp_path: Path) -> None:
+    checkpoint = from_model(census.shaken(census.reduced(architecture)), architecture, "0")
+    convert_checkpoint(checkpoint, None, tmp_path / "template", ConvertOptions(images=4, device="cpu"))
+    initialise_to(str(tmp_path / "template"), tmp_path / "model", depth=2, heads=1)
+    convert(str(tmp_path / "model"), tmp_path / "again", images=4, device="cpu")
+    images = census.images(checkpoint.config, checkpoint.config.img_size)
+    with torch.no_grad():
+        expected = sweet.load(tmp_path / "model").forward_features(images)
+        ours = sweet.load(tmp_path / "again").build(2, 1, order="prefix").forward_features(images)
+    assert census.relative(ours, expected) < 1e-5
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sweet.convert.bare_file import read_file
 from sweet.convert.checkpoints import split_decoder
+from sweet.convert.convert import convert
 from sweet.convert.from_transformers import from_folder, fused, renamed_tensors, tower_of
 from sweet.convert.timm_source import filled
 from sweet.convert.towers import built
@@ -120,6 +121,16 @@ def test_it_becomes_a_checkpoint(name: str, tmp_path: Path) -> None:
         assert (found.data.mean, found.data.std[0], found.data.interpolation) == ((0.1, 0.2, 0.3), 0.4, "bilinear")
         assert found.origin is not None and found.origin.licence == "my-terms"
         assert (found.mae is not None) == (name == "mae") == ("decoder.pred.weight" in found.state)
+
+
+def test_a_mean_that_no_file_says_is_stated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made("vit", tmp_path / "vit")
+    convert(str(tmp_path / "vit"), tmp_path / "template", images=4, device="cpu")
+    assert "vit: assumed ImageNet's mean and std; --mean and --std say them" in capsys.readouterr().err
+    assert "mean and std" in (tmp_path / "template" / "README.md").read_text()
+    statistics = {"image_mean": [0.5] * 3, "image_std": [1.0] * 3}
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(json.dumps(statistics))
+    assert from_folder(tmp_path / "vit").assumed == ()
 
 
 def test_beits_limits_are_named(tmp_path: Path) -> None:

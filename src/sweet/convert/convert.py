@@ -269,7 +269,8 @@ def prepare(checkpoint: Checkpoint, order: Order | None, options: ConvertOptions
     """The checkpoint, folded, with its images and its principal order. Raises UserError for what cannot be done."""
     device = resolve_device(options.device)
     if checkpoint.assumed:
-        print(f"{checkpoint.name}: assumed {'; '.join(checkpoint.assumed)}; {HINT}", file=sys.stderr, flush=True)
+        hint = HINT if any("mean" not in line for line in checkpoint.assumed) else "--mean and --std say them"
+        print(f"{checkpoint.name}: assumed {'; '.join(checkpoint.assumed)}; {hint}", file=sys.stderr, flush=True)
     config = checkpoint.config
     ranks = _ranks(options, config)
     images = None

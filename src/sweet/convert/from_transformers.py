@@ -17,7 +17,7 @@ from torch import Tensor
 from sweet.errors import UserError
 from sweet.files import read_json, sha256
 
-from .checkpoints import Checkpoint, mae_decoder, split_decoder, tensors_sha256
+from .checkpoints import Checkpoint, assumed_pixels, mae_decoder, split_decoder, tensors_sha256
 from .from_timm import from_model
 from .snapshot import images_of, origin_of
 from .timm_source import filled
@@ -77,8 +77,9 @@ def from_folder(folder: Path, *, file: Path | None = None, part: str | None = No
     found = from_model(model, str(folder), digest)
     tensors, mae = mae_decoder(fused(decoder, tower), found.config) if decoder and _mae_heads(tower) else ({}, None)
     name = folder.name if file is None or file.name in FILES else file.name
-    origin = origin_of(folder, name)
-    return replace(found, name=name, state=found.state | tensors, mae=mae, dtype=weights.dtype, origin=origin)
+    assumed = () if model.pretrained_cfg["mean"] else (assumed_pixels(found.config.in_chans),)
+    found = replace(found, name=name, state=found.state | tensors, mae=mae, dtype=weights.dtype)
+    return replace(found, assumed=assumed, origin=origin_of(folder, name))
 
 
 def check_folder(folder: Path, where: str) -> None:

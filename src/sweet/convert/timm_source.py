@@ -20,7 +20,7 @@ from sweet.files import read_json, sha256
 from sweet.storage import hub
 from sweet.storage.records import OriginRecord
 
-from .checkpoints import HEAD, Checkpoint, depth_of, tensors_sha256
+from .checkpoints import HEAD, Checkpoint, assumed_pixels, depth_of, tensors_sha256
 from .from_timm import from_model, refusals
 from .weights_file import Weights, dtype_of, read_weights
 
@@ -111,7 +111,8 @@ def from_folder(folder: Path, *, file: Path | None = None, part: str | None = No
         model.pretrained_cfg = cfg
     found = from_model(model, str(folder), sha256(file))
     name = folder.name if file.name in FILES else file.name
-    return replace(found, name=name, dtype=weights.dtype, origin=origin_of(name, cfg))
+    assumed = () if cfg.get("mean") else (assumed_pixels(found.config.in_chans),)
+    return replace(found, name=name, dtype=weights.dtype, assumed=assumed, origin=origin_of(name, cfg))
 
 
 def like(name: str, path: Path, *, part: str | None = None) -> Checkpoint:
