@@ -87,5 +87,6 @@ def _name(checkpoint: Checkpoint, options: ConvertOptions) -> str:
         found = open_images(options.data, "train", val_share=0.0)
         images = (options.data, found.fingerprint())
     values = [options.ranks, options.energy, options.metric, options.images, options.img_size, options.dtype]
+    values += [options.condition] if options.condition else []
     key = digest(FORMAT, checkpoint.sha256, checkpoint.config, checkpoint.data, *images, *values, options.heal_steps)
     return f"{stem}-{key[:12]}"
