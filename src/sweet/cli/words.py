@@ -24,6 +24,17 @@ def split_words(
     return (plain[0] if plain else None), overrides
 
 
+def conditioned_source(words: list[str]) -> tuple[str, bool]:
+    """SOURCE of ``sweet convert``, and whether ``condition=true`` stands beside it. Raises UserError otherwise."""
+    source, switches = split_words(words)
+    if source is None:
+        raise UserError("SOURCE is missing: sweet convert SOURCE --out DIR")
+    for switch in switches:
+        if switch not in ("condition=true", "condition=false"):
+            raise UserError(f"{switch}: sweet convert has one switch: condition=true")
+    return source, "condition=true" in switches
+
+
 def expanded(option: str, words: list[str]) -> list[Path]:
     """Files and folders, those that a pattern such as ``photos/**/*.jpg`` stands for in its place.
 

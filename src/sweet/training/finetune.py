@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from sweet.console import warn
+from sweet.console import say, warn
 from sweet.costs.advice import advise
 from sweet.data import (
     Finding,
@@ -263,7 +262,8 @@ def finetune_model(
     micro_batch = micro_batch_size(recipe, recipe.optim.accumulate, world)
     batches = task.batches(train_data, TrainSettings(recipe, micro_batch, rank, world, device, skips))
     if not quiet and accelerator.is_main_process:
-        print(*task.notes, sep="\n", end="\n" if task.notes else "", file=sys.stderr)
+        for note in task.notes:
+            say(note)
     network.to(accelerator.device)
     use_plain_attention(network, accelerator.device)
     ema = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
