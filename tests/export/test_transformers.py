@@ -13,7 +13,7 @@ from PIL import Image
 
 import sweet
 from sweet.data import normalise
-from sweet.data.packed import centre_square
+from sweet.data.packed import centre_crop
 from sweet.errors import UserError
 from sweet.export import export, verify
 from sweet.files import read_json
@@ -75,7 +75,7 @@ def test_the_processor_sees_the_same_pixels(write_model: Callable[..., Path], tm
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "out")
     found = processor(picture, return_tensors="pt")["pixel_values"]
     data = load_model(made)[1].data
-    expected = normalise(centre_square(picture, 16)[None], data.mean, data.std)
+    expected = normalise(centre_crop(picture, 16)[None], data.mean, data.std)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 

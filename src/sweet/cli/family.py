@@ -11,7 +11,7 @@ from sweet.files import verifying
 from sweet.storage.outputs import output_folder
 
 from .app import app
-from .options import DataOrRecipe, Json, Method, NoVerify, Out, Overwrite, Pixels, Quiet, Resume, Task
+from .options import DataOrRecipe, ImagePixels, Json, Method, NoVerify, Out, Overwrite, Quiet, Resume, Task
 from .words import check_apart, folder_and_recipe, listed, saved_recipe
 
 
@@ -30,7 +30,7 @@ def family(
     task: Task = "classify",
     data: DataOrRecipe = None,
     method: Method = "sweet",
-    img_size: Pixels = None,
+    img_size: ImagePixels = None,
     latency: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="Also time one image there: cpu, cuda, cuda:N or mps.")
     ] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +13,7 @@ from sweet.files import verifying
 from sweet.storage.outputs import loss_curve, output_folder, training_folder
 
 from .app import app
-from .options import NUMBER, SOURCES, Device, Json, Method, NoVerify, Out, Overwrite, Pixels
+from .options import NUMBER, PIXELS, SOURCES, Device, ImagePixels, Json, Method, NoVerify, Out, Overwrite, Pixels
 from .words import check_apart, numbers, split_words
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def init(
     fit: Fit = None,
     fit_images: FitImages = None,
     data: OrderImages = None,
-    img_size: Pixels = None,
+    img_size: ImagePixels = None,
     patch_size: Pixels = None,
     in_chans: Channels = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -151,7 +151,7 @@ ConvertData = Annotated[
     typer.Option(metavar="SRC", help=f"Images for the principal order: {SOURCES}; default: synthetic scenes."),
 ]
 SeenAt = Annotated[
-    int | None, typer.Option(**NUMBER, help="Pixels at which they are seen; default: the source's, at most 224.")
+    Any, typer.Option(**PIXELS, help="Pixels at which they are seen; default: the source's, at most 224.")
 ]
 FileHeads = Annotated[
     int | None,

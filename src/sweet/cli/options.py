@@ -9,6 +9,7 @@ import typer
 
 from sweet.initialise.registry import NAMES
 from sweet.tasks.registry import TASKS
+from sweet.template.image_size import ImageSize, read_image_size
 
 
 def count(text: str | int) -> int:
@@ -16,6 +17,14 @@ def count(text: str | int) -> int:
     if not str(text).isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"{text} is not a whole number from 1")
     return int(text)
+
+
+def pixels(text: object) -> ImageSize:
+    """Option parser for the size of an image."""
+    try:
+        return read_image_size(text)
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem)) from None
 
 
 def task_name(text: str) -> str:
@@ -53,4 +62,6 @@ BatchSize = Annotated[int, typer.Option(**NUMBER, help="Batch size.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Method = Annotated[str, typer.Option(help=f"Initialiser: {', '.join(NAMES)}.")]
 Pixels = Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as the source.")]
+PIXELS: Any = {"parser": pixels, "metavar": "N|HxW"}
+ImagePixels = Annotated[Any, typer.Option(**PIXELS, help="Pixels, or height x width; default: as the source.")]
 Task = Annotated[str, typer.Option(**ONE_OF_TASKS, help="The task.")]

@@ -15,6 +15,7 @@ from sweet.errors import UserError
 from .check_findings import Look, name_table, place_table, refusal, split_table
 from .findings import Finding, class_findings, counted
 from .images import IGNORE, ImageSource
+from .label_lists import flat_labels, list_findings
 from .masks import unseen_classes
 from .sources import source_splits
 from .splits import split_findings
@@ -43,9 +44,10 @@ class ObjectCounts:
 class SplitReport:
     """What one split holds.
 
-    count: images, readable or not; classes: images of each class; mask_classes: percent of the pixels of all masks;
-    modes: images of each colour mode as stored; corrupt: a message for each file that cannot be used; duplicates:
-    groups of pixel-identical images; mean and std: of each channel, in 0..1, over at most ``MEASURED`` images.
+    count: images, readable or not; classes: images of each class, or that have it among others; mask_classes: percent
+    of the pixels of all masks; modes: images of each colour mode as stored; corrupt: a message for each file that
+    cannot be used; duplicates: groups of pixel-identical images; mean and std: of each channel, in 0..1, over at most
+    ``MEASURED`` images.
     None where there is nothing of that sort.
     """
 
@@ -124,9 +126,10 @@ class Survey:
             except UserError as problem:
                 self.corrupt.append(str(problem))
         mean, std = self._mean_and_std()
+        labels = images.labels if images.labels is not None else flat_labels(images)
         return SplitReport(
             count=count,
-            classes=_named(images.classes, Counter(images.labels)) if images.labels is not None else None,
+            classes=_named(images.classes, Counter(labels)) if labels is not None else None,
             mask_classes=self._pixel_shares(),
             objects=self._object_counts(),
             sizes=self._size_range(),
@@ -179,7 +182,8 @@ class Survey:
         images, split = self.images, self.images.split
         identical = sum(len(group) > 1 for group in self.files.values())
         look = Look(split, self.sizes, self.modes, self.corrupt, identical, self.depth, *self._mean_and_std())
-        rows = [*images.findings(), *class_findings(split, images.classes, images.labels), *split_table(look)]
+        rows = [*images.findings(), *class_findings(split, images.classes, images.labels), *list_findings(images)]
+        rows += split_table(look)
         if images.mask_classes is not None:
             try:
                 pixels = torch.from_numpy(self.pixels[None, : len(images.mask_classes)])

@@ -200,7 +200,7 @@ def to_bytes(values: NDArray[Any], value_range: tuple[float, float] | None) -> N
         if kind.kind != "f" or not (low >= 0 and high <= 1):
             raise Unfit(
                 f"holds {kind} from {low:.6g} to {high:.6g}, and what is black and what is white is not known: "
-                "set data.value_range=[LOW,HIGH] (sweet data stats measures it)"
+                "set data.value_range=[LOW,HIGH], in packing --value-range LOW,HIGH (sweet data stats measures it)"
             )
         value_range = (0.0, 1.0)
     low, high = value_range
