@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sweet.errors import UserError
 
 from .check_findings import Look, name_table, place_table, refusal, split_table
+from .decode import is_turned
 from .findings import Finding, class_findings, counted
 from .images import IGNORE, ImageSource
 from .label_lists import flat_labels, list_findings
@@ -109,6 +110,7 @@ class Survey:
     files: dict[bytes, list[str]] = field(default_factory=dict)  # hash of the pixels: files with them
     sizes: list[tuple[int, int]] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
+    turned: int = 0  # as EXIF says
     corrupt: list[str] = field(default_factory=list)
     objects: Counter[int] = field(default_factory=Counter)  # of each class
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))  # of each value of the masks
@@ -148,6 +150,7 @@ class Survey:
         self.sizes.append(image.size)
         with images.open(index) as stored:
             self.modes[stored.mode] += 1
+            self.turned += is_turned(stored)
         key = hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
         self.files.setdefault(key, []).append(images.where(index))
         if measured:
@@ -181,7 +184,9 @@ class Survey:
         """Rows of the table, once :meth:`report` has looked at the images."""
         images, split = self.images, self.images.split
         identical = sum(len(group) > 1 for group in self.files.values())
-        look = Look(split, self.sizes, self.modes, self.corrupt, identical, self.depth, *self._mean_and_std())
+        look = Look(
+            split, self.sizes, self.modes, self.turned, self.corrupt, identical, self.depth, *self._mean_and_std()
+        )
         rows = [*images.findings(), *class_findings(split, images.classes, images.labels), *list_findings(images)]
         rows += split_table(look)
         if images.mask_classes is not None:

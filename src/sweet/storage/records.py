@@ -22,7 +22,7 @@ from sweet.errors import UserError
 from sweet.files import read_json
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.recipes.schema import DataKeys, HeadKeys
-from sweet.template.image_size import ImageSize, read_image_size
+from sweet.template.image_size import ImageSize, read_image_size, size_text
 from sweet.version import VERSION
 
 from .legacy import upgraded
@@ -206,7 +206,8 @@ class FolderRecord(Record):
                 f"{self.vit.in_chans} channels"
             )
         if self.data.img_size != self.vit.img_size:
-            raise ValueError(f"data.img_size {self.data.img_size} is not vit.img_size {self.vit.img_size}")
+            own, other = size_text(self.data.img_size), size_text(self.vit.img_size)
+            raise ValueError(f"data.img_size {own} is not vit.img_size {other}")
         return self
 
     @property
