@@ -15,7 +15,7 @@ from sweet.storage.outputs import loss_curve, output_folder
 from sweet.storage.paths import check_apart, check_checkpoint, check_images
 
 from .app import app
-from .options import NUMBER, SOURCES, Device, Json, Method, NoVerify, Out, Overwrite, Pixels
+from .options import NUMBER, PIXELS, SOURCES, Device, ImagePixels, Json, Method, NoVerify, Out, Overwrite, Pixels
 from .words import conditioned_source, numbers, split_words
 
 SourceWords = Annotated[
@@ -72,7 +72,7 @@ def init(
     fit: Fit = None,
     fit_images: FitImages = None,
     data: OrderImages = None,
-    img_size: Pixels = None,
+    img_size: ImagePixels = None,
     patch_size: Pixels = None,
     in_chans: Channels = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -138,7 +138,7 @@ ConvertData = Annotated[
     typer.Option(metavar="SRC", help=f"Images for the principal order: {SOURCES}; default: synthetic scenes."),
 ]
 SeenAt = Annotated[
-    int | None, typer.Option(**NUMBER, help="Pixels at which they are seen; default: the source's, at most 224.")
+    Any, typer.Option(**PIXELS, help="Pixels at which they are seen; default: the source's, at most 224.")
 ]
 FileHeads = Annotated[
     int | None,

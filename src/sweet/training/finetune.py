@@ -40,6 +40,7 @@ from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import DataConfig, FolderRecord, read_record
 from sweet.tasks.registry import ENTRIES, Metric, task_class
 from sweet.tasks.task import EvalSettings, Metrics, Task, TrainSettings
+from sweet.template.image_size import size_text
 
 from .compiling import decided
 from .device import make_accelerator, use_plain_attention
@@ -210,9 +211,10 @@ def with_model_data(recipe: FinetuneRecipe, data: DataConfig, model: Path) -> Fi
     """
     given = recipe.data.model_fields_set
     if "img_size" in given and recipe.data.img_size != data.img_size:
+        size = size_text(recipe.data.img_size)
         raise UserError(
-            f"data.img_size={recipe.data.img_size}: the model {model} takes {data.img_size} px; "
-            f"make one with sweet init --img-size {recipe.data.img_size}"
+            f"data.img_size={size}: the model {model} takes {size_text(data.img_size)} px; "
+            f"make one with sweet init --img-size {size}"
         )
     if "mean" in given and len(recipe.data.mean) != len(data.mean):
         raise UserError(
