@@ -26,9 +26,9 @@ from sweet.data.identity import differences, identity
 from sweet.errors import UserError
 from sweet.files import read_json, read_tensors, sha256
 from sweet.recipes.schema import FinetuneRecipe, OptimKeys, PretrainRecipe, TrainKeys, without_path
+from sweet.training import divided
 from sweet.training.checkpoint import steps_of
 from sweet.training.device import make_accelerator
-from sweet.training.finetune import check_processes
 from sweet.training.loop import TrainResult, train
 from sweet.training.nonfinite import NonFinite, read_events
 from sweet.training.pretrain import pretrain
@@ -83,7 +83,7 @@ def fit(
         loss_of,
         keys=TrainKeys(**keys),
         optim=optim or OptimKeys(),
-        accelerator=make_accelerator("cpu", "fp32", 1, run),
+        accelerator=make_accelerator("cpu", "fp32", 1),
         run=run,
         resume=resume,
         quiet=True,
@@ -400,8 +400,10 @@ def test_torchrun_starts_again_where_it_was(tmp_path: Path, monkeypatch: pytest.
 def test_what_a_divided_model_cannot_have(
     tiny_finetune: Callable[..., FinetuneRecipe], monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
+    recipe, plain = tiny_finetune(key), tiny_finetune()
+    divided.check(recipe.optim, 2, recipe.ema)  # not wanted
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    divided.check(recipe.optim, 1, recipe.ema)
+    divided.check(plain.optim, 2, plain.ema)
     with pytest.raises(UserError, match=f"{key}: not with accelerate launch --use_fsdp"):
-        check_processes(tiny_finetune(key), 2)
-    check_processes(tiny_finetune(key), 1)
-    check_processes(tiny_finetune(), 2)
+        divided.check(recipe.optim, 2, recipe.ema)
