@@ -105,6 +105,7 @@ STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "prefix": ("sweet", PREFIX),
     "prefix-sqrt": ("sweet", PREFIX | {"gains": "sqrt"}),
     "principal": ("sweet", {}),
+    "random": ("random", {}),
     "selected": ("weight_selection", {"rule": "consecutive", "layers": "even"}),
     "fitted": ("sweet_fitted", {"order": "prefix", "train": "xuv", "objective": "mae"}),
 }
@@ -167,6 +168,21 @@ GROUPS: dict[str, list[Trial]] = {
     ],
     # does an optimiser that looks for a basis make up for the coordinates? SOAP is pytorch_optimizer's
     "optimisers": [*others("own", None, {}), *others("dense", None)],
+    # ... and what is left of the lead when every start has such an optimiser?
+    "lead": [
+        *[
+            Trial(source, start, "L3H3", lr, (0,), None, optimiser)
+            for optimiser in ("muon", "soap")
+            for source, start in (("dense", "principal"), ("tucker", "principal"), ("dense", "random"))
+            for lr in (4e-3, 8e-3)
+        ],
+        *[
+            Trial(source, "selected", "L3H3", 8e-3, (0,), given, optimiser)
+            for optimiser in ("muon", "soap")
+            for source, given in (("dense", None), ("own", None), ("own", {}))
+        ],
+        *[Trial("dense", "random", "L3H3", lr, (0,)) for lr in (4e-3, 8e-3)],
+    ],
     # masks in the principal basis, after the network is learned, against the same steps without
     "late": [
         *each("tucker.on", "L3H3", "prefix-sqrt", "principal"),
@@ -359,7 +375,7 @@ def top1(stored: StoredSource, weights: dict[str, torch.Tensor], trial: Trial, s
     size = Size.parse(trial.size, stored.config.head_dim)
     config = stored.config.resized(size.depth, size.heads)
     vit = build_vit(config, weights, num_classes=task.outputs, seed=seed, **task.timm_options)
-    network, accelerator = with_new_head(vit, task, seed), make_accelerator("cpu", "auto", 1, None)
+    network, accelerator = with_new_head(vit, task, seed), make_accelerator("cpu", "auto", 1)
     train_data, val_data = (task.prepare_data(images, data_config) for images in (train_images, val_images))
     with optimised_by(trial.optimiser):
         _, metrics = finetune_model(network, task, train_data, val_data, recipe, accelerator=accelerator)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sweet.console import say
 from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.models.condition import conditioned
@@ -27,6 +27,7 @@ from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import ConvertedRecord, FolderRecord, HealingRecord
 from sweet.template.fold import folded
 from sweet.template.hosvd import hosvd_of
+from sweet.template.image_size import ImageSize
 from sweet.template.order import Order
 from sweet.template.sizes import Ranks
 from sweet.template.source import Source
@@ -62,7 +63,7 @@ class ConvertOptions:
     metric: str = "activations"
     data: str | None = None
     images: int = 512
-    img_size: int | None = None
+    img_size: ImageSize | None = None
     heads: int | None = None
     like: str | None = None
     weights: str | None = None
@@ -270,7 +271,7 @@ def prepare(checkpoint: Checkpoint, order: Order | None, options: ConvertOptions
     device = resolve_device(options.device)
     if checkpoint.assumed:
         hint = HINT if any("mean" not in line for line in checkpoint.assumed) else "--mean and --std say them"
-        print(f"{checkpoint.name}: assumed {'; '.join(checkpoint.assumed)}; {hint}", file=sys.stderr, flush=True)
+        say(f"{checkpoint.name}: assumed {'; '.join(checkpoint.assumed)}; {hint}")
     config = checkpoint.config
     ranks = _ranks(options, config)
     images = None
