@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,15 +63,32 @@ def axes(width: float = WIDTH, height: float = HEIGHT) -> Axes:
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
+def apart(values: Sequence[float], least: float) -> list[float]:
+    """Places near ``values``, in their order, no two of them nearer than ``least``: labels that do not collide."""
+    groups: list[list[int]] = []
+
+    def places(group: list[int]) -> list[float]:
+        middle = sum(values[i] for i in group) / len(group)
+        return [middle + (n - (len(group) - 1) / 2) * least for n in range(len(group))]
+
+    for i in sorted(range(len(values)), key=lambda i: values[i]):
+        groups.append([i])
+        while len(groups) > 1 and places(groups[-1])[0] - places(groups[-2])[-1] < least:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    found = {i: place for group in groups for i, place in zip(group, places(group), strict=True)}
+    return [found[i] for i in range(len(values))]
+
+
 def legend(ax: Axes, columns: int) -> None:
-    """Below the plot, which keeps its height: the figure grows."""
+    """Below the plot, which keeps its height: the figure grows. ``columns`` at most, as many as fit."""
     handles, labels = ax.get_legend_handles_labels()
     if not handles:
         return
     figure = ax.get_figure(root=True)
     assert figure is not None
-    columns = min(columns, len(handles))
     width, height = figure.get_size_inches()
+    widest = 0.45 + 0.065 * max(map(len, labels))  # inches
+    columns = max(1, min(columns, len(handles), int(width / widest)))
     figure.set_size_inches(width, height + 0.2 * -(-len(handles) // columns))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
