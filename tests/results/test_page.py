@@ -19,7 +19,7 @@ from PIL import Image
 from sweet.errors import UserError
 from sweet.results.compare import compare
 from sweet.results.render.colours import mark
-from sweet.results.render.draw import apart, axes, style, svg
+from sweet.results.render.draw import apart, axes, round_ticks, style, svg
 from sweet.results.render.markdown import results_page
 from sweet.results.render.panels import write_picture
 from sweet.results.render.strip import strip
@@ -158,6 +158,16 @@ def test_labels_do_not_collide() -> None:
     order = sorted(range(6), key=lambda i: values[i])
     assert order == sorted(range(6), key=lambda i: places[i])
     assert sum(places) == pytest.approx(sum(values)) and apart([1.0, 5.0], 2.0) == [1.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0.3, 12, [1, 3, 10]), (2.7, 27, [5, 10, 20]), (10, 2000, [10, 100, 1000]), (0.34, 0.68, [0.4, 0.5, 0.6])],
+)
+def test_ticks_are_round(low: float, high: float, ticks: list[float]) -> None:
+    found = round_ticks(low, high)
+    assert [tick for tick in ticks if any(tick == pytest.approx(one) for one in found)] == ticks
+    assert 3 <= len(found) <= 12 and all(low <= tick <= high for tick in found)
 
 
 def test_arms_that_stand_together_look_different() -> None:

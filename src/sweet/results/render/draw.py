@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -77,6 +78,35 @@ def apart(values: Sequence[float], least: float) -> list[float]:
             groups[-2:] = [groups[-2] + groups[-1]]
     found = {i: place for group in groups for i, place in zip(group, places(group), strict=True)}
     return [found[i] for i in range(len(values))]
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """Round numbers for a logarithmic axis from ``low`` to ``high``: three or more where there are so many."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    found: list[float] = []
+    for digits in (
+        (1,),
+        (1, 3),
+        (1, 2, 5),
+        range(1, 10),
+        [n / 2 for n in range(2, 20)],
+        [n / 10 for n in range(10, 100)],
+    ):
+        ticks = (digit * 10.0**power for power in range(first, last + 1) for digit in digits)
+        found = [tick for tick in ticks if low <= tick <= high]
+        if len(found) > 2:
+            break
+    return found
+
+
+def log_axis(ax: Axes, values: Sequence[float]) -> None:
+    """A logarithmic x axis for ``values``, a little longer than they reach, with round numbers."""
+    low, high = min(values) / 1.15, max(values) * 1.15
+    ticks = round_ticks(low, high)
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
 
 
 def legend(ax: Axes, columns: int) -> None:

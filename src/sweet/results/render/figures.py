@@ -14,7 +14,7 @@ from sweet.tasks.registry import Metric
 from sweet.template.sizes import Size
 
 from .colours import mark
-from .draw import INK, Drawing, apart, axes, drawing
+from .draw import INK, Drawing, apart, axes, drawing, log_axis
 from .words import metric_label
 
 if TYPE_CHECKING:
@@ -134,7 +134,8 @@ def by_cost(table: Table, name: str) -> Iterable[Drawing]:
         for arm in shown_arms(table):
             means = table.means(arm, metric.key)
             _line(ax, arm, sorted((known[column][key] / unit, value) for column, value in means.items()))
-        _names(ax, {
+        log_axis(ax, [one[key] / unit for one in known.values()])
+        name_points(ax, {
             column: (known[column][key] / unit, value)
             for column, value in table.means(table.main or "", metric.key).items()
         })  # fmt: skip
@@ -143,15 +144,16 @@ def by_cost(table: Table, name: str) -> Iterable[Drawing]:
         yield drawing(ax, f"{name}{key}", text, x=x, y=metric_label(metric))
 
 
-def _names(ax: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Names of points of one line above them, a thin line to each, none over another."""
-    low, high = ax.get_xlim()
-    top = ax.get_ylim()[1]
-    ax.set_ylim(top=top + 0.1 * (top - ax.get_ylim()[0]))
-    places = apart([x for x, _ in points.values()], 0.14 * (high - low))
+def name_points(ax: Axes, points: dict[str, tuple[float, float]]) -> None:
+    """Names of points above a plot with a logarithmic x axis, a thin line to each, none over another."""
+    low, high = (math.log10(edge) for edge in ax.get_xlim())
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom, top + 0.12 * (top - bottom))
+    places = apart([math.log10(x) for x, _ in points.values()], 0.13 * (high - low))
+    shift = min(0, high - max(places)) + max(0, low - min(places))
     for (name, (x, y)), place in zip(points.items(), places, strict=True):
-        ax.plot([x, place], [y, top], color=INK, alpha=0.25, linewidth=0.6)
-        ax.annotate(name, (place, top), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+        ax.plot([x, 10 ** (place + shift)], [y, top], color=INK, alpha=0.25, linewidth=0.6)
+        ax.annotate(name, (10 ** (place + shift), top), (0, 2), textcoords="offset points", ha="center", fontsize=7)
 
 
 def by_pretraining(table: Table, name: str) -> Iterable[Drawing]:
