@@ -257,7 +257,7 @@ def test_from_the_command_line(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["--task", "detect", "--data", SCENES, "--out", str(out), "--quiet"]
     result = run("finetune", str(model), *words, *overrides, *HEAD)
-    assert result["ap_box"] >= 0 and result["steps"] == 1
+    assert result["ap_box"] >= 0 and result["training"]["steps"] == 1
     assert run("evaluate", str(out), "--data", SCENES, "--device", "cpu")["ap_mask"] == result["ap_mask"]
     open_images(SCENES, "val").decode(0).save(tmp_path / "a.png")
     words = ["predict", str(out), str(tmp_path / "a.png"), "--out", str(tmp_path / "seen"), "--device", "cpu"]

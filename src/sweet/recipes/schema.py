@@ -23,6 +23,9 @@ OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
+Tracker = Literal[
+    "tensorboard", "wandb", "trackio", "mlflow", "swanlab", "comet_ml", "clearml", "dvclive", "aim"
+]  # fmt: skip
 Channels = Annotated[tuple[float, ...], Field(min_length=1)]
 HeadKeys = dict[str, bool | int | float | str]
 """Options of a task's head; the task checks their names and types."""
@@ -55,6 +58,9 @@ class TrainKeys(_Keys):
     checkpoint_every: Count  # optimiser steps
     device: Annotated[str, AfterValidator(_device)] = "auto"
     workers: Annotated[int, Field(ge=0, le=1024)] = 2  # processes that decode images; packed images need none
+    log_with: tuple[Tracker, ...] = (
+        "tensorboard",
+    )  # besides metrics.jsonl; what is installed of accelerate's trackers
 
 
 def without_path(spec: str) -> str:
@@ -192,6 +198,7 @@ class MaeKeys(_Keys):
 class OptimKeys(_Keys):
     """AdamW, linear warm-up, then half a cosine down to ``min_lr`` or steps down at ``milestones``."""
 
+    name: Literal["adamw", "muon"] = "adamw"  # muon: orthogonal steps of matrices, AdamW's for the rest; fine-tuning
     weight_decay: NonNegative = 0.05
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.95)
     warmup: ShareBelowOne = 0.1  # share of the steps
@@ -200,7 +207,9 @@ class OptimKeys(_Keys):
     clip: Positive | None = 1.0  # gradient norm
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     accumulate: Count = 1  # micro-batches in which one batch is computed
-    compile: bool = False  # torch.compile: faster steps after a minute's start; each width is compiled apart
+    # torch.compile: faster steps after some minutes' start; each width is compiled apart. auto: where the training
+    # takes long enough to be worth it
+    compile: bool | Literal["auto"] = False
 
 
 class FinetuneOptimKeys(OptimKeys):
@@ -233,6 +242,8 @@ class PretrainRecipe(TrainKeys):
         _check_template(self.model, self.template, self.width)
         _check_depth(self.model, self.depth)
         _check_mae(self.model, self.data, self.mae)
+        if self.optim.name != "adamw":
+            _refuse("is for fine-tuning, a template learns by adamw", "optim.name")
         if self.objective == "mae" and self.teacher is not None:
             _refuse("has a meaning only with objective=supervised", "teacher", "objective")
         return self
@@ -252,6 +263,10 @@ class FinetuneRecipe(TrainKeys):
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
     ema: OpenShare | None = None  # decay of the averaged weights
+    # epochs from one validation to the next; the best one is kept. 0: only at the end, the last one is kept. None: each
+    # epoch, or as rarely as it takes less than a third of the time of training; generators only at the end
+    val_every: NonNegative | None = None
+    patience: Count | None = None  # validations without a better one after which the training ends
     probe: bool = False  # train the head only
     head: HeadKeys = {}  # what the task's head is like; each task knows its own keys
 

@@ -79,7 +79,7 @@ def flops_text(flops: float) -> str:
 
 
 class TrainingRecord(Record):
-    """What a pre-training or fine-tuning took, in images, seconds and FLOPs."""
+    """What a pre-training or fine-tuning took, in images, seconds and FLOPs, all over until its last step."""
 
     steps: int
     images: int
@@ -92,6 +92,8 @@ class TrainingRecord(Record):
     device: str = ""
     precision: str = ""
     finished: str = ""
+    best_step: int | None = None  # the one that is kept, of a run that was validated
+    best_epoch: float | None = None
 
     def words(self) -> dict[str, str]:
         """What it took, for people: {what: value with its unit}."""
@@ -199,6 +201,7 @@ class FolderRecord(Record):
     ranks: tuple[int, int, int] | None = None
     absorbed: bool = False
     width: WidthRecord | None = None
+    dtype: str | None = None  # of the weights of an export where that is half precision, in torch's name
     data: DataConfig
     training: TrainingRecord | None = None
     converted: ConvertedRecord | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "no" if name == "fp32" else name
 
 
-def make_accelerator(device: str, precision: str, accumulate: int, project: Path | None) -> Accelerator:
+def make_accelerator(device: str, precision: str, accumulate: int) -> Accelerator:
     """An accelerator for one run; the process may make several, one after the other."""
     chosen = resolve_device(device)
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
@@ -51,8 +50,6 @@ def make_accelerator(device: str, precision: str, accumulate: int, project: Path
         cpu=chosen.type == "cpu",
         mixed_precision=resolve_precision(precision, chosen),
         gradient_accumulation_steps=accumulate,
-        log_with="tensorboard" if project else None,
-        project_dir=project,
     )
 
 
@@ -65,11 +62,6 @@ def keep_memory() -> None:
             trim_threshold, mmap_threshold = -1, -3
             libc.mallopt(mmap_threshold, 1 << 30)
             libc.mallopt(trim_threshold, (1 << 31) - 1)
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile works here: on a CPU it needs a C++ compiler."""
-    return device.type != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 
 
 def use_plain_attention(model: nn.Module, device: torch.device) -> None:

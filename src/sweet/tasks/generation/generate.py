@@ -58,6 +58,7 @@ class Generate(Labelled):
     without_effect: ClassVar[tuple[str, ...]] = ("mixup", "cutmix", "label_smoothing", "data.scale_jitter")
     head: GenerateOptions
 
+    cheap_to_evaluate = False
     rank, world = 0, 1  # of this process, see :class:`TrainSettings`
 
     def adapt(self, train: ImageSource, val: ImageSource) -> None:
@@ -112,7 +113,8 @@ class Generate(Labelled):
         model.eval()
         config, head = settings.data_config, self.head
         shape, made = (len(config.mean), config.img_size, config.img_size), Counter[int]()
-        for start in range(0, len(labels), settings.batch_size):
+        starts = range(0, len(labels), settings.batch_size)
+        for start in settings.shown(starts, len(labels)):
             batch = labels[start : start + settings.batch_size]
             draws = []
             for label in batch:

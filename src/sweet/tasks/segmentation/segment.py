@@ -150,9 +150,10 @@ class Segment(Task):
         count = len(self.classes)
         table = torch.zeros(count * count, dtype=torch.int64, device=settings.device)
         load = partial(self._whole_sample, data, settings.data_config)
-        for pixels, mask in in_order(
+        batches = in_order(
             len(data), load, itemgetter(0), batch_size=1, device=settings.device, workers=settings.workers
-        ):
+        )
+        for pixels, mask in settings.shown(batches, len(data), 1):
             predicted = self.logits(model, pixels, mask.shape, settings).argmax(0)
             known = mask != IGNORE
             table += torch.bincount(mask[known].long() * count + predicted[known], minlength=count * count)
@@ -205,10 +206,15 @@ class Segment(Task):
     def predict(
         self, model: nn.Module, images: ImageSource, settings: EvalSettings, *, top: int, out: Path | None
     ) -> list[Row]:
-        """The ``top`` largest classes of each image with their share of its pixels."""
+        """The ``top`` largest classes of each image with their share of its pixels.
+
+        Raises UserError for a threshold: each pixel has the class that is likeliest.
+        """
+        if settings.threshold is not None:
+            raise UserError(f"--threshold {settings.threshold:g}: has no meaning for a segmenter")
         rows: list[Row] = []
         colours = palette(len(self.classes))
-        for index in range(len(images)):
+        for index in settings.shown(range(len(images)), len(images), 1):
             image = images.decode(index)
             predicted = self._classes_in(model, image, settings)
             shares = np.bincount(predicted.ravel(), minlength=len(self.classes)) / predicted.size
@@ -228,7 +234,8 @@ class Segment(Task):
         """``segments.png``: validation images, evenly picked, beside their masks and what is predicted for them."""
         assert isinstance(data, ImageSource)
         colours, rows, void = palette(len(self.classes)), [], False
-        for index in sorted({round(place) for place in np.linspace(0, len(data) - 1, SHOWN)}):
+        picked = sorted({round(place) for place in np.linspace(0, len(data) - 1, SHOWN)})
+        for index in settings.shown(picked, len(picked), 1):
             image = data.decode(index)
             maps = data.mask(index), self._classes_in(model, image, settings)
             void |= bool((maps[0] == IGNORE).any())
