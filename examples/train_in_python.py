@@ -18,13 +18,13 @@ TOY = {"device": "cpu", "workers": 0, "batch_size": 32, "lr": 2e-3, "max_steps":
 
 
 def show(progress: sweet.Progress) -> None:
-    """Called at each line of the log; ``values`` are loss, lr, img_per_s, or val_top1 and so on."""
+    """Called at each line of the log: its values are loss, lr, img_per_s, or val_top1 and so on."""
     if "val_top1" in progress.values:
         print(f"{progress.what}: step {progress.done} of {progress.total}, top-1 {progress.values['val_top1']:.1f} %")
 
 
 with playground() as place:
-    small = {"model": {"depth": 3, "heads": 3, "patch_size": 4}, "data": {"img_size": 16}}
+    small = {"model": {"depth": 3, "heads": 3}, "overrides": ["data.img_size=16"]}  # keys in either way
     sweet.pretrain("quickstart", data=SCENES, out=place / "template", quiet=True, **TOY, **small)
     made = sweet.init(place / "template", params="40k", out=place / "vit")
     print("made", made["size"])

@@ -26,6 +26,7 @@ from sweet.storage.folders import StoredSource, load_model, load_source, source_
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import read_record
 from sweet.storage.timm_cfg import attach_cfg
+from sweet.template.image_size import ImageSize, read_image_size, size_text
 
 
 class Template(StoredSource):
@@ -81,7 +82,7 @@ class Template(StoredSource):
         layers: str | None = None,
         data: ImageSource | str | None = None,
         budget: int | None = None,
-        img_size: int | None = None,
+        img_size: ImageSize | None = None,
         patch_size: int | None = None,
         in_chans: int | None = None,
         seed: int = 0,
@@ -101,13 +102,16 @@ class Template(StoredSource):
         size and the normalisation of the source.
         Raises: UserError naming the argument and its value, for what is impossible and for what the method cannot do.
         """
-        resampled = {"img_size": img_size, "patch_size": patch_size, "in_chans": in_chans}
-        _check_whole({"depth": depth, "heads": heads, **resampled, "budget": budget}, least=1)
+        channels = {"patch_size": patch_size, "in_chans": in_chans}
+        _check_whole({"depth": depth, "heads": heads, **channels, "budget": budget}, least=1)
+        pixels = None if img_size is None else _pixels(img_size)
         _check_whole({"num_classes": num_classes, "seed": seed}, least=0)
         given = {name: options.pop(name) for name in switches(method) if name in options}
         given |= {"order": order, "layers": layers}
         check_options(self.config, options)
-        size = resolve_shape(self.config, depth, heads, _budget(depth, heads, params, flops), **resampled).size
+        size = resolve_shape(
+            self.config, depth, heads, _budget(depth, heads, params, flops), img_size=pixels, **channels
+        ).size
 
         images = open_images(data, "train", pixels=self.data) if isinstance(data, str) else data
         weights = initialise(method, self, size, data=images, budget=budget, seed=seed, device=device, **given)
@@ -115,7 +119,9 @@ class Template(StoredSource):
         shared = {value.untyped_storage().data_ptr() for value in source_tensors(self.source).values()}
         own = {k: v.clone() if v.untyped_storage().data_ptr() in shared else v for k, v in weights.items()}
         config = self.config.resized(size.depth, size.heads)
-        vit: nn.Module = build_vit(config, own, num_classes=num_classes, seed=seed, **resampled, **options)
+        vit: nn.Module = build_vit(
+            config, own, num_classes=num_classes, seed=seed, img_size=pixels, **channels, **options
+        )
         attach_cfg(vit, self.data.model_copy(update={"classes": None}))  # the head is new: it has no names yet
         return vit
 
@@ -124,7 +130,7 @@ class Template(StoredSource):
         params = size_cost(config, config.size)["params"]
         return (
             f"Template({record.kind} {config.size}, width {config.width}, {params:,} parameters at this size, "
-            f"constraint {record.constraint}, {config.img_size} px, patch {config.patch_size})"
+            f"constraint {record.constraint}, {size_text(config.img_size)} px, patch {config.patch_size})"
         )
 
     @property
@@ -167,6 +173,13 @@ def load(
     if timm_options:
         raise UserError(f"{name}: is a source; {', '.join(timm_options)}: options of a model, give them to build()")
     return Template.from_pretrained(folder, verify=verify)
+
+
+def _pixels(img_size: ImageSize) -> ImageSize:
+    try:
+        return read_image_size(img_size)
+    except ValueError as problem:
+        raise UserError(f"img_size={img_size}: {problem}") from None
 
 
 def _check_whole(values: Mapping[str, object], *, least: int) -> None:

@@ -183,7 +183,7 @@ def progress(batches: Iterable[T], total: int, batch: int, what: str) -> Iterato
                 bar.update(task, completed=done)
             elif not report(what, done, total) and now - said >= EVERY and done < total:
                 left = clock((now - began) / done * (total - done))
-                print(f"{what}: {done}/{total} images  ETA {left}", file=sys.stderr, flush=True)
+                say(f"{what}: {done}/{total} images  ETA {left}")
                 said = now
     finally:
         if bar is not None:
@@ -200,4 +200,9 @@ def clock(seconds: float) -> str:
 def warn(text: str) -> None:
     """One line on stderr, of the first of several processes; a quiet run says it too."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"warning: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        say(f"warning: {' '.join(text.split())}")
+
+
+def say(text: str) -> None:
+    """A line on stderr. Names of files and classes may stand in it: no control character reaches the terminal."""
+    print(printable(text), file=sys.stderr, flush=True)

@@ -26,6 +26,7 @@ from sweet.storage.paths import (
     need_source,
     saved_recipe,
 )
+from sweet.template.image_size import ImageSize
 
 Place = str | Path
 R = TypeVar("R", PretrainRecipe, FinetuneRecipe)
@@ -121,7 +122,7 @@ def init(
     fit: str | None = None,
     fit_images: int | None = None,
     data: str | None = None,
-    img_size: int | None = None,
+    img_size: ImageSize | None = None,
     patch_size: int | None = None,
     in_chans: int | None = None,
     seed: int = 0,
@@ -207,7 +208,7 @@ def changed_recipe(
 
     Raises UserError where it names no images, or some that are not there; a finished run that is resumed needs none.
     """
-    more = [f"{key}={json.dumps(value, default=str)}" for key, value in dotted(keys or {}).items()]
+    more: list[str] = [f"{key}={json.dumps(value, default=str)}" for key, value in dotted(keys or {}).items()]
     loaded = load_recipe(cls, name, [*overrides, *more])
     need_source(loaded.data.source, there=not resumed)
     return loaded

@@ -72,12 +72,6 @@ cache_app = typer.Typer(help="Look at what is kept on this machine, or remove it
 app.add_typer(cache_app, name="cache")
 
 
-def main() -> None:
-    """As the program does it, see ``sweet.__main__``; that one also listens while this package is imported."""
-    with interrupts.listening():
-        app(prog_name="sweet")
-
-
 @app.callback(invoke_without_command=True)
 def sweet(
     context: typer.Context,

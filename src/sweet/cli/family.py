@@ -16,12 +16,12 @@ from .app import app
 from .options import (
     ONE_OF_METHODS,
     DataOrRecipe,
+    ImagePixels,
     Json,
     Method,
     NoVerify,
     Out,
     Overwrite,
-    Pixels,
     Quiet,
     Resume,
     Task,
@@ -47,7 +47,7 @@ def family(
     task: Task = "classify",
     data: DataOrRecipe = None,
     method: Method = "sweet",
-    img_size: Pixels = None,
+    img_size: ImagePixels = None,
     latency: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="Also time one image there: cpu, cuda, cuda:N or mps.")
     ] = None,

@@ -15,8 +15,8 @@ from sweet.storage.outputs import loss_curve, output_folder
 from sweet.storage.paths import check_apart, check_checkpoint, check_images
 
 from .app import app
-from .options import NUMBER, SOURCES, Device, Json, Method, NoVerify, Out, Overwrite, Pixels
-from .words import numbers, split_words
+from .options import NUMBER, PIXELS, SOURCES, Device, ImagePixels, Json, Method, NoVerify, Out, Overwrite, Pixels
+from .words import conditioned_source, numbers, split_words
 
 SourceWords = Annotated[
     list[str],
@@ -72,7 +72,7 @@ def init(
     fit: Fit = None,
     fit_images: FitImages = None,
     data: OrderImages = None,
-    img_size: Pixels = None,
+    img_size: ImagePixels = None,
     patch_size: Pixels = None,
     in_chans: Channels = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -119,12 +119,13 @@ def init(
     )
 
 
-Checkpoint = Annotated[
-    str,
+CheckpointWords = Annotated[
+    list[str],
     typer.Argument(
-        metavar="timm:NAME|hub:USER/NAME|FILE|DIR",
+        metavar="timm:NAME|hub:USER/NAME|FILE|DIR [condition=true]",
         help="A model of timm, a repository of the hub, a file of weights, a folder of timm or transformers, a "
-        "dense source of sweet or one of template.constraint=kronecker.",
+        "dense source of sweet or one of template.constraint=kronecker. condition=true: store it in coordinates from "
+        "which every start learns fast, not only those in principal order.",
     ),
 ]
 Ranks = Annotated[str | None, typer.Option(metavar="R1,R2,R3", help="Default: full, nothing is lost.")]
@@ -137,7 +138,7 @@ ConvertData = Annotated[
     typer.Option(metavar="SRC", help=f"Images for the principal order: {SOURCES}; default: synthetic scenes."),
 ]
 SeenAt = Annotated[
-    int | None, typer.Option(**NUMBER, help="Pixels at which they are seen; default: the source's, at most 224.")
+    Any, typer.Option(**PIXELS, help="Pixels at which they are seen; default: the source's, at most 224.")
 ]
 FileHeads = Annotated[
     int | None,
@@ -160,7 +161,7 @@ Heal = Annotated[
 
 @app.command()
 def convert(
-    source: Checkpoint,
+    words: CheckpointWords,
     out: Out,
     ranks: Ranks = None,
     energy: Energy = None,
@@ -184,6 +185,7 @@ def convert(
     """Convert a trained Vision Transformer to a template."""
     if ranks is not None and not re.fullmatch(r"\d+,\d+,\d+", ranks):
         raise UserError(f"--ranks {ranks}: expected three whole numbers, as 144,448,448")
+    source, condition = conditioned_source(words)
     check_apart(out, "SOURCE", source)
     with output_folder(out, overwrite=overwrite), verifying(not no_verify):
         check_checkpoint("SOURCE", source)
@@ -209,6 +211,7 @@ def convert(
                     dtype=dtype,
                     heal_steps=heal,
                     heal_lr=heal_lr,
+                    condition=condition,
                     device=device,
                     run=run,
                 ),

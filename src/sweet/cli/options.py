@@ -12,6 +12,7 @@ from sweet.errors import nearest
 from sweet.initialise.registry import NAMES, check_method
 from sweet.storage.paths import ON_DISK
 from sweet.tasks.registry import TASKS
+from sweet.template.image_size import ImageSize, read_image_size
 
 
 def count(text: str | int) -> int:
@@ -19,6 +20,14 @@ def count(text: str | int) -> int:
     if not str(text).isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"{text} is not a whole number from 1")
     return int(text)
+
+
+def pixels(text: object) -> ImageSize:
+    """Option parser for the size of an image."""
+    try:
+        return read_image_size(text)
+    except ValueError as problem:
+        raise typer.BadParameter(str(problem)) from None
 
 
 def task_name(text: str) -> str:
@@ -115,4 +124,6 @@ LogWith = Annotated[
     ),
 ]
 Pixels = Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as the source.")]
+PIXELS: Any = {"parser": pixels, "metavar": "N|HxW"}
+ImagePixels = Annotated[Any, typer.Option(**PIXELS, help="Pixels, or height x width; default: as the source.")]
 Task = Annotated[str, typer.Option(**ONE_OF_TASKS, help="The task.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from glob import glob
+from math import isfinite, nan
 from pathlib import Path
 
 from sweet.errors import UserError
@@ -22,6 +23,17 @@ def split_words(
     if log_with:
         overrides.append(f"log_with=[{','.join(log_with)}]")
     return (plain[0] if plain else None), overrides
+
+
+def conditioned_source(words: list[str]) -> tuple[str, bool]:
+    """SOURCE of ``sweet convert``, and whether ``condition=true`` stands beside it. Raises UserError otherwise."""
+    source, switches = split_words(words)
+    if source is None:
+        raise UserError("SOURCE is missing: sweet convert SOURCE --out DIR")
+    for switch in switches:
+        if switch not in ("condition=true", "condition=false"):
+            raise UserError(f"{switch}: sweet convert has one switch: condition=true")
+    return source, "condition=true" in switches
 
 
 def expanded(option: str, words: list[str]) -> list[Path]:
@@ -49,6 +61,17 @@ def counts(option: str, text: str) -> dict[str, int]:
     if not pairs or not all(name and number.isdecimal() and int(number) for name, number in pairs):
         raise UserError(f"{option} {text}: expected SPLIT=N, or several with commas, as in train=400,val=50")
     return {name: int(number) for name, number in pairs}
+
+
+def low_high(option: str, text: str) -> tuple[float, float]:
+    """``0,4095`` as two numbers that rise. Raises UserError naming ``option`` for anything else."""
+    try:
+        low, high = (float(word) for word in text.split(","))
+    except ValueError:
+        low, high = nan, nan
+    if not low < high or not isfinite(high - low):
+        raise UserError(f"{option} {text}: expected two numbers that rise, as in 0,4095")
+    return low, high
 
 
 def numbers(option: str, text: str | None) -> list[float] | None:

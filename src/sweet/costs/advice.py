@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from sweet.console import say
 from sweet.recipes.schema import TrainKeys
 
 FEW_STEPS = 200  # in all: fewer teach little
@@ -33,7 +32,7 @@ def advice(keys: TrainKeys, images: int, steps: int, flops: float, *, on_cpu: bo
 def advise(keys: TrainKeys, images: int, steps: int, flops: float, *, on_cpu: bool) -> None:
     """Print :func:`advice` on standard error."""
     for line in advice(keys, images, steps, flops, on_cpu=on_cpu):
-        print(f"note: {line}", file=sys.stderr)
+        say(f"note: {line}")
 
 
 def steps_text(keys: TrainKeys, images: int, steps: int) -> str:

@@ -3,7 +3,7 @@
 The files of a sample lie one after the other and share their name up to the first dot: an image, and its class as a
 number in ``.cls``. A shard is listed once, on first use, and the list is kept in the cache folder: then every image is
 read from its place, so that the order of a run, and where it goes on, do not depend on who reads ahead. How many
-images there are stands in ``_info.json``, as timm writes it, or ``sizes.json`` beside the shards; else all are listed.
+images there are is said by ``_info.json``, as timm writes it, or ``sizes.json`` beside the shards; else all are listed.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from sweet.storage.folders import load_source
 from sweet.storage.layout import TENSORS
 from sweet.storage.records import read_record
 from sweet.tasks.registry import TASKS, task_class
+from sweet.template.image_size import ImageSize, size_text, whole_patches
 from sweet.template.sizes import Size
 from sweet.training.finetune import finetune, open_splits, with_model_data
 from sweet.training.run_folder import begin
@@ -45,7 +46,7 @@ def family(
     *,
     task: str = "classify",
     method: str = "sweet",
-    img_size: int | None = None,
+    img_size: ImageSize | None = None,
     latency: str | None = None,
     compare: Sequence[str] = (),
     seeds: int = 1,
@@ -95,7 +96,7 @@ def family(
     return result | {"conclusion": " ".join(known.sentences())} if known.baselines else result
 
 
-def _folder(source: Path | str, recipe: FinetuneRecipe, img_size: int | None) -> Path:
+def _folder(source: Path | str, recipe: FinetuneRecipe, img_size: ImageSize | None) -> Path:
     """The source itself, or what it is converted to."""
     if is_source(source):
         return Path(source)
@@ -112,7 +113,7 @@ class FamilyPlan:
     recipe: FinetuneRecipe
     seeds: int = 1
 
-    def make_starts(self, source: Path, out: Path, img_size: int | None, methods: Sequence[str | None]) -> None:
+    def make_starts(self, source: Path, out: Path, img_size: ImageSize | None, methods: Sequence[str | None]) -> None:
         """Models of all sizes that are not finished, by the family's own method (None) and others.
 
         The largest first: a method that cannot make the sizes says so before anything is written.
@@ -181,15 +182,17 @@ def prepare(
     recipe: FinetuneRecipe,
     task: str,
     method: str,
-    img_size: int | None,
+    img_size: ImageSize | None,
     seeds: int = 1,
 ) -> FamilyPlan:
     """Sizes, recipe and record of a family; UserError now for what the first fine-tuning would say later."""
     make_task = task_class(task)
     stored = load_source(source)
     config = stored.config
-    if img_size is not None and img_size % config.patch_size:
-        raise UserError(f"--img-size {img_size} is not a multiple of the source's patch size {config.patch_size}")
+    if img_size is not None and not whole_patches(img_size, config.patch_size):
+        raise UserError(
+            f"--img-size {size_text(img_size)} is not a multiple of the source's patch size {config.patch_size}"
+        )
     config = replace(config, img_size=img_size or config.img_size)
     requested = members(sizes, config)
     switches(method)  # checks its name

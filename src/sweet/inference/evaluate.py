@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweet.console import warn
+from sweet.console import say, warn
 from sweet.data import PixelFormat, open_images
 from sweet.data.folder import FolderImages, image_files
 from sweet.data.identity import different_classes
@@ -66,7 +65,7 @@ def predict(
     settings = EvalSettings(tuned.data, tuned.device, PREDICT_BATCH, shows="predict", threshold=threshold)
     rows = tuned.task.predict(tuned.model, readable, settings, top=top, out=out)
     for note in tuned.task.notes:
-        print(note, file=sys.stderr)
+        say(note)
     return rows
 
 

@@ -23,6 +23,7 @@ from sweet.storage.folders import StoredSource, load_source
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.outputs import TRAINING
 from sweet.storage.records import FolderRecord, InitRecord, read_record
+from sweet.template.image_size import ImageSize
 from sweet.template.sizes import Size
 from sweet.training.short_run import same_settings
 
@@ -42,7 +43,7 @@ def initialise_to(
     fit: str | None = None,
     fit_images: int | None = None,
     data: str | None = None,
-    img_size: int | None = None,
+    img_size: ImageSize | None = None,
     patch_size: int | None = None,
     in_chans: int | None = None,
     seed: int = 0,
@@ -145,7 +146,7 @@ def _resolve(
     depth: int | None,
     heads: int | None,
     budget: Budget | None,
-    img_size: int | None,
+    img_size: ImageSize | None,
     patch_size: int | None,
     in_chans: int | None,
 ) -> _Target:

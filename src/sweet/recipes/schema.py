@@ -10,10 +10,11 @@ import re
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Literal, NoReturn, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from sweet.models.config import LIMITS, MAX_DECODER_WIDTH, MAX_GRID
+from sweet.template.image_size import ImageSize, read_image_size, sides, size_text, whole_patches
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -41,6 +42,16 @@ def _device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         _refuse(f"should be auto, cpu, cuda, cuda:N or mps, got {name!r}")
     return name
+
+
+def _image_size(value: object) -> ImageSize:
+    try:
+        return read_image_size(value)
+    except ValueError as problem:
+        _refuse(str(problem))
+
+
+ImageSizeKey = Annotated[ImageSize, BeforeValidator(_image_size)]
 
 
 class _Keys(BaseModel):
@@ -78,7 +89,7 @@ class DataKeys(_Keys):
     source: str | None = None
     train_split: str = "train"
     val_split: str | None = None
-    img_size: Annotated[int, Field(ge=1, le=LIMITS["img_size"])] = 32
+    img_size: ImageSizeKey = 32  # pixels; [height, width] where they differ
     mean: Channels = (0.485, 0.456, 0.406)
     std: Channels = (0.229, 0.224, 0.225)
     value_range: tuple[float, float] | None = None  # values of a file that become 0 and 255, of more than 8 bits
@@ -207,9 +218,7 @@ class OptimKeys(_Keys):
     clip: Positive | None = 1.0  # gradient norm
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     accumulate: Count = 1  # micro-batches in which one batch is computed
-    # torch.compile: faster steps after some minutes' start; each width is compiled apart. auto: where the training
-    # takes long enough to be worth it
-    compile: bool | Literal["auto"] = False
+    compile: bool | Literal["auto"] = False  # faster steps after some minutes' start; auto: in long trainings
 
 
 class FinetuneOptimKeys(OptimKeys):
@@ -263,8 +272,7 @@ class FinetuneRecipe(TrainKeys):
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
     ema: OpenShare | None = None  # decay of the averaged weights
-    # epochs from one validation to the next; the best one is kept. 0: only at the end, the last one is kept. None: each
-    # epoch, or as rarely as it takes less than a third of the time of training; generators only at the end
+    # epochs between validations, of which the best is kept; 0: none but the last; None: one, or what costs little
     val_every: NonNegative | None = None
     patience: Count | None = None  # validations without a better one after which the training ends
     probe: bool = False  # train the head only
@@ -294,11 +302,12 @@ def _check_model(model: ModelKeys, data: DataKeys) -> None:
     if model.width % 4:
         problem = f"width {model.heads} x {model.head_dim} should be a multiple of 4 for sine positions"
         _refuse(problem, "model.head_dim", "model.heads")
-    if data.img_size % model.patch_size:
-        problem = f"img_size {data.img_size} is not a multiple of patch_size {model.patch_size}"
+    if not whole_patches(data.img_size, model.patch_size):
+        problem = f"img_size {size_text(data.img_size)} is not a multiple of patch_size {model.patch_size}"
         _refuse(problem, "data.img_size", "model.patch_size")
-    if data.img_size // model.patch_size > MAX_GRID:
-        problem = f"more than {MAX_GRID} patches of {model.patch_size} px along a side of {data.img_size} px"
+    longest = max(sides(data.img_size))
+    if longest // model.patch_size > MAX_GRID:
+        problem = f"more than {MAX_GRID} patches of {model.patch_size} px along a side of {longest} px"
         _refuse(problem, "data.img_size", "model.patch_size")
     if len(data.mean) != model.in_chans:
         _refuse(f"{len(data.mean)} values for model.in_chans {model.in_chans}", "data.mean", "model.in_chans")
@@ -333,7 +342,8 @@ def _check_mae(model: ModelKeys, data: DataKeys, mae: MaeKeys) -> None:
         _refuse(f"should be a multiple of 4 for RoPE, got {mae.decoder_head_dim}", "mae.decoder_head_dim")
     if mae.decoder_width % 4:
         _refuse(f"should be a multiple of 4 for sine positions, got {mae.decoder_width}", "mae.decoder_width")
-    tokens = (data.img_size // model.patch_size) ** 2
+    height, width = sides(data.img_size)
+    tokens = (height // model.patch_size) * (width // model.patch_size)
     kept = int(tokens * (1 - mae.mask_ratio))
     if not 0 < kept < tokens:
         problem = f"{mae.mask_ratio:g} leaves {kept} of {tokens} patches visible"

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from sweet.errors import UserError
 from sweet.files import read_json
 from sweet.storage.legacy import upgraded_family
-from sweet.storage.records import Record, RecordedMetrics, TrainingRecord
+from sweet.storage.records import PixelSize, Record, RecordedMetrics, TrainingRecord
 from sweet.tasks.registry import TASKS, Metric
 
 from .paired import Mean
@@ -99,7 +99,7 @@ class Family(Record):
     task: str
     data: str
     method: str
-    img_size: int
+    img_size: PixelSize
     metric: str
     members: tuple[Member, ...] = ()
     baselines: tuple[Member, ...] = ()

@@ -16,7 +16,7 @@ from .task import EvalSettings, Task, TrainSettings
 
 
 class Labelled(Task):
-    """A task that takes augmented images (B, C, S, S) and a class index for each (B,), or 0 and 1 of all (B, K)."""
+    """A task that takes augmented images (B, C, H, W) and a class index for each (B,), or 0 and 1 of all (B, K)."""
 
     @staticmethod
     def classes_of(images: ImageSource) -> list[str]:
@@ -58,7 +58,7 @@ def targets_of(data: ImageSet) -> Tensor:
 
 
 def images_of(data: ImageSet, settings: EvalSettings) -> Iterable[tuple[Tensor, Any]]:
-    """Whole images (b, C, S, S), normalised as the model wants them, with their labels (b,)."""
+    """Whole images (b, C, H, W), normalised as the model wants them, with their labels (b,)."""
     config = settings.data_config
     batches = eval_batches(
         data,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from sweet.console import warn
+from sweet.console import say, warn
 from sweet.costs.advice import advise
 from sweet.data import (
     Finding,
@@ -39,8 +38,9 @@ from sweet.recipes.schema import FinetuneRecipe
 from sweet.storage.cards import model_card
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import DataConfig, FolderRecord, read_record
-from sweet.tasks.registry import METRICS_OF, TASKS, Metric, task_class
+from sweet.tasks.registry import ENTRIES, Metric, task_class
 from sweet.tasks.task import EvalSettings, Metrics, Task, TrainSettings
+from sweet.template.image_size import size_text
 
 from .compiling import decided
 from .device import make_accelerator, use_plain_attention
@@ -91,7 +91,7 @@ def finetune(
         quiet=quiet,
         images=run.images,
         skips=Skips.of(run.recipe.data, out, len(run.train_data), len(run.skipped)),
-        metric=TASKS[task],
+        metric=ENTRIES[task].metrics[0],
     )
     record = run.base.model_copy(
         update={
@@ -114,7 +114,7 @@ def finetune(
 def summary(record: FolderRecord) -> dict[str, object]:
     """The validation metrics of a fine-tuned model, the task's own first, and what it took, under ``training``."""
     metrics = dict(record.metrics or {})
-    first = [metric.key for metric in METRICS_OF[record.task or "classify"] if metric.key in metrics]
+    first = [metric.key for metric in ENTRIES[record.task or "classify"].metrics if metric.key in metrics]
     ordered: dict[str, object] = {key: metrics.pop(key) for key in first}
     if "loss" in metrics:
         ordered["val_loss"] = metrics.pop("loss")  # of the validation images
@@ -211,9 +211,10 @@ def with_model_data(recipe: FinetuneRecipe, data: DataConfig, model: Path) -> Fi
     """
     given = recipe.data.model_fields_set
     if "img_size" in given and recipe.data.img_size != data.img_size:
+        size = size_text(recipe.data.img_size)
         raise UserError(
-            f"data.img_size={recipe.data.img_size}: the model {model} takes {data.img_size} px; "
-            f"make one with sweet init --img-size {recipe.data.img_size}"
+            f"data.img_size={size}: the model {model} takes {size_text(data.img_size)} px; "
+            f"make one with sweet init --img-size {size}"
         )
     if "mean" in given and len(recipe.data.mean) != len(data.mean):
         raise UserError(
@@ -263,7 +264,8 @@ def finetune_model(
     micro_batch = micro_batch_size(recipe, recipe.optim.accumulate, world)
     batches = task.batches(train_data, TrainSettings(recipe, micro_batch, rank, world, device, skips))
     if not quiet and accelerator.is_main_process:
-        print(*task.notes, sep="\n", end="\n" if task.notes else "", file=sys.stderr)
+        for note in task.notes:
+            say(note)
     network.to(accelerator.device)
     use_plain_attention(network, accelerator.device)
     ema = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from sweet.console import clock, close_bar, listened_to, open_bar, report
+from sweet.console import clock, close_bar, listened_to, open_bar, report, say
 from sweet.files import dotted, write_text
 from sweet.recipes.schema import TrainKeys
 
@@ -103,7 +102,7 @@ class RunLog:
         if self.bar is not None:
             self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
         elif not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def close(self) -> None:
         """End the bar and the curves."""

@@ -27,10 +27,11 @@ from sweet.tasks.task import Metrics
 
 from . import nonfinite
 from .checkpoint import set_aside, steps_of
+from .divided import ParameterGroup
 from .log import RunLog
 from .ranks import PeerLost, StopVote, lost_peer
-from .state import LossFunction, ParameterGroup, TrainState
-from .validation import Validation, curve_of
+from .state import LossFunction, TrainState
+from .validation import Validation
 
 __all__ = ["LossFunction", "ParameterGroup", "TrainResult", "learning_rate", "micro_batch_size", "train"]
 
@@ -130,6 +131,7 @@ def train(
             log.note("compiling the network: the first step takes some minutes (optim.compile=false begins at once)")
         try:
             session.work()
+            state.hand_over()
         except (KeyboardInterrupt, Exception) as problem:
             error = session.rescue(problem)
             if error is problem:
@@ -161,6 +163,7 @@ class _Session:
         accelerator = self.state.accelerator
         self.alone, self.vote = accelerator.num_processes == 1, StopVote(accelerator)
         self.watch, self.saved, self.lr = nonfinite.LossWatch(), self.state.done, 0.0
+        self.together = not self.state.divided  # whether a checkpoint can be written: it takes all that hold a part
         self.cheap = accelerator.device.type == "cpu"  # to look at a loss: nothing is waited for
         self.metrics: Metrics | None = None  # of the last validation of this session
 
@@ -201,12 +204,13 @@ class _Session:
         if plan is None or not plan.due(state.done, self.steps, state.validated):
             return
         self.check()
+        state.hand_over()
         self.metrics = plan.measure()
         state.model.train()
         [score] = broadcast_object_list([plan.score(self.metrics)])  # one decision for all processes
         state.validated = plan.joined(state.validated, state.done, score)
         text = plan.text(state.done, self.steps, score, state.validated)
-        self.log.validated(state.done, curve_of(self.metrics), text, time.perf_counter() - began)
+        self.log.validated(state.done, plan.curve(self.metrics), text, time.perf_counter() - began)
         if state.validated.best == state.done and state.done < self.steps:
             self.save()
         if self.enough and state.done < self.steps:
@@ -242,6 +246,7 @@ class _Session:
                 self.look()
             self.log.step(step, state.loss, self.keys.batch_size, self.lr)
         if not self.alone and self.vote.any(interrupts.received() is not None):
+            self.together = True
             raise interrupts.Interrupted(interrupts.received() or interrupts.SIGNALS[0])
 
     def leave_out(self, step: int) -> None:
@@ -286,7 +291,7 @@ class _Session:
     def rescue(self, problem: BaseException) -> BaseException:
         """Save what is whole, once, and say so. Returns the error that the run ends with."""
         state, stopped = self.state, interrupts.received() is not None
-        if self.run is not None and state.whole and not isinstance(problem, nonfinite.NonFinite):
+        if self.run is not None and state.whole and self.together and not isinstance(problem, nonfinite.NonFinite):
             interrupted = stopped or isinstance(problem, KeyboardInterrupt)
             why = f"interrupted by {interrupts.signal_name()}" if interrupted else "stopped by an error"
             self.log.note(f"{why}: saving a checkpoint at step {state.done}")
@@ -297,8 +302,8 @@ class _Session:
             return interrupts.Interrupted(interrupts.received() or 0)
         if isinstance(problem, torch.OutOfMemoryError):
             return out_of_memory(self.keys, self.optim, state.accelerator.num_processes)
-        if lost_peer(problem, state.accelerator):
-            where = f"; --resume goes on from step {state.done}" if self.run is not None else ""
+        if lost_peer(problem, state.accelerator.num_processes):
+            where = f"; --resume goes on from step {self.saved}" if self.run is not None else ""
             return PeerLost(f"another process of this run has ended, so this one stops after step {state.done}{where}")
         return problem
 

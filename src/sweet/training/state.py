@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,18 +19,11 @@ from sweet.recipes.schema import OptimKeys, TrainKeys
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .compiling import BROKEN, can_compile, compile_in_place, give_up
+from .divided import ParameterGroup, sharded, wanted, whole
 from .validation import Validated
 
 LossFunction = Callable[[nn.Module, Any, Any, int], Tensor]
 """``(model, inputs, targets, micro_step)`` -> the mean loss of a micro-batch, a scalar in float32."""
-
-
-class ParameterGroup(TypedDict, total=False):
-    """A parameter group of AdamW; its learning rate is the schedule's times ``lr_scale`` (1 by default)."""
-
-    params: Sequence[nn.Parameter]
-    weight_decay: float
-    lr_scale: float
 
 
 def make_optimizer(
@@ -47,7 +40,8 @@ class TrainState:
     """A model and its optimiser after ``done`` steps; ``loss`` is that of the last one, the mean over all processes.
 
     ``images`` says what it is trained on, ``validated`` how good it was so far. ``whole`` is false while weights,
-    average and ``done`` do not fit together.
+    average and ``done`` do not fit together. ``plain`` is what learns: the model, or where it is divided among
+    processes a copy of it.
     """
 
     def __init__(
@@ -60,13 +54,21 @@ class TrainState:
         ema: Any,
         images: Mapping[str, Identity],
     ) -> None:
-        self.plain, self.ema, self.accelerator, self.images = model, ema, accelerator, images
+        self.given, self.plain, self.ema, self.accelerator, self.images = model, model, ema, accelerator, images
         self.seed, self.optim = keys.seed, optim
+        self.divided = wanted() and accelerator.num_processes > 1
+        if self.divided:
+            if ema is not None:
+                raise UserError("ema: no average with accelerate launch --use_fsdp; leave it out (ema=null)")
+            if optim.name == "muon":
+                raise UserError("optim.name=muon: needs whole matrices, not accelerate launch --use_fsdp")
+            self.plain, groups = sharded(model, groups, accelerator.device)
         optimizer = make_optimizer(groups, keys.lr, optim, fused=accelerator.device.type in ("cpu", "cuda"))
         self.compiled = optim.compile is True and can_compile(accelerator.device)
         if self.compiled:
-            compile_in_place(model)
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+            compile_in_place(self.plain)
+        self.optimizer = accelerator.prepare(optimizer)
+        self.model = accelerator.prepare_model(self.plain, evaluation_mode=self.divided)  # that is: not in DDP
         self.done, self.loss, self.losses = 0, torch.zeros(()), list[Tensor]()
         self.began, self.whole, self.validated = time.perf_counter(), True, Validated()
 
@@ -121,16 +123,22 @@ class TrainState:
 
     def broken_weight(self) -> str | None:
         """The name of a weight that is not finite, if there is one."""
-        tensors = self.plain.state_dict().items()
+        tensors = whole(self.plain.state_dict()).items()
         return next((n for n, v in tensors if v.is_floating_point() and not bool(torch.isfinite(v).all())), None)
 
     def save(self, run: Path | None) -> None:
-        """Write a checkpoint, in the first of several processes."""
-        if run is not None and self.accelerator.is_main_process:
-            optimizer, numbers = self.optimizer.optimizer, (self.done, self.seconds, float(self.loss))
-            save_checkpoint(
-                run, Checkpoint.of(self.plain, self.average, optimizer, *numbers, self.images, self.validated)
-            )
+        """Write a checkpoint, in the first of several processes; all have to call it where the model is divided."""
+        if run is None:
+            return
+        optimizer, numbers = self.optimizer.optimizer, (self.done, self.seconds, float(self.loss))
+        checkpoint = Checkpoint.of(self.plain, self.average, optimizer, *numbers, self.images, self.validated)
+        if self.accelerator.is_main_process:
+            save_checkpoint(run, checkpoint)
+
+    def hand_over(self) -> None:
+        """Put what was learned into the model that was given; collective."""
+        if self.divided:
+            self.given.load_state_dict(whole(self.plain.state_dict()))
 
     def restore(self, run: Path) -> None:
         """Go on from the newest checkpoint, if there is one.
@@ -159,8 +167,8 @@ class TrainState:
         self.began = time.perf_counter() - found.seconds
 
     def take_best(self, run: Path) -> None:
-        """The weights and the average of the best step that was validated, if it is not this one."""
+        """Give the model the weights of the best step that was validated, and its average, if it is not this one."""
         if self.validated.best < self.done and self.accelerator.is_main_process:
             found = load_checkpoint(run, self.validated.best)
             assert found is not None
-            found.restore(self.plain, self.average)
+            found.restore(self.given, self.average)

@@ -76,8 +76,9 @@ def trial(recipe: PretrainRecipe) -> Trial:
         run.train(None, resume=False, quiet=True)
     seconds = mean(later - earlier for earlier, later in pairwise(times[1:]))
     resolved, device = resolve(recipe), run.accelerator.device
-    steps, side = resolved.steps(count), resolved.vit.img_size
-    kept = count * found.pixel_format.stored_channels * side * side if should_pack(found, side) else 0
+    steps, vit = resolved.steps(count), resolved.vit
+    pixels = vit.patches * vit.patch_size**2 * found.pixel_format.stored_channels
+    kept = count * pixels if should_pack(found, vit.img_size) else 0
     notes = advice(recipe, count, steps, pretraining_cost(resolved, count), on_cpu=device.type == "cpu")
     return Trial(count, steps, seconds, round((peak_memory(device) + kept) / 1e6), str(device), notes)
 

@@ -54,6 +54,11 @@ class Validation:
         worst = -math.inf if self.metric.higher_is_better else math.inf
         return worst if value is None or math.isnan(value) else float(value)
 
+    def curve(self, metrics: Metrics) -> dict[str, float]:
+        """The numbers of an evaluation that make a curve: metrics of tasks and the loss."""
+        known = {*METRICS, self.metric.key, "loss"}
+        return {key: float(value) for key, value in metrics.scores.items() if value is not None and key in known}
+
     def text(self, step: int, steps: int, score: float, so_far: Validated) -> str:
         """A line for people."""
         best = f"best {self.metric.text(so_far.score or 0)} after epoch {self.epoch(so_far.best):g}"
@@ -65,12 +70,6 @@ class Validation:
     def epoch(self, step: int) -> float:
         """How many epochs the steps are."""
         return round(step / self.steps_per_epoch, 2)
-
-
-def curve_of(metrics: Metrics) -> dict[str, float]:
-    """The numbers of an evaluation that make a curve."""
-    known = {*METRICS, "loss"}
-    return {key: float(value) for key, value in metrics.scores.items() if value is not None and key in known}
 
 
 def steps_between(recipe: FinetuneRecipe, task: Task, steps_per_epoch: int, train: int, val: int) -> int:

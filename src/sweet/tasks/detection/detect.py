@@ -31,7 +31,7 @@ class Detect(Task):
 
     Options = DetectOptions
     timm_options: ClassVar[Mapping[str, Any]] = {"dynamic_img_size": True}
-    crop: ClassVar[str] = "long side resized, padded to a square"
+    crop: ClassVar[str] = "resized to fit, padded at the right and the bottom"
     top: ClassVar[int] = 100
     without_effect: ClassVar[tuple[str, ...]] = (
         *("mixup", "cutmix", "label_smoothing"),

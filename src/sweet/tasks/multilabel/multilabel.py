@@ -32,7 +32,7 @@ class MultiLabel(Labelled):
     """Loss and metrics of a model with one logit for each class."""
 
     top: ClassVar[int] = 100
-    without_effect: ClassVar[tuple[str, ...]] = ("mixup", "cutmix")
+    without_effect: ClassVar[tuple[str, ...]] = ("mixup", "cutmix", "data.scale_jitter")
     balances: ClassVar[tuple[str, ...]] = ("weights",)
     weights: Tensor | None = None  # (K,) of the images that have a class, in its loss
 
