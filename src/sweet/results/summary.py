@@ -46,8 +46,8 @@ def summarise(out: Path, spec: TableSpec, failed: Collection[tuple[str, str]] = 
 
     ``failed`` are (arm, name of the column) of cells that could not be measured: they are marked.
     """
-    from .render.figures import write_picture
     from .render.markdown import section
+    from .render.panels import write_picture
 
     folder = out / spec.protocol / spec.table
     tables = read_tables(folder, spec)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sweet.models.config import ViTConfig
-from sweet.tasks.registry import METRICS, TASKS, Metric
+from sweet.tasks.registry import METRICS, TASKS, Metric, measured_by
 
 from .paired import Mean
 from .records import CellResult, ColumnSpec, Run, SourceResult, TableSpec
@@ -102,7 +102,9 @@ class Table:
     def metrics(self) -> list[Metric]:
         """The known metrics that were measured; the one that decides comes first."""
         found = [metric for metric in METRICS.values() if any(run.value(metric.key) is not None for run in self.runs)]
-        return sorted(found, key=lambda metric: metric != TASKS.get(self.task))
+        found.sort(key=lambda metric: metric != TASKS.get(self.task))
+        head = next((cell.recipe["head"] for cell in self.cells.values() if cell.recipe.get("head")), {})
+        return [measured_by(metric, head.get("extractor")) for metric in found]
 
     @cached_property
     def chance(self) -> float | None:

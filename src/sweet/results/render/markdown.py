@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from itertools import groupby
 from pathlib import Path
 
+from sweet.results.compare import compare
 from sweet.results.paper import paper
 from sweet.results.rows import Grid, blocks, description
 from sweet.results.sentences import sentences
-from sweet.results.table import Table
+from sweet.results.table import Table, unique
+
+from .strip import strip
+from .words import caution, question
 
 HEAD = """# Results
 
-`{command}` writes this page from the JSON files of `sweet bench`. No number is typed by hand.
+Ways to make the first weights of a Vision Transformer, compared: each is a row of a table, an *arm*; each column is a
+size (`L6H6`: 6 layers, 6 heads). Every model gets the same fine-tuning and is tested on the same held-out images.
+`{command}` writes this page from the JSON files of `sweet bench`; no number is typed by hand.
 
 - A cell is *mean ± standard deviation (seeds)* on held-out images.
 - An average is over the sizes that every arm of the table can make.
@@ -34,26 +41,47 @@ def markdown(grid: Grid) -> str:
 
 
 def results_page(tables: Sequence[Table], page: Path, command: str) -> str:
-    """All of ``docs/results.md``; links are relative to where ``page`` lies."""
+    """All of ``docs/results.md``: by protocol, what each table says, its numbers folded. Links are relative to
+    ``page``."""
     text = HEAD.format(command=command, label=paper().label, paper=paper().paper)
-    text += "\n## In short\n\n" + "".join(f"- **{table.title}**: {sentences(table)[0]}\n" for table in tables)
-    return text + "".join(f"\n{section(table, links=_links(table, page))}" for table in tables)
+    text += "".join(f"\n{found}\n" for found in unique(caution(table) or None for table in tables))
+    for protocol, group in groupby(tables, lambda table: table.spec.protocol):
+        text += f"\n## Protocol {protocol}\n" + "".join(f"\n{_folded(table, page)}" for table in group)
+    return text
 
 
-def section(table: Table, *, links: str = "", failed: Collection[tuple[str, str]] = ()) -> str:
+def _folded(table: Table, page: Path) -> str:
+    """A question, its answer, its picture, wins and losses; everything else behind a word."""
+    found = compare(table)
+    made = strip(found) if found else None
+    picture = table.folder / table.picture
+    parts = [f"### {question(table)}", f"**{table.title}.** {sentences(table)[0]}"]
+    if picture.is_file():
+        parts.append(f"![{table.title}, every seed and mean of all arms]({_relative(picture, page)})")
+    if made:
+        parts.append(f"**{made.counted}.** {made.losses}")
+    inner = section(table, links=_links(table, page), title="").replace("\n### ", "\n#### ")
+    return "\n\n".join([*parts, f'<details markdown="1"><summary>All numbers of {table.title}</summary>', inner]) + (
+        "\n</details>\n"
+    )
+
+
+def section(
+    table: Table, *, links: str = "", failed: Collection[tuple[str, str]] = (), title: str | None = None
+) -> str:
     """What was measured of a table for one task; ``failed`` as of :func:`sweet.results.rows.blocks`."""
     described = ", ".join(f"{key} {value}" for key, value in description(table).items())
-    parts = [f"## {table.title}", " ".join(sentences(table)), f"{described}.", links]
+    parts = [f"## {table.title}" if title is None else title, " ".join(sentences(table)), f"{described}.", links]
     for block in blocks(table, failed):
         parts += [f"### {block.title}", markdown(block.grid), block.note]
     return "\n\n".join(part.rstrip() for part in parts if part) + "\n"
 
 
 def _links(table: Table, page: Path) -> str:
-    here = page.absolute().parent
-    files = {"table": "table.md", "picture": table.picture}
-    found = {word: table.folder / name for word, name in files.items() if (table.folder / name).is_file()}
-    return "Files: " + ", ".join(
-        f"[{word}]({Path(os.path.relpath(path.absolute(), here)).as_posix()})"
-        for word, path in (found | {"JSON": table.folder}).items()
-    ) + "."  # fmt: skip
+    files = {"table": table.folder / "table.md", "JSON": table.folder}
+    links = [f"[{word}]({_relative(path, page)})" for word, path in files.items() if path.exists()]
+    return f"Files: {', '.join(links)}."
+
+
+def _relative(path: Path, page: Path) -> str:
+    return Path(os.path.relpath(path.absolute(), page.absolute().parent)).as_posix()
