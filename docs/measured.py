@@ -47,7 +47,7 @@ class Headline:
     @classmethod
     def read(cls) -> Headline:
         """From the committed results."""
-        return cls(read_tables(RESULTS / "micro" / "table1")[0])
+        return cls(read_tables(RESULTS / "history" / "micro" / "table1")[0])
 
     @cached_property
     def params(self) -> dict[str, int]:

@@ -55,7 +55,7 @@ def arm_costs(table: Table) -> list[ArmCost]:
         result.append(
             ArmCost(
                 arm=arm,
-                source=next((cell.source for cell in table.cells_of(arm)), None),
+                source=next((name for cell in table.cells_of(arm) for name in cell.sources), None),
                 images=source.training.images if source else None,
                 seconds=source.training.seconds if source else None,
                 pflops=pretraining_of(table, arm),
@@ -69,7 +69,7 @@ def arm_costs(table: Table) -> list[ArmCost]:
 
 def pretraining_of(table: Table, arm: str) -> float | None:
     """PFLOPs that went into the source of an arm, its parents' included; 0 without one, None if not recorded."""
-    if all(cell.source is None for cell in table.cells_of(arm)):
+    if not any(cell.sources for cell in table.cells_of(arm)):
         return 0.0
     source = table.source(arm)
     return source.training.pflops if source else None
