@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sweet.models.config import ViTConfig
-from sweet.tasks.registry import METRICS, TASKS, Metric
+from sweet.tasks.registry import METRICS, TASKS, Metric, measured_by
 
 from .paired import Mean
 from .records import CellResult, ColumnSpec, Run, SourceResult, TableSpec
@@ -85,12 +85,20 @@ class Table:
 
     @cached_property
     def baselines(self) -> list[str]:
-        """The measured arms that the main one is judged against: baselines, in an ablation all other arms."""
-        return [
-            arm.name
-            for arm in self.spec.arms
-            if arm.name in self.arms and arm.name != self.spec.main and (self.spec.ablation or arm.role == "baseline")
-        ]
+        """The measured arms that the main one is judged against: published baselines, in an ablation all others."""
+        if self.spec.ablation:
+            return [arm for arm in self.arms if arm != self.spec.main]
+        return self.of_role("baseline")
+
+    def of_role(self, role: str) -> list[str]:
+        """The measured arms of a role, but for the main one."""
+        known = {arm.name for arm in self.spec.arms if arm.role == role}
+        return [arm for arm in self.arms if arm in known and arm != self.spec.main]
+
+    @cached_property
+    def several(self) -> list[str]:
+        """The columns in which some arm was measured by more than one replicate."""
+        return list(dict.fromkeys(column for (_, column), cell in self.cells.items() if len(cell.runs) > 1))
 
     @property
     def other(self) -> str:
@@ -106,7 +114,9 @@ class Table:
     def metrics(self) -> list[Metric]:
         """The known metrics that were measured; the one that decides comes first."""
         found = [metric for metric in METRICS.values() if any(run.value(metric.key) is not None for run in self.runs)]
-        return sorted(found, key=lambda metric: metric != TASKS.get(self.task))
+        found.sort(key=lambda metric: metric != TASKS.get(self.task))
+        head = next((cell.recipe["head"] for cell in self.cells.values() if cell.recipe.get("head")), {})
+        return [measured_by(metric, head.get("extractor")) for metric in found]
 
     @cached_property
     def chance(self) -> float | None:
