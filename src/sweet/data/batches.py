@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -14,24 +13,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sweet.errors import UserError
+from sweet.template.image_size import ImageSize, joined, sides, size_text
 
 from .augment import normalise, onto, random_boxes, random_crop_flip, random_flips, random_resized_crop
 from .balance import balanced_order
+from .epoch_order import EpochOrder, ShardOrder, step_generator
 from .images import ImageSource
 from .label_lists import label_tensor
-from .packed import ImageSet, Packed, centre_square, to_tensor
+from .packed import ImageSet, Packed, centre_crop, to_tensor
 from .skips import Skips, load_or_next
 
 Augment = Literal["rrc", "crop", "flip", "none"]
 Batch = tuple[Tensor, Tensor | None]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RATIO = (3 / 4, 4 / 3)
-
-
-def step_generator(seed: int, step: int, rank: int, stream: str) -> torch.Generator:
-    """A CPU generator for one purpose (``stream``) in one step of one process; the same on every machine."""
-    key = hashlib.blake2b(f"{seed}/{step}/{rank}/{stream}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
 
 
 class BatchSource(Protocol):
@@ -48,46 +43,6 @@ class BatchSource(Protocol):
     def whole(self, step: int) -> Tensor:
         """Indices of the images that all processes together take in a step, (b,) int64."""
         ...
-
-
-class EpochOrder:
-    """Which images a step takes: every one once in an epoch, in an order drawn by (seed, epoch).
-
-    ``draw`` makes another order of ``count`` images from the generator of an epoch.
-
-    ``batch_size`` counts the images of one process; a step of ``world`` processes takes ``world`` times as many, and
-    ``rank`` its share of them. The last partial batch is dropped; a set smaller than one batch repeats itself.
-    """
-
-    def __init__(
-        self,
-        count: int,
-        *,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        draw: Callable[[torch.Generator], Tensor] | None = None,
-    ) -> None:
-        self.draw = draw
-        self.count, self.batch_size, self.seed, self.rank, self.world = count, batch_size, seed, rank, world
-        self.steps_per_epoch = max(1, count // (batch_size * world))
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
-
-    def indices(self, step: int) -> Tensor:
-        """(b,) int64."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            generator = step_generator(self.seed, epoch, 0, "order")
-            order = self.draw(generator) if self.draw else torch.randperm(self.count, generator=generator)
-            self._epoch, self._order = epoch, order.repeat(-(-self.batch_size * self.world // len(order)))
-        first = (position * self.world + self.rank) * self.batch_size
-        return self._order[first : first + self.batch_size]
-
-    def whole(self, step: int) -> Tensor:
-        """(b x world,) int64: what all processes take in a step."""
-        size = self.batch_size * self.world
-        return EpochOrder(self.count, batch_size=size, seed=self.seed, draw=self.draw).indices(step)
 
 
 @dataclass(eq=False)
@@ -108,7 +63,7 @@ class Batches:
     _: KW_ONLY
     batch_size: int
     seed: int
-    img_size: int
+    img_size: ImageSize
     augment: Augment = "rrc"
     mean: Sequence[float] = IMAGENET_MEAN
     std: Sequence[float] = IMAGENET_STD
@@ -126,20 +81,17 @@ class Batches:
         data = self.data
         _check(data, self.img_size, self.mean, any_size=self.augment == "rrc")
         self._labels = data.labels if isinstance(data, Packed) else label_tensor(data)
-        self.order = EpochOrder(
-            len(data),
-            batch_size=self.batch_size,
-            seed=self.seed,
-            rank=self.rank,
-            world=self.world,
-            draw=partial(balanced_order, self._labels) if self.balanced and self._labels is not None else None,
-        )
+        share = {"batch_size": self.batch_size, "seed": self.seed, "rank": self.rank, "world": self.world}
+        draw = partial(balanced_order, self._labels) if self.balanced and self._labels is not None else None
+        counts = data.shard_counts if isinstance(data, ImageSource) and draw is None else None
+        self.order: EpochOrder | ShardOrder
+        self.order = EpochOrder(len(data), **share, draw=draw) if counts is None else ShardOrder(counts, **share)
         self.steps_per_epoch, self.indices = self.order.steps_per_epoch, self.order.indices
         self.whole = self.order.whole
         self._images = data.images.to(self.device) if isinstance(data, Packed) else None
 
     def at(self, step: int) -> Batch:
-        """Images float (b, C, S, S), normalised, and labels (see :func:`label_tensor`) or None, on the device."""
+        """Images float (b, C, H, W), normalised, and labels (see :func:`label_tensor`) or None, on the device."""
         return self._finish(*self._pixels(step))
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
@@ -167,7 +119,7 @@ class Batches:
                 images,
                 self.img_size,
                 self.crop_scale,
-                RATIO,
+                self._ratio(),
                 generator=generator,
                 hflip=self.hflip,
                 interpolation=self.interpolation,
@@ -179,23 +131,29 @@ class Batches:
         return pixels, indices
 
     def _decode(self, step: int, place: int, index: int) -> Tensor:
-        """One decoded, augmented image (3, S, S) uint8; runs in a worker process."""
+        """One decoded, augmented image (C, H, W) uint8; runs in a worker process."""
         assert isinstance(self.data, ImageSource)
         image = self.data.decode(index)
         generator = step_generator(self.seed, step, 0, f"augment {self.rank * self.batch_size + place}")
         if self.augment != "rrc":
-            return self._shift(centre_square(image, self.img_size)[None], generator)[0]
-        box = random_boxes([(image.height, image.width)], self.crop_scale, RATIO, generator)
+            return self._shift(centre_crop(image, self.img_size)[None], generator)[0]
+        box = random_boxes([(image.height, image.width)], self.crop_scale, self._ratio(), generator)
         top, left, rows, columns = box[0].tolist()
         image = image.crop((left, top, left + columns, top + rows))
         kernel = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
-        pixels = to_tensor(image.resize((self.img_size, self.img_size), kernel))
+        pixels = to_tensor(image.resize(sides(self.img_size)[::-1], kernel))
         return pixels.flip(2) if random_flips(1, self.hflip, generator).item() else pixels
+
+    def _ratio(self) -> tuple[float, float]:
+        """Width to height of the crops, around that of the images that come out of them."""
+        height, width = sides(self.img_size)
+        aspect = width / height
+        return RATIO[0] * aspect, RATIO[1] * aspect
 
     def _shift(self, images: Tensor, generator: torch.Generator, rank: int = 0, world: int = 1) -> Tensor:
         if self.augment == "none":
             return images
-        padding = self.img_size // 8 if self.augment == "crop" else 0
+        padding = min(sides(self.img_size)) // 8 if self.augment == "crop" else 0
         return random_crop_flip(images, padding, generator=generator, hflip=self.hflip, rank=rank, world=world)
 
     def _finish(self, pixels: Tensor, indices: Tensor) -> Batch:
@@ -208,7 +166,7 @@ def eval_batches(
     data: ImageSet,
     *,
     batch_size: int,
-    img_size: int,
+    img_size: ImageSize,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     device: torch.device | str = "cpu",
@@ -221,7 +179,7 @@ def eval_batches(
         stop = min(start + batch_size, len(data))
         if isinstance(data, Packed):
             return data.images[start:stop]
-        return torch.stack([centre_square(data.decode(index), img_size) for index in range(start, stop)])
+        return torch.stack([centre_crop(data.decode(index), img_size) for index in range(start, stop)])
 
     labels = data.labels if isinstance(data, Packed) else label_tensor(data)
     starts = range(0, len(data), batch_size)
@@ -256,10 +214,11 @@ def ahead(make: Callable[[int], Any], keys: range, workers: int) -> Iterator[Any
         yield made
 
 
-def _check(data: ImageSet, img_size: int, mean: Sequence[float], *, any_size: bool) -> None:
+def _check(data: ImageSet, img_size: ImageSize, mean: Sequence[float], *, any_size: bool) -> None:
     channels = data.images.shape[1] if isinstance(data, Packed) else data.pixel_format.stored_channels
     if len(mean) != channels and (len(mean), channels) != (1, 3):
         grey = ", or 1 for grey" if channels == 3 else ""
         raise UserError(f"data.mean={list(mean)}: {len(mean)} channels; images have {channels}{grey}")
-    if isinstance(data, Packed) and not any_size and data.images.shape[-1] != img_size:
-        raise ValueError(f"the set is packed at {data.images.shape[-1]} pixels, not {img_size}")
+    if isinstance(data, Packed) and not any_size and tuple(data.images.shape[-2:]) != sides(img_size):
+        own = joined(*data.images.shape[-2:])
+        raise ValueError(f"the set is packed at {size_text(own)} pixels, not {size_text(img_size)}")

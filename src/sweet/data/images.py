@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -26,17 +27,18 @@ class ImageSource(ABC):
     ``labels`` (one class index per image) and ``classes`` (their names) are None for unlabelled images; ``label_lists``
     holds several class indices per image, or none, where the set says which of its classes each image has. Where the
     images have boxes, ``classes`` are those of the objects, and some ``objects`` were ``left_out``. ``mask_classes``
-    names the classes of the pixels, None where there are no masks.
+    names the classes of the pixels, None where there are no masks. ``shard_counts``: how many images lie together, for
+    each place, where it is best to read them place by place.
     """
 
     has_boxes = False
     has_masks = False  # a mask for every object
     left_out = 0
-    annotated = False  # there is an object at all
     is_drawn = False  # this is a share of a split
     mask_classes: list[str] | None = None
     label_lists: list[list[int]] | None = None
     pixel_format = PixelFormat()
+    shard_counts: list[int] | None = None
 
     def __init__(self, name: str, split: str, count: int, labels: list[int] | None, classes: list[str] | None) -> None:
         self.name = name
@@ -57,12 +59,26 @@ class ImageSource(ABC):
         self.pixel_format = pixels
         return self
 
+    def pixels_only(self) -> ImageSource:
+        """The same images, without labels where to read these takes long: for what needs none."""
+        return self
+
+    def places(self) -> Iterator[str]:
+        """A name of every place where images lie: of each image, or of each shard with the number of its images."""
+        return map(self.where, range(len(self)))
+
+    def spread(self, count: int) -> list[int]:
+        """About ``count`` images that stand for all."""
+        return list(range(0, len(self), max(1, len(self) // count)))
+
     def findings(self) -> list[Finding]:
         """What was odd when the set was opened, without a look at its images."""
         return []
 
     def strata(self) -> list[int] | None:
-        """A class of each image, by which a split is drawn; None where there is nothing of that sort."""
+        """A class of each image, by which a split is drawn: of several the rarest; None where there are no classes."""
+        if self.labels is None and self.label_lists is not None:
+            return rarest(self.label_lists, none=len(self.classes or ()))
         return self.labels
 
     def stored(self, index: int) -> bytes | None:
@@ -119,7 +135,7 @@ class Selected(ImageSource):
         self.indices = [int(index) for index in indices]
         labels = None if parent.labels is None else [parent.labels[index] for index in self.indices]
         super().__init__(parent.name, parent.split, len(self.indices), labels, parent.classes)
-        self.has_boxes, self.has_masks, self.annotated = parent.has_boxes, parent.has_masks, parent.annotated
+        self.has_boxes, self.has_masks = parent.has_boxes, parent.has_masks
         self.is_drawn = parent.is_drawn
         self.mask_classes = parent.mask_classes
         lists = parent.label_lists
@@ -158,6 +174,12 @@ class Selected(ImageSource):
 
     def fingerprint(self) -> str:
         return digest(self.parent.fingerprint(), *self.indices)
+
+
+def rarest(lists: Sequence[Sequence[int]], *, none: int) -> list[int]:
+    """For each list of labels the one that all lists hold least often; ``none`` for an empty list."""
+    counts = Counter(label for several in lists for label in several)
+    return [min(several, key=lambda label: (counts[label], label), default=none) for several in lists]
 
 
 def digest(*values: object) -> str:

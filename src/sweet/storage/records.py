@@ -7,12 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
 from sweet.errors import UserError
 from sweet.files import read_json
-from sweet.models.config import LIMITS, MaeConfig, ViTConfig
+from sweet.models.config import MaeConfig, ViTConfig
 from sweet.recipes.schema import DataKeys, HeadKeys
+from sweet.template.image_size import ImageSize, read_image_size, size_text
 from sweet.version import VERSION
 
 from .legacy import upgraded
@@ -20,6 +30,7 @@ from .legacy import upgraded
 FORMAT = 1
 Kind = Literal["template", "dense", "model"]
 CENTRE_CROP = "short side resized, centre cropped"
+PixelSize = Annotated[ImageSize, BeforeValidator(read_image_size)]
 RecordedMetrics = dict[str, JsonValue]
 """What a task measures: numbers and names, and tables such as a confusion matrix."""
 
@@ -37,7 +48,7 @@ class Record(BaseModel):
 class DataConfig(Record):
     """What travels with every model so that it can be used on images."""
 
-    img_size: Annotated[int, Field(ge=1, le=LIMITS["img_size"])]
+    img_size: PixelSize
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
     value_range: tuple[float, float] | None = None  # of a file of more than 8 bits: what becomes 0 and 255
@@ -79,7 +90,7 @@ def flops_text(flops: float) -> str:
 
 
 class TrainingRecord(Record):
-    """What a pre-training or fine-tuning took, in images, seconds and FLOPs."""
+    """What a pre-training or fine-tuning took, in images, seconds and FLOPs, all over until its last step."""
 
     steps: int
     images: int
@@ -92,6 +103,8 @@ class TrainingRecord(Record):
     device: str = ""
     precision: str = ""
     finished: str = ""
+    best_step: int | None = None  # the one that is kept, of a run that was validated
+    best_epoch: float | None = None
 
     def words(self) -> dict[str, str]:
         """What it took, for people: {what: value with its unit}."""
@@ -139,14 +152,16 @@ class ConvertedRecord(Record):
     """How a checkpoint of somebody else became this source.
 
     ``assumed`` is what no file said of it. The order was computed at ``order_size`` pixels.
-    ``dtype`` is that of the weights where it is half precision, in torch's name.
+    ``dtype`` is that of the weights where it is half precision, in torch's name. ``condition``: it is stored
+    conditioned.
     """
 
     source: str
     source_sha256: str
     origin: OriginRecord | None = None
     assumed: tuple[str, ...] | None = None
-    order_size: int | None = None
+    order_size: PixelSize | None = None
+    condition: bool | None = None
     dtype: str | None = None
     metric: str
     order_images: str | None = None
@@ -199,6 +214,7 @@ class FolderRecord(Record):
     ranks: tuple[int, int, int] | None = None
     absorbed: bool = False
     width: WidthRecord | None = None
+    dtype: str | None = None  # of the weights of an export where that is half precision, in torch's name
     data: DataConfig
     training: TrainingRecord | None = None
     converted: ConvertedRecord | None = None
@@ -219,7 +235,8 @@ class FolderRecord(Record):
                 f"{self.vit.in_chans} channels"
             )
         if self.data.img_size != self.vit.img_size:
-            raise ValueError(f"data.img_size {self.data.img_size} is not vit.img_size {self.vit.img_size}")
+            own, other = size_text(self.data.img_size), size_text(self.vit.img_size)
+            raise ValueError(f"data.img_size {own} is not vit.img_size {other}")
         return self
 
     @property

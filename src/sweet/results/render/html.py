@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import unescape
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from sweet.files import sha256
 from sweet.results.compare import AVERAGE, Differences, compare
+from sweet.results.family import Family
 from sweet.results.paired import Difference, Verdict, signed
 from sweet.results.paper import paper
 from sweet.results.rows import Grid, blocks, description
@@ -22,6 +24,7 @@ from sweet.results.table import Table, unique
 from sweet.version import VERSION
 
 from .draw import style
+from .family_section import family_section
 from .figures import figures, headline
 from .parts import HeatCell, HeatMap, Part, Section, as_yaml, text
 from .run_figures import spectrum_figure
@@ -32,7 +35,13 @@ from .words import ABOUT, caution, glossary, question
 MARKS: dict[Verdict, str] = {"gain": "▲", "worse": "▼", "no gain": "=", "one seed": "1"}
 
 
-def page(tables: Sequence[Table], runs: Sequence[RunFolder], *, data: str | None = None) -> str:
+def page(
+    tables: Sequence[Table],
+    runs: Sequence[RunFolder],
+    families: Mapping[Path, Family] | None = None,
+    *,
+    data: str | None = None,
+) -> str:
     """The report as HTML text. ``data`` are images for the reconstructions of sources among ``runs``."""
     environment = Environment(
         loader=PackageLoader("sweet.results.render", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -41,10 +50,11 @@ def page(tables: Sequence[Table], runs: Sequence[RunFolder], *, data: str | None
     environment.filters["explained"] = explained
     with style():
         sections = [table_section(table, f"t{i}") for i, table in enumerate(tables)]
+        sections += [family_section(*one, f"f{i}") for i, one in enumerate((families or {}).items())]
         sections += [run_section(run, f"r{i}", data) for i, run in enumerate(runs)]
     names = [section.name or section.title for section in sections]
     return environment.get_template("page.html").render(
-        title=", ".join(names) if len(names) < 4 else _number_of(tables, runs),
+        title=", ".join(names) if len(names) < 4 else _number_of(tables, runs, families or {}),
         sections=sections,
         about=[ABOUT, *unique(caution(table) or None for table in tables)] if tables else [],
         paper=paper(),
@@ -52,8 +62,8 @@ def page(tables: Sequence[Table], runs: Sequence[RunFolder], *, data: str | None
     )
 
 
-def _number_of(tables: Sequence[Table], runs: Sequence[RunFolder]) -> str:
-    counts = {"tables of results": len(tables), "runs": len(runs)}
+def _number_of(tables: Sequence[Table], runs: Sequence[RunFolder], families: Mapping[Path, Family]) -> str:
+    counts = {"tables of results": len(tables), "families": len(families), "runs": len(runs)}
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
