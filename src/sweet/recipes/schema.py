@@ -117,6 +117,7 @@ class DataKeys(_Keys):
 class FinetuneDataKeys(DataKeys):
     """Besides: how training images are augmented."""
 
+    held_out: Count | None = None  # so many training images, as many of each class, take the place of val_split
     augment: Literal["rrc", "crop", "flip", "none"] = "rrc"  # random resized crop, or shift a little and flip, or flip
     scale_jitter: tuple[Positive, Positive] = (0.5, 2.0)  # long side of a resized scene, as a multiple of img_size
 
