@@ -176,6 +176,12 @@ GROUPS: dict[str, list[Trial]] = {
         *each("tucker.mask50", "L3H3", "prefix-sqrt"),
     ],
     "tiles": [*each("tiles", "L3H3", "principal"), *each("tiles", "L3H6", "principal")],
+    # is the scale of the whole stream worth as much to a start in principal order?
+    "stream": [
+        Trial(source, "principal", "L3H3", condition=given)
+        for source in ("tucker", "dense", "tiles")
+        for given in (None, LOUD)
+    ],
     # the same late masks within the constraint: no norm gains, so that U alone takes the rotation
     "plain": [
         *each("tucker.plain", "L3H3", "prefix-sqrt", "principal"),

@@ -216,6 +216,8 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
     resolved = resolve(recipe)
     source, vit, mae = initial_source(resolved), resolved.vit, resolved.mae
     images = open_images(recipe.data.source, recipe.data.train_split, pixels=recipe.data)
+    if recipe.objective == "mae":
+        images = images.pixels_only()
     if recipe.data.limit is not None:
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
     model: MaskedAutoencoder | SupervisedSource
