@@ -105,6 +105,7 @@ STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "prefix": ("sweet", PREFIX),
     "prefix-sqrt": ("sweet", PREFIX | {"gains": "sqrt"}),
     "principal": ("sweet", {}),
+    "random": ("random", {}),
     "selected": ("weight_selection", {"rule": "consecutive", "layers": "even"}),
     "fitted": ("sweet_fitted", {"order": "prefix", "train": "xuv", "objective": "mae"}),
 }
@@ -167,6 +168,21 @@ GROUPS: dict[str, list[Trial]] = {
     ],
     # does an optimiser that looks for a basis make up for the coordinates? SOAP is pytorch_optimizer's
     "optimisers": [*others("own", None, {}), *others("dense", None)],
+    # ... and what is left of the lead when every start has such an optimiser?
+    "lead": [
+        *[
+            Trial(source, start, "L3H3", lr, (0,), None, optimiser)
+            for optimiser in ("muon", "soap")
+            for source, start in (("dense", "principal"), ("tucker", "principal"), ("dense", "random"))
+            for lr in (4e-3, 8e-3)
+        ],
+        *[
+            Trial(source, "selected", "L3H3", 8e-3, (0,), given, optimiser)
+            for optimiser in ("muon", "soap")
+            for source, given in (("dense", None), ("own", None), ("own", {}))
+        ],
+        *[Trial("dense", "random", "L3H3", lr, (0,)) for lr in (4e-3, 8e-3)],
+    ],
     # masks in the principal basis, after the network is learned, against the same steps without
     "late": [
         *each("tucker.on", "L3H3", "prefix-sqrt", "principal"),

@@ -119,6 +119,7 @@ def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tenso
         f"{names[parameter]}|{key}": value
         for parameter, entries in optimizer.state.items()
         for key, value in entries.items()
+        if isinstance(value, Tensor)  # what is none follows from the shape
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 import torch
 from accelerate import Accelerator
+from timm.optim.muon import Muon
 from torch import Tensor, nn
 
 from sweet.data import step_generator
@@ -32,6 +33,16 @@ class ParameterGroup(TypedDict, total=False):
     lr_scale: float
 
 
+def make_optimizer(
+    groups: Sequence[ParameterGroup], lr: float, optim: OptimKeys, *, fused: bool
+) -> torch.optim.Optimizer:
+    """AdamW; or Muon (Jordan et al. 2024) for matrices, its steps as large as AdamW's, and NAdamW for the rest."""
+    parameters = [dict(group) for group in groups]
+    if optim.name == "muon":
+        return Muon(parameters, lr=lr, betas=optim.betas, nesterov=True)
+    return torch.optim.AdamW(parameters, lr=lr, betas=optim.betas, fused=fused)
+
+
 class TrainState:
     """A model and its optimiser after ``done`` steps; ``loss`` is that of the last one, the mean over all processes.
 
@@ -50,8 +61,7 @@ class TrainState:
     ) -> None:
         self.plain, self.ema, self.accelerator, self.images = model, ema, accelerator, images
         self.seed, self.optim = keys.seed, optim
-        fused = accelerator.device.type in ("cpu", "cuda")
-        optimizer = torch.optim.AdamW([dict(g) for g in groups], lr=keys.lr, betas=optim.betas, fused=fused)
+        optimizer = make_optimizer(groups, keys.lr, optim, fused=accelerator.device.type in ("cpu", "cuda"))
         if optim.compile and can_compile(accelerator.device):
             torch.compiler.reset()  # models before this one count against the compiler's limit of variants
             # that it looks past the rotary table's cache, which changes nothing
