@@ -115,7 +115,8 @@ class Table:
         """The known metrics that were measured; the one that decides comes first."""
         found = [metric for metric in METRICS.values() if any(run.value(metric.key) is not None for run in self.runs)]
         found.sort(key=lambda metric: metric != TASKS.get(self.task))
-        head: Mapping[str, object] = next((cell.recipe["head"] for cell in self.cells.values() if cell.recipe.get("head")), {})
+        heads = (cell.recipe.get("head") for cell in self.cells.values())
+        head: Mapping[str, object] = next(filter(None, heads), {})
         return [measured_by(metric, head.get("extractor")) for metric in found]
 
     @cached_property
