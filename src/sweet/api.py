@@ -8,10 +8,12 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from sweet.convert.cached import as_source, is_source
-from sweet.costs.budget import Budget, read_budget, size_cost
+from sweet.convert.convert import in_type
+from sweet.costs.budget import Budget, chosen_budget, size_cost
 from sweet.data import ImageSource, open_images
 from sweet.errors import UserError
 from sweet.files import verifying
@@ -53,8 +55,10 @@ class Template(StoredSource):
         recipe, card = shareable(self.texts.get("recipe.yaml", "")), self.texts.get("README.md", "")
         if licence is not None and not card.startswith("---\n"):
             card = front_matter(self.record, licence=licence, library="sweet") + card
-        tensors = (TENSORS[self.record.kind], source_tensors(self.source))
-        write_folder(Path(folder), tensors, self.record, recipe, card)
+        tensors = source_tensors(self.source)
+        if self.record.dtype is not None:
+            tensors = in_type(tensors, getattr(torch, self.record.dtype))
+        write_folder(Path(folder), (TENSORS[self.record.kind], tensors), self.record, recipe, card)
 
     def push_to_hub(
         self, repo: str, *, private: bool | None = None, token: str | None = None, licence: str = "other"
@@ -192,10 +196,7 @@ def _budget(
     depth: int | None, heads: int | None, params: str | float | None, flops: str | float | None
 ) -> Budget | None:
     """What ``params`` or ``flops`` allow; None where a size is given. Raises UserError unless it is exactly one."""
-    budget = read_budget(None if params is None else str(params), None if flops is None else str(flops), None)
-    size = [name for name, value in (("depth", depth), ("heads", heads)) if value is not None]
-    if budget is not None and size:
-        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
-    if budget is None and len(size) < 2:
+    budget = chosen_budget(params, flops, None, {"depth": depth, "heads": heads})
+    if budget is None and None in (depth, heads):
         raise UserError("build: give depth and heads, or params, or flops")
     return budget

@@ -10,6 +10,7 @@ import torch
 from sweet.costs.plan import bench_sizes, size_table
 from sweet.errors import UserError
 from sweet.files import SUMS, check_sums, verifying
+from sweet.results.family import is_family, read_family
 from sweet.storage.folders import load_source
 from sweet.storage.integrity import check_header, read_header
 from sweet.storage.layout import TENSORS
@@ -20,10 +21,14 @@ from sweet.template.tucker import Tucker
 
 
 def inspect(path: Path, *, verify: bool = False) -> Mapping[str, object]:
-    """What a template, dense source or model folder holds. Sums are checked with ``verify`` only.
+    """What a template, a dense source, a model or a family holds. Sums are checked with ``verify`` only.
 
     Raises UserError for anything else, and naming the file whose sum is wrong.
     """
+    if is_family(path):
+        known = read_family(path)
+        about = known.model_dump(mode="json", include={"source", "task", "data", "method", "img_size", "metric"})
+        return {"kind": "family", **about, "conclusion": " ".join(known.sentences()) or None, "members": known.rows()}
     record = read_record(path, tuple(TENSORS))
     file = path / TENSORS[record.kind]
     check_header(file, read_header(file), record)

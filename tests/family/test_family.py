@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import CliRunner
 
 from sweet.cli import app
 from sweet.costs.budget import size_cost
+from sweet.describe import inspect
 from sweet.errors import UserError
+from sweet.export import verify
 from sweet.family import family, make
-from sweet.family.records import Member, on_front
+from sweet.family.chart import write_chart
 from sweet.family.sizes import members
 from sweet.files import check_sums, read_json, sha256, write_json
 from sweet.models.config import ViTConfig
 from sweet.recipes.schema import FinetuneRecipe
+from sweet.results.family import Family, Member, on_front
+from sweet.results.report import report
 from sweet.tasks.registry import TASKS, Metric
 from sweet.template.sizes import Size
 
@@ -67,6 +75,105 @@ def test_table_and_chart(made: tuple[Path, dict[str, Any]]) -> None:
     with Image.open(out / "pareto.png") as picture:
         assert picture.size[0] > 400
     assert ElementTree.parse(out / "pareto.svg").getroot().tag.endswith("svg")
+
+
+def test_compared_with_random(
+    template: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, made: tuple[Path, dict[str, Any]]
+) -> None:
+    out = tmp_path / "family"
+    words = f"family {template} --sizes L1H1,L1H2 {WORDS} lr=2e-3 --out {out} --compare random --json -q"
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout)
+    for row in shown["members"]:
+        random = read_json(out / "random" / row["size"] / "config.json")
+        assert random["made"]["method"] == "random" and random["metrics"]["top1"] == row["random"]
+        assert row["gain over random"] == pytest.approx(row["top1"] - row["random"], abs=1e-3)
+        assert sha256(out / row["size"] / "model.safetensors") == sha256(made[0] / row["size"] / "model.safetensors")
+    better = sum(row["gain over random"] > 0 for row in shown["members"])
+    assert shown["conclusion"].startswith(f"sweet is better than random at {better} of 2 sizes, by ")
+    assert "gain over random" in (out / "table.md").read_text()
+
+    # another verb's view of the same folder
+    seen = inspect(out)
+    assert (seen["kind"], seen["conclusion"], seen["members"]) == ("family", shown["conclusion"], shown["members"])
+    checked = verify(out)["members"]
+    assert [row["model"] for row in checked] == ["L1H1", "L1H2", "random/L1H1", "random/L1H2"]  # type: ignore[union-attr]
+    assert all(row["checksums"] == "ok" and row["loads"] for row in checked)  # type: ignore[union-attr]
+    written = report([out], tmp_path / "report.html")
+    assert written["families"] == [{"family": str(out), "members": 2}] and len(written["runs"]) == 4  # type: ignore[arg-type]
+    page = (tmp_path / "report.html").read_text()
+    assert shown["conclusion"] in page and "<svg" in page
+    with (out / "L1H2" / "recipe.yaml").open("a") as file:
+        file.write("#")
+    with pytest.raises(UserError, match=r"L1H2/recipe.yaml: its SHA256 is not the one"):
+        verify(out)
+
+
+def test_several_seeds_give_a_mean_and_a_spread(
+    template: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, made: tuple[Path, dict[str, Any]]
+) -> None:
+    out = tmp_path / "family"
+    recipe, words = tiny_finetune(), {"compare": ["random"], "quiet": True}
+    family(template, ["L1H1"], recipe, out, **words)
+    result = family(template, ["L1H1"], recipe, out, seeds=3, resume=True, **words)  # two more
+    runs = [out / name for name in ("L1H1", "L1H1.seed1", "L1H1.seed2")]
+    assert [yaml.safe_load((run / "recipe.yaml").read_text())["seed"] for run in runs] == [0, 1, 2]
+    assert sha256(runs[0] / "model.safetensors") == sha256(made[0] / "L1H1" / "model.safetensors")
+    values = [read_json(run / "config.json")["metrics"]["top1"] for run in runs]
+    [row], [member] = result["members"], read_json(out / "family.json")["members"]  # type: ignore[misc]
+    assert row["top1"] == pytest.approx(mean(values), abs=1e-4) and row["spread"] == pytest.approx(
+        stdev(values), abs=1e-3
+    )
+    assert [*member["seeds"].values()] == values
+    assert f"| {mean(values):.2f} ± {stdev(values):.2f} (3) |" in (out / "table.md").read_text()
+    assert "means of 3 runs that differ by their seed" in str(result["conclusion"])
+    assert len(verify(out)["members"]) == 6  # type: ignore[arg-type]  # every seed of both methods
+    with pytest.raises(UserError, match=r"--seeds 0: one or more"):
+        family(template, ["L1H1"], recipe, out, seeds=0, resume=True, **words)
+
+
+def test_the_chart_has_round_ticks_a_line_of_random_and_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k))[1])
+
+    def member(size: str, params: int, values: list[float], method: str | None = None) -> Member:
+        seeds = {str(i): value for i, value in enumerate(values)}
+        return Member(size=size, method=method, requested=size, width=8, params=params, flops=1,
+                      metrics={"top1": values[0]}, seeds=seeds)  # fmt: skip
+
+    known = Family(
+        source="s", source_sha256="0", task="classify", data="\u82b1 $x$", method="sweet", img_size=8, metric="top1",
+        members=(member("L1H1", 2_900_000, [50, 52]), member("L2H1", 3_000_000, [51, 55]),
+                 member("L9H9", 27_000_000, [60, 61])),
+        baselines=(member("L1H1", 2_900_000, [30, 40], "random"), member("L9H9", 27_000_000, [35, 35], "random")),
+    )  # fmt: skip
+    write_chart(known, tmp_path, title=known.data)
+    axes = figures[0].axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["3", "10", "30"]
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"Pareto front", "sweet", "random"}
+    assert len(axes.containers) == 2 and all(bars.has_yerr for bars in axes.containers)
+    first, second = (float(text.xy[0]) for text in axes.texts[:2])  # type: ignore[attr-defined]
+    assert second / first > 1.2  # their points are nearer
+
+
+def test_two_budgets_that_give_one_size() -> None:
+    config = ViTConfig(depth=12, heads=12, head_dim=16, img_size=32, patch_size=4)
+    with pytest.raises(UserError) as error:
+        members(["3.9M", "4M"], config)
+    found = re.fullmatch(
+        r"--sizes 4M: gives (\S+), and so does 3.9M; it has ([\d,]+) parameters, and from ([\d,]+) on you get (\S+)",
+        str(error.value),
+    )
+    assert found is not None
+    one, own, more, other = found.groups()
+    more = more.replace(",", "")
+    chosen = [str(next(iter(members([text], config)))) for text in ("4M", more, str(int(more) - 1))]
+    assert chosen[:2] == [one, other] and chosen[2] != other
+    assert size_cost(config, Size.parse(one, 16))["params"] == int(own.replace(",", ""))
+    with pytest.raises(UserError, match=r"gives L24H24, and so does 200M; .* the most that there are"):
+        members(["200M", "300M"], config)
 
 
 def test_the_front() -> None:
@@ -166,7 +273,7 @@ def test_sizes_by_budget() -> None:
     ("words", "message"),
     [
         ("--sizes 2k --data shapes:", "SOURCE is missing"),
-        ("nowhere --sizes 2k --data shapes:", "SOURCE nowhere: no such folder"),
+        ("nowhere --sizes 2k --data shapes:", "SOURCE nowhere: no such file or folder"),
         ("SOURCE --data shapes:", "Missing option '--sizes'"),
         ("SOURCE --sizes 2k", "--data is missing"),
         ("SOURCE --sizes 2k,much --data shapes:", "--sizes much: expected a number of parameters such as 12M"),

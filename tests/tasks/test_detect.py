@@ -97,7 +97,7 @@ def test_what_travels_with_a_detector(detector: Path) -> None:
     vit = sweet.load(detector)  # what is around the ViT stays behind
     assert vit(torch.zeros(1, 3, 16, 16)).shape == (1, 16)
     with Image.open(detector / "pictures" / "detections.png") as sheet:  # 8 pairs, 2 in a row, of 320 px and a caption
-        assert sheet.size == (4 * (320 + 4) + 4, 4 * (320 + 14 + 4) + 4)
+        assert sheet.size == (4 * (320 + 4) + 4, 4 * (320 + 22 + 4) + 4)
 
 
 def test_evaluate_repeats_what_finetune_measured(detector: Path) -> None:
@@ -257,7 +257,7 @@ def test_from_the_command_line(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["--task", "detect", "--data", SCENES, "--out", str(out), "--quiet"]
     result = run("finetune", str(model), *words, *overrides, *HEAD)
-    assert result["ap_box"] >= 0 and result["steps"] == 1
+    assert result["ap_box"] >= 0 and result["training"]["steps"] == 1
     assert run("evaluate", str(out), "--data", SCENES, "--device", "cpu")["ap_mask"] == result["ap_mask"]
     open_images(SCENES, "val").decode(0).save(tmp_path / "a.png")
     words = ["predict", str(out), str(tmp_path / "a.png"), "--out", str(tmp_path / "seen"), "--device", "cpu"]

@@ -11,15 +11,17 @@ import typer
 from sweet.console import show
 from sweet.errors import UserError
 from sweet.storage.outputs import check_output_file, output_folder
+from sweet.storage.paths import check_folder, check_images
 
 from .app import data_app
 from .options import NUMBER, PIXELS, Device, Json, Overwrite, Source, Split
-from .words import check_folder, counts, low_high
+from .words import counts, low_high
 
 
 @data_app.command("check")
 def data_check(source: Source, as_json: Json = False) -> None:
     """Count images and classes; say what is odd and what is done about it; measure mean and std."""
+    check_images("--data", source)
     from sweet.data.check import check
 
     show(lambda: check(source).to_dict(), as_json=as_json)
@@ -28,6 +30,7 @@ def data_check(source: Source, as_json: Json = False) -> None:
 @data_app.command("stats")
 def data_stats(source: Source, split: Split = "train", as_json: Json = False) -> None:
     """Measure channels, range, mean and std of the images; propose the keys of a recipe."""
+    check_images("--data", source)
     from sweet.data.stats import stats
 
     show(lambda: stats(source, split).to_dict(), as_json=as_json)
@@ -49,6 +52,7 @@ def data_pack(
     as_json: Json = False,
 ) -> None:
     """Write the images, resized: parquet files that `parquet:DIR` reads, or one file that `packed:FILE` reads."""
+    check_images("--data", source)
     chosen = None if per_class is None else counts("--per-class", per_class)
     ends = None if value_range is None else low_high("--value-range", value_range)
     single = out.suffix == ".safetensors"

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from sweet.console import warn
 from sweet.convert.cached import as_source
 from sweet.costs.budget import Budget, Choice
 from sweet.data import open_images
@@ -106,6 +107,8 @@ def _made(record: FolderRecord) -> dict[str, object]:
 def _summary(record: FolderRecord, target: _Target, seconds: float, out: Path) -> dict[str, object]:
     origin = None if record.made is None else record.made.to_dict().get("origin")
     chosen = {} if target.choice is None else {"budget": target.choice.to_dict()}
+    if target.choice is not None and target.choice.note is not None:
+        warn(f"{target.choice.budget.option}: {target.choice.note}")
     size = {"size": str(target.size), "seconds": round(seconds, 3), "out": str(out)}
     return size | _made(record) | _licence(origin) | chosen
 

@@ -60,7 +60,7 @@ def targets_of(data: ImageSet) -> Tensor:
 def images_of(data: ImageSet, settings: EvalSettings) -> Iterable[tuple[Tensor, Any]]:
     """Whole images (b, C, H, W), normalised as the model wants them, with their labels (b,)."""
     config = settings.data_config
-    return eval_batches(
+    batches = eval_batches(
         data,
         batch_size=settings.batch_size,
         img_size=config.img_size,
@@ -69,3 +69,4 @@ def images_of(data: ImageSet, settings: EvalSettings) -> Iterable[tuple[Tensor, 
         device=settings.device,
         workers=settings.workers,
     )
+    return settings.shown(batches, len(data))

@@ -15,12 +15,17 @@ from sweet.recipes.loader import dump_recipe, load_recipe
 from sweet.recipes.schema import TrainKeys, without_path
 
 from .nonfinite import read_events
+from .trackers import check_trackers
 
-FREE = ("device", "workers", "checkpoint_every")  # may change when a run is resumed
+FREE = ("device", "workers", "checkpoint_every", "log_with")  # may change when a run is resumed
 
 
 def begin(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
-    """Write ``recipe.yaml`` and ``env.json``. Raises UserError when a run is resumed with another recipe."""
+    """Write ``recipe.yaml`` and ``env.json``. Raises UserError when a run is resumed with another recipe.
+
+    Or where its trackers are not installed.
+    """
+    check_trackers(recipe.log_with)
     saved = run / "recipe.yaml"
     if resume and saved.is_file():
         # read as a recipe: a key that has come since then has its default in both
@@ -46,6 +51,7 @@ def environment() -> dict[str, str | int | None]:
         "torch": torch.__version__,
         "timm": timm.__version__,
         "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),  # the instructions that kernels use
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -16,6 +16,7 @@ from sweet.errors import UserError
 from sweet.storage.records import DataConfig
 from sweet.tasks.labelled import Labelled, images_of
 from sweet.tasks.pictures import contact_sheet
+from sweet.tasks.registry import TASKS, measured_by
 from sweet.tasks.task import EvalSettings, Metrics, Options, Row, TrainSettings
 from sweet.template.image_size import sides
 
@@ -58,6 +59,7 @@ class Generate(Labelled):
     without_effect: ClassVar[tuple[str, ...]] = ("mixup", "cutmix", "label_smoothing", "data.scale_jitter")
     head: GenerateOptions
 
+    cheap_to_evaluate = False
     rank, world = 0, 1  # of this process, see :class:`TrainSettings`
 
     def adapt(self, train: ImageSource, val: ImageSource) -> None:
@@ -112,7 +114,8 @@ class Generate(Labelled):
         model.eval()
         config, head = settings.data_config, self.head
         shape, made = (len(config.mean), *sides(config.img_size)), Counter[int]()
-        for start in range(0, len(labels), settings.batch_size):
+        starts = range(0, len(labels), settings.batch_size)
+        for start in settings.shown(starts, len(labels)):
             batch = labels[start : start + settings.batch_size]
             draws = []
             for label in batch:
@@ -158,7 +161,8 @@ class Generate(Labelled):
         rows, each = min(len(self.classes), SHEET[0]), SHEET[1]
         labels = [label for label in range(rows) for _ in range(each)]
         images = torch.cat([batch.cpu() for batch in self.sample(model, labels, settings)])
-        title = f"FID {metrics.scores['fid']:.2f} ({metrics.notes['fid_extractor']})"
+        fid = measured_by(TASKS["generate"], metrics.notes["fid_extractor"])
+        title = f"{fid.label} {metrics.scores['fid']:.2f}"
         contact_sheet(out / "samples.png", images, self.classes[:rows], title=title)
 
 

@@ -91,7 +91,8 @@ class MultiLabel(Labelled):
         if out is not None:
             raise UserError(f"--out {out}: there is nothing to draw for a classifier")
         model.eval()
-        thresholds = settings.data_config.thresholds or [0.5] * len(self.classes)
+        given = None if settings.threshold is None else [settings.threshold] * len(self.classes)
+        thresholds = given or settings.data_config.thresholds or [0.5] * len(self.classes)
         rows: list[Row] = []
         found = torch.cat([model(batch).float().sigmoid().cpu() for batch, _ in images_of(images, settings)])
         for index, probabilities in enumerate(found.tolist()):

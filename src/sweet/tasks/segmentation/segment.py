@@ -151,9 +151,10 @@ class Segment(Task):
         count = len(self.classes)
         table = torch.zeros(count * count, dtype=torch.int64, device=settings.device)
         load = partial(self._whole_sample, data, settings.data_config)
-        for pixels, mask in in_order(
+        batches = in_order(
             len(data), load, itemgetter(0), batch_size=1, device=settings.device, workers=settings.workers
-        ):
+        )
+        for pixels, mask in settings.shown(batches, len(data), 1):
             predicted = self.logits(model, pixels, mask.shape, settings).argmax(0)
             known = mask != IGNORE
             table += torch.bincount(mask[known].long() * count + predicted[known], minlength=count * count)
@@ -208,10 +209,15 @@ class Segment(Task):
     def predict(
         self, model: nn.Module, images: ImageSource, settings: EvalSettings, *, top: int, out: Path | None
     ) -> list[Row]:
-        """The ``top`` largest classes of each image with their share of its pixels."""
+        """The ``top`` largest classes of each image with their share of its pixels.
+
+        Raises UserError for a threshold: each pixel has the class that is likeliest.
+        """
+        if settings.threshold is not None:
+            raise UserError(f"--threshold {settings.threshold:g}: has no meaning for a segmenter")
         rows: list[Row] = []
         colours = palette(len(self.classes))
-        for index in range(len(images)):
+        for index in settings.shown(range(len(images)), len(images), 1):
             image = images.decode(index)
             predicted = self._classes_in(model, image, settings)
             shares = np.bincount(predicted.ravel(), minlength=len(self.classes)) / predicted.size
@@ -230,13 +236,17 @@ class Segment(Task):
     def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
         """``segments.png``: validation images, evenly picked, beside their masks and what is predicted for them."""
         assert isinstance(data, ImageSource)
-        colours, rows = palette(len(self.classes)), []
-        for index in sorted({round(place) for place in np.linspace(0, len(data) - 1, SHOWN)}):
+        colours, rows, void = palette(len(self.classes)), [], False
+        picked = sorted({round(place) for place in np.linspace(0, len(data) - 1, SHOWN)})
+        for index in settings.shown(picked, len(picked), 1):
             image = data.decode(index)
             maps = data.mask(index), self._classes_in(model, image, settings)
+            void |= bool((maps[0] == IGNORE).any())
             shown, smaller = for_a_picture(image, maps)
             rows.append([np.asarray(shown), *(overlay(shown, classes, colours, 0.8) for classes in smaller)])
         legend = list(zip(self.classes, colours, strict=True))
+        if void:
+            legend.insert(0, ("void, not judged", np.zeros(3, np.uint8)))
         titles = ["image", "truth", f"predicted (mIoU {metrics.scores['miou']:.1f} %)"]
         save_grid(out / "segments.png", rows, titles, legend)
 
