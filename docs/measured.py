@@ -23,7 +23,7 @@ from sweet.models.config import ViTConfig
 from sweet.results.compare import compare, gains_over_best
 from sweet.results.costs import targets
 from sweet.results.files import read_tables
-from sweet.results.sentences import PLAIN, listed
+from sweet.results.sentences import listed
 from sweet.results.table import Table
 from sweet.template.sizes import Size
 
@@ -37,6 +37,7 @@ NAMES = {
     "dmae": "DMAE",
     "random": "random weights",
 }
+PLAIN = "sweet_prefix"  # the paper's slice of a template learned at full width
 TRIED = "L3H6"  # the size that README's commands make
 
 
@@ -49,7 +50,7 @@ class Headline:
     @classmethod
     def read(cls) -> Headline:
         """From the committed results."""
-        return cls(read_tables(RESULTS / "micro" / "table1")[0])
+        return cls(read_tables(RESULTS / "history" / "micro" / "table1")[0])
 
     @cached_property
     def params(self) -> dict[str, int]:

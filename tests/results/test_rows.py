@@ -183,6 +183,6 @@ def test_averages_by_hand(table: Table) -> None:
 
 def test_the_averages_of_table1_leave_out_what_some_arms_cannot_make() -> None:
     """They once were over all sizes in table.md, and over the common ones in the documentation."""
-    [table] = [one for one in read_tables(ROOT / "results" / "micro" / "table1")]
+    [table] = [one for one in read_tables(ROOT / "results" / "history" / "micro" / "table1")]
     averages = {line[0]: line[-1] for line in score_grid(table, TASKS["classify"]).lines}
     assert (averages["sweet_prefix"], averages["weight_selection"]) == ("43.80", "44.58")

@@ -68,10 +68,10 @@ def compared(table: Table) -> list[dict[str, object]]:
             f"{found.main} against": arm,
             "size": column,
             "difference": round(one.value, 3),
-            "standard_error": None if math.isnan(one.error) else round(one.error, 3),
+            "margin": None if math.isnan(one.margin) else round(one.margin, 3),  # of the 95 % interval
             "seeds": one.seeds,
             "verdict": one.verdict,
         }
-        for arm in found.baselines
+        for arm in (*found.baselines, *found.others)
         for column, one in found.by_column(arm).items()
     ]

@@ -23,10 +23,10 @@ PROBES = "花あ한กअ"  # a letter of each script that is looked for
 @cache
 def files() -> tuple[str, ...]:
     """The plain font, and one font of this machine for each script that it lacks, where there is one."""
-    found = [font_manager.findfont(PLAIN)]
+    found: list[str] = [str(font_manager.findfont(PLAIN))]
     if all(has(found[0], letter) for letter in PROBES):
         return tuple(found)
-    names = (path for path in font_manager.findSystemFonts() if OTHERS.search(Path(path).name))
+    names = (str(path) for path in font_manager.findSystemFonts() if OTHERS.search(Path(path).name))
     others = sorted(names, key=lambda path: ("Regular" not in path, "Sans" not in path, path))
     for letter in PROBES:
         if not any(has(path, letter) for path in found):

@@ -127,14 +127,20 @@ def heat_map(found: Differences) -> HeatMap:
             return None
         return HeatCell(
             text=signed(one.value, digits),
-            error="" if one.seeds < 2 else f"± {one.error:.{digits}f}",
-            mark=MARKS[one.verdict] + ("*" if one.sure and one.verdict != "no gain" else ""),
+            error="" if one.verdict == "one seed" else f"± {one.margin:.{digits}f}",
+            mark=MARKS[one.verdict],
             style=f"{STYLES[one.verdict]} {'up' if one.value > 0 else 'down'}",
             alpha=strength(one, largest),
             title=f"{one.verdict}, {one.seeds} seeds",
         )
 
-    groups = {f"{found.table.other}s": found.baselines, "other arms of our method": found.variants}
+    groups = {
+        f"{found.table.other}s": found.baselines,
+        "conditioned baselines": found.of_role("conditioned"),
+        "the paper's method": found.of_role("paper"),
+        "lines to reach": found.of_role("reference"),
+        "other arms of our method": found.variants,
+    }
     cells = {
         word: {arm: [cell(found.against[arm].get(column)) for column in columns] for arm in arms}
         for word, arms in groups.items()

@@ -17,7 +17,8 @@ QUESTIONS = {  # by table, see docs/bench.md
     "table5": "Do random widths in training and another architecture help?",
     "init": "What does each initialisation cost, and what does it give?",
     "learning_rates": "Which learning rate does each method need?",
-    "source_seed": "How much does the seed of pre-training matter?",
+    "settings": "Which settings does each method need?",
+    "real": "Which initialisation is best from a pre-trained ViT of 22 million parameters?",
     "tasks": "How good is each start for a task?",
     "quickstart": "What is a template of two minutes worth?",
     "study": "Trials of the method at a small scale",
@@ -27,7 +28,8 @@ ABOUT = (
     "What this is: ways to make the first weights of a Vision Transformer, compared. Each way is a row of a table, an "
     "arm; each column is a size, for example L6H6 with 6 layers and 6 heads (hover over a name to see what it "
     "means). Every model then gets the same fine-tuning on the same labels and is tested on the same held-out images. "
-    "A difference is paired over seeds; from two standard errors on it counts as a win or a loss."
+    "A difference is paired over replicates; it counts as a win or a loss where it is surer than chance, all "
+    "comparisons of a table considered."
 )
 CONDITIONING = (
     "Read the lead with care: part of it is conditioning. Weights that sweet makes are scaled so that Adam learns "
@@ -47,8 +49,7 @@ def caution(table: Table) -> str:
     """That baselines were not conditioned, where ``sweet`` was compared with some."""
     if table.spec.ablation or table.main is None or not table.baselines:
         return ""
-    fair = any(cell.switches.get("condition") for arm in table.baselines for cell in table.cells_of(arm))
-    return "" if fair else CONDITIONING
+    return "" if table.of_role("conditioned") else CONDITIONING
 
 
 def glossary(table: Table) -> dict[str, str]:
