@@ -23,11 +23,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweet.cli import app
+from sweet.tasks.registry import ENTRIES
 from sweet.version import VERSION
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("tasks/*.md"))]
 HISTORY = ("log.md", "decisions.md")  # not instructions
 
 
@@ -177,6 +178,9 @@ def test_readme_states_what_was_measured() -> None:
     words = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ").split())
     for line in measured["lines"]():
         assert " ".join(line.split()) in words, f"README does not say: {line} (python docs/measured.py)"
+    page = " ".join((DOCS / "sizes.md").read_text(encoding="utf-8").split())
+    for line in measured["sizes_page"]():
+        assert " ".join(line.split()) in page, f"sizes.md does not say: {line} (python docs/measured.py)"
     title = ElementTree.parse(DOCS / "pictures" / "gain.svg").getroot().find("{*}metadata//{*}title")
     assert title is not None and title.text == measured["Headline"].read().sentence(), "run python docs/draw.py"
 
@@ -217,7 +221,6 @@ def test_the_words_are_the_fields() -> None:
     for folder, pattern in (("examples", "*.py"), ("scripts", "*"), ("src/sweet/recipes", "**/*.yaml")):
         found = [path for path in (ROOT / folder).glob(pattern) if path.is_file()]
         texts |= {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in found}
-    texts["scripts/gpu"] = re.sub("^study=.*", "", texts["scripts/gpu"], flags=re.M)  # names of rows in results/nano
     texts["--help"] = runpy.run_path(str(DOCS / "generate.py"))["pages"]()["cli"]
     assert len(texts) > 50
     for name, text in texts.items():
@@ -238,13 +241,25 @@ def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pages = list((tmp_path / "site").rglob("*.html"))
-    assert len(pages) > 15
+    assert len(pages) > 20
+    tables = (tmp_path / "site" / "results" / "index.html").read_text(encoding="utf-8")
+    pictures = re.findall(r'src="(\.\./tables/[^"]*)"', tables)
+    assert len(pictures) > 5 and all((tmp_path / "site" / "results" / picture).is_file() for picture in pictures)
+    at_once = re.sub(r"<details.*?</details>", "", tables, flags=re.S)
+    assert "<table" not in at_once and tables.count("<table") > 5 * len(pictures)  # folded, and rendered as tables
     for page in pages:
         html = page.read_text(encoding="utf-8")
         assert not re.findall(
             r"<(?:script|img|iframe)[^>]*src=\"(?:https?:)?//[^\"]*|<link[^>]*href=\"(?:https?:)?//[^\"]*", html
         )
     assert "sweet.api.load" in (tmp_path / "site" / "reference" / "python" / "index.html").read_text(encoding="utf-8")
+
+
+def test_every_task_has_a_page() -> None:
+    site = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), yaml.BaseLoader)
+    for task in ENTRIES:
+        assert f"tasks/{task}.md" in str(site["nav"])
+        assert any(words[0] == "finetune" for words in commands(DOCS / "tasks" / f"{task}.md"))
 
 
 def test_generated_pages() -> None:

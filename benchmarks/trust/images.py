@@ -131,12 +131,12 @@ def modes() -> Iterator[tuple[str, bytes, bool]]:
     yield "transparent.png", encoded(picture(mode="P"), "PNG", transparency=0), True
     yield "lzw.tif", encoded(picture(), "TIFF", compression="tiff_lzw"), True
     yield "progressive.jpg", encoded(picture(), "JPEG", progressive=True), True
-    for name, values, kind in (
-        ("16.png", PIXELS.integers(0, 65536, (24, 24), dtype=np.uint16), "PNG"),
-        ("32.tif", PIXELS.integers(0, 2**31 - 1, (24, 24), dtype=np.int32), "TIFF"),
-        ("float.tif", PIXELS.random((24, 24), dtype=np.float32), "TIFF"),
+    for name, values, kind, usable in (
+        ("16.png", PIXELS.integers(0, 65536, (24, 24), dtype=np.uint16), "PNG", True),
+        ("32.tif", PIXELS.integers(0, 2**31 - 1, (24, 24), dtype=np.int32), "TIFF", False),  # which value is white?
+        ("float.tif", PIXELS.random((24, 24), dtype=np.float32), "TIFF", True),
     ):
-        yield name, encoded(Image.fromarray(values), kind), True
+        yield name, encoded(Image.fromarray(values), kind), usable
 
 
 def make_set(place: Path, name: str, data: bytes) -> Path:
@@ -164,13 +164,19 @@ def prepare(place: Path) -> None:
         assert (found := verdict(words, 300)) == "right", (words, found)
 
 
+def refusals(findings: list[dict[str, str]]) -> list[str]:
+    """What data check says that a training will refuse: values of which nobody says what is white."""
+    return [one["found"] for one in findings if one["what sweet does"].startswith("refused unless")]
+
+
 def judge(name: str, data: bytes, usable: bool | None, place: Path, tally: Tally) -> None:
     """Put an image among good ones, run every verb on them, and add what came out."""
     image = make_set(place / "set", name, data)
     source, model, out = f"folder:{place / 'set'}", place / "model", place / "out"
     printed = io.StringIO()
     found = verdict(["data", "check", source, "--json"], SECONDS, printed=printed)
-    corrupt = json.loads(printed.getvalue())["splits"]["val"]["corrupt"] if found == "right" else []
+    report = json.loads(printed.getvalue()) if found == "right" else None
+    corrupt = [] if report is None else [*report["splits"]["val"]["corrupt"], *refusals(report["findings"])]
     readable = not corrupt
     if found == "right" and usable not in (None, readable):
         found = f"wrong: {'whole' if readable else 'damaged'}, {corrupt}"

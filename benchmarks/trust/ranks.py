@@ -72,8 +72,8 @@ def ended(run: subprocess.Popen[bytes]) -> int:
         return run.wait()
 
 
-def rank_1(run: subprocess.Popen[bytes]) -> int | None:
-    """The process of rank 1 among the children of a launcher."""
+def kill_rank_1(run: subprocess.Popen[bytes]) -> bool:
+    """SIGKILL to the process of rank 1 among the children of a launcher; whether there was one."""
     for task in Path(f"/proc/{run.pid}/task").glob("*/children"):
         for child in task.read_text().split():
             try:
@@ -81,8 +81,9 @@ def rank_1(run: subprocess.Popen[bytes]) -> int | None:
             except OSError:
                 continue
             if b"RANK=1" in environment:
-                return int(child)
-    return None
+                os.kill(int(child), signal.SIGKILL)
+                return True
+    return False
 
 
 def await_path(run: subprocess.Popen[bytes], path: Path) -> bool:
@@ -132,11 +133,11 @@ def undisturbed() -> list[Row]:
 def killed() -> Row:
     run = started(torchrun(), "lost", [*LONG, "-q"])
     await_path(run, Path("lost/checkpoints/step-10"))
-    os.kill(rank_1(run) or 0, signal.SIGKILL)
-    since = time.monotonic()
+    hit, since = kill_rank_1(run), time.monotonic()
     code = ended(run)
     line = said("lost", "error: another process")
-    return Row("a process is killed", code, round(time.monotonic() - since, 1), line, code == 1 and bool(line))
+    right = hit and code == 1 and bool(line)
+    return Row("a process is killed", code, round(time.monotonic() - since, 1), line, right)
 
 
 def terminated() -> Row:
@@ -158,14 +159,13 @@ def restarted(number: int, draw: random.Random) -> Row:
     step = draw.choice((5, 10, 15))
     await_path(run, Path(out) / "checkpoints" / f"step-{step}")
     time.sleep(draw.uniform(0, 0.2))
-    victim = rank_1(run)
-    since = time.monotonic()
-    if victim is not None:
-        os.kill(victim, signal.SIGKILL)
+    hit, since = kill_rank_1(run), time.monotonic()
     code = ended(run)
     equal = same(out, "whole")
-    what = f"killed after step {step}; {'same weights' if equal else 'OTHER WEIGHTS'}"
-    return Row("torchrun --max-restarts", code, round(time.monotonic() - since, 1), what, code == 0 and equal)
+    weights = "same weights" if equal else f"OTHER WEIGHTS: {Path(f'{out}.said').read_text()[-300:]}"
+    what = f"{'killed' if hit else 'TOO LATE'} after step {step}; {weights}"
+    right = hit and code == 0 and equal
+    return Row("torchrun --max-restarts", code, round(time.monotonic() - since, 1), what, right)
 
 
 def main() -> None:
@@ -179,13 +179,10 @@ def main() -> None:
         os.chdir(folder)
         os.environ |= {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "SWEET_CACHE": f"{folder}/cache"}
         draw = random.Random(args.seed)
-        rows = [*undisturbed()]
-        for one in (killed, terminated, *[lambda n=n: restarted(n, draw) for n in range(args.tries)]):
-            rows.append(one())
+        rows = [*undisturbed(), killed(), terminated()]
+        for number in range(args.tries):
+            rows.append(restarted(number, draw))
             print(rows[-1], flush=True)
-        for row in rows:
-            if not row.right:
-                print(row, *Path(folder).glob("*.said"))
         report({"seed": args.seed, "launches": [asdict(row) for row in rows]}, place)
     sys.exit(not all(row.right for row in rows))
 

@@ -235,7 +235,9 @@ def test_a_value_may_be_named(tmp_path: Path) -> None:
             open_images(f"masks:{tmp_path}", "train", val_share=0)
 
 
-@pytest.mark.parametrize("classes", ["background\nforeground\n", "a\nb\nc\n"])
+@pytest.mark.parametrize(
+    "classes", ["background\nforeground\n", "a\nb\nc\n", "0: a\n1: b\n", "ground\nsky\nroad\ncar\n"]
+)
 def test_black_and_white_masks_are_refused_with_a_way_out(write: Write, classes: str) -> None:
     folder = write(classes)
     for mask in (folder / "masks").rglob("*.png"):

@@ -58,6 +58,15 @@ def test_a_new_or_empty_folder_is_free_and_stays_empty_where_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("below", [".", "run"])
+def test_a_link_to_nothing_is_named(tmp_path: Path, below: str) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    out, said = tmp_path / "link" / below, "link is a link to nowhere, which does not exist"
+    with pytest.raises(UserError, match=said), output_folder(out):
+        pytest.fail("entered")
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_folder_that_holds_something_is_refused_and_stays(tmp_path: Path) -> None:
     out = old_run(tmp_path)
     with pytest.raises(UserError, match=f"--out {out}: .*--resume.*--overwrite"), output_folder(out):

@@ -194,8 +194,7 @@ def test_torchrun_starts_both_again_and_they_find_each_other(
     for late in range(2):  # whoever comes first
         again = tmp_path / f"late-{late}"
         shutil.copytree(out, again)
-        job = {"resume": True, "agent": agent, "late": late}
-        assert run_two(processes, "pretrain", (recipe, again), **job) == [0, 0]
+        assert run_two(processes, "pretrain", (recipe, again), resume=True, agent=agent, late=late) == [0, 0]
         assert sha256(again / "template.safetensors") == sha256(whole / "template.safetensors")
 
 

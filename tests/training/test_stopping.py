@@ -25,7 +25,8 @@ from sweet.data import open_images
 from sweet.data.identity import differences, identity
 from sweet.errors import UserError
 from sweet.files import read_json, read_tensors, sha256
-from sweet.recipes.schema import OptimKeys, PretrainRecipe, TrainKeys, without_path
+from sweet.recipes.schema import FinetuneRecipe, OptimKeys, PretrainRecipe, TrainKeys, without_path
+from sweet.training import divided
 from sweet.training.checkpoint import steps_of
 from sweet.training.device import make_accelerator
 from sweet.training.loop import TrainResult, train
@@ -395,7 +396,14 @@ def test_torchrun_starts_again_where_it_was(tmp_path: Path, monkeypatch: pytest.
     assert (out / "config.json").stat().st_mtime_ns == before
 
 
-def test_what_a_divided_model_cannot_have(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", ["optim.precision=fp16", "optim.name=muon", "ema=0.9"])
+def test_what_a_divided_model_cannot_have(
+    tiny_finetune: Callable[..., FinetuneRecipe], monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    recipe, plain = tiny_finetune(key), tiny_finetune()
+    divided.check(recipe.optim, 2, recipe.ema)  # not wanted
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(UserError, match="precision=fp16: not with accelerate launch --use_fsdp"):
-        make_accelerator("cpu", "fp16", 1)
+    divided.check(recipe.optim, 1, recipe.ema)
+    divided.check(plain.optim, 2, plain.ema)
+    with pytest.raises(UserError, match=f"{key}: not with accelerate launch --use_fsdp"):
+        divided.check(recipe.optim, 2, recipe.ema)

@@ -24,9 +24,7 @@ OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
-Tracker = Literal[
-    "tensorboard", "wandb", "trackio", "mlflow", "swanlab", "comet_ml", "clearml", "dvclive", "aim"
-]  # fmt: skip
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow", "swanlab", "comet_ml", "clearml", "dvclive", "aim"]
 Channels = Annotated[tuple[float, ...], Field(min_length=1)]
 HeadKeys = dict[str, bool | int | float | str]
 """Options of a task's head; the task checks their names and types."""
@@ -119,6 +117,7 @@ class DataKeys(_Keys):
 class FinetuneDataKeys(DataKeys):
     """Besides: how training images are augmented."""
 
+    held_out: Count | None = None  # so many training images, as many of each class, take the place of val_split
     augment: Literal["rrc", "crop", "flip", "none"] = "rrc"  # random resized crop, or shift a little and flip, or flip
     scale_jitter: tuple[Positive, Positive] = (0.5, 2.0)  # long side of a resized scene, as a multiple of img_size
 
@@ -218,9 +217,7 @@ class OptimKeys(_Keys):
     clip: Positive | None = 1.0  # gradient norm
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     accumulate: Count = 1  # micro-batches in which one batch is computed
-    # torch.compile: faster steps after some minutes' start; each width is compiled apart. auto: where the training
-    # takes long enough to be worth it
-    compile: bool | Literal["auto"] = False
+    compile: bool | Literal["auto"] = False  # faster steps after some minutes' start; auto: in long trainings
 
 
 class FinetuneOptimKeys(OptimKeys):
@@ -251,7 +248,9 @@ class PretrainRecipe(TrainKeys):
         _check_optim(self.batch_size, self.lr, self.optim)
         _check_model(self.model, self.data)
         _check_template(self.model, self.template, self.width)
-        _check_depth(self.model, self.depth)
+        if self.depth.mode != "none" and self.depth.min_blocks > self.model.depth:
+            problem = f"{self.depth.min_blocks} is more than model.depth {self.model.depth}"
+            _refuse(problem, "depth.min_blocks", "model.depth")
         _check_mae(self.model, self.data, self.mae)
         if self.optim.name != "adamw":
             _refuse("is for fine-tuning, a template learns by adamw", "optim.name")
@@ -274,8 +273,7 @@ class FinetuneRecipe(TrainKeys):
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
     ema: OpenShare | None = None  # decay of the averaged weights
-    # epochs from one validation to the next; the best one is kept. 0: only at the end, the last one is kept. None: each
-    # epoch, or as rarely as it takes less than a third of the time of training; generators only at the end
+    # epochs between validations, of which the best is kept; 0: none but the last; None: one, or what costs little
     val_every: NonNegative | None = None
     patience: Count | None = None  # validations without a better one after which the training ends
     probe: bool = False  # train the head only
@@ -330,11 +328,6 @@ def _check_template(model: ModelKeys, template: TemplateKeys, width: WidthKeys) 
         _refuse(problem, "template.tile", "model.heads", "model.head_dim")
     if width.mode != "none" and width.min_heads > model.heads:
         _refuse(f"{width.min_heads} is more than model.heads {model.heads}", "width.min_heads", "model.heads")
-
-
-def _check_depth(model: ModelKeys, depth: DepthKeys) -> None:
-    if depth.mode != "none" and depth.min_blocks > model.depth:
-        _refuse(f"{depth.min_blocks} is more than model.depth {model.depth}", "depth.min_blocks", "model.depth")
 
 
 def _check_mae(model: ModelKeys, data: DataKeys, mae: MaeKeys) -> None:

@@ -130,6 +130,9 @@ def _lives(owner: Marker) -> bool:
 
 def _check(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse what may not be written to. Writes nothing."""
+    for place in (out, *out.parents):
+        if place.is_symlink() and not place.exists():
+            raise UserError(f"--out {out}: {place} is a link to {os.readlink(place)}, which does not exist")
     for parent in out.absolute().parents:
         if parent.exists() and not parent.is_dir():
             raise UserError(f"--out {out}: {parent} is not a folder")

@@ -42,8 +42,6 @@ def resolve_precision(name: str, device: torch.device) -> str:
 def make_accelerator(device: str, precision: str, accumulate: int) -> Accelerator:
     """An accelerator for one run; the process may make several, one after the other."""
     chosen = resolve_device(device)
-    if divided.wanted() and precision == "fp16":
-        raise UserError("optim.precision=fp16: not with accelerate launch --use_fsdp; use bf16 or fp32")
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     if chosen.type == "cuda" and chosen.index is not None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypedDict
 
 import torch
 import torch.distributed as dist
@@ -20,21 +19,25 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from sweet.errors import UserError
+from sweet.recipes.schema import OptimKeys
+
 SWITCH = "ACCELERATE_USE_FSDP"
 BLOCK = re.compile(r"(^|\.)blocks\.\d+$")  # modules that are put together one after the other, not all at once
-
-
-class ParameterGroup(TypedDict, total=False):
-    """A parameter group of AdamW; its learning rate is the schedule's times ``lr_scale`` (1 by default)."""
-
-    params: Sequence[nn.Parameter]
-    weight_decay: float
-    lr_scale: float
 
 
 def wanted() -> bool:
     """Whether the launcher wants it."""
     return os.environ.get(SWITCH, "false").lower() in ("1", "true")
+
+
+def check(optim: OptimKeys, world: int, ema: float | None = None) -> None:
+    """Raises UserError for what a model that ``world`` processes divide cannot have."""
+    if wanted() and world > 1:
+        name, precision = f"optim.name={optim.name}", f"optim.precision={optim.precision}"
+        wrong = {name: optim.name != "adamw", precision: optim.precision == "fp16", f"ema={ema}": ema is not None}
+        for key in (key for key, given in wrong.items() if given):
+            raise UserError(f"{key}: not with accelerate launch --use_fsdp; leave it out")
 
 
 @contextmanager
@@ -48,19 +51,18 @@ def left_to_us() -> Iterator[None]:
             os.environ[SWITCH] = before
 
 
-def sharded(
-    model: nn.Module, groups: Sequence[ParameterGroup], device: torch.device
-) -> tuple[nn.Module, list[ParameterGroup]]:
-    """A copy of ``model`` of which every process holds a part, and the groups of its parameters; collective."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    parts, mesh = copy.deepcopy(model), init_device_mesh(device.type, (dist.get_world_size(),))
+def in_parts(model: nn.Module, device: torch.device) -> tuple[nn.Module, dict[nn.Parameter, nn.Parameter]]:
+    """A copy of ``model`` of which every process holds a part, and its parameter for each of the model's; collective.
+
+    The model itself goes to the CPU.
+    """
+    parts, mesh = copy.deepcopy(model.cpu()), init_device_mesh(device.type, (dist.get_world_size(),))
     for name, module in parts.named_modules():
         if BLOCK.search(name) and any(True for _ in module.parameters()):
             fully_shard(module, mesh=mesh)
     fully_shard(parts, mesh=mesh)
     now = dict(parts.named_parameters())
-    moved: list[ParameterGroup] = [{**group, "params": [now[names[p]] for p in group["params"]]} for group in groups]
-    return parts, moved
+    return parts, {parameter: now[name] for name, parameter in model.named_parameters()}
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

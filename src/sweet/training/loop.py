@@ -27,10 +27,9 @@ from sweet.tasks.task import Metrics
 
 from . import nonfinite
 from .checkpoint import set_aside, steps_of
-from .divided import ParameterGroup
 from .log import RunLog
 from .ranks import PeerLost, StopVote, lost_peer
-from .state import LossFunction, TrainState
+from .state import LossFunction, ParameterGroup, TrainState
 from .validation import Validation
 
 __all__ = ["LossFunction", "ParameterGroup", "TrainResult", "learning_rate", "micro_batch_size", "train"]

@@ -48,6 +48,7 @@ from sweet.template.source import Source
 from sweet.template.target import absorb
 from sweet.template.tucker import Tucker
 
+from . import divided
 from .compiling import decided
 from .device import make_accelerator
 from .loop import ParameterGroup, TrainResult, micro_batch_size, train
@@ -213,6 +214,7 @@ def prepare(recipe: PretrainRecipe, out: Path, *, quiet: bool = True) -> Pretrai
     if recipe.data.limit is not None:
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate)
+    divided.check(recipe.optim, accelerator.num_processes)
     if accelerator.is_main_process and not quiet:
         cost, on_cpu = pretraining_cost(resolved, len(images)), accelerator.device.type == "cpu"
         advise(recipe, len(images), resolved.steps(len(images)), cost, on_cpu=on_cpu)

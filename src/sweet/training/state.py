@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from accelerate import Accelerator
@@ -19,11 +19,19 @@ from sweet.recipes.schema import OptimKeys, TrainKeys
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .compiling import BROKEN, can_compile, compile_in_place, give_up
-from .divided import ParameterGroup, sharded, wanted, whole
+from .divided import in_parts, wanted, whole
 from .validation import Validated
 
 LossFunction = Callable[[nn.Module, Any, Any, int], Tensor]
 """``(model, inputs, targets, micro_step)`` -> the mean loss of a micro-batch, a scalar in float32."""
+
+
+class ParameterGroup(TypedDict, total=False):
+    """A parameter group of AdamW; its learning rate is the schedule's times ``lr_scale`` (1 by default)."""
+
+    params: Sequence[nn.Parameter]
+    weight_decay: float
+    lr_scale: float
 
 
 def make_optimizer(
@@ -58,11 +66,8 @@ class TrainState:
         self.seed, self.optim = keys.seed, optim
         self.divided = wanted() and accelerator.num_processes > 1
         if self.divided:
-            if ema is not None:
-                raise UserError("ema: no average with accelerate launch --use_fsdp; leave it out (ema=null)")
-            if optim.name == "muon":
-                raise UserError("optim.name=muon: needs whole matrices, not accelerate launch --use_fsdp")
-            self.plain, groups = sharded(model, groups, accelerator.device)
+            self.plain, now = in_parts(model, accelerator.device)
+            groups = [{**group, "params": [now[p] for p in group["params"]]} for group in groups]
         optimizer = make_optimizer(groups, keys.lr, optim, fused=accelerator.device.type in ("cpu", "cuda"))
         self.compiled = optim.compile is True and can_compile(accelerator.device)
         if self.compiled:
@@ -139,6 +144,7 @@ class TrainState:
         """Put what was learned into the model that was given; collective."""
         if self.divided:
             self.given.load_state_dict(whole(self.plain.state_dict()))
+            self.given.to(self.accelerator.device)
 
     def restore(self, run: Path) -> None:
         """Go on from the newest checkpoint, if there is one.
