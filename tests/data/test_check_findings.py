@@ -101,8 +101,8 @@ LINE = "0 0.1 0.1 0.9 0.1 0.5 0.9\n"
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ([BOX, ""], ["classes without an object (dog)", "images without objects (1.png)", "1 object of 1 without a"]),
-        ([BOX + LINE, LINE], ["1 object of 3 without a mask: boxes alone"]),
+        ([BOX, ""], ["classes without an object (dog)", "images without objects (1.png)", "1 object, none with"]),
+        ([BOX + LINE, LINE], ["1 of 3 objects without a mask: boxes alone"]),
         (
             ["0 0.5 0.5 0 0.4\n" + LINE, "1" + LINE[1:]],
             ["1 object outside the image, or without width or height: left"],
@@ -131,8 +131,8 @@ LENGTHS = {"size": [10, 12], "counts": [40, 20, 60]}
     ("objects", "words"),
     [
         ([{"segmentation": LENGTHS}], ["masks as run lengths (id 0): read like polygons"]),
-        ([{}, {"iscrowd": 1, "segmentation": LENGTHS}], ["crowd regions (id 1): not", "1 object of 2 without a mask"]),
-        ([{"segmentation": []}], ["1 object of 1 without a mask: boxes alone are learned"]),
+        ([{}, {"iscrowd": 1, "segmentation": LENGTHS}], ["crowd regions (id 1): not", "1 of 2 objects without a mask"]),
+        ([{"segmentation": []}], ["1 object, none with a mask: boxes alone are learned"]),
         ([{"segmentation": [[1, 1, 5, 5]]}], ["1 image that cannot be used: a training stops and names it"]),
         ([], ["classes without an object (cat)", "images without objects (0.png)"]),
     ],

@@ -58,8 +58,9 @@ def object_findings(images: ImageSource, masks: Sequence[bool]) -> list[Finding]
         outside = f"{counted(images.left_out, 'object')} outside the image, or without width or height"
         found.append(Finding(split, outside, "left out", warn=True))
     if masks and not all(masks):
-        without = f"{counted(masks.count(False), 'object')} of {len(masks)} without a mask"
-        found.append(Finding(split, without, "boxes alone are learned", warn=any(masks)))
+        objects, some = counted(len(masks), "object"), any(masks)
+        without = f"{masks.count(False)} of {objects} without a mask" if some else f"{objects}, none with a mask"
+        found.append(Finding(split, without, "boxes alone are learned", warn=some))
     return found
 
 
