@@ -36,7 +36,7 @@ from sweet.storage.records import DataConfig, FolderRecord, read_record
 from sweet.tasks.registry import task_class
 from sweet.tasks.task import EvalSettings, Metrics, Task, TrainSettings
 
-from .device import make_accelerator, use_plain_attention
+from .device import choose_attention, make_accelerator
 from .loop import ParameterGroup, TrainResult, micro_batch_size, train
 from .network import start_network
 from .run_folder import begin
@@ -225,7 +225,7 @@ def finetune_model(
     if not quiet and accelerator.is_main_process:
         print(*task.notes, sep="\n", end="\n" if task.notes else "", file=sys.stderr)
     network.to(accelerator.device)
-    use_plain_attention(network, accelerator.device)
+    choose_attention(network, accelerator)
     ema = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
     result = train(
         network,

@@ -6,14 +6,17 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sweet.files import write_text
+
+T = TypeVar("T")
 
 
 class RunLog:
@@ -34,7 +37,7 @@ class RunLog:
         self.losses: list[Any] = []
         self.images = 0
         self.start, self.started = start, time.perf_counter()
-        self.since = self.started
+        self.since, self.waited = self.started, 0.0
         console, status = Console(file=sys.stderr), TextColumn("{task.fields[status]}")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), status)
         self.bar = Progress(*columns, console=console, disable=self.quiet or not console.is_terminal)
@@ -44,6 +47,18 @@ class RunLog:
     def due(self, done: int) -> bool:
         """Whether the step ``done`` (from 1) ends an interval."""
         return done % self.every == 0 or done == self.steps
+
+    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches, and the time that each is waited for."""
+        iterator = iter(batches)
+        while True:
+            began = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - began
+            yield batch
 
     def step(self, step: int, loss: Any, images: int, lr: float) -> None:
         """Step ``step`` (from 0) is done; ``loss`` is a detached tensor."""
@@ -55,15 +70,16 @@ class RunLog:
             return
         mean = sum(float(loss) for loss in self.losses) / len(self.losses)
         now = time.perf_counter()
-        speed = self.images / max(now - self.since, 1e-9)
-        self.write({"step": done, "loss": mean, "lr": lr, "img_per_s": round(speed, 1)})
-        status = f"loss {mean:.4f}  {speed:.0f} img/s"
+        taken = max(now - self.since, 1e-9)
+        speed, wait = self.images / taken, self.waited / taken
+        self.write({"step": done, "loss": mean, "lr": lr, "img_per_s": round(speed, 1), "data_wait": round(wait, 3)})
+        status = f"loss {mean:.4f}  {speed:.0f} img/s  data {wait:.0%}"
         self.bar.update(self.task, status=status)
         if self.bar.disable:
             seconds = (now - self.started) / (done - self.start) * (self.steps - done)
             left = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
             self.note(f"step {done}/{self.steps}  {status}  ETA {left}")
-        self.losses, self.images, self.since = [], 0, now
+        self.losses, self.images, self.since, self.waited = [], 0, now, 0.0
 
     def write(self, values: dict[str, float]) -> None:
         """A line of ``metrics.jsonl`` and points of TensorBoard's curves; ``values`` name their ``step``."""

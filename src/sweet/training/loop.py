@@ -155,7 +155,8 @@ class _Session:
             for start, stop in nonfinite.segments(state.done, self.steps, self.events):
                 self.leave_out(start)
                 first = start * accumulate
-                for micro, batch in enumerate(self.batches.iterate(first, stop * accumulate), first):
+                batches = self.log.waiting(self.batches.iterate(first, stop * accumulate))
+                for micro, batch in enumerate(batches, first):
                     self.micro_step(batch, micro)
                     ended = (micro + 1) % accumulate == 0
                     if ended and state.done % self.keys.checkpoint_every == 0 and state.done < self.steps:
