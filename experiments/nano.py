@@ -105,6 +105,7 @@ STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "prefix": ("sweet", PREFIX),
     "prefix-sqrt": ("sweet", PREFIX | {"gains": "sqrt"}),
     "principal": ("sweet", {}),
+    "random": ("random", {}),
     "selected": ("weight_selection", {"rule": "consecutive", "layers": "even"}),
     "fitted": ("sweet_fitted", {"order": "prefix", "train": "xuv", "objective": "mae"}),
 }
@@ -120,11 +121,13 @@ class Trial:
     lr: float = 4e-3
     seeds: tuple[int, ...] = (0, 1)
     condition: dict[str, Any] | None = field(default=None, hash=False)
+    optimiser: str = "adamw"
 
     @property
     def name(self) -> str:
         how = "" if self.condition is None else "+condition" + "".join(f",{k}={v}" for k, v in self.condition.items())
-        return f"{self.source} {self.start}{how} {self.size} @{1000 * self.lr:g}"
+        by = "" if self.optimiser == "adamw" else f" {self.optimiser}"
+        return f"{self.source} {self.start}{how} {self.size} @{1000 * self.lr:g}{by}"
 
 
 def each(source: str, size: str, *starts: str) -> list[Trial]:
@@ -133,6 +136,16 @@ def each(source: str, size: str, *starts: str) -> list[Trial]:
 
 def ways(source: str, *conditions: dict[str, Any] | None, lr: float = 4e-3, seeds: tuple[int, ...] = (0, 1)) -> list:
     return [Trial(source, "selected", "L3H3", lr, seeds, given) for given in conditions]
+
+
+def others(source: str, *conditions: dict[str, Any] | None, seeds: tuple[int, ...] = (0,)) -> list[Trial]:
+    """Optimisers that find a basis of their own, at two rates; that of Muon is matched to AdamW's by timm."""
+    return [
+        Trial(source, "selected", "L3H3", lr, seeds, given, optimiser)
+        for optimiser in ("muon", "soap")
+        for given in conditions
+        for lr in (2e-3, 4e-3)
+    ]
 
 
 LOUD = {"writers": 0.2}
@@ -153,6 +166,23 @@ GROUPS: dict[str, list[Trial]] = {
         *each("dense", "L3H3", "principal"),
         *ways("own", LOUD),
     ],
+    # does an optimiser that looks for a basis make up for the coordinates? SOAP is pytorch_optimizer's
+    "optimisers": [*others("own", None, {}), *others("dense", None)],
+    # ... and what is left of the lead when every start has such an optimiser?
+    "lead": [
+        *[
+            Trial(source, start, "L3H3", lr, (0,), None, optimiser)
+            for optimiser in ("muon", "soap")
+            for source, start in (("dense", "principal"), ("tucker", "principal"), ("dense", "random"))
+            for lr in (4e-3, 8e-3)
+        ],
+        *[
+            Trial(source, "selected", "L3H3", 8e-3, (0,), given, optimiser)
+            for optimiser in ("muon", "soap")
+            for source, given in (("dense", None), ("own", None), ("own", {}))
+        ],
+        *[Trial("dense", "random", "L3H3", lr, (0,)) for lr in (4e-3, 8e-3)],
+    ],
     # masks in the principal basis, after the network is learned, against the same steps without
     "late": [
         *each("tucker.on", "L3H3", "prefix-sqrt", "principal"),
@@ -162,6 +192,12 @@ GROUPS: dict[str, list[Trial]] = {
         *each("tucker.mask50", "L3H3", "prefix-sqrt"),
     ],
     "tiles": [*each("tiles", "L3H3", "principal"), *each("tiles", "L3H6", "principal")],
+    # is the scale of the whole stream worth as much to a start in principal order?
+    "stream": [
+        Trial(source, "principal", "L3H3", condition=given)
+        for source in ("tucker", "dense", "tiles")
+        for given in (None, LOUD)
+    ],
     # the same late masks within the constraint: no norm gains, so that U alone takes the rotation
     "plain": [
         *each("tucker.plain", "L3H3", "prefix-sqrt", "principal"),
@@ -292,6 +328,27 @@ def start_of(stored: StoredSource, trial: Trial, data: str) -> dict[str, torch.T
     return condition(weights, config, (batch for batch, _ in batches), **trial.condition)
 
 
+@contextmanager
+def optimised_by(name: str) -> Iterator[None]:
+    """Fine-tuning builds another optimiser in place of AdamW, of the same groups, rate, betas and decay."""
+    whole = torch.optim.AdamW
+
+    def other(groups: Any, lr: float, betas: tuple[float, float], fused: bool) -> torch.optim.Optimizer:
+        if name == "muon":
+            from timm.optim.muon import Muon
+
+            return Muon(groups, lr=lr, betas=betas, nesterov=True)
+        from pytorch_optimizer import SOAP
+
+        return SOAP(groups, lr=lr, betas=betas)
+
+    torch.optim.AdamW = whole if name == "adamw" else other  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        torch.optim.AdamW = whole  # type: ignore[misc]
+
+
 def top1(stored: StoredSource, weights: dict[str, torch.Tensor], trial: Trial, seed: int, data: str) -> float:
     """5,000 labels, 5 epochs; accuracy on the validation images."""
     keys = stored.data.model_dump(include={"img_size", "mean", "std", "interpolation"})
@@ -320,7 +377,8 @@ def top1(stored: StoredSource, weights: dict[str, torch.Tensor], trial: Trial, s
     vit = build_vit(config, weights, num_classes=task.outputs, seed=seed, **task.timm_options)
     network, accelerator = with_new_head(vit, task, seed), make_accelerator("cpu", "auto", 1, None)
     train_data, val_data = (task.prepare_data(images, data_config) for images in (train_images, val_images))
-    _, metrics = finetune_model(network, task, train_data, val_data, recipe, accelerator=accelerator)
+    with optimised_by(trial.optimiser):
+        _, metrics = finetune_model(network, task, train_data, val_data, recipe, accelerator=accelerator)
     return float(metrics.scores["top1"] or 0.0)
 
 
@@ -360,7 +418,7 @@ def run(trial: Trial, data: str, commit: bool) -> bool:
             weights = start_of(stored, trial, data)
             value = top1(stored, weights, trial, seed, data)
             line = {"trial": trial.name, "seed": seed, "top1": round(value, 2), "seconds": round(time.time() - began)}
-            line |= {key: getattr(trial, key) for key in ("source", "start", "size", "lr", "condition")}
+            line |= {key: getattr(trial, key) for key in ("source", "start", "size", "lr", "condition", "optimiser")}
             write(line | {"loss": stored.record.training.loss if stored.record.training else None}, commit)
     return True
 

@@ -26,17 +26,16 @@ from timm.models import _registry as registry
 from torch import Tensor, nn
 
 from sweet.convert.checkpoints import Checkpoint
+from sweet.convert.convert import ConvertOptions, convert_checkpoint
 from sweet.convert.from_timm import from_model, refusals
 from sweet.errors import UserError
 from sweet.export.timm_folder import timm_folder
 from sweet.models.config import ViTConfig
-from sweet.models.mae import source_from_state
-from sweet.models.moments import compute_order
+from sweet.models.forward import encode, patchify
 from sweet.models.vit import build_vit
+from sweet.storage.folders import load_source
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import FolderRecord
-from sweet.template.fold import folded
-from sweet.template.hosvd import hosvd_of
 from sweet.template.source import Source
 from sweet.template.target import target_weights
 
@@ -125,16 +124,10 @@ def shaken(model: nn.Module, seed: int = 0) -> Any:
     return model.eval()
 
 
-def converted(found: Checkpoint) -> Source:
-    """A template of full ranks with its principal order, as ``sweet convert`` makes it."""
-    config = found.config
-    dense = folded(source_from_state(found.state, config))
-    factors = hosvd_of(dense)
-    template = Source(
-        factors.tucker(tuple(factors.slices.shape)), dense.blocks, dense.stem, mlp=dense.mlp, norm=dense.norm
-    )
-    template.order = compute_order(dense, config, [images(config, config.img_size, 8)])
-    return template
+def converted(found: Checkpoint, folder: Path) -> Source:
+    """The template that ``sweet convert`` writes, read from its folder."""
+    convert_checkpoint(found, None, folder, ConvertOptions(images=8, device="cpu"))
+    return load_source(folder).source
 
 
 def images(config: ViTConfig, size: int, count: int = 2) -> Tensor:
@@ -151,7 +144,7 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 def check(row: Row, model: Any, folder: Path) -> None:
     """Convert one model and fill its row. Raises UserError where it is refused."""
     found = from_model(model, row.architecture, "0")
-    config, template = found.config, converted(found)
+    config, template = found.config, converted(found, folder / "template")
     row.features = features(config)
     whole = target_weights(template, config.depth, config.width, order="prefix")
     ours, size = build_vit(config, whole), config.img_size
@@ -171,8 +164,6 @@ def check(row: Row, model: Any, folder: Path) -> None:
 
 def principal_error(template: Source, config: ViTConfig) -> float:
     """How far the final stream, normed, of the full size in principal order is from the source's, rotated alike."""
-    from sweet.models.forward import encode, patchify
-
     assert template.order is not None
     streams = []
     for order in ("prefix", "principal"):

@@ -53,12 +53,15 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def verdict(words: Sequence[str], seconds: float = SECONDS) -> str:
-    """``right`` for exit code 0, ``line`` for one line and exit code 2, else what went wrong."""
+def verdict(words: Sequence[str], seconds: float = SECONDS, *, printed: io.StringIO | None = None) -> str:
+    """``right`` for exit code 0, ``line`` for one line and exit code 2, else what went wrong.
+
+    ``printed`` takes what the verb prints.
+    """
     before = peak_mb()
     code, problem, said = 0, "", io.StringIO()
     try:
-        with at_most(seconds), redirect_stdout(io.StringIO()), redirect_stderr(said):
+        with at_most(seconds), redirect_stdout(printed or io.StringIO()), redirect_stderr(said):
             COMMAND.main(list(words), prog_name="sweet")
     except Slow:
         return f"slow: more than {seconds:g} s"

@@ -1,11 +1,11 @@
 """SIGKILL at random moments: whatever was killed ends, started again, with the same bits as if nothing had happened.
 
-    python benchmarks/trust/kills.py [--kills 50] [--jobs pretrain,finetune,init,fit,family,bench] [--json FILE]
+    python benchmarks/trust/kills.py [--kills 50] [--jobs NAME,NAME] [--json FILE]
 
 Every run is a forked real process that has torch already; it is killed one to three times at moments drawn evenly from
 its whole duration, started again with the same command each time, and then left to finish. ``init`` starts anew with
---overwrite; ``fit`` is the same method in a run folder, as the bench keeps it, and goes on from its checkpoints. Rows
-of other jobs that are in FILE already stay.
+--overwrite; ``fit`` and ``distilled`` are methods that train and go on from their checkpoints. Rows of other jobs that
+are in FILE already stay.
 """
 
 from __future__ import annotations
@@ -38,11 +38,7 @@ from sweet.bench import schedule
 from sweet.bench.arms import ARMS, arms
 from sweet.bench.protocol import Protocol
 from sweet.bench.run import run as run_bench
-from sweet.data import open_images
-from sweet.files import write_tensors
-from sweet.initialise.apply import initialise
-from sweet.storage.folders import load_source
-from sweet.template.sizes import Size
+from sweet.storage.outputs import TRAINING
 from sweet.training import short_run
 
 TINY = ROOT / "tests" / "tiny.yaml"
@@ -80,12 +76,20 @@ def init(out: Path) -> None:
 
 
 def fit(out: Path) -> None:
+    trained("sweet_fitted", out)
+
+
+def distilled(out: Path) -> None:
+    trained("distilled", out)
+
+
+def trained(method: str, out: Path) -> None:
+    """``sweet init`` by a method that trains: goes on where a training was begun, and starts anew where none was."""
     short_run.CHECKPOINT = 5
-    source = load_source(Path("template"))
-    images = open_images(SHAPES, "train")
-    options = {"steps": 40, "batch": 16, "device": "cpu"}
-    made = initialise("sweet_fitted", source, Size(1, 1, 8), data=images, run=out, **options)
-    write_tensors(out / "model.safetensors", {name: value.clone() for name, value in made.items()})
+    begun = (out / TRAINING).is_dir() or (out / "config.json").is_file()
+    again = ["--resume"] if begun else ["--overwrite"] if out.exists() else []
+    switches = ["--method", method, "--fit", SHAPES, "steps=40", "batch=16", "--device", "cpu"]
+    sweet_("init", "template", "--depth", 1, "--heads", 1, *switches, "--out", out, *again)
 
 
 def family(out: Path) -> None:
@@ -113,6 +117,7 @@ JOBS = {
     "finetune": Job(finetune, "model.safetensors"),
     "init": Job(init, "model.safetensors"),
     "fit": Job(fit, "model.safetensors"),
+    "distilled": Job(distilled, "model.safetensors"),
     "family": Job(family, "L*/model.safetensors"),
     "bench": Job(bench, "tiny/tiny/classify-*.json"),
 }

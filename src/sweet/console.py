@@ -123,11 +123,16 @@ def progress(batches: Iterable[T], total: int, batch: int, what: str) -> Iterato
         if now - said >= EVERY and done < total:
             left = int((now - began) / done * (total - done))
             text = f"{what}: {done}/{total} images  ETA {left // 60}:{left % 60:02d}"
-            print(text, file=sys.stderr, flush=True)
+            say(text)
             said = now
 
 
 def warn(text: str) -> None:
     """One line on stderr, of the first of several processes; a quiet run says it too."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"warning: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        say(f"warning: {' '.join(text.split())}")
+
+
+def say(text: str) -> None:
+    """A line on stderr. Names of files and classes may stand in it: no control character reaches the terminal."""
+    print(printable(text), file=sys.stderr, flush=True)

@@ -11,10 +11,14 @@ from types import ModuleType
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 import sweet
-from sweet.convert.convert import ConvertOptions, convert_checkpoint
+from sweet.convert.convert import ConvertOptions, convert, convert_checkpoint
 from sweet.convert.from_timm import from_model
+from sweet.initialise.make import initialise_to
+from sweet.models.condition import condition
+from sweet.models.vit import build_vit
 
 ROOT = Path(__file__).parents[2]
 KINDS = {
@@ -72,6 +76,41 @@ def test_a_template_of_it_is_read_from_its_folder(census: ModuleType, architectu
         ours = template.build(config.depth, config.heads, order="prefix").eval().forward_features(images)
         assert census.relative(ours, model.forward_features(images)) < 1e-5
         assert template.build(1, 1).eval().forward_features(images).isfinite().all()
+
+
+@pytest.mark.parametrize("architecture", ["vit_small_plus_patch16_dinov3", "vit_base_patch16_siglip_gap_224"])
+def test_a_model_made_of_it_can_be_a_source_again(census: ModuleType, architecture: str, tmp_path: Path) -> None:
+    checkpoint = from_model(census.shaken(census.reduced(architecture)), architecture, "0")
+    convert_checkpoint(checkpoint, None, tmp_path / "template", ConvertOptions(images=4, device="cpu"))
+    initialise_to(str(tmp_path / "template"), tmp_path / "model", depth=2, heads=1)
+    convert(str(tmp_path / "model"), tmp_path / "again", images=4, device="cpu")
+    images = census.images(checkpoint.config, checkpoint.config.img_size)
+    with torch.no_grad():
+        expected = sweet.load(tmp_path / "model").forward_features(images)
+        ours = sweet.load(tmp_path / "again").build(2, 1, order="prefix").forward_features(images)
+    assert census.relative(ours, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "architecture", [*KINDS, "aimv2_large_patch14_224", "vit_base_patch14_reg4_dinov2", "no final norm"]
+)
+def test_conditioned_it_answers_the_same(census: ModuleType, architecture: str) -> None:
+    """Registers, norms of the embedding and norms after the pooling or nowhere: one exact function for all."""
+    if architecture == "no final norm":
+        bare = {"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2, "final_norm": False}
+        model = census.shaken(VisionTransformer(**bare, num_classes=0))
+    else:
+        model = census.shaken(census.reduced(architecture))
+    found = from_model(model, architecture, "0")
+    config, generator = found.config, torch.Generator().manual_seed(1)
+    state = found.state | {"head.weight": torch.randn(5, config.width, generator=generator), "head.bias": torch.ones(5)}
+    images = census.images(config, config.img_size, 4)
+    changed = condition(state, config, [images])
+    plain, ours = (build_vit(config, w, num_classes=5) for w in (state, changed))
+    with torch.no_grad():
+        assert census.relative(ours(images), plain(images)) < 1e-4
+    reader = "blocks.0.mlp.fc1.weight"
+    assert (changed[reader] - state[reader]).norm() > 0.1 * state[reader].norm()
 
 
 @pytest.mark.parametrize("architecture", REFUSED)

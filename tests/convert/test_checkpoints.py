@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from sweet.convert.bare_file import read_file
-from sweet.convert.checkpoints import canonical
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.mae import MaskedAutoencoder, sincos, source_from_state
@@ -142,13 +141,6 @@ def test_positions_that_a_file_lacks_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no pos_embed") as problem:
         read_file(tmp_path / "vit.safetensors", heads=4)
     assert "vit.safetensors" in str(problem.value)
-
-
-def test_grouped_queries_are_named() -> None:
-    state = {"cls_token": torch.zeros(1, 1, 4), "blocks.0.attn.q_proj.weight": torch.zeros(4, 4)}
-    state |= {f"blocks.0.attn.{part}_proj.weight": torch.zeros(2, 4) for part in "kv"}
-    with pytest.raises(UserError, match="num_kv_heads"):
-        canonical(state, "x")
 
 
 @pytest.mark.parametrize(("heads", "message"), [(None, "not a multiple of 64; say --heads"), (5, "--heads 5")])

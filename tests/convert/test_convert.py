@@ -22,10 +22,13 @@ from sweet.describe import inspect
 from sweet.errors import UserError
 from sweet.files import check_sums, read_json, sha256
 from sweet.inference.checks import mae_loss
-from sweet.models.forward import encode, patchify
+from sweet.initialise.apply import initialise
+from sweet.initialise.sweet import best_gains
+from sweet.models.forward import encode, linear, patchify
 from sweet.models.moments import compute_order
 from sweet.storage.folders import StoredSource, load_source, source_tensors
 from sweet.storage.layout import write_folder
+from sweet.storage.records import WidthRecord
 from sweet.template.fold import folded
 from sweet.template.order import embedding_basis
 from sweet.template.target import target_weights
@@ -74,6 +77,44 @@ def test_full_ranks_reproduce_the_source(dense_source: tuple[StoredSource, Path]
     rotation = made.source.order.rotation[:, : basis.shape[1]] @ basis.t()
     expected = (features(stored) - shift) / gain @ rotation
     torch.testing.assert_close(features(made, "principal"), expected, rtol=0, atol=1e-4)
+
+
+def test_conditioned_is_the_same_function_with_equal_channels(
+    dense_source: tuple[StoredSource, Path], tmp_path: Path
+) -> None:
+    """Also in prefix order, at another size of the images, and without the stochastic width of the old axes."""
+    stored, folder = dense_source
+    out = {}
+    for words in ("condition=false", "condition=true"):
+        out[words] = tmp_path / words
+        result = CliRunner().invoke(
+            app, ["convert", str(folder), words, "--data", DATA, "--img-size", "8", "--out", str(out[words])]
+        )
+        assert result.exit_code == 0, result.output
+    plain, made = (load_source(path) for path in out.values())
+    assert made.record.converted is not None and made.record.converted.condition
+    assert "conditioned" in (out["condition=true"] / "README.md").read_text()
+    assert plain.record.width == stored.record.width and made.record.width is None
+
+    def decoded(source: StoredSource, order: str) -> Tensor:
+        w = target_weights(source.source, 2, 24, order=order)
+        return linear(encode(w, patchify(images(), 4), source.config), w, "decoder.embed")
+
+    for order in ("prefix", "principal"):
+        torch.testing.assert_close(decoded(made, order), decoded(plain, "prefix"), rtol=0, atol=1e-4)
+    size = stored.config.size
+    first, gains = (initialise("sweet", source, size, order="prefix") for source in (plain, made))
+    assert torch.equal(first["blocks.1.norm1.weight"], torch.ones(24))
+    assert gains["blocks.1.norm1.weight"].std() > 0.1
+
+
+def test_the_stochastic_width_of_a_source_goes_along(make_source: MakeSource, tmp_path: Path) -> None:
+    """By it a slice in prefix order takes its gains."""
+    stored = make_source("eva", "none", depth=2)
+    record = stored.record.model_copy(update={"width": WidthRecord(mode="independent", apply="mask")})
+    dense = write_dense(StoredSource(stored.source, record), tmp_path / "dense")
+    convert(str(dense), tmp_path / "template", data=DATA, images=8)
+    assert best_gains(load_source(tmp_path / "template"), "prefix") == "sqrt"
 
 
 def test_the_error_falls_with_rank(dense_source: tuple[StoredSource, Path], tmp_path: Path) -> None:
@@ -225,6 +266,8 @@ CASES = {
     "init dense --depth 1 --heads 1 --data shapes: --out OUT": ["--data shapes:", "converted on the way"],
     "init timm:resnet18 --depth 1 --heads 1 --out OUT": ["timm:resnet18", "is a ResNet"],
     "convert timm:no_such_model --out OUT": ["timm:no_such_model", "timm cannot load it"],
+    "convert dense order=prefix --out OUT": ["order=prefix", "one switch: condition=true"],
+    "convert condition=true --out OUT": ["SOURCE is missing"],
     "convert dense --out dense": ["--out dense", "is SOURCE itself"],
 }
 

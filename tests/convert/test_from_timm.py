@@ -60,6 +60,7 @@ def same_features(theirs: Any, config: ViTConfig, state: dict[str, torch.Tensor]
         (Eva, EVA),
         (Eva, EVA | {"qkv_fused": False, "init_values": 0.5}),
         (Eva, EVA | {"qkv_fused": False, "init_values": 0.5, "attn_only_layer_scale": True}),
+        (Eva, EVA | {"qkv_fused": False, "num_heads": 6, "num_kv_heads": 2, "init_values": 0.5}),
         (Eva, EVA | {"attn_type": "eva", "swiglu_align_to": 8, "ref_feat_shape": (8, 8)}),
         (Eva, VIT | {"use_fc_norm": False, "norm_layer": partial(LayerNorm, eps=1e-6)}),  # a plain ViT by another name
         (VisionTransformer, VIT | {"act_layer": "quick_gelu"}),
@@ -99,7 +100,6 @@ def test_a_model_is_read_exactly(make: Any, options: dict[str, Any]) -> None:
             "rope_type: RotaryEmbeddingMRope",
         ),
         (Eva, EVA | {"use_post_norm": True}, "block_fn=EvaBlockPostNorm: norms after"),
-        (Eva, EVA | {"qkv_fused": False, "num_heads": 6, "num_kv_heads": 3}, "num_kv_heads"),
         (Beit, VIT | {"use_abs_pos_emb": False, "use_shared_rel_pos_bias": True}, "use_shared_rel_pos_bias"),
     ],
 )

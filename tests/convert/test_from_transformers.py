@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from sweet.convert.bare_file import read_file
 from sweet.convert.checkpoints import split_decoder
-from sweet.convert.from_transformers import built, from_folder, fused, renamed_tensors, tower_of
+from sweet.convert.convert import convert
+from sweet.convert.from_transformers import from_folder, fused, renamed_tensors, tower_of
 from sweet.convert.timm_source import filled
+from sweet.convert.towers import built
 from sweet.convert.weights_file import read_weights
 from sweet.errors import UserError
 from sweet.export import export
@@ -46,6 +48,23 @@ MODELS: dict[str, tuple[Any, Any, str]] = {
         "",
     ),
     "clip": (hf.CLIPVisionModel, hf.CLIPVisionConfig(**PLAIN), ""),
+    "beit": (hf.BeitModel, hf.BeitConfig(**PLAIN, use_relative_position_bias=True), ""),
+    "beit by one table": (
+        hf.BeitModel,
+        hf.BeitConfig(**PLAIN, use_shared_relative_position_bias=True, use_mask_token=True, use_mean_pooling=False),
+        "",
+    ),
+    "beit with positions": (
+        hf.BeitModel,
+        hf.BeitConfig(**PLAIN, use_relative_position_bias=True, use_absolute_position_embeddings=True),
+        "",
+    ),
+    "beit of no relative positions": (hf.BeitModel, hf.BeitConfig(**PLAIN), ""),
+    "beit of its pre-training": (
+        hf.BeitForMaskedImageModeling,
+        hf.BeitConfig(**PLAIN, use_relative_position_bias=True, use_mask_token=True),
+        "beit",
+    ),
     "siglip": (hf.SiglipVisionModel, hf.SiglipVisionConfig(**PLAIN), ""),
 }
 
@@ -74,7 +93,8 @@ def features(name: str, model: Any) -> torch.Tensor:
     encoder = getattr(model, MODELS[name][2]) if MODELS[name][2] else model
     given = {"noise": torch.arange(16.0).expand(2, -1)} if name == "mae" else {}
     tokens = encoder(images(), **given).last_hidden_state
-    return model.post_layernorm(tokens) if name == "clip" else tokens
+    last = {"clip": "post_layernorm", "beit of its pre-training": "layernorm"}.get(name)
+    return getattr(model, last)(tokens) if last else tokens
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -87,7 +107,7 @@ def test_timms_model_of_it_computes_the_same(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(model.forward_features(images()), features(name, theirs), rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["vit", "classifier", "dinov2", "mae"])
+@pytest.mark.parametrize("name", ["vit", "classifier", "dinov2", "mae", "beit", "beit by one table"])
 def test_it_becomes_a_checkpoint(name: str, tmp_path: Path) -> None:
     theirs = made(name, tmp_path)
     preprocessor = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "resample": 2}
@@ -101,6 +121,30 @@ def test_it_becomes_a_checkpoint(name: str, tmp_path: Path) -> None:
         assert (found.data.mean, found.data.std[0], found.data.interpolation) == ((0.1, 0.2, 0.3), 0.4, "bilinear")
         assert found.origin is not None and found.origin.licence == "my-terms"
         assert (found.mae is not None) == (name == "mae") == ("decoder.pred.weight" in found.state)
+
+
+def test_a_mean_that_no_file_says_is_stated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made("vit", tmp_path / "vit")
+    convert(str(tmp_path / "vit"), tmp_path / "template", images=4, device="cpu")
+    assert "vit: assumed ImageNet's mean and std; --mean and --std say them" in capsys.readouterr().err
+    assert "mean and std" in (tmp_path / "template" / "README.md").read_text()
+    statistics = {"image_mean": [0.5] * 3, "image_std": [1.0] * 3}
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(json.dumps(statistics))
+    assert from_folder(tmp_path / "vit").assumed == ()
+
+
+def test_beits_limits_are_named(tmp_path: Path) -> None:
+    made("beit", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change, message in (
+        ({"use_shared_relative_position_bias": True}, "use_shared_relative_position_bias beside a table"),
+        ({"hidden_act": "relu"}, "hidden_act=relu"),
+        ({"image_size": 32}, r"relative_position_bias_table: shape \(52, 2\), expected \(228, 2\)"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(UserError, match=message) as problem:
+            from_folder(tmp_path)
+        assert str(tmp_path) in str(problem.value)
 
 
 def test_shards_are_read(tmp_path: Path) -> None:
@@ -121,7 +165,6 @@ def test_shards_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "beit"}, "model_type=beit: relative position biases"),
         ({"model_type": "swin"}, "model_type=swin: expected one of vit, vit_mae, deit"),
         ({"hidden_act": "mish"}, "hidden_act=mish: expected one of gelu"),
         ({"num_hidden_layers": 3}, "blocks"),

@@ -38,7 +38,10 @@ def test_select(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("zip:/x", "--data zip:/x: expected folder:, parquet:, packed:, hub:, csv:, coco:, yolo:, masks:, shapes:"),
+        (
+            "zip:/x",
+            "--data zip:/x: expected folder:, parquet:, packed:, hub:, csv:, coco:, yolo:, masks:, wds:, shapes:",
+        ),
         ("folder:", "--data folder:: nothing after folder:"),
         ("", "--data : expected"),
         ("shapes:n=0", "n must be at least 1"),

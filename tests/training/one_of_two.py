@@ -1,7 +1,8 @@
 """One of several processes of a run, as torchrun would start it, over gloo.
 
-Started by ``runpy`` with the globals JOB = {rank, port, verb, arguments, resume, stop}: ``stop`` = (step, rank, what)
-makes that process (None: every one) die by what="death", or send itself what="SIGTERM", at that step.
+Started by ``runpy`` with the globals JOB = {rank, port, environment, verb, arguments, resume, stop}: ``stop`` =
+(step, rank, what) makes that process (None: every one) die by what="death", or send itself what="SIGTERM", at
+that step.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ os.environ.update(
     LOCAL_WORLD_SIZE="2",
     MASTER_ADDR="127.0.0.1",
     MASTER_PORT=str(JOB["port"]),
+    **JOB["environment"],
 )
 step = RunLog.step
 

@@ -237,3 +237,30 @@ def test_a_damaged_checkpoint_is_named(pretraining: Job, tmp_path: Path, monkeyp
     damaged.write_bytes(damaged.read_bytes()[:-100])
     with pytest.raises(UserError, match=f"{damaged}: not a safetensors file"):
         pretraining.start(tmp_path)
+
+
+def test_muon_goes_on_too(
+    model: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state holds what is no tensor."""
+    recipes = [tiny_finetune("checkpoint_every=1", "seed=3", f"optim.name={name}") for name in ("muon", "adamw")]
+    for recipe in recipes:
+        finetune(model, recipe, tmp_path / recipe.optim.name, quiet=True)
+    assert losses(tmp_path / "muon")[-1] != losses(tmp_path / "adamw")[-1]
+    job = Job("finetune", lambda out: (model, recipes[0], out), tmp_path / "muon")
+    job.crash(tmp_path / "broken", monkeypatch, after=3)
+    job.start(tmp_path / "broken")
+    assert_as_if_never_stopped(tmp_path / "broken", job)
+
+
+def test_a_key_that_has_come_since_then_does_not_matter(
+    pretraining: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretraining.crash(tmp_path, monkeypatch, after=3)
+    recipe = tmp_path / "recipe.yaml"
+    lines = recipe.read_text().splitlines()
+    without = [line for line in lines if line.strip() not in ("name: adamw", "on_error: fail")]
+    assert len(without) == len(lines) - 2
+    recipe.write_text("\n".join(without))
+    pretraining.start(tmp_path)
+    assert_as_if_never_stopped(tmp_path, pretraining)

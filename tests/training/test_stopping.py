@@ -173,14 +173,14 @@ def test_ctrl_c_while_torch_compiles(
 
     def slow(graph: Any, inputs: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(60)
+        time.sleep(300)
         return graph
 
     monkeypatch.setattr(nn.Module, "compile", lambda self: compile_module(self, backend=slow))
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, optim=OptimKeys(compile=True))
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 200
     assert "interrupted during torch.compile" in capfd.readouterr().err
     assert steps_of(tmp_path) == []  # nothing was learned yet
 
@@ -196,7 +196,7 @@ def test_the_program_ends_with_the_code_of_its_signal(
     script = str(Path(__file__).with_name("as_program.py"))
     process = processes.Process(target=runpy.run_path, args=(script, {"JOB": job}))
     process.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert process.pid is not None
@@ -395,7 +395,7 @@ def test_torchrun_starts_again_where_it_was(tmp_path: Path, monkeypatch: pytest.
     assert (out / "config.json").stat().st_mtime_ns == before
 
 
-def test_sharded_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_divided_model_cannot_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(UserError, match="--use_fsdp: sharded weights cannot be saved here"):
-        make_accelerator("cpu", "fp32", 1, None)
+    with pytest.raises(UserError, match="precision=fp16: not with accelerate launch --use_fsdp"):
+        make_accelerator("cpu", "fp16", 1, None)

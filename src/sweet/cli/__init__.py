@@ -4,6 +4,6 @@ One file for each group of verbs; they stand in ``--help`` in the order of these
 """
 
 from . import train, make, use, family, share, bench, report, data, cache  # noqa: F401, I001
-from .app import app, main, run
+from .app import app, run
 
-__all__ = ["app", "main", "run"]
+__all__ = ["app", "run"]

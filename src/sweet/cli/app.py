@@ -66,12 +66,6 @@ def run() -> None:
     chosen(prog_name="sweet")
 
 
-def main() -> None:
-    """As the program does it, see ``sweet.__main__``; that one also listens while this package is imported."""
-    with interrupts.listening():
-        run()
-
-
 @app.callback(invoke_without_command=True)
 def sweet(
     context: typer.Context,

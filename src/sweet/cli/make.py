@@ -14,7 +14,7 @@ from sweet.storage.outputs import loss_curve, output_folder, training_folder
 
 from .app import app
 from .options import NUMBER, SOURCES, Device, Json, Method, NoVerify, Out, Overwrite, Pixels
-from .words import check_apart, numbers, split_words
+from .words import check_apart, conditioned_source, numbers, split_words
 
 if TYPE_CHECKING:
     from sweet.costs.budget import Budget
@@ -133,12 +133,13 @@ def init(
             )
 
 
-Checkpoint = Annotated[
-    str,
+CheckpointWords = Annotated[
+    list[str],
     typer.Argument(
-        metavar="timm:NAME|hub:USER/NAME|FILE|DIR",
+        metavar="timm:NAME|hub:USER/NAME|FILE|DIR [condition=true]",
         help="A model of timm, a repository of the hub, a file of weights, a folder of timm or transformers, a "
-        "dense source of sweet or one of template.constraint=kronecker.",
+        "dense source of sweet or one of template.constraint=kronecker. condition=true: store it in coordinates from "
+        "which every start learns fast, not only those in principal order.",
     ),
 ]
 Ranks = Annotated[str | None, typer.Option(metavar="R1,R2,R3", help="Default: full, nothing is lost.")]
@@ -174,7 +175,7 @@ Heal = Annotated[
 
 @app.command()
 def convert(
-    source: Checkpoint,
+    words: CheckpointWords,
     out: Out,
     ranks: Ranks = None,
     energy: Energy = None,
@@ -198,6 +199,7 @@ def convert(
     """Convert a trained Vision Transformer to a template."""
     if ranks is not None and not re.fullmatch(r"\d+,\d+,\d+", ranks):
         raise UserError(f"--ranks {ranks}: expected three whole numbers, as 144,448,448")
+    source, condition = conditioned_source(words)
     check_apart(out, "SOURCE", source)
     with output_folder(out, overwrite=overwrite), verifying(not no_verify):
         from sweet.convert.convert import convert as make
@@ -221,6 +223,7 @@ def convert(
                     dtype=dtype,
                     heal_steps=heal,
                     heal_lr=heal_lr,
+                    condition=condition,
                     device=device,
                     run=run,
                 ),

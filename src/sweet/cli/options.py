@@ -27,7 +27,10 @@ def task_name(text: str) -> str:
 
 ONE_OF_TASKS: Any = {"parser": task_name, "metavar": "|".join(TASKS)}
 NUMBER: Any = {"parser": count, "metavar": "N"}
-SOURCES = "folder:PATH, parquet:PATH, csv:PATH, coco:PATH, yolo:PATH, masks:PATH, packed:FILE, hub:NAME or shapes:"
+SOURCES = (
+    "folder:PATH, parquet:PATH, csv:PATH, coco:PATH, yolo:PATH, masks:PATH, packed:FILE, wds:PATTERN, hub:NAME "
+    "or shapes:"
+)
 
 RecipeWords = Annotated[
     list[str] | None,

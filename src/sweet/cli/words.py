@@ -25,6 +25,17 @@ def split_words(words: list[str] | None, data: str | None) -> tuple[str | None, 
     return (plain[0] if plain else None), overrides
 
 
+def conditioned_source(words: list[str]) -> tuple[str, bool]:
+    """SOURCE of ``sweet convert``, and whether ``condition=true`` stands beside it. Raises UserError otherwise."""
+    source, switches = split_words(words, None)
+    if source is None:
+        raise UserError("SOURCE is missing: sweet convert SOURCE --out DIR")
+    for switch in switches:
+        if switch not in ("condition=true", "condition=false"):
+            raise UserError(f"{switch}: sweet convert has one switch: condition=true")
+    return source, "condition=true" in switches
+
+
 def folder_and_recipe(
     option: str, words: list[str] | None, data: str | None, recipe: str | None, *, usage: str, anywhere: bool = False
 ) -> tuple[str, FinetuneRecipe]:

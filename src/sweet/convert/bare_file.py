@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from sweet.errors import UserError
 from sweet.files import read_json, sha256
 
-from .checkpoints import Checkpoint, depth_of, mae_decoder, split_decoder
-from .timm_source import checked, filled, from_folder, like
+from .checkpoints import Checkpoint, assumed_pixels, depth_of, mae_decoder, split_decoder
+from .from_timm import from_model
+from .timm_source import filled, from_folder, like
 from .weights_file import read_weights
 
 # (width, depth) of the models that everybody trains: their heads.
@@ -52,7 +53,7 @@ def read_file(
     if "register_tokens" in encoder or "storage_tokens" in encoder or not {"decoder_embed.weight"} & decoder.keys():
         encoder |= {name: value for name, value in decoder.items() if name == "mask_token"}
     guess = guessed(encoder, str(path), heads)
-    found = checked(filled(guess.model, encoder, str(path)), str(path), sha256(path))
+    found = from_model(filled(guess.model, encoder, str(path)), str(path), sha256(path))
     tensors, mae = mae_decoder(decoder, found.config) if decoder else ({}, None)
     return replace(
         found, name=path.name, state=found.state | tensors, mae=mae, dtype=weights.dtype, assumed=guess.assumed
@@ -100,13 +101,13 @@ def guessed(tensors: Mapping[str, Tensor], where: str, heads: int | None = None)
         "mlp_ratio": 4.0 if fc2 is None else (fc2.shape[-1] + 0.5) / width,
     }
     if "storage_tokens" in tensors or "rope_embed.periods" in tensors:
-        return Guess(_dinov3(tensors, common), (line, "images of ImageNet's mean and std"))
+        return Guess(_dinov3(tensors, common), (line, assumed_pixels(patch.shape[1])))
     if "pos_embed" not in tensors:
         raise UserError(f"{where}: no pos_embed; a rotary model's file does not say its shape: say --like TIMM_NAME")
     model, pixels = _plain(tensors, common, where)
     dino = "mask_token" in tensors and "blocks.0.ls1.gamma" in tensors
     more = () if dino else ("GELU", "no rotary positions")
-    return Guess(model, (line, f"square images of {pixels} px", *more, "ImageNet's mean and std"))
+    return Guess(model, (line, f"square images of {pixels} px", *more, assumed_pixels(patch.shape[1])))
 
 
 def _heads(width: int, depth: int, heads: int | None, where: str) -> tuple[int, str]:

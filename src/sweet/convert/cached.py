@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sweet.console import say
 from sweet.data import open_images
 from sweet.data.images import digest
 from sweet.errors import UserError
@@ -64,7 +64,7 @@ def _converted(source: str, options: ConvertOptions) -> Path:
     if (out / "config.json").is_file():
         os.utime(out)  # when it was last used
         return out
-    print(f"{source}: converted once, kept in {out}", file=sys.stderr, flush=True)
+    say(f"{source}: converted once, kept in {out}")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
         made = Path(place) / "template"
@@ -87,5 +87,6 @@ def _name(checkpoint: Checkpoint, options: ConvertOptions) -> str:
         found = open_images(options.data, "train", val_share=0.0)
         images = (options.data, found.fingerprint())
     values = [options.ranks, options.energy, options.metric, options.images, options.img_size, options.dtype]
+    values += [options.condition] if options.condition else []
     key = digest(FORMAT, checkpoint.sha256, checkpoint.config, checkpoint.data, *images, *values, options.heal_steps)
     return f"{stem}-{key[:12]}"

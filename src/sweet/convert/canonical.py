@@ -19,16 +19,17 @@ UNUSED = ("mask_token",)  # of a pre-training; no part of the encoder
 LAYER_SCALES = {"gamma_1": "attn.proj", "ls1.gamma": "attn.proj", "gamma_2": "mlp.fc2", "ls2.gamma": "mlp.fc2"}
 
 
-def encoder_state(state: Mapping[str, Tensor], patches: int) -> dict[str, Tensor]:
+def encoder_state(state: Mapping[str, Tensor], patches: int, head_dim: int) -> dict[str, Tensor]:
     """An encoder under our names; ``patches`` is the number of them that its table of positions is for.
 
-    Returns tensors of the type of ``state``; a head is left out.
+    Keys and values that several heads of ``head_dim`` channels share are there once for each. Returns tensors of the
+    type of ``state``; a head is left out.
     """
     result = {name: value for name, value in state.items() if not name.startswith((*HEAD, *UNUSED))}
     result = {name: value for name, value in result.items() if not name.endswith("relative_position_index")}
     blocks = {found[0] for name in result if (found := re.match(r"blocks\.\d+\.", name))}
     for block in blocks:
-        _joined_queries(result, f"{block}attn.")
+        _joined_queries(result, f"{block}attn.", head_dim)
         _fold_layer_scales(result, block)
         for name in ("mlp.fc1_g", "mlp.fc1_x", "mlp.fc1", "mlp.fc2", "attn.proj"):
             _with_bias(result, f"{block}{name}")
@@ -45,10 +46,18 @@ def encoder_state(state: Mapping[str, Tensor], patches: int) -> dict[str, Tensor
     return result
 
 
-def _joined_queries(state: dict[str, Tensor], attention: str) -> None:
+def _joined_queries(state: dict[str, Tensor], attention: str, head_dim: int) -> None:
     if f"{attention}q_proj.weight" in state:
         weights = [state.pop(f"{attention}{name}_proj.weight") for name in "qkv"]
-        biases = [state.pop(f"{attention}{name}_proj.bias", weights[0].new_zeros(len(weights[0]))) for name in "qkv"]
+        biases = [
+            state.pop(f"{attention}{name}_proj.bias", weight.new_zeros(len(weight)))
+            for name, weight in zip("qkv", weights, strict=True)
+        ]
+        weights, biases = (
+            [value.unflatten(0, (-1, head_dim)).repeat_interleave(len(values[0]) // len(value), 0).flatten(0, 1)
+             for value in values]
+            for values in (weights, biases)
+        )  # fmt: skip
         state[f"{attention}qkv.weight"], state[f"{attention}qkv.bias"] = torch.cat(weights), torch.cat(biases)
     elif f"{attention}q_bias" in state:
         q, v = state.pop(f"{attention}q_bias"), state.pop(f"{attention}v_bias")

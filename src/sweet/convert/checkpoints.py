@@ -1,8 +1,4 @@
-"""Vision Transformers that others trained: weights of timm or of MAE become an encoder of ours, or one clear refusal.
-
-What is exact is folded (layer scale, separate q/k/v, absent biases, positions without a class token); whatever our
-:class:`ViTConfig` cannot express raises a UserError that names the parameter and its value.
-"""
+"""Vision Transformers that others trained: what one is, how its images are read, and the decoder that MAE left."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isqrt
 
 import torch
 from torch import Tensor
@@ -19,26 +14,10 @@ from sweet.data.batches import IMAGENET_MEAN, IMAGENET_STD
 from sweet.errors import UserError
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import sincos
-from sweet.models.vit import encoder_shapes, mismatch
-from sweet.storage.records import DataConfig, OriginRecord
-from sweet.template.sizes import hidden_features
+from sweet.storage.records import DataConfig, OriginRecord, WidthRecord
 
 HEAD = ("head.", "fc_norm.", "head_drop.", "attn_pool.")
 MAE_DECODER_HEADS = 16
-# Patterns of the names of tensors that no ViT of ours has.
-UNSUPPORTED = {
-    r"attn\.[qk]_norm\.": "qk_norm: queries and keys are normalised",
-    r"attn\.norm\.": "scale_attn_norm: attention outputs are normalised",
-    r"mlp\.norm\.": "scale_mlp: hidden units are normalised",
-    r"attn\.gate\.": "gated_attn: attention outputs are gated",
-    r"^reg_token$": "reg_tokens: register tokens",
-    r"^storage_tokens$": "reg_tokens: register tokens",
-    r"^dist_token$": "dist_token: a distillation token",
-    r"^norm_pre\.": "pre_norm: a norm before the blocks",
-    r"rel_pos|relative_position": "relative position biases",
-    r"^rope\.": "learned rotary frequencies",
-    r"^patch_embed\.norm\.": "a norm in the patch embedding",
-}
 
 
 @dataclass
@@ -46,7 +25,8 @@ class Checkpoint:
     """An encoder under timm's names (no head; ``decoder.*`` where MAE left one), and where it comes from.
 
     ``data`` is how its images are read and normalised, ``dtype`` the type of its numbers on disk, ``assumed`` what
-    no file says and was taken for granted, ``origin`` whose it is.
+    no file says and was taken for granted, ``origin`` whose it is, ``width`` the stochastic width that sweet learned
+    it by.
     """
 
     name: str
@@ -58,6 +38,7 @@ class Checkpoint:
     dtype: torch.dtype = torch.float32
     assumed: tuple[str, ...] = ()
     origin: OriginRecord | None = None
+    width: WidthRecord | None = None
 
 
 def data_config(
@@ -76,57 +57,9 @@ def data_config(
     )
 
 
-def canonical(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """An encoder's state dict with timm's names, fused qkv, all biases, layer scale folded into o and down, no head.
-
-    ``where`` names the source in errors. Raises UserError for tensors that no ViT of ours has.
-    """
-    for name in state:
-        for pattern, feature in UNSUPPORTED.items():
-            if re.search(pattern, name):
-                raise UserError(f"{where}: {feature} ({name} {tuple(state[name].shape)}), which sweet's ViT has not")
-    if "norm.weight" not in state and "fc_norm.weight" in state:
-        raise UserError(f"{where}: fc_norm: its final norm follows the pooling; sweet's ViT norms the tokens")
-    if "cls_token" not in state:
-        raise UserError(f"{where}: class_token: it has none (no tensor cls_token)")
-    state = {name: value for name, value in state.items() if not name.startswith(HEAD)}
-    depth = depth_of(state, where)
-    for i in range(depth):
-        _canonical_block(state, f"blocks.{i}.", where)
-    if "patch_embed.proj.weight" in state:
-        width = state["cls_token"].shape[-1]
-        state.setdefault("patch_embed.proj.bias", torch.zeros(width))
-    positions = state.get("pos_embed")
-    if positions is not None and isqrt(positions.shape[1]) ** 2 == positions.shape[1] > 1:
-        state["pos_embed"] = torch.cat([torch.zeros_like(positions[:, :1]), positions], 1)  # none for the class token
-    return state
-
-
-def _canonical_block(state: dict[str, Tensor], block: str, where: str) -> None:
-    attention, mlp = f"{block}attn.", f"{block}mlp."
-    if f"{attention}q_proj.weight" in state:
-        qkv = [state.pop(f"{attention}{name}_proj.weight") for name in "qkv"]
-        if len({len(weight) for weight in qkv}) > 1:
-            raise UserError(f"{where}: num_kv_heads: grouped queries ({attention}k_proj {tuple(qkv[1].shape)})")
-        biases = [state.pop(f"{attention}{name}_proj.bias", qkv[0].new_zeros(len(qkv[0]))) for name in "qkv"]
-        state[f"{attention}qkv.weight"], state[f"{attention}qkv.bias"] = torch.cat(qkv), torch.cat(biases)
-    if f"{attention}q_bias" in state:
-        q, v = state.pop(f"{attention}q_bias"), state.pop(f"{attention}v_bias")
-        state[f"{attention}qkv.bias"] = torch.cat([q, state.pop(f"{attention}k_bias", torch.zeros_like(q)), v])
-    if f"{mlp}fc1_g.weight" in state:
-        for name in ("weight", "bias"):
-            gate, up = state.pop(f"{mlp}fc1_g.{name}", None), state.pop(f"{mlp}fc1_x.{name}", None)
-            if gate is not None and up is not None:
-                state[f"{mlp}fc1.{name}"] = torch.cat([gate, up])
-    for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
-        weight = state.get(f"{block}{name}.weight")
-        if weight is not None:
-            state.setdefault(f"{block}{name}.bias", weight.new_zeros(len(weight)))
-    for old, new, writer in (("gamma_1", "ls1.gamma", "attn.proj"), ("gamma_2", "ls2.gamma", "mlp.fc2")):
-        gamma = state.pop(f"{block}{old}", state.pop(f"{block}{new}", None))
-        if gamma is not None:
-            state[f"{block}{writer}.weight"] = state[f"{block}{writer}.weight"] * gamma[:, None]
-            state[f"{block}{writer}.bias"] = state[f"{block}{writer}.bias"] * gamma
+def assumed_pixels(channels: int) -> str:
+    """What :func:`data_config` takes for granted where a source says no mean."""
+    return "ImageNet's mean and std" if channels == 3 else "mean and std of 0.5"
 
 
 def depth_of(state: Mapping[str, Tensor], where: str) -> int:
@@ -135,16 +68,6 @@ def depth_of(state: Mapping[str, Tensor], where: str) -> int:
     if not blocks or blocks != set(range(len(blocks))):
         raise UserError(f"{where}: no Vision Transformer under timm's names (blocks.0 ... are not there)")
     return len(blocks)
-
-
-def check_shapes(state: Mapping[str, Tensor], config: ViTConfig, where: str) -> None:
-    """Raises UserError unless the state dict has exactly the tensors of ``config``."""
-    hidden = state.get("blocks.0.mlp.fc2.weight")
-    units = hidden_features(config.width, config.mlp)
-    if hidden is not None and hidden.shape[-1] != units:
-        raise UserError(f"{where}: mlp_ratio: {hidden.shape[-1]} hidden units, sweet's ViT of this width has {units}")
-    if problem := mismatch(state, encoder_shapes(config)):
-        raise UserError(f"{where}: {problem}")
 
 
 def split_decoder(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sweet.console import say
 from sweet.data import open_images
 from sweet.errors import UserError
+from sweet.models.condition import conditioned
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.device import resolve_device
 from sweet.models.mae import source_from_state
-from sweet.models.moments import compute_order
+from sweet.models.moments import compute_order, moments_of
 from sweet.recipes.schema import without_path
 from sweet.storage.cards import converted_card
 from sweet.storage.folders import StoredSource, source_tensors
@@ -51,8 +52,9 @@ class ConvertOptions:
     checkpoint's, at most 224); without them synthetic scenes serve, less well. ``heads``, ``like``, ``weights``,
     ``mean`` and ``std`` as in :class:`Hints`. ``heal_steps`` of masked autoencoding on ``data``, at peak rate
     ``heal_lr``, restore some of what low ranks have lost. ``dtype`` source writes weights as exact as the checkpoint's:
-    half the size where it has half precision, rounded once more. Raises UserError for options that contradict
-    each other or are out of range.
+    half the size where it has half precision, rounded once more. ``condition``: store it in the coordinates that Adam
+    learns fastest from (:mod:`sweet.models.condition`), for targets in prefix order and other methods; principal order
+    sets these for each target anyway. Raises UserError for options that contradict each other or are out of range.
     """
 
     ranks: Sequence[int] | None = None
@@ -69,6 +71,7 @@ class ConvertOptions:
     heal_steps: int = 0
     heal_lr: float = 1e-3
     dtype: str = "float32"
+    condition: bool = False
     device: str = "auto"
 
     def check_images(self) -> None:
@@ -122,6 +125,7 @@ def convert_checkpoint(
         mae=made.mae,
         constraint="tucker",
         ranks=made.ranks,
+        width=work.checkpoint.width,
         absorbed=template.order is not None and template.order.absorbed,
         data=work.checkpoint.data,
         converted=made.record.model_copy(update={"seconds": round(time.perf_counter() - began, 1)}),
@@ -157,8 +161,8 @@ class Converted:
 class Conversion:
     """Everything that one conversion works on.
 
-    ``dense`` is the checkpoint with its norm gains folded, ``seen`` the same for the image size of the order;
-    ``images`` are batches for it. ``ranks`` None: those that keep the options' share of energy.
+    ``dense`` is the checkpoint with its norm gains folded, or conditioned, ``seen`` the same for the image size of the
+    order; ``images`` are batches for it. ``ranks`` None: those that keep the options' share of energy.
     """
 
     options: ConvertOptions
@@ -194,6 +198,7 @@ class Conversion:
             origin=self.checkpoint.origin,
             assumed=self.checkpoint.assumed or None,
             order_size=None if self.images is None else self.images.img_size,
+            condition=self.options.condition or None,
             dtype=None if self.dtype == torch.float32 else str(self.dtype).removeprefix("torch."),
             metric="activations" if weighted else "weights",
             order_images=self.order_images,
@@ -255,6 +260,7 @@ class Conversion:
             "img_size": None if self.images is None else self.images.img_size,
             "heal": options.heal_steps,
             "heal_lr": options.heal_lr,
+            "condition": str(options.condition).lower(),
         }
         return "".join(f"{key}: {'null' if value is None else value}\n" for key, value in values.items())
 
@@ -263,7 +269,8 @@ def prepare(checkpoint: Checkpoint, order: Order | None, options: ConvertOptions
     """The checkpoint, folded, with its images and its principal order. Raises UserError for what cannot be done."""
     device = resolve_device(options.device)
     if checkpoint.assumed:
-        print(f"{checkpoint.name}: assumed {'; '.join(checkpoint.assumed)}; {HINT}", file=sys.stderr, flush=True)
+        hint = HINT if any("mean" not in line for line in checkpoint.assumed) else "--mean and --std say them"
+        say(f"{checkpoint.name}: assumed {'; '.join(checkpoint.assumed)}; {hint}")
     config = checkpoint.config
     ranks = _ranks(options, config)
     images = None
@@ -271,6 +278,14 @@ def prepare(checkpoint: Checkpoint, order: Order | None, options: ConvertOptions
         images = OrderImages.of(checkpoint, options.data, options.images, options.img_size, device)
     dense = folded(source_from_state(checkpoint.state, config))
     seen = Seen.at(checkpoint, dense, None if images is None else images.img_size)
+    if options.condition:
+        if images is None:
+            raise UserError(f"condition=true: looks at images of {config.in_chans} channels; name some with --data")
+        moments = moments_of(seen.source, seen.config, images.shown("moments"), device=device).stream
+        state = checkpoint.state | conditioned(checkpoint.state, config, moments)
+        checkpoint = replace(checkpoint, state=state, width=None)  # that was of the axes it was learned in
+        dense = source_from_state(state, config)
+        seen = Seen.at(checkpoint, dense, images.img_size)
     if images is not None:
         order = compute_order(seen.source, seen.config, images.shown("principal order"), device=device)
     return Conversion(options, checkpoint, dense, seen, order, images, ranks, device)

@@ -67,7 +67,9 @@ def from_model(model: nn.Module, where: str, digest: str) -> Checkpoint:
     if reasons := refusals(model):
         raise UserError(f"{where}: {'; '.join(reasons)}")
     config = config_of_model(model)
-    state = encoder_state({k: v.detach().float() for k, v in model.state_dict().items()}, config.patches)
+    state = encoder_state(
+        {k: v.detach().float() for k, v in model.state_dict().items()}, config.patches, config.head_dim
+    )
     if problem := mismatch(state, encoder_shapes(config)):
         raise UserError(f"{where}: {problem}")
     cfg = _pretrained_cfg(model)
@@ -99,7 +101,6 @@ def _unlike_ours(model: Any, block: Any) -> Iterator[tuple[bool, str]]:
     yield len(norms & NORMS.keys()) != 1 or len(norms) != 1, f"norm_layer={'/'.join(sorted(k.__name__ for k in norms))}"
     yield type(attn) not in ATTENTION, f"attn_layer={type(attn).__name__}"
     yield getattr(attn, "gate", None) is not None, "gated_attn=True"
-    yield any(getattr(b.attn, "num_kv_groups", 1) != 1 for b in model.blocks), "num_kv_heads: grouped queries"
     width, heads = model.embed_dim, block.attn.num_heads
     inner = getattr(attn, "head_dim", width // heads) * heads
     yield inner != width, f"attn_head_dim={inner // heads}"

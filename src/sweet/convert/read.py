@@ -11,6 +11,7 @@ from typing import Any
 
 from sweet.errors import UserError
 from sweet.files import read_json, sha256
+from sweet.models.vit import encoder_shapes, mismatch
 from sweet.storage import hub
 from sweet.storage.folders import load_source, source_tensors
 from sweet.storage.integrity import checked_tensors
@@ -19,7 +20,8 @@ from sweet.storage.records import OriginRecord, read_record
 from sweet.template.order import Order
 from sweet.template.source import untiled
 
-from .checkpoints import Checkpoint, canonical, check_shapes, data_config
+from .canonical import encoder_state
+from .checkpoints import Checkpoint, data_config
 from .weights_file import dtype_of
 
 
@@ -131,11 +133,15 @@ def _sweet_folder(path: Path) -> tuple[Checkpoint, Order | None]:
         raise UserError(f"{path}: is a template, expected a dense or a model, or one of template.constraint=kronecker")
     file, known = path / TENSORS[record.kind], record.data
     data = data_config(record.vit, known.mean, known.std, known.interpolation)
-    checkpoint = Checkpoint(path.name, sha256(file), record.vit, {}, data, origin=record.origin_record)
+    checkpoint = Checkpoint(
+        path.name, sha256(file), record.vit, {}, data, origin=record.origin_record, width=record.width
+    )
     if record.kind == "model":
         tensors = checked_tensors(path, record)
-        state = canonical({name: value.float() for name, value in tensors.items()}, str(file))
-        check_shapes(state, record.vit, str(file))
+        floats = {name: value.float() for name, value in tensors.items()}
+        state = encoder_state(floats, record.vit.patches, record.vit.head_dim)
+        if problem := mismatch(state, encoder_shapes(record.vit)):
+            raise UserError(f"{file}: {problem}")
         return replace(checkpoint, state=state, dtype=dtype_of(tensors)), None
     stored = load_source(path)
     state = source_tensors(replace(untiled(stored.source), order=None))

@@ -11,9 +11,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import PatchEmbed
 from timm.models import get_pretrained_cfg
-from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -22,8 +20,8 @@ from sweet.files import read_json, sha256
 from sweet.storage import hub
 from sweet.storage.records import OriginRecord
 
-from .checkpoints import HEAD, Checkpoint, depth_of, tensors_sha256
-from .from_timm import from_model
+from .checkpoints import HEAD, Checkpoint, assumed_pixels, depth_of, tensors_sha256
+from .from_timm import from_model, refusals
 from .weights_file import Weights, dtype_of, read_weights
 
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -42,7 +40,7 @@ def from_name(name: str) -> Checkpoint:
     except Exception as problem:  # no network, no such file: each library has its own type
         raise UserError(f"{where}: timm cannot load it ({reason(problem)})") from None
     state = model.state_dict()
-    found = checked(model, where, tensors_sha256(state))
+    found = from_model(model, where, tensors_sha256(state))
     return replace(found, dtype=dtype_of(state), origin=origin_of(name, getattr(model, "pretrained_cfg", None)))
 
 
@@ -86,16 +84,7 @@ def check_architecture(architecture: str, args: Mapping[str, Any], where: str) -
                     model = timm.create_model(architecture, pretrained=False, **args)
     except Exception as problem:
         raise UserError(f"{where}: timm cannot make architecture {architecture} ({reason(problem)})") from None
-    checked(model, where, "")
-
-
-def checked(model: nn.Module, where: str, digest: str) -> Checkpoint:
-    """:func:`from_model` for whatever timm can make."""
-    known = isinstance(model, Eva | VisionTransformer)
-    if known and type(model.patch_embed) is not PatchEmbed:
-        kind = type(model.patch_embed).__name__
-        raise UserError(f"{where}: embed_layer={kind}: its patches go through more than one convolution")
-    return from_model(model, where, digest)
+    from_model(model, where, "")
 
 
 def from_folder(folder: Path, *, file: Path | None = None, part: str | None = None) -> Checkpoint:
@@ -120,9 +109,10 @@ def from_folder(folder: Path, *, file: Path | None = None, part: str | None = No
     model = built(config["architecture"], args, weights.tensors, f"{folder}")
     if cfg:
         model.pretrained_cfg = cfg
-    found = checked(model, str(folder), sha256(file))
+    found = from_model(model, str(folder), sha256(file))
     name = folder.name if file.name in FILES else file.name
-    return replace(found, name=name, dtype=weights.dtype, origin=origin_of(name, cfg))
+    assumed = () if cfg.get("mean") else (assumed_pixels(found.config.in_chans),)
+    return replace(found, name=name, dtype=weights.dtype, assumed=assumed, origin=origin_of(name, cfg))
 
 
 def like(name: str, path: Path, *, part: str | None = None) -> Checkpoint:
@@ -144,7 +134,7 @@ def like(name: str, path: Path, *, part: str | None = None) -> Checkpoint:
     model = built(name, args, weights.tensors, f"{option}: {path}")
     if cfg is not None:
         model.pretrained_cfg = cfg
-    found = checked(model, str(path), sha256(path))
+    found = from_model(model, str(path), sha256(path))
     return replace(found, name=path.name, dtype=weights.dtype, origin=origin_of(path.name, cfg))
 
 
@@ -157,9 +147,8 @@ def built(architecture: str, args: Mapping[str, Any], tensors: Mapping[str, Tens
         model = timm.create_model(architecture, pretrained=False, **args)
     except Exception as problem:
         raise UserError(f"{where}: timm cannot make architecture {architecture} ({reason(problem)})") from None
-    if not isinstance(model, Eva | VisionTransformer):
-        kind = type(model).__name__
-        raise UserError(f"{where}: architecture {architecture} is a {kind}, expected a VisionTransformer or Eva")
+    if reasons := refusals(model):
+        raise UserError(f"{where}: architecture {architecture}: {'; '.join(reasons)}")
     return filled(model, tensors, where)
 
 
@@ -209,7 +198,7 @@ def _renamed(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _check_resampled(model: Any, tensors: Mapping[str, Tensor], where: str) -> None:
     """timm would resample positions of another grid, and patches of another size, without a word."""
-    for name in ("pos_embed", "patch_embed.proj.weight"):
+    for name in ("pos_embed", "patch_embed.proj.weight", "blocks.0.attn.relative_position_bias_table"):
         found, expected = tensors.get(name), dict(model.named_parameters()).get(name)
         if found is None or expected is None or found.dim() != expected.dim() or "register_tokens" in tensors:
             continue

@@ -116,6 +116,6 @@ def _without_prefix(tensors: dict[str, Tensor], path: Path, part: str | None) ->
     if not prefix:
         return tensors, ""
     inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    # MAE of transformers keeps its decoder beside its encoder
-    outside = {n: v for n, v in tensors.items() if re.match(r"(module\.|_orig_mod\.)*decoder[._]", n)}
+    # transformers keeps MAE's decoder, and the final norm of a BEiT that was pre-trained, beside the encoder
+    outside = {n: v for n, v in tensors.items() if re.match(r"(module\.|_orig_mod\.)*(decoder[._]|layernorm\.)", n)}
     return inside | {n: v for n, v in outside.items() if not n.startswith(prefix)}, prefix.rstrip(".")

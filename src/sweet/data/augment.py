@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,23 +61,20 @@ def random_boxes(
     The area is a uniform share in ``scale``, the aspect log-uniform in ``ratio``; when ten draws do not fit
     into an image, its largest centre crop of an allowed aspect.
     """
-    height, width = torch.tensor(sizes, device=generator.device).unbind(1)
-    draws = torch.rand(4, len(sizes), ATTEMPTS, generator=generator, device=generator.device)
-    area = (height * width)[:, None] * (scale[0] + (scale[1] - scale[0]) * draws[0])
+    height, width = np.array(sizes, np.float32).T
+    drawn = torch.rand(4, len(sizes), ATTEMPTS, generator=generator, device=generator.device)
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    aspect = torch.exp(low + (high - low) * draws[1])
-    rows = torch.round(torch.sqrt(area / aspect)).long()
-    columns = torch.round(torch.sqrt(area * aspect)).long()
+    aspect = torch.exp(low + (high - low) * drawn[1]).numpy()
+    draws = drawn.numpy()  # for a single image, as workers draw it, torch takes twice as long
+    area = (height * width)[:, None] * (np.float32(scale[0]) + np.float32(scale[1] - scale[0]) * draws[0])
+    rows, columns = np.rint(np.sqrt(area / aspect)), np.rint(np.sqrt(area * aspect))
     fits = (rows > 0) & (rows <= height[:, None]) & (columns > 0) & (columns <= width[:, None])
-    first = fits.int().argmax(1, keepdim=True)
-    rows, columns = rows.gather(1, first)[:, 0], columns.gather(1, first)[:, 0]
-    none = ~fits.any(1)
-    rows = torch.where(none, torch.minimum(height, torch.round(width / ratio[0]).long()), rows)
-    columns = torch.where(none, torch.minimum(width, torch.round(height * ratio[1]).long()), columns)
-    top = (draws[2, :, 0] * (height - rows + 1)).long()
-    left = (draws[3, :, 0] * (width - columns + 1)).long()
-    top, left = torch.where(none, (height - rows) // 2, top), torch.where(none, (width - columns) // 2, left)
-    return torch.stack((top, left, rows, columns), 1)
+    image, first, none = np.arange(len(sizes)), fits.argmax(1), ~fits.any(1)
+    rows = np.where(none, np.minimum(height, np.rint(width / np.float32(ratio[0]))), rows[image, first])
+    columns = np.where(none, np.minimum(width, np.rint(height * np.float32(ratio[1]))), columns[image, first])
+    top = np.where(none, (height - rows) / 2, draws[2, :, 0] * (height - rows + 1))
+    left = np.where(none, (width - columns) / 2, draws[3, :, 0] * (width - columns + 1))
+    return torch.from_numpy(np.stack((top, left, rows, columns), 1)).long()
 
 
 def random_flips(count: int, share: float, generator: torch.Generator) -> Tensor:

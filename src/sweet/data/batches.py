@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from sweet.errors import UserError
 
 from .augment import normalise, onto, random_boxes, random_crop_flip, random_flips, random_resized_crop
 from .balance import balanced_order
+from .epoch_order import EpochOrder, ShardOrder, step_generator
 from .images import ImageSource
 from .label_lists import label_tensor
 from .packed import ImageSet, Packed, centre_square, to_tensor
@@ -26,12 +26,6 @@ Augment = Literal["rrc", "crop", "flip", "none"]
 Batch = tuple[Tensor, Tensor | None]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RATIO = (3 / 4, 4 / 3)
-
-
-def step_generator(seed: int, step: int, rank: int, stream: str) -> torch.Generator:
-    """A CPU generator for one purpose (``stream``) in one step of one process; the same on every machine."""
-    key = hashlib.blake2b(f"{seed}/{step}/{rank}/{stream}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
 
 
 class BatchSource(Protocol):
@@ -48,46 +42,6 @@ class BatchSource(Protocol):
     def whole(self, step: int) -> Tensor:
         """Indices of the images that all processes together take in a step, (b,) int64."""
         ...
-
-
-class EpochOrder:
-    """Which images a step takes: every one once in an epoch, in an order drawn by (seed, epoch).
-
-    ``draw`` makes another order of ``count`` images from the generator of an epoch.
-
-    ``batch_size`` counts the images of one process; a step of ``world`` processes takes ``world`` times as many, and
-    ``rank`` its share of them. The last partial batch is dropped; a set smaller than one batch repeats itself.
-    """
-
-    def __init__(
-        self,
-        count: int,
-        *,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        draw: Callable[[torch.Generator], Tensor] | None = None,
-    ) -> None:
-        self.draw = draw
-        self.count, self.batch_size, self.seed, self.rank, self.world = count, batch_size, seed, rank, world
-        self.steps_per_epoch = max(1, count // (batch_size * world))
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
-
-    def indices(self, step: int) -> Tensor:
-        """(b,) int64."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            generator = step_generator(self.seed, epoch, 0, "order")
-            order = self.draw(generator) if self.draw else torch.randperm(self.count, generator=generator)
-            self._epoch, self._order = epoch, order.repeat(-(-self.batch_size * self.world // len(order)))
-        first = (position * self.world + self.rank) * self.batch_size
-        return self._order[first : first + self.batch_size]
-
-    def whole(self, step: int) -> Tensor:
-        """(b x world,) int64: what all processes take in a step."""
-        size = self.batch_size * self.world
-        return EpochOrder(self.count, batch_size=size, seed=self.seed, draw=self.draw).indices(step)
 
 
 @dataclass(eq=False)
@@ -126,14 +80,11 @@ class Batches:
         data = self.data
         _check(data, self.img_size, self.mean, any_size=self.augment == "rrc")
         self._labels = data.labels if isinstance(data, Packed) else label_tensor(data)
-        self.order = EpochOrder(
-            len(data),
-            batch_size=self.batch_size,
-            seed=self.seed,
-            rank=self.rank,
-            world=self.world,
-            draw=partial(balanced_order, self._labels) if self.balanced and self._labels is not None else None,
-        )
+        share = {"batch_size": self.batch_size, "seed": self.seed, "rank": self.rank, "world": self.world}
+        draw = partial(balanced_order, self._labels) if self.balanced and self._labels is not None else None
+        counts = data.shard_counts if isinstance(data, ImageSource) and draw is None else None
+        self.order: EpochOrder | ShardOrder
+        self.order = EpochOrder(len(data), **share, draw=draw) if counts is None else ShardOrder(counts, **share)
         self.steps_per_epoch, self.indices = self.order.steps_per_epoch, self.order.indices
         self.whole = self.order.whole
         self._images = data.images.to(self.device) if isinstance(data, Packed) else None

@@ -31,9 +31,9 @@ class Identity(BaseModel):
 
 def identity(images: ImageSource) -> Identity:
     """Of a set; the same when it has moved."""
-    places = [images.where(index) for index in range(len(images))]
+    places = list(images.places())
     shared = len(os.path.dirname(os.path.commonprefix(places)))  # noqa: RUF071  dirname ends it at a folder
-    heads = [first_bytes(images, index) for index in range(0, len(images), max(1, len(images) // LOOKED_AT))]
+    heads = [first_bytes(images, index) for index in images.spread(LOOKED_AT)]
     return Identity(
         count=len(images),
         names=digest(*(place[shared:].replace(os.sep, "/") for place in places)),

@@ -26,7 +26,8 @@ class ImageSource(ABC):
     ``labels`` (one class index per image) and ``classes`` (their names) are None for unlabelled images; ``label_lists``
     holds several class indices per image, or none, where the set says which of its classes each image has. Where the
     images have boxes, ``classes`` are those of the objects, and some ``objects`` were ``left_out``. ``mask_classes``
-    names the classes of the pixels, None where there are no masks.
+    names the classes of the pixels, None where there are no masks. ``shard_counts``: how many images lie together, for
+    each place, where it is best to read them place by place.
     """
 
     has_boxes = False
@@ -37,6 +38,7 @@ class ImageSource(ABC):
     mask_classes: list[str] | None = None
     label_lists: list[list[int]] | None = None
     pixel_format = PixelFormat()
+    shard_counts: list[int] | None = None
 
     def __init__(self, name: str, split: str, count: int, labels: list[int] | None, classes: list[str] | None) -> None:
         self.name = name
@@ -56,6 +58,18 @@ class ImageSource(ABC):
         """The same images as a model of so many channels takes them."""
         self.pixel_format = pixels
         return self
+
+    def pixels_only(self) -> ImageSource:
+        """The same images, without labels where to read these takes long: for what needs none."""
+        return self
+
+    def places(self) -> Iterator[str]:
+        """A name of every place where images lie: of each image, or of each shard with the number of its images."""
+        return map(self.where, range(len(self)))
+
+    def spread(self, count: int) -> list[int]:
+        """About ``count`` images that stand for all."""
+        return list(range(0, len(self), max(1, len(self) // count)))
 
     def findings(self) -> list[Finding]:
         """What was odd when the set was opened, without a look at its images."""

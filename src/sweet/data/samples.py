@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .augment import onto
-from .batches import EpochOrder, ahead, step_generator
+from .batches import ahead
+from .epoch_order import EpochOrder, step_generator
 from .skips import Skips, load_or_next
 
 Collate = Callable[[list[Any]], tuple[Any, Any]]

@@ -16,6 +16,7 @@ from .images import ImageSource
 from .masks import mask_splits
 from .packed_file import packed_splits
 from .shapes import shapes_splits
+from .shards import shards_splits
 from .splits import Splits, open_split
 from .table import table_splits
 from .yolo import yolo_splits
@@ -29,9 +30,10 @@ OPENERS: dict[str, Callable[[str, Any], Splits]] = {
     "coco": coco_splits,
     "yolo": yolo_splits,
     "masks": mask_splits,
+    "wds": shards_splits,
     "shapes": shapes_splits,
 }
-NO_PATHS = ("hub", "shapes")  # what follows the colon is no path on disk
+NO_PATHS = ("hub", "shapes", "wds")  # what follows the colon is no path on disk, or a pattern of paths
 
 
 def open_images(

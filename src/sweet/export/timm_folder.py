@@ -118,6 +118,7 @@ def _against_entry(config: ViTConfig) -> dict[str, Any]:
             "pre_norm": config.pre_norm,
             "qk_norm": config.qk_norm,
             "proj_bias": True,
+            "pool_include_prefix": False,
         }
         entry: Any = _smallest(config.entry)
         if isinstance(entry.blocks[0].mlp, SwiGLU):  # its gates do not count as hidden units

@@ -192,6 +192,7 @@ class MaeKeys(_Keys):
 class OptimKeys(_Keys):
     """AdamW, linear warm-up, then half a cosine down to ``min_lr`` or steps down at ``milestones``."""
 
+    name: Literal["adamw", "muon"] = "adamw"  # muon: orthogonal steps of matrices, AdamW's for the rest; fine-tuning
     weight_decay: NonNegative = 0.05
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.95)
     warmup: ShareBelowOne = 0.1  # share of the steps
@@ -233,6 +234,8 @@ class PretrainRecipe(TrainKeys):
         _check_template(self.model, self.template, self.width)
         _check_depth(self.model, self.depth)
         _check_mae(self.model, self.data, self.mae)
+        if self.optim.name != "adamw":
+            _refuse("is for fine-tuning, a template learns by adamw", "optim.name")
         if self.objective == "mae" and self.teacher is not None:
             _refuse("has a meaning only with objective=supervised", "teacher", "objective")
         return self

@@ -148,6 +148,7 @@ def converted_card(record: FolderRecord) -> str:
         "of the features": converted.feature_error,
         "images for the principal order": _plain(converted.order_images),
         "seen at": f"{converted.order_size} px" if converted.order_size else None,
+        "coordinates": "conditioned" if converted.condition else None,
         "assumed of the source": _plain("; ".join(converted.assumed or ())) or None,
     }
     if healing := converted.healing:

@@ -118,7 +118,8 @@ class ConvertedRecord(Record):
     """How a checkpoint of somebody else became this source.
 
     ``assumed`` is what no file said of it. The order was computed at ``order_size`` pixels.
-    ``dtype`` is that of the weights where it is half precision, in torch's name.
+    ``dtype`` is that of the weights where it is half precision, in torch's name. ``condition``: it is stored
+    conditioned.
     """
 
     source: str
@@ -126,6 +127,7 @@ class ConvertedRecord(Record):
     origin: OriginRecord | None = None
     assumed: tuple[str, ...] | None = None
     order_size: int | None = None
+    condition: bool | None = None
     dtype: str | None = None
     metric: str
     order_images: str | None = None

@@ -26,7 +26,7 @@ class TrainSettings:
     """Which training batches one process takes, and where they go.
 
     ``batch_size`` counts the images of one forward pass; ``rank`` is the number of the process out of ``world``, see
-    :class:`sweet.data.batches.EpochOrder`. ``skips``: which images may be left out.
+    :class:`sweet.data.epoch_order.EpochOrder`. ``skips``: which images may be left out.
     """
 
     recipe: FinetuneRecipe

@@ -19,6 +19,8 @@ from torch.optim import Optimizer
 from sweet.data.identity import Identity
 from sweet.files import read_json, read_tensors, sync, write_tensors
 
+from .divided import part_of, whole
+
 KEPT = 2  # checkpoints of a run
 EMA = "ema|"  # before the names of averaged weights
 
@@ -49,16 +51,18 @@ class Checkpoint:
         loss: float,
         images: Mapping[str, Identity],
     ) -> Checkpoint:
-        """The state of a model, of its average and of its optimiser, not copied."""
+        """The state of a model, of its average and of its optimiser, not copied; collective where it is divided."""
         tensors = dict(model.state_dict())
         if ema is not None:
             tensors |= {f"{EMA}{name}": value for name, value in ema.state_dict().items()}
-        return cls(step, seconds, loss, tensors, optimizer_tensors(optimizer, model), images)
+        return cls(step, seconds, loss, whole(tensors), whole(optimizer_tensors(optimizer, model)), images)
 
     def restore(self, model: nn.Module, ema: nn.Module | None, optimizer: Optimizer) -> None:
         """Put its tensors into a model, its average and its optimiser. Raises RuntimeError for another model."""
         average = {name.removeprefix(EMA): value for name, value in self.tensors.items() if name.startswith(EMA)}
-        model.load_state_dict({name: value for name, value in self.tensors.items() if not name.startswith(EMA)})
+        own = model.state_dict()
+        tensors = {name: value for name, value in self.tensors.items() if not name.startswith(EMA)}
+        model.load_state_dict({name: part_of(value, own.get(name, value)) for name, value in tensors.items()})
         if ema is not None:
             ema.load_state_dict(average)
         restore_optimizer(optimizer, model, self.optimizer)
@@ -119,15 +123,18 @@ def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tenso
         f"{names[parameter]}|{key}": value
         for parameter, entries in optimizer.state.items()
         for key, value in entries.items()
+        if isinstance(value, Tensor)  # what is none follows from the shape
     }
 
 
 def restore_optimizer(optimizer: Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Inverse of :func:`optimizer_tensors`; torch itself puts every tensor on the device where it belongs."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    parameters = dict(model.named_parameters())
+    names: dict[Tensor, str] = {parameter: name for name, parameter in parameters.items()}
     order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for full_name, value in tensors.items():
         name, key = full_name.rsplit("|", 1)
-        state.setdefault(order.index(name), {})[key] = value
+        moment = value.shape == parameters[name].shape  # the others are counts
+        state.setdefault(order.index(name), {})[key] = part_of(value, parameters[name]) if moment else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

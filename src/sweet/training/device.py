@@ -12,10 +12,14 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 
 from sweet.errors import UserError
 from sweet.models.device import resolve_device
+
+from . import divided
+from .ranks import MEETING, PeerLost, lost_peer
 
 
 @functools.cache
@@ -39,21 +43,29 @@ def resolve_precision(name: str, device: torch.device) -> str:
 def make_accelerator(device: str, precision: str, accumulate: int, project: Path | None) -> Accelerator:
     """An accelerator for one run; the process may make several, one after the other."""
     chosen = resolve_device(device)
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
-        raise UserError("accelerate launch --use_fsdp: sharded weights cannot be saved here; use --multi_gpu, torchrun")
+    if divided.wanted() and precision == "fp16":
+        raise UserError("optim.precision=fp16: not with accelerate launch --use_fsdp; use bf16 or fp32")
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     if chosen.type == "cuda" and chosen.index is not None:
         torch.cuda.set_device(chosen)
     if chosen.type == "cpu":
         keep_memory()
-    return Accelerator(
-        cpu=chosen.type == "cpu",
-        mixed_precision=resolve_precision(precision, chosen),
-        gradient_accumulation_steps=accumulate,
-        log_with="tensorboard" if project else None,
-        project_dir=project,
-    )
+    try:
+        with divided.left_to_us():
+            return Accelerator(
+                cpu=chosen.type == "cpu",
+                mixed_precision=resolve_precision(precision, chosen),
+                gradient_accumulation_steps=accumulate,
+                log_with="tensorboard" if project else None,
+                project_dir=project,
+                kwargs_handlers=[InitProcessGroupKwargs(init_method=MEETING)],
+            )
+    except RuntimeError as problem:
+        if not lost_peer(problem, int(os.environ.get("WORLD_SIZE", "1"))):
+            raise
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise PeerLost(f"the processes of this run do not find each other ({place}): {problem}") from None
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from sweet.console import warn
+from sweet.console import say, warn
 from sweet.data import (
     Finding,
     ImageSource,
@@ -223,7 +222,8 @@ def finetune_model(
     micro_batch = micro_batch_size(recipe, recipe.optim.accumulate, world)
     batches = task.batches(train_data, TrainSettings(recipe, micro_batch, rank, world, device, skips))
     if not quiet and accelerator.is_main_process:
-        print(*task.notes, sep="\n", end="\n" if task.notes else "", file=sys.stderr)
+        for note in task.notes:
+            say(note)
     network.to(accelerator.device)
     choose_attention(network, accelerator)
     ema = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None

@@ -24,9 +24,10 @@ from sweet.storage.records import TrainingRecord
 
 from . import nonfinite
 from .checkpoint import set_aside, steps_of
+from .divided import ParameterGroup
 from .log import RunLog
 from .ranks import PeerLost, StopVote, lost_peer
-from .state import LossFunction, ParameterGroup, TrainState
+from .state import LossFunction, TrainState
 
 __all__ = ["LossFunction", "ParameterGroup", "TrainResult", "learning_rate", "micro_batch_size", "train"]
 
@@ -112,6 +113,7 @@ def train(
         state.model.train()
         try:
             session.work()
+            state.hand_over()
         except (KeyboardInterrupt, Exception) as problem:
             error = session.rescue(problem)
             if error is problem:
@@ -141,6 +143,7 @@ class _Session:
         accelerator = self.state.accelerator
         self.alone, self.vote = accelerator.num_processes == 1, StopVote(accelerator)
         self.watch, self.saved, self.lr = nonfinite.LossWatch(), self.state.done, 0.0
+        self.together = not self.state.divided  # whether a checkpoint can be written: it takes all that hold a part
         self.cheap = accelerator.device.type == "cpu"  # to look at a loss: nothing is waited for
         whole = nonfinite.segments(0, self.steps, self.events)
         self.left_out = self.steps - sum(stop - start for start, stop in whole)
@@ -179,6 +182,7 @@ class _Session:
                 self.look()
             self.log.step(step, state.loss, self.keys.batch_size, self.lr)
         if not self.alone and self.vote.any(interrupts.received() is not None):
+            self.together = True
             raise interrupts.Interrupted(interrupts.received() or interrupts.SIGNALS[0])
 
     def leave_out(self, step: int) -> None:
@@ -223,7 +227,7 @@ class _Session:
     def rescue(self, problem: BaseException) -> BaseException:
         """Save what is whole, once, and say so. Returns the error that the run ends with."""
         state, stopped = self.state, interrupts.received() is not None
-        if self.run is not None and state.whole and not isinstance(problem, nonfinite.NonFinite):
+        if self.run is not None and state.whole and self.together and not isinstance(problem, nonfinite.NonFinite):
             interrupted = stopped or isinstance(problem, KeyboardInterrupt)
             why = f"interrupted by {interrupts.signal_name()}" if interrupted else "stopped by an error"
             self.log.note(f"{why}: saving a checkpoint at step {state.done}")
@@ -234,8 +238,8 @@ class _Session:
             return interrupts.Interrupted(interrupts.received() or 0)
         if isinstance(problem, torch.OutOfMemoryError):
             return out_of_memory(self.keys, self.optim, state.accelerator.num_processes)
-        if lost_peer(problem, state.accelerator):
-            where = f"; --resume goes on from step {state.done}" if self.run is not None else ""
+        if lost_peer(problem, state.accelerator.num_processes):
+            where = f"; --resume goes on from step {self.saved}" if self.run is not None else ""
             return PeerLost(f"another process of this run has ended, so this one stops after step {state.done}{where}")
         return problem
 

@@ -34,7 +34,7 @@ from sweet.data.identity import identity
 from sweet.errors import UserError
 from sweet.models.mae import MaskedAutoencoder, init_decoder, init_source
 from sweet.models.moments import compute_order
-from sweet.models.source_module import Part
+from sweet.models.source_module import WHOLE_STEP, Part
 from sweet.recipes.loader import dump_recipe
 from sweet.recipes.resolved import ResolvedRecipe, resolve
 from sweet.recipes.schema import PretrainRecipe, without_path
@@ -49,6 +49,7 @@ from sweet.template.source import Source
 from sweet.template.target import absorb
 from sweet.template.tucker import Tucker
 
+from . import divided
 from .device import make_accelerator
 from .loop import ParameterGroup, TrainResult, micro_batch_size, train
 from .run_folder import begin
@@ -142,7 +143,9 @@ class Pretraining:
         """The loss of one micro-batch (B, C, H, W); masks and sub-networks are functions of the step."""
         recipe, vit = self.recipe, self.resolved.vit
         step, index = divmod(micro, recipe.optim.accumulate)
-        networks, part = networks_at(recipe, step, self.steps), Part(index, recipe.optim.accumulate)
+        networks = networks_at(recipe, step, self.steps)
+        # divided parameters are there during one micro-batch only
+        part = WHOLE_STEP if divided.wanted() else Part(index, recipe.optim.accumulate)
         loss: Tensor
         if recipe.objective == "supervised":
             loss = model(images, labels, networks, part)
@@ -218,6 +221,8 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
     resolved = resolve(recipe)
     source, vit, mae = initial_source(resolved), resolved.vit, resolved.mae
     images = open_images(recipe.data.source, recipe.data.train_split, pixels=recipe.data)
+    if recipe.objective == "mae":
+        images = images.pixels_only()
     if recipe.data.limit is not None:
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
     model: MaskedAutoencoder | SupervisedSource

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import timm
 import torch
-import yaml
 
 from sweet.errors import UserError
 from sweet.files import dotted, write_json, write_text
-from sweet.recipes.loader import dump_recipe
+from sweet.recipes.loader import dump_recipe, load_recipe
 from sweet.recipes.schema import TrainKeys, without_path
 
 from .nonfinite import read_events
@@ -23,9 +22,9 @@ FREE = ("device", "workers", "checkpoint_every")  # may change when a run is res
 def begin(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
     """Write ``recipe.yaml`` and ``env.json``. Raises UserError when a run is resumed with another recipe."""
     saved = run / "recipe.yaml"
-    text = dump_recipe(recipe)
     if resume and saved.is_file():
-        before, now = (dotted(yaml.safe_load(t)) for t in (saved.read_text(encoding="utf-8"), text))
+        # read as a recipe: a key that has come since then has its default in both
+        before, now = (dotted(one.model_dump(mode="json")) for one in (load_recipe(type(recipe), saved), recipe))
         for keys in (before, now):  # the images may have moved
             keys["data.source"] = without_path(keys["data.source"] or "")
         slower = bool(read_events(run)) and now["lr"] < before["lr"]  # after a loss that was no number
@@ -36,7 +35,7 @@ def begin(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
                     f"--resume: {key}={now.get(key)}, but {run} was begun with {key}={before.get(key)}; "
                     "leave it out, or start anew with --overwrite"
                 )
-    write_text(saved, text)
+    write_text(saved, dump_recipe(recipe))
     write_json(run / "env.json", environment())
 
 

@@ -6,10 +6,11 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from timm.optim.muon import Muon
 from torch import Tensor, nn
 
 from sweet.data import step_generator
@@ -19,23 +20,27 @@ from sweet.recipes.schema import OptimKeys, TrainKeys
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .device import can_compile
+from .divided import ParameterGroup, sharded, wanted, whole
 
 LossFunction = Callable[[nn.Module, Any, Any, int], Tensor]
 """``(model, inputs, targets, micro_step)`` -> the mean loss of a micro-batch, a scalar in float32."""
 
 
-class ParameterGroup(TypedDict, total=False):
-    """A parameter group of AdamW; its learning rate is the schedule's times ``lr_scale`` (1 by default)."""
-
-    params: Sequence[nn.Parameter]
-    weight_decay: float
-    lr_scale: float
+def make_optimizer(
+    groups: Sequence[ParameterGroup], lr: float, optim: OptimKeys, *, fused: bool
+) -> torch.optim.Optimizer:
+    """AdamW; or Muon (Jordan et al. 2024) for matrices, its steps as large as AdamW's, and NAdamW for the rest."""
+    parameters = [dict(group) for group in groups]
+    if optim.name == "muon":
+        return Muon(parameters, lr=lr, betas=optim.betas, nesterov=True)
+    return torch.optim.AdamW(parameters, lr=lr, betas=optim.betas, fused=fused)
 
 
 class TrainState:
     """A model and its optimiser after ``done`` steps; ``loss`` is that of the last one, the mean over all processes.
 
     ``images`` says what it is trained on. ``whole`` is false while weights, average and ``done`` do not fit together.
+    ``plain`` is what learns: the model, or where it is divided among processes a copy of it.
     """
 
     def __init__(
@@ -48,16 +53,23 @@ class TrainState:
         ema: Any,
         images: Mapping[str, Identity],
     ) -> None:
-        self.plain, self.ema, self.accelerator, self.images = model, ema, accelerator, images
+        self.given, self.plain, self.ema, self.accelerator, self.images = model, model, ema, accelerator, images
         self.seed, self.optim = keys.seed, optim
-        fused = accelerator.device.type in ("cpu", "cuda")
-        optimizer = torch.optim.AdamW([dict(g) for g in groups], lr=keys.lr, betas=optim.betas, fused=fused)
+        self.divided = wanted() and accelerator.num_processes > 1
+        if self.divided:
+            if ema is not None:
+                raise UserError("ema: no average with accelerate launch --use_fsdp; leave it out (ema=null)")
+            if optim.name == "muon":
+                raise UserError("optim.name=muon: needs whole matrices, not accelerate launch --use_fsdp")
+            self.plain, groups = sharded(model, groups, accelerator.device)
+        optimizer = make_optimizer(groups, keys.lr, optim, fused=accelerator.device.type in ("cpu", "cuda"))
         if optim.compile and can_compile(accelerator.device):
             torch.compiler.reset()  # models before this one count against the compiler's limit of variants
             # that it looks past the rotary table's cache, which changes nothing
             warnings.filterwarnings("ignore", "Dynamo detected a call to a")
-            model.compile()  # in place: the names of its parameters stay
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+            self.plain.compile()  # in place: the names of its parameters stay
+        self.optimizer = accelerator.prepare(optimizer)
+        self.model = accelerator.prepare_model(self.plain, evaluation_mode=self.divided)  # that is: not in DDP
         self.done, self.loss, self.losses = 0, torch.zeros(()), list[Tensor]()
         self.began, self.whole = time.perf_counter(), True
 
@@ -94,17 +106,23 @@ class TrainState:
 
     def broken_weight(self) -> str | None:
         """The name of a weight that is not finite, if there is one."""
-        tensors = self.plain.state_dict().items()
+        tensors = whole(self.plain.state_dict()).items()
         return next((n for n, v in tensors if v.is_floating_point() and not bool(torch.isfinite(v).all())), None)
 
     def save(self, run: Path | None) -> None:
-        """Write a checkpoint, in the first of several processes."""
-        if run is not None and self.accelerator.is_main_process:
-            average = None if self.ema is None else self.ema.module
-            optimizer, loss = self.optimizer.optimizer, float(self.loss)
-            save_checkpoint(
-                run, Checkpoint.of(self.plain, average, optimizer, self.done, self.seconds, loss, self.images)
-            )
+        """Write a checkpoint, in the first of several processes; all have to call it where the model is divided."""
+        if run is None:
+            return
+        average = None if self.ema is None else self.ema.module
+        optimizer, loss = self.optimizer.optimizer, float(self.loss)
+        checkpoint = Checkpoint.of(self.plain, average, optimizer, self.done, self.seconds, loss, self.images)
+        if self.accelerator.is_main_process:
+            save_checkpoint(run, checkpoint)
+
+    def hand_over(self) -> None:
+        """Put what was learned into the model that was given; collective."""
+        if self.divided:
+            self.given.load_state_dict(whole(self.plain.state_dict()))
 
     def restore(self, run: Path) -> None:
         """Go on from the newest checkpoint, if there is one.
