@@ -132,7 +132,7 @@ def test_micro_batches_of_a_step_share_one_rebuild(
 
 
 @pytest.mark.parametrize("mlp", ["swiglu", "gelu"])
-@pytest.mark.parametrize(("residual", "inner"), [(16, 16), (10, 25), (100, 100), (7, 50)])
+@pytest.mark.parametrize(("residual", "inner"), [(16, 16), (10, 25), (100, 100), (7, 50), (4, 2)])
 def test_combined_slices_are_unpacked_ones(mlp: str, residual: int, inner: int) -> None:
     x, core = torch.randn(24, 5).double(), torch.randn(5, residual, inner).double()
     expected = unpack((x @ core.flatten(1)).view(2, 12, residual, inner), mlp)

@@ -94,8 +94,8 @@ def combined(x: Tensor, core: Tensor, mlp: str) -> dict[str, Tensor]:
     return {
         QKV: qkv.view(depth, -1, residual),
         PROJ: proj.view(depth, residual, inner),
-        FC1: fc1.reshape(depth, -1, residual),
-        FC2: fc2.view(depth, -1, residual).transpose(1, 2),
+        FC1: fc1.reshape(depth, fc1.numel() // (depth * residual), residual),
+        FC2: fc2.view(depth, fc2.numel() // (depth * residual), residual).transpose(1, 2),
     }
 
 
@@ -119,17 +119,17 @@ def _combined_in_place(x: Tensor, core: Tensor, mlp: str) -> dict[str, Tensor]:
         for part in range(fc1.shape[1]):
             wanted = some[:, part : (filled.stop - filled.start) * step : step]
             made = rows @ wanted.flatten(1)
-            fc1[:, part, :, filled] = made.view(depth, groups, -1, residual)
-    columns, block = x[:, -groups:].reshape(-1, r1), max(1, BLOCK // units)
+            fc1[:, part, :, filled] = made.view(depth, groups, wanted.shape[1], residual)
+    columns, block = x[:, -groups:].reshape(-1, r1), max(1, BLOCK // max(1, units))
     for first in range(0, residual, block):
         wanted = core[:, first : first + block, step - 1 : units * step : step]
         made = columns @ wanted.flatten(1)
-        fc2[:, first : first + block] = made.view(depth, groups, -1, units).transpose(1, 2)
+        fc2[:, first : first + block] = made.view(depth, groups, wanted.shape[1], units).transpose(1, 2)
     return {
         QKV: qkv.view(depth, -1, residual),
         PROJ: (writer @ core.flatten(1)).view(depth, residual, inner),
-        FC1: fc1.view(depth, -1, residual),
-        FC2: fc2.view(depth, residual, -1),
+        FC1: fc1.flatten(1, 3),
+        FC2: fc2.flatten(2),
     }
 
 
