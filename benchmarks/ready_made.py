@@ -59,7 +59,7 @@ def main() -> None:
     torch.manual_seed(recipe.seed)
     network = ReadyMade(len(classes))
     options.work.mkdir(parents=True, exist_ok=True)
-    accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, options.work)
+    accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate)
     device = accelerator.device
     finished = train(
         network.to(device),

@@ -26,6 +26,6 @@ with playground() as place:
     initialise_to(str(source), place / "vit", depth=2, heads=2, img_size=32, patch_size=4)
     recipe = load_recipe(FinetuneRecipe, None, SMALL)
     result = finetune(place / "vit", recipe, place / "detector", task="detect", quiet=True)
-    print(f"{result['steps']} steps, training loss {result['loss']:.2f}")
+    print(f"{result['training']['steps']} steps, training loss {result['training']['loss']:.2f}")
     print(f"box AP {result['ap_box']:.1f} %, AP50 {result['ap_box50']:.1f} %, mask AP {result['ap_mask']:.1f} %")
     print("pictures:", *sorted(path.name for path in (place / "detector" / "pictures").iterdir()))

@@ -47,4 +47,4 @@ with playground() as place:
     initialise_to(str(make_source(place / "template")), place / "vit", depth=2, heads=2, img_size=32, patch_size=4)
     recipe = load_recipe(FinetuneRecipe, None, [*KEYS, f"data.source={data}"])
     result = finetune(place / "vit", recipe, place / "detector", task="detect", quiet=True)
-    print(f"{result['boxes']} boxes to find, box AP {result['ap_box']:.2f} % after {result['steps']} steps")
+    print(f"{result['boxes']} boxes to find, box AP {result['ap_box']:.2f} % after {result['training']['steps']} steps")

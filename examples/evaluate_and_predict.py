@@ -4,6 +4,7 @@ The classifier is a toy that was trained for a moment. On the command line:
 
     sweet evaluate runs/classifier --data folder:PATH
     sweet predict runs/classifier photo.jpg
+    sweet predict runs/classifier photos/ 'more/**/*.png' --threshold 0.5
 """
 
 from __future__ import annotations
@@ -25,3 +26,5 @@ with playground() as place:
     print(f"photo.png shows a {held_out.classes[held_out.labels[3]]}; the model predicts:")
     for row in predict(model, [place / "photo.png"], top=3, device="cpu"):
         print(f"    {row['class']} with probability {row['probability']:.2f}")
+    sure = predict(model, [place / "photo.png"], top=3, device="cpu", threshold=0.5)
+    print(f"{len(sure)} of them with probability 0.5 or more")

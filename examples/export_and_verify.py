@@ -3,6 +3,7 @@
 Toy template, toy data. On the command line:
 
     sweet export runs/classifier --to timm --out runs/timm
+    sweet export runs/classifier --to timm --dtype bf16 --out runs/half
     sweet export runs/classifier --to onnx --out runs/onnx
     sweet verify runs/timm --data folder:PATH
 """
@@ -25,4 +26,7 @@ with playground() as place:
     print(f"timm computes the same to {difference:.0e}")
     checked = verify(place / "timm", data=SCENES)
     print("verified:", checked["measured"])
+    export(classifier, "timm", place / "half", dtype="bf16")
+    sizes = [(place / name / "model.safetensors").stat().st_size for name in ("timm", "half")]
+    print(f"in bf16 {sizes[1]:,} bytes instead of {sizes[0]:,}")
     print("onnx differs by", f"{export(classifier, 'onnx', place / 'onnx')['difference']:.0e}")

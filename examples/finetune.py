@@ -2,7 +2,9 @@
 
 Toy template, toy data, sixty steps. On the command line:
 
-    sweet finetune runs/vit --data folder:PATH --out runs/classifier epochs=30 lr=1e-3
+    sweet finetune runs/vit --data folder:PATH --out runs/classifier epochs=30 lr=1e-3 patience=5
+
+It is validated each epoch, and the best epoch is what is written; the curve is in ``metrics.jsonl`` and TensorBoard.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ with playground() as place:
 
     recipe = load_recipe(FinetuneRecipe, None, [*FINETUNE, "label_smoothing=0"])
     result = finetune(place / "vit", recipe, place / "classifier", quiet=True)
-    print(f"{result['steps']} steps, {result['images']:,} images, training loss {result['loss']:.3f}")
+    took = result["training"]
+    print(f"{took['steps']} steps, {took['images']:,} images, training loss {took['loss']:.3f}")
+    print(f"best after epoch {took['best_epoch']:g}, validation loss {result['val_loss']:.3f}")
     print(f"held-out top-1 {result['top1']:.1f} %, top-5 {result['top5']:.1f} % (chance: 10 and 50 %)")
     print("written:", *sorted(path.name for path in (place / "classifier").iterdir()))

@@ -26,6 +26,6 @@ with playground() as place:
     initialise_to(str(source), place / "vit", depth=2, heads=2)
     recipe = load_recipe(FinetuneRecipe, None, SMALL)
     result = finetune(place / "vit", recipe, place / "generator", task="generate", quiet=True)
-    print(f"{result['steps']} steps; FID {result['fid']:.1f} by the features of {result['fid_extractor']}")
+    print(f"{result['training']['steps']} steps; FID {result['fid']:.1f} by the features of {result['fid_extractor']}")
     generate(place / "generator", place / "made", per_class=1, device="cpu")
     print("made:", *sorted(path.name for path in (place / "made").iterdir())[:4], "...")

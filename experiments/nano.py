@@ -375,7 +375,7 @@ def top1(stored: StoredSource, weights: dict[str, torch.Tensor], trial: Trial, s
     size = Size.parse(trial.size, stored.config.head_dim)
     config = stored.config.resized(size.depth, size.heads)
     vit = build_vit(config, weights, num_classes=task.outputs, seed=seed, **task.timm_options)
-    network, accelerator = with_new_head(vit, task, seed), make_accelerator("cpu", "auto", 1, None)
+    network, accelerator = with_new_head(vit, task, seed), make_accelerator("cpu", "auto", 1)
     train_data, val_data = (task.prepare_data(images, data_config) for images in (train_images, val_images))
     with optimised_by(trial.optimiser):
         _, metrics = finetune_model(network, task, train_data, val_data, recipe, accelerator=accelerator)

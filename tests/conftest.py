@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 # Before anything imports torch or Hugging Face, which read these once.
 os.environ.update(
@@ -116,6 +116,7 @@ def make_source() -> Callable[..., Template]:
     from sweet.models.mae import init_source
     from sweet.models.moments import compute_order
     from sweet.storage.records import DataConfig, FolderRecord
+    from sweet.template.image_size import sides
 
     def make(
         family: str = "eva",
@@ -125,7 +126,7 @@ def make_source() -> Callable[..., Template]:
         ordered: bool = False,
         unit_gains: bool = False,
         seed: int = 0,
-        **sizes: int,
+        **sizes: Any,
     ) -> Template:
         shape = {"depth": 3, "heads": 3, "head_dim": 8, "img_size": 16, "patch_size": 4} | sizes
         config = ViTConfig(family=family, **shape)
@@ -138,7 +139,7 @@ def make_source() -> Callable[..., Template]:
                 if (name.endswith("bias") or "token" in name or gain) and not (gain and unit_gains):
                     tensors[name] = value + 0.3 * torch.randn(value.shape, generator=generator)
         if ordered:
-            images = torch.randn(8, config.in_chans, config.img_size, config.img_size, generator=generator)
+            images = torch.randn(8, config.in_chans, *sides(config.img_size), generator=generator)
             source.order = compute_order(source, config, [images])
         grey = {"mean": (0.5,) * config.in_chans, "std": (0.25,) * config.in_chans}
         data = DataConfig(img_size=config.img_size, interpolation="bilinear", **grey)

@@ -146,7 +146,7 @@ CASES = {
     INIT + "--method weight_selection": ["--method weight_selection", "pretrain one with template.constraint=none"],
     "init dense --method weight_selection --depth 3 --heads 2 --out OUT": ["L3H2", "larger than the source L2H2"],
     # folders that are something else
-    "init nowhere --depth 2 --heads 2 --out OUT": ["nowhere", "no such folder"],
+    "init nowhere --depth 2 --heads 2 --out OUT": ["nowhere", "no such file or folder"],
     "init flat --depth 2 --heads 2 --out OUT": ["flat", "not a sweet folder"],
     "init timm --depth 2 --heads 2 --out OUT": ["timm/model.safetensors", "not a safetensors file"],
     "init list --depth 2 --heads 2 --out OUT": ["list/config.json", "not written by sweet"],
@@ -178,7 +178,7 @@ CASES = {
     f"embed classifier --data {SHAPES} --out good.png": ["--out good.png", "exists"],
     "predict model good.png": ["model", "was not trained for anything"],
     "predict classifier text.png": ["text.png", "not a readable image"],
-    "predict classifier good.png garbled.png": ["garbled.png", "not a readable image"],
+    "predict classifier garbled.png": ["garbled.png", "not a readable image"],
     "predict classifier absent.png": ["IMAGES absent.png", "no such file"],
     # leaving
     "export template --to timm --out OUT": ["template", "is a template", "sweet init"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import re
 import resource
 import subprocess
@@ -18,8 +20,11 @@ from typer.testing import CliRunner, Result
 from sweet.cli import app
 from sweet.errors import UserError
 from sweet.files import write_json
+from sweet.storage.paths import ON_DISK
 from sweet.version import VERSION
 
+MODEL = Path(__file__).parent / "storage" / "frozen_v1" / "model"
+TINY = Path(__file__).parent / "tiny.yaml"
 HEAVY = {"torch", "timm", "torchvision", "datasets", "pyarrow", "accelerate", "matplotlib", "numpy"}
 
 
@@ -84,7 +89,7 @@ def test_help_of_every_verb() -> None:
     verbs = re.findall(r"^  ([a-z]+) +[A-Z]", run("--help").stdout.partition("Commands:")[2], re.M)
     verbs_here = (
         "pretrain finetune plan init convert evaluate predict generate embed inspect reconstruct family export verify "
-        "bench report data cache"
+        "bench report doctor data cache"
     )
     assert verbs == verbs_here.split()
     for verb in [*([v] for v in verbs), ["data", "check"], ["data", "pack"]]:
@@ -115,6 +120,33 @@ def test_help_of_every_verb() -> None:
         ("finetune --out OUT", "MODEL is missing"),
         ("finetune nowhere --out OUT", "MODEL nowhere: no such folder"),
         ("finetune . --out OUT", "--data is missing"),
+        ("finetune . --data shapes: --out OUT", ".: not a sweet folder (no config.json)"),
+        ("finetune . --data folder:nowhere --out OUT", "--data folder:nowhere: no such folder"),
+        ("family nowhere --sizes 3M --data shapes: --out OUT", "SOURCE nowhere: no such file or folder"),
+        ("family . --sizes 3M --data csv:nowhere --out OUT", "--data csv:nowhere: no such file or folder"),
+        ("init nowhere --depth 3 --heads 3 --out OUT", "SOURCE nowhere: no such file or folder"),
+        ("init . --params 3M --fit packed:nowhere --out OUT", "--fit packed:nowhere: no such file"),
+        ("convert nowhere.pth --out OUT", "SOURCE nowhere.pth: no such file or folder"),
+        ("evaluate . --data shapes:", ".: not a sweet folder (no config.json)"),
+        ("predict . --threshold 2 .", "--threshold 2: should be from 0 to 1"),
+        ("verify . --data masks:nowhere", "--data masks:nowhere: no such file or folder"),
+        ("data check yolo:nowhere", "--data yolo:nowhere: no such file or folder"),
+        ("plan micro --data folder:nowhere", "--data folder:nowhere: no such folder"),
+        ("bench table1 --data parquet:nowhere --out OUT", "--data parquet:nowhere: no such file or folder"),
+        (
+            "pretrain micro --epochs 3 --out OUT",
+            "No such option: --epochs; a key of the recipe is written without dashes: epochs=...",
+        ),
+        ("finetune . --layer-decay 0.7 --out OUT", "No such option: --layer-decay; a key of the recipe is written "),
+        (
+            "init . --size L6H6 --out OUT",
+            "No such option: --size",
+        ),
+        (
+            "init . --depth 3 --heads 3 --method swet --out OUT",
+            "--method swet: unknown, expected one of sweet, ",
+        ),
+        ("finetune . --data shapes: --log-with wnadb --out OUT", "log_with=[wnadb]: log_with.0: should be "),
         ("finetune . --out OUT --task dance", "Invalid value for '--task': 'dance' is not one of classify, "),
         ("evaluate nowhere --data shapes:", "MODEL nowhere: no such folder"),
         ("generate nowhere --out OUT", "MODEL nowhere: no such folder"),
@@ -139,6 +171,93 @@ def test_a_mistake_gives_one_line_and_exit_code_2(
     assert result.stderr.startswith(f"error: {message}")
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_hints_name_what_was_meant() -> None:
+    assert (
+        "; a size such as L6H6 is written --depth 6 --heads 6"
+        in run("init", ".", "--size", "L6H6", "--out", "x").stderr
+    )
+    assert "did you mean sweet?" in run("init", ".", "--method", "swet", "--out", "x").stderr
+    assert "did you mean detect?" in run("finetune", ".", "--task", "detekt", "--out", "x").stderr
+    assert "without dashes: optim.layer_decay=..." in run("finetune", ".", "--layer-decay", "1", "--out", "x").stderr
+    assert "without dashes" not in run("inspect", ".", "--epochs", "1").stderr  # it has no recipe
+
+
+def complete(words: str, place: Path) -> list[str]:
+    """What bash offers after ``words``."""
+    environment = os.environ | {"_SWEET_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    environment["COMP_CWORD"] = str(len(words.split(" ")) - 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "sweet"], capture_output=True, text=True, env=environment, cwd=place, check=False
+    )
+    return done.stdout.split()
+
+
+def test_the_shell_completes_recipes_keys_and_methods(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    assert complete("sweet pretrain mi", tmp_path) == ["micro"]
+    assert complete("sweet pretrain micro optim.comp", tmp_path) == ["optim.compile="]
+    assert complete("sweet finetune model layer", tmp_path) == []
+    assert complete("sweet finetune mo", tmp_path) == ["model/"]
+    assert complete("sweet finetune model pat", tmp_path) == ["patience="]
+    assert complete("sweet init model --method wa", tmp_path) == ["wave"]
+    assert complete("sweet family model --compare ran", tmp_path) == ["random"]
+    assert complete("sweet finetune model --task mul", tmp_path) == ["multilabel"]
+
+
+def test_readers_on_disk_are_those_that_take_a_path() -> None:
+    from sweet.data.sources import NO_PATHS, OPENERS
+
+    assert set(ON_DISK) == set(OPENERS) - set(NO_PATHS)
+
+
+def test_plan_looks_at_images_and_times_two_steps(tmp_path: Path) -> None:
+    words = f"plan {TINY} --data shapes:n=300,size=16 max_steps=40 --json"
+    planned = json.loads(run(*words.split()).stdout)
+    shown = planned["here"]
+    assert (shown["images"], shown["steps"], shown["device"]) == (300, 40, "cpu")
+    assert 0 < shown["seconds_per_step"] < 10 and shown["memory_mb"] > 50
+    assert shown["minutes"] == pytest.approx(40 * shown["seconds_per_step"] / 60, abs=0.06)
+    assert shown["notes"] == [] and planned["recipe"] == "tiny"
+    words = f"plan {TINY} --data shapes:n=20,size=16 max_steps=null epochs=3 --json"
+    few = json.loads(run(*words.split()).stdout)["here"]["notes"]
+    assert few == ["20 images in batches of 16 make 3 steps in all, few to learn from; epochs=200 makes 200"]
+
+
+def test_days_of_a_cpu_are_said() -> None:
+    from sweet.costs.advice import advice
+    from sweet.recipes.loader import load_recipe
+    from sweet.recipes.schema import PretrainRecipe
+
+    recipe = load_recipe(PretrainRecipe, "vit_b16_in1k", [])
+    assert advice(recipe, 10**6, 10**5, 2.9e19, on_cpu=False) == []
+    (note,) = advice(recipe, 10**6, 10**5, 2.9e19, on_cpu=True)
+    assert note.startswith("29,000 PFLOP without a GPU: about 3,356 days here; smaller are the recipes quickstart")
+
+
+def test_doctor() -> None:
+    shown = json.loads(run("doctor", "--json").stdout)
+    assert shown["sweet"] == VERSION and shown["packages"].keys() >= {"torch", "timm", "accelerate"}
+    assert shown["threads"] >= 1 and "tensorboard" in shown["trackers"]
+    assert isinstance(shown["missing"], list) and os.environ["SWEET_CACHE"] in shown["cache"]
+    assert run("doctor").exit_code == 0
+
+
+def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    missing = json.loads(run("doctor", "--json").stdout)["missing"]
+    assert any(line.startswith("onnx: needed for sweet export --to onnx; pip install") for line in missing)
+    assert any(line.startswith("a C++ compiler") for line in missing) or torch_has_a_gpu()
+
+
+def torch_has_a_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def test_a_full_output_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,10 +317,10 @@ def test_resume_alone_takes_the_recipe_of_the_run(tmp_path: Path, spy: Callable)
 
 def test_finetune_passes_model_task_and_overrides(tmp_path: Path, spy: Callable) -> None:
     calls = spy("sweet.training.finetune", "finetune", {"top1": 0.5})
-    result = run("finetune", "epochs=2", tmp_path, "--data", "shapes:", "data.labels=10", "--out", tmp_path / "run")
+    result = run("finetune", "epochs=2", MODEL, "--data", "shapes:", "data.labels=10", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.stderr
     (model, recipe, out), options = calls[0]
-    assert (model, out, options["task"]) == (tmp_path, tmp_path / "run", "classify")
+    assert (model, out, options["task"]) == (MODEL, tmp_path / "run", "classify")
     assert (recipe.epochs, recipe.data.labels, recipe.data.source) == (2, 10, "shapes:")
 
 
@@ -250,7 +369,7 @@ def test_predict_prints_a_table(tmp_path: Path, spy: Callable) -> None:
     image = tmp_path / "a.png"
     image.touch()
     spy("sweet.inference.evaluate", "predict", [{"image": "a.png", "class": "cat", "probability": 0.75}])
-    result = run("predict", tmp_path, image)
+    result = run("predict", MODEL, image)
     assert result.stdout.split() == "image class probability a.png cat 0.75".split()
 
 

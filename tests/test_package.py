@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -36,3 +37,28 @@ def test_the_version_is_written_once() -> None:
 def test_what_is_optional_is_no_dependency(package: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert not [line for line in project["dependencies"] if line.startswith(package)]
+
+
+def test_every_place_names_the_same_versions_of_python() -> None:
+    """And what Python 3.13 has dropped is not imported."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11,<3.14"
+    setup = (ROOT / "scripts" / "setup").read_text()
+    assert "(3, 11) <= sys.version_info[:2] < (3, 14)" in setup and "3.11, 3.12 or 3.13" in setup
+    gone = {
+        "aifc",
+        "audioop",
+        "cgi",
+        "chunk",
+        "crypt",
+        "imghdr",
+        "imp",
+        "distutils",
+        "pipes",
+        "sndhdr",
+        "telnetlib",
+        "uu",
+    }
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]:
+        imported = re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(encoding="utf-8"), re.M)
+        assert not gone & set(imported), path

@@ -29,7 +29,7 @@ ROWS = [
     {"inference"},
     {"initialise", "convert"},
     {"results"},
-    {"api", "describe", "export", "family", "bench"},
+    {"api", "describe", "doctor", "export", "family", "bench", "verbs"},
     {"cli"},
     {"__main__"},
 ]

@@ -5,11 +5,13 @@
     vit(images)
 
 ``sweet.load`` also takes a name of the Hugging Face hub, and of a model it gives the timm model itself.
+``sweet.pretrain``, ``sweet.init``, ``sweet.finetune`` and ``sweet.evaluate`` do what the verbs do.
 Importing this package imports no torch.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sweet.errors import UserError
@@ -17,15 +19,19 @@ from sweet.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from sweet.api import Template, load
+    from sweet.console import Progress
+    from sweet.verbs import evaluate, finetune, init, pretrain
 
-__all__ = ["Template", "UserError", "__version__", "load"]
+__all__ = ["Progress", "Template", "UserError", "__version__", "evaluate", "finetune", "init", "load", "pretrain"]
+
+HOME = {"Template": "api", "load": "api", "Progress": "console"} | dict.fromkeys(
+    ("evaluate", "finetune", "init", "pretrain"), "verbs"
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Template", "load"):
-        from sweet import api
-
-        return getattr(api, name)
+    if name in HOME:
+        return getattr(import_module(f"sweet.{HOME[name]}"), name)
     raise AttributeError(f"module 'sweet' has no attribute {name!r}")
 
 

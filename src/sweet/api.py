@@ -8,10 +8,12 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from sweet.convert.cached import as_source, is_source
-from sweet.costs.budget import Budget, read_budget, size_cost
+from sweet.convert.convert import in_type
+from sweet.costs.budget import Budget, chosen_budget, size_cost
 from sweet.data import ImageSource, open_images
 from sweet.errors import UserError
 from sweet.files import verifying
@@ -24,6 +26,7 @@ from sweet.storage.folders import StoredSource, load_model, load_source, source_
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import read_record
 from sweet.storage.timm_cfg import attach_cfg
+from sweet.template.image_size import ImageSize, read_image_size, size_text
 
 
 class Template(StoredSource):
@@ -52,8 +55,10 @@ class Template(StoredSource):
         recipe, card = shareable(self.texts.get("recipe.yaml", "")), self.texts.get("README.md", "")
         if licence is not None and not card.startswith("---\n"):
             card = front_matter(self.record, licence=licence, library="sweet") + card
-        tensors = (TENSORS[self.record.kind], source_tensors(self.source))
-        write_folder(Path(folder), tensors, self.record, recipe, card)
+        tensors = source_tensors(self.source)
+        if self.record.dtype is not None:
+            tensors = in_type(tensors, getattr(torch, self.record.dtype))
+        write_folder(Path(folder), (TENSORS[self.record.kind], tensors), self.record, recipe, card)
 
     def push_to_hub(
         self, repo: str, *, private: bool | None = None, token: str | None = None, licence: str = "other"
@@ -77,7 +82,7 @@ class Template(StoredSource):
         layers: str | None = None,
         data: ImageSource | str | None = None,
         budget: int | None = None,
-        img_size: int | None = None,
+        img_size: ImageSize | None = None,
         patch_size: int | None = None,
         in_chans: int | None = None,
         seed: int = 0,
@@ -97,13 +102,16 @@ class Template(StoredSource):
         size and the normalisation of the source.
         Raises: UserError naming the argument and its value, for what is impossible and for what the method cannot do.
         """
-        resampled = {"img_size": img_size, "patch_size": patch_size, "in_chans": in_chans}
-        _check_whole({"depth": depth, "heads": heads, **resampled, "budget": budget}, least=1)
+        channels = {"patch_size": patch_size, "in_chans": in_chans}
+        _check_whole({"depth": depth, "heads": heads, **channels, "budget": budget}, least=1)
+        pixels = None if img_size is None else _pixels(img_size)
         _check_whole({"num_classes": num_classes, "seed": seed}, least=0)
         given = {name: options.pop(name) for name in switches(method) if name in options}
         given |= {"order": order, "layers": layers}
         check_options(self.config, options)
-        size = resolve_shape(self.config, depth, heads, _budget(depth, heads, params, flops), **resampled).size
+        size = resolve_shape(
+            self.config, depth, heads, _budget(depth, heads, params, flops), img_size=pixels, **channels
+        ).size
 
         images = open_images(data, "train", pixels=self.data) if isinstance(data, str) else data
         weights = initialise(method, self, size, data=images, budget=budget, seed=seed, device=device, **given)
@@ -111,7 +119,9 @@ class Template(StoredSource):
         own = self.own(weights)
         weights = {name: value if name in own else value.clone() for name, value in weights.items()}
         config = self.config.resized(size.depth, size.heads)
-        vit: nn.Module = build_vit(config, weights, num_classes=num_classes, seed=seed, **resampled, **options)
+        vit: nn.Module = build_vit(
+            config, weights, num_classes=num_classes, seed=seed, img_size=pixels, **channels, **options
+        )
         attach_cfg(vit, self.data.model_copy(update={"classes": None}))  # the head is new: it has no names yet
         return vit
 
@@ -120,7 +130,7 @@ class Template(StoredSource):
         params = size_cost(config, config.size)["params"]
         return (
             f"Template({record.kind} {config.size}, width {config.width}, {params:,} parameters at this size, "
-            f"constraint {record.constraint}, {config.img_size} px, patch {config.patch_size})"
+            f"constraint {record.constraint}, {size_text(config.img_size)} px, patch {config.patch_size})"
         )
 
     @property
@@ -165,6 +175,13 @@ def load(
     return Template.from_pretrained(folder, verify=verify)
 
 
+def _pixels(img_size: ImageSize) -> ImageSize:
+    try:
+        return read_image_size(img_size)
+    except ValueError as problem:
+        raise UserError(f"img_size={img_size}: {problem}") from None
+
+
 def _check_whole(values: Mapping[str, object], *, least: int) -> None:
     """Raises UserError for the first that is neither None nor a whole number from ``least``."""
     for name, value in values.items():
@@ -179,10 +196,7 @@ def _budget(
     depth: int | None, heads: int | None, params: str | float | None, flops: str | float | None
 ) -> Budget | None:
     """What ``params`` or ``flops`` allow; None where a size is given. Raises UserError unless it is exactly one."""
-    budget = read_budget(None if params is None else str(params), None if flops is None else str(flops), None)
-    size = [name for name, value in (("depth", depth), ("heads", heads)) if value is not None]
-    if budget is not None and size:
-        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
-    if budget is None and len(size) < 2:
+    budget = chosen_budget(params, flops, None, {"depth": depth, "heads": heads})
+    if budget is None and None in (depth, heads):
         raise UserError("build: give depth and heads, or params, or flops")
     return budget

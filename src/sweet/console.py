@@ -7,7 +7,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sweet.errors import printable
@@ -100,31 +102,99 @@ def _text(value: Any) -> Any:
     return Text("\n".join(lines))  # a Text, because square brackets in a plain string would be read as markup
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a piece of work is: ``done`` of ``total`` steps or images, and ``values`` that are known by now."""
+
+    what: str
+    done: int
+    total: int
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+Listener = Callable[[Progress], None]
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+_bar: ContextVar[Any] = ContextVar("bar", default=None)
+
+
+@contextmanager
+def listening_to_progress(listener: Listener | None) -> Iterator[None]:
+    """Inside the block progress goes to ``listener`` instead of the terminal; None changes nothing."""
+    token = _listener.set(listener or _listener.get())
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def report(what: str, done: int, total: int, values: Mapping[str, float] | None = None) -> bool:
+    """Give a :class:`Progress` to the listener; whether there is one."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(Progress(what, done, total, values or {}))
+    return listener is not None
+
+
+def listened_to() -> bool:
+    """Whether a listener takes what the terminal would show."""
+    return _listener.get() is not None
+
+
+def open_bar(*, stays: bool = False) -> Any:
+    """A live display, in which :func:`progress` has its lines until :func:`close_bar`; None where there is no terminal.
+
+    ``stays``: it is still there to read when it is closed.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    if not sys.stderr.isatty() or listened_to():
+        return None
+    status = TextColumn("{task.fields[status]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), status)
+    bar = Bar(*columns, console=Console(file=sys.stderr), transient=not stays)
+    bar.start()
+    _bar.set(bar)
+    return bar
+
+
+def close_bar(bar: Any) -> None:
+    """End what :func:`open_bar` began."""
+    if bar is not None:
+        bar.stop()
+        _bar.set(None)
+
+
 def progress(batches: Iterable[T], total: int, batch: int, what: str) -> Iterator[T]:
     """The batches of ``total`` images, ``batch`` at a time, with a bar and ETA on a terminal.
 
     Elsewhere a line of standard error every ten seconds, none for work that takes less.
     """
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-            task = bar.add_task(what, total=total)
-            for value in batches:
-                yield value
-                bar.advance(task, batch)
-        return
+    outer = _bar.get()
+    bar = outer or open_bar()
+    task = None if bar is None else bar.add_task(what, total=total, status="")
     began = said = time.monotonic()
-    for number, value in enumerate(batches, 1):
-        yield value
-        now, done = time.monotonic(), min(number * batch, total)
-        if now - said >= EVERY and done < total:
-            left = int((now - began) / done * (total - done))
-            text = f"{what}: {done}/{total} images  ETA {left // 60}:{left % 60:02d}"
-            say(text)
-            said = now
+    try:
+        for number, value in enumerate(batches, 1):
+            yield value
+            now, done = time.monotonic(), min(number * batch, total)
+            if bar is not None:
+                bar.update(task, completed=done)
+            elif not report(what, done, total) and now - said >= EVERY and done < total:
+                left = clock((now - began) / done * (total - done))
+                say(f"{what}: {done}/{total} images  ETA {left}")
+                said = now
+    finally:
+        if bar is not None:
+            bar.remove_task(task)
+        if outer is None:
+            close_bar(bar)
+
+
+def clock(seconds: float) -> str:
+    """``1:05`` of 65 seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def warn(text: str) -> None:

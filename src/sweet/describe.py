@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 
 
 def inspect(path: Path, *, verify: bool = False) -> Mapping[str, object]:
-    """What a template, dense source or model folder holds. Sums are checked with ``verify`` only.
+    """What a template, a dense source, a model or a family holds. Sums are checked with ``verify`` only.
 
     Raises UserError for anything else, and naming the file whose sum is wrong.
     """
+    if (path / "family.json").is_file():
+        from sweet.results.family import read_family
+
+        known = read_family(path)
+        about = known.model_dump(mode="json", include={"source", "task", "data", "method", "img_size", "metric"})
+        return {"kind": "family", **about, "conclusion": " ".join(known.sentences()) or None, "members": known.rows()}
     record = read_record(path, tuple(TENSORS))
     file = path / TENSORS[record.kind]
     header = read_header(file)

@@ -1,8 +1,9 @@
-"""The one exception that means: the person at the keyboard can fix this."""
+"""The one exception that means: the person at the keyboard can fix this, and what its message is made of."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # C0 and C1 controls, line separators, marks that turn the direction of text, halves of surrogate pairs, invisible tags
 _UNPRINTABLE = re.compile(
@@ -27,3 +28,14 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(" ".join(message.split())))
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """``; did you mean X?`` with the same or the most similar last name, in whatever group; or nothing."""
+    import difflib
+
+    last = {key.rpartition(".")[2]: key for key in reversed(known)}
+    close = difflib.get_close_matches(name, known, 1) or [
+        last[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], last, 1)
+    ]
+    return f"; did you mean {close[0]}?" if close else ""

@@ -44,7 +44,7 @@ def shaken(model: Any) -> Any:
 
 
 def same_features(theirs: Any, config: ViTConfig, state: dict[str, torch.Tensor]) -> None:
-    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(2, 3, *theirs.patch_embed.img_size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected, ours = theirs.forward_features(images), build_vit(config, state).forward_features(images)
         functional = encode(state, patchify(images, config.patch_size), config)
@@ -63,6 +63,8 @@ def same_features(theirs: Any, config: ViTConfig, state: dict[str, torch.Tensor]
         (Eva, EVA | {"qkv_fused": False, "num_heads": 6, "num_kv_heads": 2, "init_values": 0.5}),
         (Eva, EVA | {"attn_type": "eva", "swiglu_align_to": 8, "ref_feat_shape": (8, 8)}),
         (Eva, VIT | {"use_fc_norm": False, "norm_layer": partial(LayerNorm, eps=1e-6)}),  # a plain ViT by another name
+        (VisionTransformer, VIT | {"img_size": (16, 24)}),
+        (Eva, EVA | {"img_size": (24, 8), "ref_feat_shape": (4, 6)}),
         (VisionTransformer, VIT | {"act_layer": "quick_gelu"}),
         (VisionTransformer, VIT | {"act_layer": "gelu_tanh", "mlp_ratio": 3.7}),
         (VisionTransformer, VIT | {"norm_layer": "rmsnorm", "mlp_ratio": 5.5}),
@@ -93,7 +95,11 @@ def test_a_model_is_read_exactly(make: Any, options: dict[str, Any]) -> None:
     [
         (VisionTransformer, VIT | {"act_layer": "relu"}, "act_layer=ReLU"),
         (VisionTransformer, VIT | {"block_fn": ResPostBlock, "init_values": 1.0}, "block_fn=ResPostBlock: norms after"),
-        (VisionTransformer, VIT | {"img_size": (16, 8), "act_layer": "relu"}, r"act_layer=ReLU.*; img_size=\(16, 8\)"),
+        (
+            VisionTransformer,
+            VIT | {"patch_size": (4, 8), "act_layer": "relu"},
+            r"act_layer=ReLU.*; patch_size=\(4, 8\)",
+        ),
         (
             Eva,
             EVA | {"rope_type": "mrope", "rope_rotate_half": True, "rope_mrope_section": (0, 2, 2)},

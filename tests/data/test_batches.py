@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from sweet.data import Batches, ImageSource, Packed, eval_batches, open_images, pack, step_generator
+from sweet.data.batches import RATIO
 from sweet.errors import UserError
 
 WriteParquet = Callable[..., Path]
@@ -164,3 +165,20 @@ def test_worker_crops_look_like_packed_crops(tmp_path: Path) -> None:
     ]
     assert abs(means[0].mean() - means[1].mean()) < 0.03
     assert abs(means[0].std() - means[1].std()) < 0.03
+
+
+@pytest.mark.parametrize("augment", ["rrc", "crop", "flip", "none"])
+@pytest.mark.parametrize("size", [(12, 20), (20, 8)])
+def test_images_that_are_not_square(source: ImageSource, size: tuple[int, int], augment: str) -> None:
+    for data in (source, pack(source, size)):
+        assert make(data, img_size=size, augment=augment).at(0)[0].shape == (8, 3, *size)
+    (batch, _), *_ = eval_batches(pack(source, size), batch_size=4, img_size=size)
+    (same, _), *_ = eval_batches(source, batch_size=4, img_size=size)
+    assert batch.equal(same) and batch.shape == (4, 3, *size)
+
+
+def test_crops_have_the_shape_of_the_images(source: ImageSource) -> None:
+    """A whole image of that shape is one of the crops: nothing is stretched on the average."""
+    low, high = make(source, img_size=(16, 32))._ratio()
+    assert low == pytest.approx(1.5) and high == pytest.approx(8 / 3)
+    assert make(source, img_size=16)._ratio() == RATIO

@@ -152,3 +152,49 @@ def test_black_and_white_masks_are_named_and_offered(tmp_path: Path, classes: st
     assert '"0: ground", "255: tree"' in row.found and row.handling == "a training refuses it"
     (tmp_path / "classes.txt").write_text("0: ground\n255: tree\n")  # what was offered
     assert check(f"masks:{tmp_path}").splits["train"].mask_classes == {"ground": 50, "tree": 50, "no class": 0}
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "found"),
+    [
+        (
+            ["0.png,a;b", "1.png,", "2.png,b"],
+            {"a": 1, "b": 2},
+            ["0 to 2 labels an image, 1.0 on average", "1 image without a label"],
+        ),
+        (
+            ["0.png,x;y;z", "1.png,x;y", "2.png,x"],
+            {"x": 3, "y": 2, "z": 1},
+            ["1 to 3 labels an image, 2.0 on average"],
+        ),
+        (
+            ["0.png,only", "1.png,", "2.png,"],
+            {"only": 1},
+            ["0 to 1 labels an image, 0.3 on average", "2 images without a label"],
+        ),
+    ],
+)
+def test_several_labels_an_image_are_counted(
+    tmp_path: Path, make_image: Callable[..., Image.Image], rows: list[str], classes: dict[str, int], found: list[str]
+) -> None:
+    for number in range(3):
+        make_image(number).save(tmp_path / f"{number}.png")
+    (tmp_path / "labels.csv").write_text("\n".join(["image,labels", *rows]))
+    report = check(f"csv:{tmp_path}")
+    counts = [split.classes for split in report.splits.values() if split.classes]
+    assert {name: sum(count[name] for count in counts) for name in classes} == classes
+    seen = [finding.found for finding in report.findings if finding.split == "train"]
+    assert len(report.splits) > 1 or seen[: len(found)] == found
+    assert not any("one class only" in finding for finding in seen)
+
+
+@pytest.mark.parametrize(("orientation", "suffix"), [(6, "jpg"), (3, "png"), (8, "tif"), (5, "webp")])
+def test_images_that_exif_turns_are_said(
+    tmp_path: Path, orientation: int, suffix: str, make_image: Callable[..., Image.Image]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    make_image(0).save(tmp_path / f"turned.{suffix}", exif=exif)
+    make_image(1).save(tmp_path / "straight.png")
+    found = {row.found: row.handling for row in check(f"folder:{tmp_path}").findings}
+    assert found["1 image that EXIF turns"].startswith("turned upright")

@@ -10,6 +10,8 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from sweet.data import ImageSource, open_images, pack, should_pack
+from sweet.data.packed import resized
+from sweet.template.image_size import ImageSize, sides
 
 
 @pytest.fixture
@@ -70,3 +72,15 @@ def test_should_pack(folder: Path) -> None:
     images = open_images(f"folder:{folder}", "train", val_share=0)
     assert should_pack(images, 96) and not should_pack(images, 97)
     assert not should_pack(images.select([0] * 100_000), 96)
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [((10, 20), (10, 0, 90, 40)), ((20, 10), (40, 0, 60, 40)), ((4, 40), (0, 15, 100, 25)), (8, (30, 0, 70, 40))],
+)
+def test_the_largest_centre_of_the_shape(
+    size: ImageSize, box: tuple[int, int, int, int], make_image: Callable[..., Image.Image]
+) -> None:
+    image = make_image(4, 100, 40)
+    expected = image.resize(sides(size)[::-1], Image.Resampling.BICUBIC, box=box)
+    assert np.array_equal(np.asarray(resized(image, size)), np.asarray(expected))

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 
 from sweet.data import open_images, pack
+from sweet.data.decode import PixelFormat
 from sweet.data.repack import pack_to
 from sweet.errors import UserError
 from sweet.files import read_tensors, write_tensors
+from sweet.template.image_size import ImageSize, sides
 
 
 def test_a_packed_file_is_a_source(tmp_path: Path) -> None:
@@ -87,3 +89,45 @@ def test_a_split_or_label_that_is_not_there(folder: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"--per-class: .* has no class labels"):
         pack_to(f"folder:{folder / 'ant' / 'more'}", out, 8, per_class={"train": 2})
     assert not out.exists()
+
+
+@pytest.mark.parametrize("form", ["out", "out.safetensors"])
+def test_lists_of_labels_are_kept_in_every_split(
+    tmp_path: Path, form: str, make_image: Callable[..., Image.Image]
+) -> None:
+    """The images of val have one label each: lists all the same, as those of train are."""
+    for number in range(5):
+        make_image(number).save(tmp_path / f"{number}.png")
+    rows = ["image,labels,split", "0.png,b;a,train", "1.png,,train", "2.png,c,train", "3.png,c,val", "4.png,a,val"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    pack_to(f"csv:{tmp_path}", tmp_path / form, 8)
+    spec = f"{'packed' if form.endswith('s') else 'parquet'}:{tmp_path / form}"
+    train, val = open_images(spec, "train"), open_images(spec, "val")
+    assert (train.label_lists, train.classes) == ([[0, 1], [], [2]], ["a", "b", "c"])
+    assert (val.label_lists, val.classes) == ([[2], [0]], ["a", "b", "c"])
+    assert train.labels is None and val.labels is None
+    packed = pack(train, 8)
+    assert packed.labels is not None and packed.labels.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("form", ["out", "out.safetensors"])
+@pytest.mark.parametrize(("channels", "kind"), [(2, np.uint8), (5, np.uint16), (12, np.float32)])
+def test_all_channels_are_kept(tmp_path: Path, form: str, channels: int, kind: type[np.generic]) -> None:
+    top = {np.uint8: 255, np.uint16: 4000, np.float32: 40}[kind]
+    values = (np.random.default_rng(0).random((16, 20, channels)) * top).astype(kind)
+    np.save(tmp_path / "0.npy", values)
+    spec, value_range = f"folder:{tmp_path}", None if kind is np.uint8 else (0.0, float(top))
+    pack_to(spec, tmp_path / form, (16, 20), value_range=value_range)
+    images = open_images(f"{'packed' if form.endswith('s') else 'parquet'}:{tmp_path / form}", "train", val_share=0)
+    expected = np.clip(np.round(values.astype(np.float64) * 255 / top), 0, 255).astype(np.uint8)
+    assert np.array_equal(np.asarray(images.read_as(PixelFormat(channels)).decode(0)), expected)
+    if kind is np.float32:
+        with pytest.raises(UserError, match="in packing --value-range LOW,HIGH"):
+            pack_to(spec, tmp_path / "no", 8)
+
+
+@pytest.mark.parametrize("size", [(8, 20), (20, 8), 10])
+def test_any_shape(tmp_path: Path, size: ImageSize, make_image: Callable[..., Image.Image]) -> None:
+    make_image(3, 40, 30).save(tmp_path / "0.png")
+    pack_to(f"folder:{tmp_path}", tmp_path / "out.safetensors", size)
+    assert read_tensors(tmp_path / "out.safetensors")["train.images"].shape == (1, 3, *sides(size))

@@ -131,3 +131,38 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("sweet.data.folder.os.access", lambda *_: False)
     with pytest.raises(UserError, match="permission denied"):
         open_images(f"folder:{tmp_path}", "train")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_drawn_split_of_several_labels_has_the_rare_ones(
+    tmp_path: Path, seed: int, make_image: Callable[..., Image.Image]
+) -> None:
+    rows = ["image,labels"]
+    for number in range(30):
+        make_image(number).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,common{';rare' if number in (4, 11) else ''}{';seldom' if number % 10 == 0 else ''}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    for split in ("train", "val"):
+        images = open_images(f"csv:{tmp_path}", split, seed=seed)
+        assert images.label_lists is not None
+        assert {label for several in images.label_lists for label in several} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("form", ["csv", "yolo"])
+def test_a_test_split_without_labels_does_not_stand_in_for_val(
+    tmp_path: Path, form: str, make_image: Callable[..., Image.Image]
+) -> None:
+    rows = ["image,labels,split"]
+    for number in range(12):
+        split = "train" if number < 8 else "test"
+        folder = tmp_path if form == "csv" else tmp_path / split / "images"
+        (tmp_path / split / "labels").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        make_image(number).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{'a;b' if split == 'train' else ''},{split}")
+        if split == "train":
+            (tmp_path / split / "labels" / f"{number}.txt").write_text("0 0.5 0.5 1 1\n")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    (tmp_path / "data.yaml").write_text("train: train/images\ntest: test/images\nnames: [a]\n")
+    val = open_images(f"{form}:{tmp_path}", "val")
+    assert val.is_drawn and val.label_lists is not None and all(val.label_lists)

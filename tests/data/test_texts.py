@@ -12,6 +12,7 @@ from PIL import Image
 
 from sweet.data import open_images
 from sweet.data.check import check
+from sweet.data.check_findings import place_table
 from sweet.data.class_names import numbered, read_class_names
 from sweet.errors import UserError
 from sweet.files import read_json
@@ -84,3 +85,48 @@ def test_the_check_says_how_a_text_is_written(tmp_path: Path) -> None:
     for data, word in ((b"\xef\xbb\xbfa\nb", "byte order mark"), (b"a\nb\xe9", "Latin-1"), (b"a\r\nb\r\n", "Windows")):
         (tmp_path / "classes.txt").write_bytes(data)
         assert any(word in row.found for row in check(f"masks:{tmp_path}").findings), word
+
+
+WRITTEN = {  # how an editor may write a text
+    "mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
+    "windows": lambda text: text.replace("\n", "\r\n").encode(),
+    "latin-1": lambda text: text.encode("latin-1"),
+    "utf-16": lambda text: text.encode("utf-16"),
+    "blanks": lambda text: text.replace("\n", " \t\n").encode(),
+}
+
+
+@pytest.mark.parametrize("way", WRITTEN)
+def test_tables_whatever_wrote_them(tmp_path: Path, way: str, make_image: Callable[..., Image.Image]) -> None:
+    for name in "ab":
+        make_image(1).save(tmp_path / f"{name}.png")
+    (tmp_path / "labels.csv").write_bytes(WRITTEN[way]("image,labels\na.png,café;sea\nb.png,sea\n"))
+    images = open_images(f"csv:{tmp_path}", "train", val_share=0)
+    assert (images.classes, images.label_lists) == (["café", "sea"], [[0, 1], [1]])
+
+
+@pytest.mark.parametrize("way", WRITTEN)
+def test_yolo_whatever_wrote_it(tmp_path: Path, way: str, make_image: Callable[..., Image.Image]) -> None:
+    for name in ("images", "labels"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+    make_image(1).save(tmp_path / "train" / "images" / "a.png")
+    (tmp_path / "data.yaml").write_bytes(WRITTEN[way]("Train: train/images\nnames: [sea, café]\n"))
+    (tmp_path / "train" / "labels" / "a.txt").write_bytes(WRITTEN[way]("1 0.5 0.5 1 1\n0 0.5 0.5 0.5 0.5\n"))
+    images = open_images(f"yolo:{tmp_path}", "train", val_share=0)
+    assert images.classes == ["sea", "café"] and images.objects(0).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("way", WRITTEN)
+def test_the_check_names_every_text_file(tmp_path: Path, way: str, make_image: Callable[..., Image.Image]) -> None:
+    make_image(1).save(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_bytes(WRITTEN[way]("image,labels\na.png,café\n"))
+    said = {"mark": "byte order mark", "utf-16": "byte order mark", "windows": "as on Windows", "latin-1": "Latin-1"}
+    (row,) = [row for row in place_table(f"csv:{tmp_path}") if row.found.startswith("labels.csv: ")]
+    assert said.get(way, "blanks around its lines") in row.found and row.handling == "read as such"
+
+
+def test_labels_in_two_spellings_are_one_class(tmp_path: Path, make_image: Callable[..., Image.Image]) -> None:
+    for name in "ab":
+        make_image(1).save(tmp_path / f"{name}.png")
+    (tmp_path / "labels.csv").write_text("image,labels\na.png,cafe\u0301\nb.png,caf\u00e9\n", encoding="utf-8")
+    assert open_images(f"csv:{tmp_path}", "train", val_share=0).label_lists == [[0], [0]]

@@ -14,6 +14,13 @@ from sweet.storage.layout import write_folder
 from sweet.storage.records import DataConfig, FolderRecord, InitRecord
 
 WriteModel = Callable[..., Path]
+ODD = ["$1_to_$2", "a|b<c>\n,\\", "\u05e9\u05dc\u05d5\u05dd", "\U0001f600 caf\u00e9", "n" * 300]
+
+
+@pytest.fixture(scope="session")
+def odd_names() -> list[str]:
+    """Names of the first classes of every model: hard to draw, and to be found as they are in every file."""
+    return [f"{name} {i}" for i, name in enumerate(ODD)]
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +41,7 @@ def write_model() -> WriteModel:
             mean=tuple(0.1 * i for i in range(config.in_chans)),
             std=(0.3,) * config.in_chans,
             interpolation="bilinear",
-            classes=[f"kind {i}" for i in range(classes)] or None,
+            classes=[f"{ODD[i % len(ODD)]} {i}" for i in range(classes)] or None,
         )
         made = InitRecord(method="random", source_data="shapes:")
         record = FolderRecord(sweet="0", kind="model", vit=config, data=data, made=made)

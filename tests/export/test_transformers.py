@@ -13,7 +13,7 @@ from PIL import Image
 
 import sweet
 from sweet.data import normalise
-from sweet.data.packed import centre_square
+from sweet.data.packed import centre_crop
 from sweet.errors import UserError
 from sweet.export import export, verify
 from sweet.files import read_json
@@ -52,7 +52,9 @@ def test_an_encoder_is_a_vit_model(
 
 
 @torch.no_grad()
-def test_a_classifier_keeps_its_head_and_names(write_model: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_classifier_keeps_its_head_and_names(
+    write_model: Callable[..., Path], odd_names: list[str], tmp_path: Path
+) -> None:
     made = write_model(tmp_path / "made", "vit", 2, 3, 4)
     assert export(made, "transformers", tmp_path / "out")["class"] == "Dinov2ForImageClassification"
     theirs, loading = transformers.AutoModelForImageClassification.from_pretrained(
@@ -61,7 +63,7 @@ def test_a_classifier_keeps_its_head_and_names(write_model: Callable[..., Path],
     assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     expected = sweet.load(made)(IMAGES)  # type: ignore[operator]
     torch.testing.assert_close(theirs.eval()(IMAGES).logits, expected, rtol=1e-5, atol=1e-5)
-    assert theirs.config.id2label == {i: f"kind {i}" for i in range(4)}
+    assert theirs.config.id2label == dict(enumerate(odd_names[:4]))
     export(made, "transformers", tmp_path / "encoder", head=False)
     encoder = transformers.AutoModel.from_pretrained(tmp_path / "encoder", add_pooling_layer=False)
     assert type(encoder) is transformers.ViTModel
@@ -75,18 +77,20 @@ def test_the_processor_sees_the_same_pixels(write_model: Callable[..., Path], tm
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "out")
     found = processor(picture, return_tensors="pt")["pixel_values"]
     data = load_model(made)[1].data
-    expected = normalise(centre_square(picture, 16)[None], data.mean, data.std)
+    expected = normalise(centre_crop(picture, 16)[None], data.mean, data.std)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["eva", "vit"])
-def test_its_timm_wrapper_reads_the_timm_folder(write_model: Callable[..., Path], tmp_path: Path, family: str) -> None:
+def test_its_timm_wrapper_reads_the_timm_folder(
+    write_model: Callable[..., Path], odd_names: list[str], tmp_path: Path, family: str
+) -> None:
     made = write_model(tmp_path / "made", family, 2, 3, 4)
     export(made, "timm", tmp_path / "out")
     theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "out").eval()
     torch.testing.assert_close(theirs(IMAGES).logits, sweet.load(made)(IMAGES), rtol=1e-5, atol=1e-5)  # type: ignore[operator]
-    assert theirs.config.id2label[3] == "kind 3"
+    assert theirs.config.id2label[3] == odd_names[3]
 
 
 def test_the_other_family_is_refused(write_model: Callable[..., Path], tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_the_graph_of_a_detector_finds_what_the_detector_finds(detector: Path, h
     graph = DetectorGraph(model)  # type: ignore[arg-type]
     pixels = torch.randn(3, height, width, generator=torch.Generator().manual_seed(height + width))
     (expected,) = model([pixels])
-    square = torch.zeros(1, 3, graph.side, graph.side)
+    square = torch.zeros(1, 3, *graph.padded)
     square[0, :, :height, :width] = pixels
     boxes, scores, labels, masks = graph(square, torch.tensor([height, width]).float())
     count = len(expected["scores"])

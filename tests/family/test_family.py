@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,16 @@ from typer.testing import CliRunner
 
 from sweet.cli import app
 from sweet.costs.budget import size_cost
+from sweet.describe import inspect
 from sweet.errors import UserError
+from sweet.export import verify
 from sweet.family import family, make
-from sweet.family.records import Member, on_front
 from sweet.family.sizes import members
 from sweet.files import check_sums, read_json, sha256, write_json
 from sweet.models.config import ViTConfig
 from sweet.recipes.schema import FinetuneRecipe
+from sweet.results.family import Member, on_front
+from sweet.results.report import report
 from sweet.tasks.registry import TASKS, Metric
 from sweet.template.sizes import Size
 
@@ -67,6 +71,57 @@ def test_table_and_chart(made: tuple[Path, dict[str, Any]]) -> None:
     with Image.open(out / "pareto.png") as picture:
         assert picture.size[0] > 400
     assert ElementTree.parse(out / "pareto.svg").getroot().tag.endswith("svg")
+
+
+def test_compared_with_random(
+    template: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, made: tuple[Path, dict[str, Any]]
+) -> None:
+    out = tmp_path / "family"
+    words = f"family {template} --sizes L1H1,L1H2 {WORDS} lr=2e-3 --out {out} --compare random --json -q"
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout)
+    for row in shown["members"]:
+        random = read_json(out / "random" / row["size"] / "config.json")
+        assert random["made"]["method"] == "random" and random["metrics"]["top1"] == row["random"]
+        assert row["gain over random"] == pytest.approx(row["top1"] - row["random"], abs=1e-3)
+        assert sha256(out / row["size"] / "model.safetensors") == sha256(made[0] / row["size"] / "model.safetensors")
+    better = sum(row["gain over random"] > 0 for row in shown["members"])
+    assert shown["conclusion"].startswith(f"sweet is better than random at {better} of 2 sizes, by ")
+    assert "gain over random" in (out / "table.md").read_text()
+
+    # another verb's view of the same folder
+    seen = inspect(out)
+    assert (seen["kind"], seen["conclusion"], seen["members"]) == ("family", shown["conclusion"], shown["members"])
+    checked = verify(out)["members"]
+    assert [row["model"] for row in checked] == ["L1H1", "L1H2", "random/L1H1", "random/L1H2"]  # type: ignore[union-attr]
+    assert all(row["checksums"] == "ok" and row["loads"] for row in checked)  # type: ignore[union-attr]
+    written = report([out], tmp_path / "report.html")
+    assert written["families"] == [{"family": str(out), "members": 2}] and len(written["runs"]) == 4  # type: ignore[arg-type]
+    page = (tmp_path / "report.html").read_text()
+    assert shown["conclusion"] in page and "<svg" in page
+    with (out / "L1H2" / "recipe.yaml").open("a") as file:
+        file.write("#")
+    with pytest.raises(UserError, match=r"L1H2/recipe.yaml: its SHA256 is not the one"):
+        verify(out)
+
+
+def test_two_budgets_that_give_one_size() -> None:
+    config = ViTConfig(depth=12, heads=12, head_dim=16, img_size=32, patch_size=4)
+    with pytest.raises(UserError) as error:
+        members(["3.9M", "4M"], config)
+    found = re.fullmatch(
+        r"--sizes 4M: gives (\S+), and so does 3.9M; it has ([\d,]+) parameters, and from ([\d,]+) on you get (\S+)",
+        str(error.value),
+    )
+    assert found is not None
+    one, own, more, other = found.groups()
+    more = more.replace(",", "")
+    chosen = [str(next(iter(members([text], config)))) for text in ("4M", more, str(int(more) - 1))]
+    assert chosen[:2] == [one, other] and chosen[2] != other
+    assert size_cost(config, Size.parse(one, 16))["params"] == int(own.replace(",", ""))
+    with pytest.raises(UserError, match=r"gives L24H24, and so does 200M; .* the most that there are"):
+        members(["200M", "300M"], config)
 
 
 def test_the_front() -> None:
@@ -166,7 +221,7 @@ def test_sizes_by_budget() -> None:
     ("words", "message"),
     [
         ("--sizes 2k --data shapes:", "SOURCE is missing"),
-        ("nowhere --sizes 2k --data shapes:", "SOURCE nowhere: no such folder"),
+        ("nowhere --sizes 2k --data shapes:", "SOURCE nowhere: no such file or folder"),
         ("SOURCE --data shapes:", "Missing option '--sizes'"),
         ("SOURCE --sizes 2k", "--data is missing"),
         ("SOURCE --sizes 2k,much --data shapes:", "--sizes much: expected a number of parameters such as 12M"),

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from sweet.cli import app
 from sweet.data import open_images
-from sweet.data.packed import centre_square
+from sweet.data.packed import centre_crop
 from sweet.inference.reconstruct import reconstruct_at
 from sweet.models.mae import reconstruct, sincos
 from sweet.storage.folders import StoredSource, load_source
@@ -30,7 +30,7 @@ def normalised(pixels: torch.Tensor, stored: StoredSource) -> torch.Tensor:
 def test_only_masked_patches_change(kind: str, request: pytest.FixtureRequest) -> None:
     stored = load_source(request.getfixturevalue(kind))
     val = open_images(SHAPES, "val")
-    pixels = torch.stack([centre_square(val.decode(index), 16) for index in range(4)])
+    pixels = torch.stack([centre_crop(val.decode(index), 16) for index in range(4)])
     images = normalised(pixels, stored)
     sizes = [Size(2, 2, 8), Size(1, 1, 8), Size(3, 3, 8)]  # its own, smaller, larger
     shown = reconstruct_at(stored, sizes, images, order="prefix", seed=3)

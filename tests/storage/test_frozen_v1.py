@@ -100,7 +100,9 @@ def test_it_is_evaluated_as_it_was() -> None:
 
 def test_it_is_trained_on(tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path) -> None:
     result = finetune(FROZEN / "classifier", tiny_finetune("lr=1e-9", "max_steps=1"), tmp_path / "model", quiet=True)
-    assert result["loss"] == pytest.approx(read_json(FROZEN / "classifier" / "config.json")["metrics"]["loss"], rel=0.2)
+    assert result["training"]["loss"] == pytest.approx(
+        read_json(FROZEN / "classifier" / "config.json")["metrics"]["loss"], rel=0.2
+    )
     recipe = FROZEN / "template" / "recipe.yaml"
     keys = [f"init_from={FROZEN / 'template'}", "lr=1e-12", "max_steps=1"]
     child = pretrain(load_recipe(PretrainRecipe, recipe, keys), tmp_path / "template", quiet=True)

@@ -92,7 +92,7 @@ def test_a_resumed_run_equals_an_unbroken_one(
     finetune(model, tiny_finetune(*keys), tmp_path / "whole")
     assert f"optim.balance={balance}: 66" not in capsys.readouterr().out
     plain = finetune(model, tiny_finetune(f"data.source={uneven}", "mixup=0.2"), tmp_path / "plain", quiet=True)
-    assert plain["loss"] is not None
+    assert plain["val_loss"] is not None
     whole = load_file(tmp_path / "whole" / "model.safetensors")
     other = load_file(tmp_path / "plain" / "model.safetensors")
     assert not all(torch.equal(whole[name], other[name]) for name in whole)

@@ -93,7 +93,7 @@ def test_what_travels_with_a_detector(detector: Path) -> None:
     assert info["head"] == DetectOptions.model_validate(dict(word[5:].split("=") for word in HEAD)).model_copy(
         update={"masks": True, "score": 0.0}
     ).model_dump()  # fmt: skip
-    assert info["data"]["crop"] == "long side resized, padded to a square"
+    assert info["data"]["crop"] == "resized to fit, padded at the right and the bottom"
     vit = sweet.load(detector)  # what is around the ViT stays behind
     assert vit(torch.zeros(1, 3, 16, 16)).shape == (1, 16)
     with Image.open(detector / "pictures" / "detections.png") as sheet:  # 8 pairs, 2 in a row, of 320 px and a caption
@@ -257,7 +257,7 @@ def test_from_the_command_line(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["--task", "detect", "--data", SCENES, "--out", str(out), "--quiet"]
     result = run("finetune", str(model), *words, *overrides, *HEAD)
-    assert result["ap_box"] >= 0 and result["steps"] == 1
+    assert result["ap_box"] >= 0 and result["training"]["steps"] == 1
     assert run("evaluate", str(out), "--data", SCENES, "--device", "cpu")["ap_mask"] == result["ap_mask"]
     open_images(SCENES, "val").decode(0).save(tmp_path / "a.png")
     words = ["predict", str(out), str(tmp_path / "a.png"), "--out", str(tmp_path / "seen"), "--device", "cpu"]

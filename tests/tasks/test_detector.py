@@ -9,7 +9,7 @@ import torch
 
 from sweet.models.config import ViTConfig
 from sweet.models.vit import build_vit, materialised
-from sweet.tasks.detection.detector import DetectOptions, Detector, SquareInput
+from sweet.tasks.detection.detector import DetectOptions, Detector, PaddedInput
 from sweet.tasks.detection.pyramid import SimpleFeaturePyramid
 
 SMALL: dict[str, Any] = {
@@ -89,12 +89,12 @@ def test_neighbours_in_a_batch_do_not_matter() -> None:
 
 def test_boxes_and_masks_go_back_to_the_image() -> None:
     """As torchvision's own transform does it, but for masks that are cut at one half."""
-    ours = SquareInput(32, 16).eval()
+    ours = PaddedInput((32, 32), 16).eval()
     batch, _ = ours([torch.rand(3, 64, 40)])
     assert batch.tensors.shape[-2:] == (32, 32) and batch.image_sizes == [(32, 20)]
     boxes, probabilities = torch.tensor([[2.0, 4.0, 12.0, 30.0]]), torch.rand(1, 1, 28, 28)
     found = [{"boxes": boxes, "masks": probabilities}]
-    (expected,) = super(SquareInput, ours).postprocess([dict(found[0])], batch.image_sizes, [(64, 40)])
+    (expected,) = super(PaddedInput, ours).postprocess([dict(found[0])], batch.image_sizes, [(64, 40)])
     (back,) = ours.postprocess(found, batch.image_sizes, [(64, 40)])
     assert back["boxes"].tolist() == [[4, 8, 24, 60]] == expected["boxes"].tolist()
     assert torch.equal(back["masks"], expected["masks"][:, 0] > 0.5)

@@ -98,7 +98,7 @@ def _mask_context(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]
 
 
 def test_unpatchify_undoes_patchify() -> None:
-    assert unpatchify(patchify(IMAGES, 4), 4, 3).equal(IMAGES)
+    assert unpatchify(patchify(IMAGES, 4), 4, 3, (4, 4)).equal(IMAGES)
 
 
 def test_frequencies_tell_times_apart() -> None:

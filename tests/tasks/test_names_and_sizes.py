@@ -92,14 +92,14 @@ def test_names_with_commas(text: str, expected: list[str]) -> None:
     assert named_classes(text, ["tench, Tinca tinca", "goldfish", "a", "b", "a,b", "c", "caf\u00e9"]) == expected
 
 
-@pytest.mark.parametrize("task", ["detect", "segment", "generate", "classify"])
+@pytest.mark.parametrize("task", ["detect", "segment", "generate", "classify", "multilabel"])
 @pytest.mark.parametrize(
     ("key", "without"),
     [
-        ("mixup=0.3", {"detect", "segment", "generate"}),
-        ("cutmix=1", {"detect", "segment", "generate"}),
+        ("mixup=0.3", {"detect", "segment", "generate", "multilabel"}),
+        ("cutmix=1", {"detect", "segment", "generate", "multilabel"}),
         ("label_smoothing=0.3", {"detect", "generate"}),
-        ("data.scale_jitter=[0.5,1]", {"classify", "segment", "generate"}),
+        ("data.scale_jitter=[0.5,1]", {"classify", "multilabel", "segment", "generate"}),
         ("data.crop_scale=[0.5,1]", {"detect", "segment"}),
         ("data.augment=flip", {"detect"}),
     ],

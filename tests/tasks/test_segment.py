@@ -109,7 +109,7 @@ def test_resume_ends_at_the_same_weights(model: Path, recipe: Recipe, tmp_path: 
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "cut" / name).unlink()
     resumed = finetune(model, keys, tmp_path / "cut", task="segment", resume=True, quiet=True)
-    assert resumed["steps"] == 3 and (tmp_path / "cut" / "checkpoints" / "step-2").is_dir()
+    assert resumed["training"]["steps"] == 3 and (tmp_path / "cut" / "checkpoints" / "step-2").is_dir()
     whole, cut = tensors(tmp_path / "whole"), tensors(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
     other = tmp_path / "other"

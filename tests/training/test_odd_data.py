@@ -15,6 +15,8 @@ from sweet.errors import UserError
 from sweet.inference.evaluate import evaluate, predict
 from sweet.initialise.make import initialise_to
 from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
+from sweet.results.render.run_section import run_section
+from sweet.results.runs import read_run
 from sweet.training.finetune import check_pairs, finetune
 from sweet.training.pretrain import pretrain
 
@@ -93,9 +95,11 @@ def test_damaged_images_are_skipped_and_listed(
     with pytest.raises(UserError, match=r"a/1\.png: not a readable image"):
         finetune(model, tiny_finetune(*keys), tmp_path / "no", quiet=True)
     metrics = finetune(model, tiny_finetune(*keys, "data.on_error=skip"), tmp_path / "out", quiet=True)
-    assert metrics["images"] == 16  # seen while training
+    assert metrics["training"]["images"] == 16
     problems = [json.loads(line)["problem"] for line in (tmp_path / "out" / FILE).read_text().splitlines()]
     assert sorted(Path(problem.partition(": ")[0]).parts[-3] for problem in problems) == ["train", "val"]
+    (shown,) = [part for part in run_section(read_run(tmp_path / "out"), "r", None).parts if "left out" in part.title]
+    assert shown.grid is not None and [line[0] for line in shown.grid.lines] == problems
 
 
 @pytest.mark.parametrize(("batch", "accumulate", "world"), [(6, 1, 2), (12, 2, 2), (9, 1, 3)])

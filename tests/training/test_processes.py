@@ -68,7 +68,13 @@ def run_two(
 
 
 def losses(out: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def validations(out: Path) -> list[tuple[int, float]]:
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return [(line["step"], line["val_top1"]) for line in lines if "val_top1" in line]
 
 
 def assert_same_weights(file: str, one: Path, two: Path) -> None:
@@ -134,6 +140,7 @@ def test_finetuning_by_two(
     assert all(check_sums(out).values())
     assert losses(out) == pytest.approx(losses(alone), abs=1e-6)
     assert_same_weights("model.safetensors", alone, out)
+    assert validations(out) == validations(alone) and len(validations(out)) == 2
 
 
 @pytest.mark.slow

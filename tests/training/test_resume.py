@@ -96,13 +96,20 @@ def assert_as_if_never_stopped(out: Path, job: Job) -> None:
     kind = read_json(job.finished / "config.json")["kind"]
     assert sha256(out / TENSORS[kind]) == sha256(job.finished / TENSORS[kind])
     assert losses(out) == losses(job.finished)
+    assert log(out) == log(job.finished)
     assert [step for step, _ in losses(out)] == [1, 2, 3, 4, 5, 6]
     assert check_sums(out) and all(check_sums(out).values())
 
 
 def losses(out: Path) -> list[tuple[int, float]]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line["loss"]) for line in lines]
+    return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+
+def log(out: Path) -> list[dict[str, Any]]:
+    """Every line, validations too, without the speed."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "img_per_s"} for line in lines]
 
 
 def everything(folder: Path) -> dict[str, tuple[int, str]]:

@@ -82,7 +82,7 @@ def fit(
         loss_of,
         keys=TrainKeys(**keys),
         optim=optim or OptimKeys(),
-        accelerator=make_accelerator("cpu", "fp32", 1, run),
+        accelerator=make_accelerator("cpu", "fp32", 1),
         run=run,
         resume=resume,
         quiet=True,
@@ -398,4 +398,4 @@ def test_torchrun_starts_again_where_it_was(tmp_path: Path, monkeypatch: pytest.
 def test_what_a_divided_model_cannot_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UserError, match="precision=fp16: not with accelerate launch --use_fsdp"):
-        make_accelerator("cpu", "fp16", 1, None)
+        make_accelerator("cpu", "fp16", 1)

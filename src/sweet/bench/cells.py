@@ -103,7 +103,7 @@ def measure(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path
 
     stored, folder = load_source(source), run_folder(protocol, cell, recipe, source)
     weights, start = start_of(protocol, cell, stored, source, data, recipe.device)
-    prepared = prepare(cell, recipe, stored, weights, folder)
+    prepared = prepare(cell, recipe, stored, weights)
     checked = check(prepared, weights, stored) if protocol.checks(cell.trial) else {}
     result, measured = finetune_model(
         prepared.network,
@@ -160,9 +160,7 @@ class Prepared:
     accelerator: Any
 
 
-def prepare(
-    cell: Cell, recipe: FinetuneRecipe, stored: StoredSource, weights: Mapping[str, Tensor], folder: Path
-) -> Prepared:
+def prepare(cell: Cell, recipe: FinetuneRecipe, stored: StoredSource, weights: Mapping[str, Tensor]) -> Prepared:
     """The network of a cell with ``weights`` and a new head, and its images."""
     from sweet.data.identity import identity
     from sweet.models.vit import build_vit
@@ -187,7 +185,7 @@ def prepare(
         config=config,
         task=task,
         data_config=data_config,
-        accelerator=make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, folder),
+        accelerator=make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate),
         train_data=task.prepare_data(train_images, data_config),
         test_data=task.prepare_data(test_images, data_config),
         train_images=len(train_images),

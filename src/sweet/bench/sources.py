@@ -23,7 +23,10 @@ from .arms import Converted, FineTuned, Recipe, Rotated
 from .protocol import Protocol, own_overrides
 
 TRAINING_VERSION = 2  # a source that other code has learned is another one: raised when a recipe gives other weights
-HOW: Any = {"device": True, "workers": True, "checkpoint_every": True, "optim": {"compile"}}  # how a run is run
+HOW: Any = {  # how a run is run
+    **dict.fromkeys(("device", "workers", "checkpoint_every", "log_with", "val_every", "patience"), True),
+    "optim": {"compile"},
+}
 ADDED_UP = ("images", "steps", "seconds", "pflops")
 
 

@@ -3,7 +3,7 @@
 One file for each group of verbs; they stand in ``--help`` in the order of these imports.
 """
 
-from . import train, make, use, family, share, bench, report, data, cache  # noqa: F401, I001
+from . import train, make, use, family, share, bench, report, doctor, data, cache  # noqa: F401, I001
 from .app import app, run
 
 __all__ = ["app", "run"]

@@ -46,8 +46,24 @@ class _Verbs(TyperGroup):
 def _line(error: Exception) -> str | None:
     """The message of an error of the option parser, or of the machine; None for a bug."""
     if hasattr(error, "format_message"):
-        return " ".join(error.format_message().split()).removesuffix(".").replace("Value error, ", "")
+        message = " ".join(error.format_message().split()).removesuffix(".").replace("Value error, ", "")
+        return message + _hint(getattr(error, "option_name", ""), getattr(error, "ctx", None))
     return one_line(error)
+
+
+def _hint(option: str, context: Any) -> str:
+    """What somebody meant who wrote an option that there is not."""
+    name, verb = option.lstrip("-").replace("-", "_"), getattr(context, "info_name", "")
+    if verb == "init" and name in ("size", "sizes"):
+        return "; a size such as L6H6 is written --depth 6 --heads 6"
+    from sweet.recipes.loader import key_names
+    from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe, TrainKeys
+
+    recipe: dict[str, type[TrainKeys]]
+    recipe = {"pretrain": PretrainRecipe, "plan": PretrainRecipe, "finetune": FinetuneRecipe, "family": FinetuneRecipe}
+    keys = key_names(recipe[verb]) if verb in recipe and name else ()
+    meant = next((key for key in keys if name in (key, key.rpartition(".")[2])), None)
+    return "" if meant is None else f"; a key of the recipe is written without dashes: {meant}=..."
 
 
 app = typer.Typer(cls=_Verbs, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -10,6 +10,7 @@ import typer
 from sweet.console import show
 from sweet.errors import UserError
 from sweet.storage.outputs import output_folder
+from sweet.storage.paths import check_images
 
 from .app import app
 from .options import NUMBER, DataOrRecipe, Device, Json, Overwrite, Resume
@@ -60,6 +61,9 @@ def bench(
     if name == CHECK and not plan:
         _check(out, as_json)
         return
+    check_images("--data", data)
+    for images in transfer or ():
+        check_images("--transfer", images.partition("=")[2])
     from sweet.bench.protocols import find
     from sweet.bench.run import dry_run, run
 

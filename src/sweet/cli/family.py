@@ -7,12 +7,27 @@ from typing import Annotated
 import typer
 
 from sweet.console import show
+from sweet.errors import UserError
 from sweet.files import verifying
 from sweet.storage.outputs import output_folder
+from sweet.storage.paths import check_apart, check_checkpoint, saved_recipe
 
 from .app import app
-from .options import DataOrRecipe, Json, Method, NoVerify, Out, Overwrite, Pixels, Quiet, Resume, Task
-from .words import check_apart, folder_and_recipe, listed, saved_recipe
+from .options import (
+    ONE_OF_METHODS,
+    DataOrRecipe,
+    ImagePixels,
+    Json,
+    Method,
+    NoVerify,
+    Out,
+    Overwrite,
+    Quiet,
+    Resume,
+    Task,
+    complete_finetuning,
+)
+from .words import listed, split_words
 
 
 @app.command()
@@ -24,15 +39,23 @@ def family(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="SOURCE|KEY=VALUE", help="A source or a checkpoint as for init, and overrides of finetune."
+            metavar="SOURCE|KEY=VALUE",
+            help="A source or a checkpoint as for init, and overrides of finetune.",
+            autocompletion=complete_finetuning,
         ),
     ] = None,
     task: Task = "classify",
     data: DataOrRecipe = None,
     method: Method = "sweet",
-    img_size: Pixels = None,
+    img_size: ImagePixels = None,
     latency: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="Also time one image there: cpu, cuda, cuda:N or mps.")
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            **ONE_OF_METHODS, help="Also fine-tune the same sizes from this initialiser, as random; may be repeated."
+        ),
     ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -41,10 +64,15 @@ def family(
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune several sizes and chart accuracy against parameters."""
-    usage = "sweet family SOURCE --sizes 3M,6M --data SRC --out DIR [key=value ...]"
-    source, recipe = folder_and_recipe("SOURCE", words, data, saved_recipe(out, resume), usage=usage, anywhere=True)
-    check_apart(out, "SOURCE", str(source))
+    source, overrides = split_words(words, data)
+    if source is None:
+        raise UserError("SOURCE is missing: sweet family SOURCE --sizes 3M,6M --data SRC --out DIR [key=value ...]")
+    from sweet.verbs import FinetuneRecipe, changed_recipe
+
+    recipe = changed_recipe(FinetuneRecipe, saved_recipe(out, resume), overrides, resumed=resume)
+    check_apart(out, "SOURCE", source)
     with output_folder(out, resume=resume, overwrite=overwrite), verifying(not no_verify):
+        check_checkpoint("SOURCE", source)
         from sweet.family import family as run
 
         show(
@@ -57,6 +85,7 @@ def family(
                 method=method,
                 img_size=img_size,
                 latency=latency,
+                compare=compare or (),
                 resume=resume,
                 quiet=quiet,
             ),

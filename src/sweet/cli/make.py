@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from inspect import signature
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sweet.console import show
 from sweet.errors import UserError
 from sweet.files import verifying
-from sweet.storage.outputs import loss_curve, output_folder, training_folder
+from sweet.storage.outputs import loss_curve, output_folder
+from sweet.storage.paths import check_apart, check_checkpoint, check_images
 
 from .app import app
-from .options import NUMBER, SOURCES, Device, Json, Method, NoVerify, Out, Overwrite, Pixels
-from .words import check_apart, conditioned_source, numbers, split_words
-
-if TYPE_CHECKING:
-    from sweet.costs.budget import Budget
+from .options import NUMBER, PIXELS, SOURCES, Device, ImagePixels, Json, Method, NoVerify, Out, Overwrite, Pixels
+from .words import conditioned_source, numbers, split_words
 
 SourceWords = Annotated[
     list[str],
@@ -58,19 +57,6 @@ OrderImages = Annotated[
 Channels = Annotated[int | None, typer.Option(**NUMBER, help="Default: as the source.")]
 
 
-def _budget(
-    depth: int | None, heads: int | None, params: str | None, flops: str | None, latency: str | None
-) -> Budget | None:
-    """The budget that chooses the size, None where none is given. Raises UserError where a size is given as well."""
-    from sweet.costs.budget import read_budget
-
-    budget = read_budget(params, flops, latency)
-    size = [f"--{name}" for name, value in (("depth", depth), ("heads", heads)) if value is not None]
-    if budget is not None and size:
-        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(size)}")
-    return budget
-
-
 @app.command()
 def init(
     words: SourceWords,
@@ -86,7 +72,7 @@ def init(
     fit: Fit = None,
     fit_images: FitImages = None,
     data: OrderImages = None,
-    img_size: Pixels = None,
+    img_size: ImagePixels = None,
     patch_size: Pixels = None,
     in_chans: Channels = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -97,40 +83,40 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make a model of any depth and width from a source."""
-    source, switches = split_words(words, None)
+    from sweet import verbs
+
+    source, switches = split_words(words)
     if source is None:
         raise UserError("SOURCE is missing: sweet init SOURCE --depth L --heads H --out DIR")
-    budget = _budget(depth, heads, params, flops, latency)
-    given = dict(switch.split("=", 1) for switch in switches)
+    given: Any = dict(switch.split("=", 1) for switch in switches)
     given |= {name: value for name, value in (("order", order), ("layers", layers)) if value is not None}
-    check_apart(out, "SOURCE", source)
-    with output_folder(out, resume=resume, overwrite=overwrite), verifying(not no_verify):
-        from sweet.initialise.make import finished, initialise_to
-
-        if resume and (made := finished(out)):
-            return show(lambda: made, as_json=as_json)
-        with training_folder(out) as run:
-            show(
-                lambda: initialise_to(
-                    source,
-                    out,
-                    depth=depth,
-                    heads=heads,
-                    budget=budget,
-                    method=method,
-                    fit=fit,
-                    fit_images=fit_images,
-                    data=data,
-                    img_size=img_size,
-                    patch_size=patch_size,
-                    in_chans=in_chans,
-                    seed=seed,
-                    device=device,
-                    run=run,
-                    given=given,
-                ),
-                as_json=as_json,
-            )
+    if reserved := next((name for name in given if name in signature(verbs.init).parameters), None):
+        raise UserError(f"{reserved}={given[reserved]}: is no switch of a method; write --{reserved.replace('_', '-')}")
+    show(
+        lambda: verbs.init(
+            source,
+            out=out,
+            depth=depth,
+            heads=heads,
+            params=params,
+            flops=flops,
+            latency=latency,
+            method=method,
+            fit=fit,
+            fit_images=fit_images,
+            data=data,
+            img_size=img_size,
+            patch_size=patch_size,
+            in_chans=in_chans,
+            seed=seed,
+            device=device,
+            resume=resume,
+            overwrite=overwrite,
+            verify=not no_verify,
+            **given,
+        ),
+        as_json=as_json,
+    )
 
 
 CheckpointWords = Annotated[
@@ -152,7 +138,7 @@ ConvertData = Annotated[
     typer.Option(metavar="SRC", help=f"Images for the principal order: {SOURCES}; default: synthetic scenes."),
 ]
 SeenAt = Annotated[
-    int | None, typer.Option(**NUMBER, help="Pixels at which they are seen; default: the source's, at most 224.")
+    Any, typer.Option(**PIXELS, help="Pixels at which they are seen; default: the source's, at most 224.")
 ]
 FileHeads = Annotated[
     int | None,
@@ -202,6 +188,8 @@ def convert(
     source, condition = conditioned_source(words)
     check_apart(out, "SOURCE", source)
     with output_folder(out, overwrite=overwrite), verifying(not no_verify):
+        check_checkpoint("SOURCE", source)
+        check_images("--data", data)
         from sweet.convert.convert import convert as make
 
         with loss_curve(out) as run:

@@ -10,10 +10,10 @@ import typer
 from sweet.console import show
 from sweet.errors import UserError
 from sweet.storage.outputs import check_output_file
+from sweet.storage.paths import check_folder, check_images
 
 from .app import app
 from .options import SOURCES, Json, Overwrite
-from .words import check_folder
 
 
 @app.command()
@@ -39,6 +39,7 @@ def report(
             check_output_file(file, overwrite=overwrite, option=option)
     for path in paths:
         check_folder("RUN_DIR", path)
+    check_images("--data", data)
     from sweet.results.report import report as run
 
     show(lambda: run(paths, out, markdown=markdown, data=data), as_json=as_json)

@@ -10,10 +10,10 @@ import typer
 from sweet.console import show
 from sweet.files import verifying
 from sweet.storage.outputs import output_folder
+from sweet.storage.paths import check_apart, check_folder, check_images
 
 from .app import app
 from .options import BatchSize, Device, Json, NoVerify, Out, Overwrite, Split
-from .words import check_apart, check_folder
 
 
 @app.command()
@@ -24,6 +24,9 @@ def export(
     head: Annotated[
         bool, typer.Option("--head/--no-head", help="With or without its classifier, or what it has around the ViT.")
     ] = True,
+    dtype: Annotated[
+        Literal["fp32", "fp16", "bf16"], typer.Option(help="Of the weights written; the half ones take half the space.")
+    ] = "fp32",
     seeds: Annotated[
         list[Path] | None,
         typer.Option(
@@ -44,6 +47,7 @@ def export(
     """Write a model for timm, transformers, ONNX or the hub."""
     check_folder("MODEL", model)
     check_apart(out, "MODEL", str(model))
+    check_folder("MODEL", model, "template", "dense", "model")
     with output_folder(out, overwrite=overwrite), verifying(not no_verify):
         from sweet.export import export as run
 
@@ -53,6 +57,7 @@ def export(
                 to,
                 out,
                 head=head,
+                dtype=dtype,
                 seeds=seeds or (),
                 licence=licence,
                 repo=repo,
@@ -74,6 +79,7 @@ def verify(
 ) -> None:
     """Check a folder: checksums, loading, metrics."""
     check_folder("DIR", path)
+    check_images("--data", data)
     from sweet.export import verify as run
 
     show(lambda: run(path, data=data, split=split, batch_size=batch_size, device=device), as_json=as_json)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sweet.console import show
 from sweet.errors import UserError
-from sweet.files import verifying
-from sweet.storage.outputs import output_folder
+from sweet.storage.paths import check_images
 
 from .app import app
-from .options import DataOrRecipe, Json, ModelWords, NoVerify, Out, Overwrite, Quiet, RecipeWords, Resume, Task
-from .words import after_restart, check_apart, folder_and_recipe, need_source, saved_recipe, split_words
+from .options import (
+    DataOrRecipe,
+    Json,
+    LogWith,
+    ModelWords,
+    NoVerify,
+    Out,
+    Overwrite,
+    Quiet,
+    RecipeWords,
+    Resume,
+    Task,
+    complete_recipe,
+)
+from .words import split_words
 
 
 @app.command()
@@ -24,24 +35,18 @@ def pretrain(
     data: DataOrRecipe = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
+    log_with: LogWith = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn a template from images (default recipe: quickstart)."""
-    from sweet.recipes.loader import load_recipe
-    from sweet.recipes.schema import PretrainRecipe
+    from sweet import verbs
 
-    name, overrides = split_words(words, data)
-    resume, overwrite = after_restart(resume, overwrite)
-    saved = saved_recipe(out, resume)
-    if resume and not overwrite and name is None and saved is None:
-        raise UserError(f"--resume: --out {out} holds no run to go on with; name a RECIPE to start one")
-    recipe = load_recipe(PretrainRecipe, name or saved or "quickstart", overrides)
-    need_source(recipe.data.source)
-    with output_folder(out, resume=resume, overwrite=overwrite, run=True):
-        from sweet.training.pretrain import pretrain as run
-
-        show(lambda: run(recipe, out, resume=resume, quiet=quiet), as_json=as_json)
+    name, overrides = split_words(words, data, log_with)
+    show(
+        lambda: verbs.pretrain(name, out=out, resume=resume, overwrite=overwrite, quiet=quiet, overrides=overrides),
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -49,40 +54,56 @@ def finetune(
     out: Out,
     words: ModelWords = None,
     task: Task = "classify",
-    recipe_name: Annotated[
-        str | None, typer.Option("--recipe", metavar="RECIPE", help="A YAML file, or the name of a task's recipe.")
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE", help="A YAML file, or the name of a task's recipe.", autocompletion=complete_recipe
+        ),
     ] = None,
     data: DataOrRecipe = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     no_verify: NoVerify = False,
+    log_with: LogWith = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a model on labelled images."""
-    from sweet.recipes.loader import task_recipe
+    from sweet import verbs
 
-    resume, overwrite = after_restart(resume, overwrite)
-    saved = saved_recipe(out, resume)
-    if resume and not overwrite and saved is None and data is None and recipe_name is None:
-        raise UserError(f"--resume: --out {out} holds no run to go on with; give --data SRC to start one")
-    chosen = saved or recipe_name or task_recipe(task)
-    usage = "sweet finetune MODEL --data SRC --out DIR [key=value ...]"
-    model, recipe = folder_and_recipe("MODEL", words, data, chosen, usage=usage)
-    check_apart(out, "MODEL", str(model))
-    with output_folder(out, resume=resume, overwrite=overwrite, run=True), verifying(not no_verify):
-        from sweet.training.finetune import finetune as run
-
-        show(lambda: run(Path(model), recipe, out, task=task, resume=resume, quiet=quiet), as_json=as_json)
+    model, overrides = split_words(words, log_with=log_with)
+    if model is None:
+        raise UserError("MODEL is missing: sweet finetune MODEL --data SRC --out DIR [key=value ...]")
+    show(
+        lambda: verbs.finetune(
+            model,
+            out=out,
+            data=data,
+            task=task,
+            recipe=recipe,
+            resume=resume,
+            overwrite=overwrite,
+            verify=not no_verify,
+            quiet=quiet,
+            overrides=overrides,
+        ),
+        as_json=as_json,
+    )
 
 
 @app.command()
 def plan(words: RecipeWords = None, data: DataOrRecipe = None, as_json: Json = False) -> None:
-    """Check a recipe and count its cost; nothing is run."""
+    """Check a recipe and count its cost; with --data also look at the images and time two steps."""
     from sweet.costs.plan import plan as run
     from sweet.recipes.loader import load_recipe
     from sweet.recipes.schema import PretrainRecipe
 
     name, overrides = split_words(words, data)
     recipe = load_recipe(PretrainRecipe, name or "quickstart", overrides)
-    show(lambda: run(recipe), as_json=as_json)
+    if data is None:
+        show(lambda: run(recipe), as_json=as_json)
+        return
+    check_images("--data", data)
+    from sweet.training.trial import trial
+
+    show(lambda: {"here": trial(recipe).to_dict(), **run(recipe)}, as_json=as_json)

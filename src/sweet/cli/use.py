@@ -10,12 +10,12 @@ import typer
 
 from sweet.console import show
 from sweet.errors import UserError
-from sweet.files import verifying
 from sweet.storage.outputs import check_output_file, output_folder
+from sweet.storage.paths import check_folder, check_images
 
 from .app import app
 from .options import NUMBER, ONE_OF_TASKS, BatchSize, Data, Device, Json, Model, NoVerify, Out, Overwrite, Split
-from .words import check_folder, listed
+from .words import expanded, listed
 
 
 @app.command()
@@ -33,21 +33,33 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a model on labelled images."""
-    check_folder("MODEL", model)
-    from sweet.inference.evaluate import evaluate as run
+    from sweet import verbs
 
-    with verifying(not no_verify):
-        show(
-            lambda: run(model, task, data, split=split, batch_size=batch_size, device=device, limit=limit),
-            as_json=as_json,
-        )
+    show(
+        lambda: verbs.evaluate(
+            model,
+            data=data,
+            task=task,
+            split=split,
+            batch_size=batch_size,
+            device=device,
+            limit=limit,
+            verify=not no_verify,
+        ),
+        as_json=as_json,
+    )
 
 
 @app.command()
 def predict(
     model: Model,
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[
+        list[str], typer.Argument(help="Image files, folders of them, or patterns such as 'photos/**/*.jpg'.")
+    ],
     top: Annotated[int | None, typer.Option(**NUMBER, help="Predictions per image; of classes 5 by default.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Only what is at least so sure, as 0.5; default: by the task.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for pictures of the predictions.")] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -55,13 +67,14 @@ def predict(
 ) -> None:
     """Predict the classes, boxes or masks of images."""
     check_folder("MODEL", model)
-    for image in images:
-        if not image.is_file():
-            raise UserError(f"IMAGES {image}: no such file")
-    from sweet.inference.evaluate import predict as run
-
+    found = expanded("IMAGES", images)
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"--threshold {threshold:g}: should be from 0 to 1")
+    check_folder("MODEL", model, "model")
     with output_folder(out, overwrite=overwrite) if out is not None else nullcontext():
-        show(lambda: run(model, images, top, device, out), as_json=as_json)
+        from sweet.inference.evaluate import predict as run
+
+        show(lambda: run(model, found, top, device, out, threshold=threshold), as_json=as_json)
 
 
 @app.command()
@@ -79,7 +92,7 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Generate images with a model that was trained for it."""
-    check_folder("MODEL", model)
+    check_folder("MODEL", model, "model")
     if guidance is not None and guidance < 1:
         raise UserError(f"--guidance {guidance:g}: should be at least 1 (1: none)")
     with output_folder(out, overwrite=overwrite):
@@ -115,6 +128,8 @@ def embed(
     """Write one feature vector per image to a parquet file."""
     check_folder("MODEL", model)
     check_output_file(out, overwrite=overwrite)
+    check_folder("MODEL", model, "model")
+    check_images("--data", data)
     from sweet.inference.embed import embed as run
 
     show(lambda: run(model, data, out, split, batch_size, device), as_json=as_json)
@@ -148,6 +163,8 @@ def reconstruct(
     """Draw how models of several sizes reconstruct masked patches."""
     check_folder("SOURCE", source)
     check_output_file(out, overwrite=overwrite)
+    check_folder("SOURCE", source, "template", "dense")
+    check_images("--data", data)
     from sweet.inference.reconstruct import draw_reconstructions
 
     show(

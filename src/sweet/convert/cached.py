@@ -16,6 +16,7 @@ from sweet.data.images import digest
 from sweet.errors import UserError
 from sweet.files import cache_folder, read_json
 from sweet.storage import hub
+from sweet.template.image_size import ImageSize
 
 from .checkpoints import Checkpoint
 from .convert import ConvertOptions, convert_checkpoint
@@ -27,7 +28,12 @@ FORMAT = 1  # part of the key: raise it when the same checkpoint becomes another
 
 
 def as_source(
-    source: str | Path, *, data: str | None = None, img_size: int | None = None, device: str = "auto", **options: Any
+    source: str | Path,
+    *,
+    data: str | None = None,
+    img_size: ImageSize | None = None,
+    device: str = "auto",
+    **options: Any,
 ) -> Path:
     """The folder of sweet that ``source`` is, or the one that is converted from it and kept in the cache.
 

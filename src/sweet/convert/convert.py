@@ -27,6 +27,7 @@ from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import ConvertedRecord, FolderRecord, HealingRecord
 from sweet.template.fold import folded
 from sweet.template.hosvd import hosvd_of
+from sweet.template.image_size import ImageSize
 from sweet.template.order import Order
 from sweet.template.sizes import Ranks
 from sweet.template.source import Source
@@ -62,7 +63,7 @@ class ConvertOptions:
     metric: str = "activations"
     data: str | None = None
     images: int = 512
-    img_size: int | None = None
+    img_size: ImageSize | None = None
     heads: int | None = None
     like: str | None = None
     weights: str | None = None

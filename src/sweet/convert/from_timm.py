@@ -38,6 +38,7 @@ from torch import nn
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.vit import build_vit, encoder_shapes, mismatch
+from sweet.template.image_size import joined, sides
 from sweet.template.sizes import hidden_features
 
 from .canonical import encoder_state
@@ -107,18 +108,13 @@ def _unlike_ours(model: Any, block: Any) -> Iterator[tuple[bool, str]]:
     yield type(mlp) not in MLPS, f"mlp_layer={type(mlp).__name__}"
     yield type(mlp) is GluMlp and mlp.gate_last, "gate_last=True"
     yield _activation(mlp) is None, f"act_layer={type(getattr(mlp, 'act', None)).__name__}"
-    for name, (rows, columns) in (
-        ("img_size", model.patch_embed.img_size),
-        ("patch_size", model.patch_embed.patch_size),
-    ):
-        yield rows != columns, f"{name}=({rows}, {columns})"
+    rows, columns = model.patch_embed.patch_size
+    yield rows != columns, f"patch_size=({rows}, {columns})"
     yield getattr(model, "rel_pos_bias", None) is not None, "use_shared_rel_pos_bias=True"
     if rope is None:
         return
     yield type(rope) not in ROPES, f"rope_type: {type(rope).__name__}"
     yield bool(getattr(rope, "in_pixels", False)), "rope_in_pixels=True"
-    reference = getattr(rope, "ref_feat_shape", None)
-    yield reference is not None and reference[0] != reference[1], f"ref_feat_shape={reference}"
     yield getattr(rope, "normalize_coords", "separate") != "separate", "normalize_coords"
 
 
@@ -135,7 +131,7 @@ def config_of_model(model: Any) -> ViTConfig:
         depth=len(model.blocks),
         heads=attn.num_heads,
         head_dim=width // attn.num_heads,
-        img_size=patch.img_size[0],
+        img_size=joined(*patch.img_size),
         patch_size=patch.patch_size[0],
         in_chans=patch.proj.in_channels,
         family=FAMILY[type(model)],
@@ -174,7 +170,7 @@ def _rotary(rope: Any) -> dict[str, Any]:
     return {
         "rope": ROPES[type(rope)],
         "rope_theta": float(rope.temperature),
-        "rope_grid": int(reference[0]) if reference else -1,
+        "rope_grid": joined(*map(int, reference)) if reference else -1,
         "rope_layout": "half" if half else "interleaved",
         "rope_indexing": rope.grid_indexing,
         "rope_offset": float(getattr(rope, "grid_offset", 0.0)),
@@ -201,7 +197,7 @@ def _pretrained_cfg(model: nn.Module) -> Mapping[str, Any]:
 @torch.no_grad()
 def _compare(model: Any, ours: Any, config: ViTConfig, where: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(1, config.in_chans, config.img_size, config.img_size, generator=generator)
+    images = torch.randn(1, config.in_chans, *sides(config.img_size), generator=generator)
     theirs = model.float().eval().forward_features(images)
     error = float((ours.forward_features(images) - theirs).norm() / theirs.norm())
     if not error < TOLERANCE:

@@ -15,6 +15,7 @@ from sweet.models.config import ViTConfig
 from sweet.models.vit import build_vit
 from sweet.recipes.schema import without_path
 from sweet.storage.records import DataConfig
+from sweet.template.image_size import ImageSize, joined, sides, size_text, whole_patches
 from sweet.template.source import Source
 
 from .checkpoints import Checkpoint
@@ -29,21 +30,21 @@ class OrderImages:
     """Normalised batches (B, C, H, W) at ``img_size``, decoded anew each time, so that one of them is in memory."""
 
     found: ImageSource
-    img_size: int
+    img_size: ImageSize
     data: DataConfig
     device: torch.device
     described: str
 
     @classmethod
     def of(
-        cls, checkpoint: Checkpoint, spec: str | None, count: int, img_size: int | None, device: torch.device
+        cls, checkpoint: Checkpoint, spec: str | None, count: int, img_size: ImageSize | None, device: torch.device
     ) -> OrderImages:
         """``count`` images of ``spec``, or synthetic scenes. Raises UserError for an image size of no whole patches."""
         config = checkpoint.config
         size = img_size or default_size(config)
-        if size % config.patch_size:
-            raise UserError(f"--img-size {size}: is not a multiple of the patch size {config.patch_size}")
-        found = open_images(spec or f"{SHAPES}n={count},size={size}", "train", val_share=0.0)
+        if not whole_patches(size, config.patch_size):
+            raise UserError(f"--img-size {size_text(size)}: is not a multiple of the patch size {config.patch_size}")
+        found = open_images(spec or f"{SHAPES}n={count},size={max(sides(size))}", "train", val_share=0.0)
         found = found.select(shuffled(len(found), 0)[:count])
         origin = f"of {without_path(spec)}" if spec else "synthetic scenes; --data gives a better order"
         return cls(found, size, checkpoint.data, device, f"{len(found)} {origin}")
@@ -65,9 +66,10 @@ class OrderImages:
         yield from progress(self, len(self.found), BATCH, what)
 
 
-def default_size(config: ViTConfig) -> int:
-    """The checkpoint's own image size, at most 224 pixels, in whole patches."""
-    return config.img_size if config.img_size <= LARGEST else max(1, LARGEST // config.patch_size) * config.patch_size
+def default_size(config: ViTConfig) -> ImageSize:
+    """The checkpoint's own image size, at most 224 pixels a side, in whole patches."""
+    most = max(1, LARGEST // config.patch_size) * config.patch_size
+    return joined(*(side if side <= LARGEST else most for side in sides(config.img_size)))
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Seen:
     config: ViTConfig
 
     @classmethod
-    def at(cls, checkpoint: Checkpoint, dense: Source, img_size: int | None) -> Seen:
+    def at(cls, checkpoint: Checkpoint, dense: Source, img_size: ImageSize | None) -> Seen:
         """``dense`` at ``img_size`` pixels; as it is where that is None or its own."""
         config = checkpoint.config
         if img_size is None or img_size == config.img_size:

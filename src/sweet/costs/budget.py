@@ -51,12 +51,13 @@ class Choice:
     budget: Budget
     candidates: Sequence[Mapping[str, object]]
     protocol: Mapping[str, object] | None = None
+    note: str | None = None  # that the budget cannot be used
 
     def to_dict(self) -> Mapping[str, object]:
         """For people and machines: a mapping that is JSON."""
-        measured = {} if self.protocol is None else {"protocol": self.protocol}
+        more = {name: value for name in ("protocol", "note") if (value := getattr(self, name)) is not None}
         chosen = {"requested": self.budget.option, "chosen": str(self.size), "why": self.why}
-        return {**chosen, **measured, "candidates": self.candidates}
+        return {**chosen, **more, "candidates": self.candidates}
 
 
 def read_budget(params: str | None, flops: str | None, latency: str | None) -> Budget | None:
@@ -85,6 +86,17 @@ def read_budget(params: str | None, flops: str | None, latency: str | None) -> B
     if limit <= 0:
         raise UserError(f"{option}: should be above 0")
     return Budget(kind, limit, option, device)
+
+
+def chosen_budget(
+    params: str | float | None, flops: str | float | None, latency: str | None, size: Mapping[str, int | None]
+) -> Budget | None:
+    """As :func:`read_budget`. Raises UserError beside a ``size``, which stands under the names of its options."""
+    budget = read_budget(*(None if value is None else str(value) for value in (params, flops, latency)))
+    given = [name for name, value in size.items() if value is not None]
+    if budget is not None and given:
+        raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(given)}")
+    return budget
 
 
 def size_cost(config: ViTConfig, size: Size) -> dict[str, int]:
@@ -129,7 +141,9 @@ def _by_count(config: ViTConfig, budget: Budget) -> Choice:
         f"grid: depth 1 to {2 * config.depth}, heads 1 to {2 * config.heads}"
     )
     rows = [_row(config, size) for size in equal[:SHOWN]]
-    return Choice(equal[0], why, budget, rows)
+    unused = len(fitting) == len(known) and used[largest] < EQUALLY_LARGE * budget.limit
+    note = f"the largest size that is considered, {largest}, uses {used[largest]:,} of {budget.limit:,.0f}"
+    return Choice(equal[0], why, budget, rows, note=note if unused else None)
 
 
 def _by_latency(config: ViTConfig, budget: Budget, measure: Callable[[Size], Timing] | None) -> Choice:
@@ -163,7 +177,9 @@ def _by_latency(config: ViTConfig, budget: Budget, measure: Callable[[Size], Tim
     )
     shown = [size, *(s for s in inside if s != size)][: SHOWN - 1] + outside[:2]
     rows = [_row(config, s) | timed[s].to_dict() | {"fits": timed[s].median <= budget.limit} for s in shown]
-    return Choice(size, why, budget, rows, protocol)
+    unused = size == near[-1] and timed[size].median < EQUALLY_LARGE * budget.limit
+    note = f"the largest size that is considered, {size}, takes {1000 * timed[size].median:.3g} ms" if unused else None
+    return Choice(size, why, budget, rows, protocol, note)
 
 
 def _clock(config: ViTConfig, device: str) -> tuple[Callable[[Size], Timing], Mapping[str, object]]:

@@ -16,6 +16,7 @@ import torch
 
 from sweet.models.config import ViTConfig
 from sweet.models.vit import build_vit, encoder_shapes
+from sweet.template.image_size import sides
 
 WARM_UP = 3
 RUNS = (10, 100)  # at least, at most
@@ -40,7 +41,7 @@ def measure_latency(config: ViTConfig, device: torch.device) -> Timing:
     generator = torch.Generator().manual_seed(0)
     weights = {n: torch.rand(s, generator=generator) * 0.04 - 0.02 for n, s in encoder_shapes(config).items()}
     model = build_vit(config, weights).to(device)
-    image = torch.rand(1, config.in_chans, config.img_size, config.img_size, generator=generator).to(device)
+    image = torch.rand(1, config.in_chans, *sides(config.img_size), generator=generator).to(device)
 
     def run() -> float:
         began = time.perf_counter()

@@ -9,6 +9,7 @@ from itertools import pairwise, product
 from sweet.recipes.resolved import ResolvedRecipe, resolve
 from sweet.recipes.schema import PretrainRecipe
 from sweet.storage.layout import RUN_FILES, TENSORS
+from sweet.template.image_size import size_text
 
 from .flops import TemplateCost, mae_image_flops, pretraining_flops, supervised_image_flops, template_cost
 from .table import bench_sizes, size_table
@@ -92,7 +93,7 @@ def plan(recipe: PretrainRecipe) -> Mapping[str, object]:
         "recipe": recipe.name,
         "data": recipe.data.source or "give it with --data",
         "encoder": f"{config.size} {config.family}, width {config.width}",
-        "images": f"{config.img_size} px, patch {config.patch_size}",
+        "images": f"{size_text(config.img_size)} px, patch {config.patch_size}",
         "constraint": keys.constraint,
         "epochs": recipe.epochs,
         "max_steps": recipe.max_steps,

@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sweet.template.image_size import ImageSize, sides
+
 ATTEMPTS = 10  # as torchvision: draws of area and ratio before falling back to a centre crop
 LUMA = (0.299, 0.587, 0.114)
 
 
 def random_resized_crop(
     images: Tensor,
-    out_size: int,
+    out_size: ImageSize,
     scale: tuple[float, float],
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     *,
@@ -30,7 +32,7 @@ def random_resized_crop(
     rank: int = 0,
     world: int = 1,
 ) -> Tensor:
-    """torchvision's RandomResizedCrop (antialiased) and a flip: uint8 (B,C,H,W) -> float (B,C,S,S) in 0..1.
+    """torchvision's RandomResizedCrop (antialiased) and a flip: uint8 (B,C,h,w) -> float (B,C,H,W) in 0..1.
 
     The images are part ``rank`` of a batch of ``world`` such parts, and get the crops that they get in the whole.
     Resampling is separable: each crop is two small matrix products, rows times image times columns.
@@ -40,13 +42,14 @@ def random_resized_crop(
     boxes = onto(random_boxes([(height, width)] * (count * world), scale, ratio, generator)[mine], images.device)
     flip = onto(random_flips(count * world, hflip, generator)[mine], images.device)
     top, left, rows, columns = boxes.unbind(1)
-    across = resampling(left, columns, width, out_size, interpolation)
+    out_rows, out_columns = sides(out_size)
+    across = resampling(left, columns, width, out_columns, interpolation)
     across = torch.where(flip[:, None, None], across.flip(1), across)
-    down = resampling(top, rows, height, out_size, interpolation).div_(255)
+    down = resampling(top, rows, height, out_rows, interpolation).div_(255)
     # Rows before channels: then each image is one product across and one down, not one for every channel.
     pixels = images.transpose(1, 2).to(torch.float32).reshape(count, height * channels, width)
-    pixels = torch.bmm(pixels, across.mT).view(count, height, channels * out_size)
-    pixels = torch.bmm(down, pixels).view(count, out_size, channels, out_size).transpose(1, 2)
+    pixels = torch.bmm(pixels, across.mT).view(count, height, channels * out_columns)
+    pixels = torch.bmm(down, pixels).view(count, out_rows, channels, out_columns).transpose(1, 2)
     return pixels.contiguous().clamp_(0, 1)  # bicubic overshoots
 
 

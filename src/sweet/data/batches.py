@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sweet.errors import UserError
+from sweet.template.image_size import ImageSize, joined, sides, size_text
 
 from .augment import normalise, onto, random_boxes, random_crop_flip, random_flips, random_resized_crop
 from .balance import balanced_order
 from .epoch_order import EpochOrder, ShardOrder, step_generator
 from .images import ImageSource
 from .label_lists import label_tensor
-from .packed import ImageSet, Packed, centre_square, to_tensor
+from .packed import ImageSet, Packed, centre_crop, to_tensor
 from .skips import Skips, load_or_next
 
 Augment = Literal["rrc", "crop", "flip", "none"]
@@ -62,7 +63,7 @@ class Batches:
     _: KW_ONLY
     batch_size: int
     seed: int
-    img_size: int
+    img_size: ImageSize
     augment: Augment = "rrc"
     mean: Sequence[float] = IMAGENET_MEAN
     std: Sequence[float] = IMAGENET_STD
@@ -90,7 +91,7 @@ class Batches:
         self._images = data.images.to(self.device) if isinstance(data, Packed) else None
 
     def at(self, step: int) -> Batch:
-        """Images float (b, C, S, S), normalised, and labels (see :func:`label_tensor`) or None, on the device."""
+        """Images float (b, C, H, W), normalised, and labels (see :func:`label_tensor`) or None, on the device."""
         return self._finish(*self._pixels(step))
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
@@ -118,7 +119,7 @@ class Batches:
                 images,
                 self.img_size,
                 self.crop_scale,
-                RATIO,
+                self._ratio(),
                 generator=generator,
                 hflip=self.hflip,
                 interpolation=self.interpolation,
@@ -130,23 +131,29 @@ class Batches:
         return pixels, indices
 
     def _decode(self, step: int, place: int, index: int) -> Tensor:
-        """One decoded, augmented image (3, S, S) uint8; runs in a worker process."""
+        """One decoded, augmented image (C, H, W) uint8; runs in a worker process."""
         assert isinstance(self.data, ImageSource)
         image = self.data.decode(index)
         generator = step_generator(self.seed, step, 0, f"augment {self.rank * self.batch_size + place}")
         if self.augment != "rrc":
-            return self._shift(centre_square(image, self.img_size)[None], generator)[0]
-        box = random_boxes([(image.height, image.width)], self.crop_scale, RATIO, generator)
+            return self._shift(centre_crop(image, self.img_size)[None], generator)[0]
+        box = random_boxes([(image.height, image.width)], self.crop_scale, self._ratio(), generator)
         top, left, rows, columns = box[0].tolist()
         image = image.crop((left, top, left + columns, top + rows))
         kernel = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
-        pixels = to_tensor(image.resize((self.img_size, self.img_size), kernel))
+        pixels = to_tensor(image.resize(sides(self.img_size)[::-1], kernel))
         return pixels.flip(2) if random_flips(1, self.hflip, generator).item() else pixels
+
+    def _ratio(self) -> tuple[float, float]:
+        """Width to height of the crops, around that of the images that come out of them."""
+        height, width = sides(self.img_size)
+        aspect = width / height
+        return RATIO[0] * aspect, RATIO[1] * aspect
 
     def _shift(self, images: Tensor, generator: torch.Generator, rank: int = 0, world: int = 1) -> Tensor:
         if self.augment == "none":
             return images
-        padding = self.img_size // 8 if self.augment == "crop" else 0
+        padding = min(sides(self.img_size)) // 8 if self.augment == "crop" else 0
         return random_crop_flip(images, padding, generator=generator, hflip=self.hflip, rank=rank, world=world)
 
     def _finish(self, pixels: Tensor, indices: Tensor) -> Batch:
@@ -159,7 +166,7 @@ def eval_batches(
     data: ImageSet,
     *,
     batch_size: int,
-    img_size: int,
+    img_size: ImageSize,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     device: torch.device | str = "cpu",
@@ -172,7 +179,7 @@ def eval_batches(
         stop = min(start + batch_size, len(data))
         if isinstance(data, Packed):
             return data.images[start:stop]
-        return torch.stack([centre_square(data.decode(index), img_size) for index in range(start, stop)])
+        return torch.stack([centre_crop(data.decode(index), img_size) for index in range(start, stop)])
 
     labels = data.labels if isinstance(data, Packed) else label_tensor(data)
     starts = range(0, len(data), batch_size)
@@ -207,10 +214,11 @@ def ahead(make: Callable[[int], Any], keys: range, workers: int) -> Iterator[Any
         yield made
 
 
-def _check(data: ImageSet, img_size: int, mean: Sequence[float], *, any_size: bool) -> None:
+def _check(data: ImageSet, img_size: ImageSize, mean: Sequence[float], *, any_size: bool) -> None:
     channels = data.images.shape[1] if isinstance(data, Packed) else data.pixel_format.stored_channels
     if len(mean) != channels and (len(mean), channels) != (1, 3):
         grey = ", or 1 for grey" if channels == 3 else ""
         raise UserError(f"data.mean={list(mean)}: {len(mean)} channels; images have {channels}{grey}")
-    if isinstance(data, Packed) and not any_size and data.images.shape[-1] != img_size:
-        raise ValueError(f"the set is packed at {data.images.shape[-1]} pixels, not {img_size}")
+    if isinstance(data, Packed) and not any_size and tuple(data.images.shape[-2:]) != sides(img_size):
+        own = joined(*data.images.shape[-2:])
+        raise ValueError(f"the set is packed at {size_text(own)} pixels, not {size_text(img_size)}")

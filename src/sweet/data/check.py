@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from sweet.errors import UserError
 
 from .check_findings import Look, name_table, place_table, refusal, split_table
+from .decode import is_turned
 from .findings import Finding, class_findings, counted
 from .images import IGNORE, ImageSource
+from .label_lists import flat_labels, list_findings
 from .masks import unseen_classes
 from .sources import source_splits
 from .splits import split_findings
@@ -43,9 +45,10 @@ class ObjectCounts:
 class SplitReport:
     """What one split holds.
 
-    count: images, readable or not; classes: images of each class; mask_classes: percent of the pixels of all masks;
-    modes: images of each colour mode as stored; corrupt: a message for each file that cannot be used; duplicates:
-    groups of pixel-identical images; mean and std: of each channel, in 0..1, over at most ``MEASURED`` images.
+    count: images, readable or not; classes: images of each class, or that have it among others; mask_classes: percent
+    of the pixels of all masks; modes: images of each colour mode as stored; corrupt: a message for each file that
+    cannot be used; duplicates: groups of pixel-identical images; mean and std: of each channel, in 0..1, over at most
+    ``MEASURED`` images.
     None where there is nothing of that sort.
     """
 
@@ -107,6 +110,7 @@ class Survey:
     files: dict[bytes, list[str]] = field(default_factory=dict)  # hash of the pixels: files with them
     sizes: list[tuple[int, int]] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
+    turned: int = 0  # as EXIF says
     corrupt: list[str] = field(default_factory=list)
     objects: Counter[int] = field(default_factory=Counter)  # of each class
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))  # of each value of the masks
@@ -124,9 +128,10 @@ class Survey:
             except UserError as problem:
                 self.corrupt.append(str(problem))
         mean, std = self._mean_and_std()
+        labels = images.labels if images.labels is not None else flat_labels(images)
         return SplitReport(
             count=count,
-            classes=_named(images.classes, Counter(images.labels)) if images.labels is not None else None,
+            classes=_named(images.classes, Counter(labels)) if labels is not None else None,
             mask_classes=self._pixel_shares(),
             objects=self._object_counts(),
             sizes=self._size_range(),
@@ -145,6 +150,7 @@ class Survey:
         self.sizes.append(image.size)
         with images.open(index) as stored:
             self.modes[stored.mode] += 1
+            self.turned += is_turned(stored)
         key = hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
         self.files.setdefault(key, []).append(images.where(index))
         if measured:
@@ -178,8 +184,11 @@ class Survey:
         """Rows of the table, once :meth:`report` has looked at the images."""
         images, split = self.images, self.images.split
         identical = sum(len(group) > 1 for group in self.files.values())
-        look = Look(split, self.sizes, self.modes, self.corrupt, identical, self.depth, *self._mean_and_std())
-        rows = [*images.findings(), *class_findings(split, images.classes, images.labels), *split_table(look)]
+        look = Look(
+            split, self.sizes, self.modes, self.turned, self.corrupt, identical, self.depth, *self._mean_and_std()
+        )
+        rows = [*images.findings(), *class_findings(split, images.classes, images.labels), *list_findings(images)]
+        rows += split_table(look)
         if images.mask_classes is not None:
             try:
                 pixels = torch.from_numpy(self.pixels[None, : len(images.mask_classes)])

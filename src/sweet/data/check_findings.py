@@ -16,6 +16,10 @@ from .stats import Depth, depth_handling, proposed_keys
 
 LONG = 4  # sides: what is longer is special to segmentation
 TINY = 8  # pixels
+TEXTS = (  # of sources, that somebody may have written
+    *(CLASSES_FILE, "data.yaml", "*.csv", "*/*.csv", "annotations/*.json", "*/*.json"),
+    *("labels/**/*.txt", "*/labels/*.txt"),
+)
 SHOWN_NAME = 32  # characters; longer names are cut in pictures
 
 
@@ -26,6 +30,7 @@ class Look:
     split: str
     sizes: Sequence[tuple[int, int]]
     modes: Mapping[str, int]
+    turned: int
     corrupt: Sequence[str]
     identical: int
     depth: Depth
@@ -62,6 +67,9 @@ def _depths(look: Look) -> list[Finding]:
 def _sizes(look: Look) -> list[Finding]:
     found = []
     long = sum(max(size) > LONG * min(size) for size in look.sizes)
+    if look.turned:
+        handling = "turned upright; boxes and masks are those of the upright image"
+        found.append(Finding(look.split, f"{counted(look.turned, 'image')} that EXIF turns", handling))
     tiny = sum(min(size) < TINY for size in look.sizes)
     if long:
         handling = f"classify takes the centre; detect pads; segment makes the long side {LONG} x the short one at most"
@@ -100,8 +108,10 @@ def place_table(spec: str) -> list[Finding]:
     """Rows about the folder of a source: what lies beside the splits, and how its text files are written."""
     reader, _, rest = spec.partition(":")
     root = Path(rest).expanduser()
-    if reader in ("hub", "shapes") or not root.is_dir():
+    if reader in ("hub", "shapes"):
         return []
+    if not root.is_dir():
+        return _writings([root] if root.suffix in (".csv", ".json", ".yaml") else [])
     found = []
     images = root / "images" if reader == "masks" else root
     hidden = [entry.name for entry in root.iterdir() if is_hidden(entry.name)]
@@ -111,10 +121,16 @@ def place_table(spec: str) -> list[Finding]:
         others = [name for name in subfolders(images) if name not in splits]
         if others:
             found.append(Finding("", some_names(others, "folders beside the splits"), "left out", warn=True))
-    for file in (root / CLASSES_FILE, *sorted((root / "annotations").glob("*.json"))):
-        if file.is_file() and (odd := _writing(file)):
-            found.append(Finding("", f"{file.name}: {odd}", "read as such"))
-    return found
+    return found + _writings(sorted({file for pattern in TEXTS for file in root.glob(pattern)}))
+
+
+def _writings(files: Sequence[Path]) -> list[Finding]:
+    """A row for each way in which text files are written that is not plain UTF-8."""
+    odd: dict[str, list[str]] = {}
+    for file in files:
+        if file.is_file() and (way := _writing(file)):
+            odd.setdefault(way, []).append(file.name)
+    return [Finding("", f"{some_names(names)}: {way}", "read as such") for way, names in odd.items()]
 
 
 def _writing(file: Path) -> str:
@@ -125,7 +141,10 @@ def _writing(file: Path) -> str:
         data.decode("utf-8")
     except UnicodeDecodeError:
         return "Latin-1, not UTF-8"
-    return "lines end as on Windows" if b"\r\n" in data else ""
+    if b"\r\n" in data:
+        return "lines end as on Windows"
+    blanks = file.suffix in (".txt", ".csv") and any(line != line.strip() for line in data.splitlines())
+    return "blanks around its lines" if blanks else ""
 
 
 def refusal(split: str, problem: UserError) -> Finding:

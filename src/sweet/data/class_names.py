@@ -19,6 +19,12 @@ def one_spelling(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def on_disk(folder: Path, name: str) -> Path | None:
+    """The file of a name that may be spelled (composed, decomposed) in another way; None where there is none."""
+    spellings = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((folder / spelling for spelling in spellings if (folder / spelling).is_file()), None)
+
+
 def read_class_names(file: Path) -> list[str]:
     """One name a line, without blanks around it, whatever editor wrote the file.
 

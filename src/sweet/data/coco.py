@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +21,10 @@ from sweet.errors import UserError
 from sweet.files import read_json
 
 from .bands import Picture, Stored
-from .class_names import check_distinct, one_spelling
+from .class_names import check_distinct, on_disk, one_spelling
 from .decode import open_stored
 from .findings import Finding, class_findings, some_names
-from .images import ImageSource, digest, stamps
+from .images import ImageSource, digest, rarest, stamps
 from .objects import Objects
 from .splits import Splits, split_folders
 
@@ -71,7 +69,6 @@ class CocoImages(ImageSource):
         self.has_boxes = True
         self.label_lists = [sorted({one.label for one in several}) for several in self.annotations]
         known = [one for several in self.annotations for one in several]
-        self.annotated = bool(known)
         self.has_masks = bool(known) and all(one.segmentation for one in known)
 
     def open(self, index: int) -> Stored:
@@ -109,12 +106,7 @@ class CocoImages(ImageSource):
 
     def strata(self) -> list[int]:
         """For each image the rarest class of its objects; images without objects are a class of their own."""
-        counts = Counter(one.label for several in self.annotations for one in several)
-        none = len(self.classes or ())
-        return [
-            min((one.label for one in several), key=lambda label: (counts[label], label), default=none)
-            for several in self.annotations
-        ]
+        return rarest([[one.label for one in several] for several in self.annotations], none=len(self.classes or ()))
 
     def findings(self) -> list[Finding]:
         objects = [one for several in self.annotations for one in several]
@@ -192,10 +184,10 @@ class CocoImages(ImageSource):
         """Where the image files lie: in the first of the folders that has the first of them."""
         if not names:
             raise UserError(f"{self.file}: lists no images")
-        folder = next((folder for folder in folders if _on_disk(folder, names[0])), folders[0])
+        folder = next((folder for folder in folders if on_disk(folder, names[0])), folders[0])
         found = []
         for name in names:
-            file = _on_disk(folder, name)
+            file = on_disk(folder, name)
             if file is None:
                 raise UserError(f"{self.file}: no such image file {folder / name}")
             found.append(str(file))
@@ -275,12 +267,6 @@ def _split(spec: str, file: Path, roots: list[Path]) -> tuple[str, Callable[[], 
     split = re.sub(r"^(train|val|test)\d{4}$", r"\1", full)
     folders = [root / place for root in roots for place in ("images", f"images/{full}", full, "")]
     return split, partial(CocoImages, spec, split, file, folders)
-
-
-def _on_disk(folder: Path, name: str) -> Path | None:
-    """The file of a name that may be spelled (composed, decomposed) in another way; None where there is none."""
-    spellings = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
-    return next((folder / spelling for spelling in spellings if (folder / spelling).is_file()), None)
 
 
 def _is_number(value: Any) -> bool:

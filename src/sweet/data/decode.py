@@ -200,12 +200,18 @@ def to_bytes(values: NDArray[Any], value_range: tuple[float, float] | None) -> N
         if kind.kind != "f" or not (low >= 0 and high <= 1):
             raise Unfit(
                 f"holds {kind} from {low:.6g} to {high:.6g}, and what is black and what is white is not known: "
-                "set data.value_range=[LOW,HIGH] (sweet data stats measures it)"
+                "set data.value_range=[LOW,HIGH], in packing --value-range LOW,HIGH (sweet data stats measures it)"
             )
         value_range = (0.0, 1.0)
     low, high = value_range
     scaled = (values.astype(np.float64) - low) * (255 / (high - low))
     return np.nan_to_num(scaled, nan=0.0).clip(0, 255).round().astype(np.uint8)
+
+
+def is_turned(image: Stored) -> bool:
+    """Whether the camera was held sideways or upside down."""
+    orientation = image.orientation if isinstance(image, StoredBands) else image.getexif().get(ORIENTATION, 1)
+    return bool(orientation != 1)
 
 
 def upright_size(image: Stored) -> tuple[int, int]:

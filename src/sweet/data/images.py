@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -33,7 +34,6 @@ class ImageSource(ABC):
     has_boxes = False
     has_masks = False  # a mask for every object
     left_out = 0
-    annotated = False  # there is an object at all
     is_drawn = False  # this is a share of a split
     mask_classes: list[str] | None = None
     label_lists: list[list[int]] | None = None
@@ -76,7 +76,9 @@ class ImageSource(ABC):
         return []
 
     def strata(self) -> list[int] | None:
-        """A class of each image, by which a split is drawn; None where there is nothing of that sort."""
+        """A class of each image, by which a split is drawn: of several the rarest; None where there are no classes."""
+        if self.labels is None and self.label_lists is not None:
+            return rarest(self.label_lists, none=len(self.classes or ()))
         return self.labels
 
     def stored(self, index: int) -> bytes | None:
@@ -133,7 +135,7 @@ class Selected(ImageSource):
         self.indices = [int(index) for index in indices]
         labels = None if parent.labels is None else [parent.labels[index] for index in self.indices]
         super().__init__(parent.name, parent.split, len(self.indices), labels, parent.classes)
-        self.has_boxes, self.has_masks, self.annotated = parent.has_boxes, parent.has_masks, parent.annotated
+        self.has_boxes, self.has_masks = parent.has_boxes, parent.has_masks
         self.is_drawn = parent.is_drawn
         self.mask_classes = parent.mask_classes
         lists = parent.label_lists
@@ -172,6 +174,12 @@ class Selected(ImageSource):
 
     def fingerprint(self) -> str:
         return digest(self.parent.fingerprint(), *self.indices)
+
+
+def rarest(lists: Sequence[Sequence[int]], *, none: int) -> list[int]:
+    """For each list of labels the one that all lists hold least often; ``none`` for an empty list."""
+    counts = Counter(label for several in lists for label in several)
+    return [min(several, key=lambda label: (counts[label], label), default=none) for several in lists]
 
 
 def digest(*values: object) -> str:

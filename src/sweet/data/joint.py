@@ -8,6 +8,8 @@ from torchvision import tv_tensors
 from torchvision.ops import masks_to_boxes
 from torchvision.transforms.v2 import functional as F
 
+from sweet.template.image_size import ImageSize, sides
+
 from .augment import random_flips
 from .bands import Picture
 from .objects import Objects
@@ -19,24 +21,28 @@ MIN_SIDE = 1.0  # pixels; of what is cut off smaller than that, nothing can be l
 def jittered(
     image: Picture,
     objects: Objects,
-    size: int,
+    size: ImageSize,
     *,
     scale: tuple[float, float],
     hflip: float,
     masks: bool,
     generator: torch.Generator,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Pixels (C, h, w) uint8, h and w at most ``size``, and what is left of the objects in them.
+    """Pixels (C, h, w) uint8, at most of ``size``, and what is left of the objects in them.
 
-    The image is resized (bilinear, antialiased) so that its long side is ``size`` times a factor drawn from ``scale``,
-    and a window of at most ``size`` x ``size`` is cut out of it. The second value holds ``boxes`` (n, 4) float32,
+    The image is resized (bilinear, antialiased) to fit into ``size`` times a factor drawn from ``scale``, and a window
+    of at most ``size`` is cut out of it. The second value holds ``boxes`` (n, 4) float32,
     ``labels`` (n,) and with ``masks`` those, (n, h, w) uint8; boxes then follow what is left of the masks. Crowds are
     left out.
     """
+    limits = sides(size)[::-1]
     draws = torch.rand(3, generator=generator).tolist()
-    factor = (scale[0] + (scale[1] - scale[0]) * draws[0]) * size / max(image.size)
-    spans = [min(side, max(1, round(size / factor))) for side in image.size]  # of the image, before it is resized
-    out = [min(size, max(1, round(span * factor))) for span in spans]
+    drawn = scale[0] + (scale[1] - scale[0]) * draws[0]
+    factor = min(drawn * limit / side for limit, side in zip(limits, image.size, strict=True))
+    spans = [  # of the image, before it is resized
+        min(side, max(1, round(limit / factor))) for side, limit in zip(image.size, limits, strict=True)
+    ]
+    out = [min(limit, max(1, round(span * factor))) for span, limit in zip(spans, limits, strict=True)]
     left, top = (int(draw * (side - span + 1)) for draw, side, span in zip(draws[1:], image.size, spans, strict=True))
     flip = bool(random_flips(1, hflip, generator))
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sweet.errors import UserError
 
+from .findings import Finding, class_findings, counted
 from .images import ImageSource
 
 
@@ -20,6 +21,26 @@ def label_tensor(images: ImageSource) -> Tensor | None:
     for row, several in enumerate(images.label_lists):
         targets[row, several] = 1
     return targets
+
+
+def flat_labels(images: ImageSource) -> list[int] | None:
+    """Every label of every image; None unless the set says for each image which labels it has, and nothing else."""
+    if images.label_lists is None or images.labels is not None or images.has_boxes:
+        return None
+    return [label for several in images.label_lists for label in several]
+
+
+def list_findings(images: ImageSource) -> list[Finding]:
+    """How many labels the images have, and labels that none has."""
+    labels = flat_labels(images)
+    if labels is None or images.label_lists is None:
+        return []
+    counts = [len(several) for several in images.label_lists]
+    found = f"{min(counts)} to {max(counts)} labels an image, {len(labels) / max(1, len(counts)):.1f} on average"
+    rows = [Finding(images.split, found, "learned by --task multilabel")]
+    if empty := counts.count(0):
+        rows.append(Finding(images.split, f"{counted(empty, 'image')} without a label", "kept, as images of no class"))
+    return rows + class_findings(images.split, images.classes, labels, what="image with them")
 
 
 def with_lists_alone(images: ImageSource) -> ImageSource:

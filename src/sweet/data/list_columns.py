@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from sweet.errors import UserError
 
-from .class_names import class_names_beside
+from .class_names import class_names_beside, one_spelling
 
 
 def is_list(column: pa.DataType) -> bool:
@@ -27,7 +27,7 @@ def read_lists(
     Names come from the schema, else from ``classes.txt``, else they are the labels of all files of the folder: names as
     they stand there, sorted, or the numbers themselves. Raises UserError naming the row of a label without a class.
     """
-    values = [sorted(set(several or ()), key=str) for several in column.to_pylist()]
+    values = [sorted(set(map(_spelled, several or ())), key=str) for several in column.to_pylist()]
     named = pa.types.is_string(column.type.value_type) or pa.types.is_large_string(column.type.value_type)
     if not (named or pa.types.is_integer(column.type.value_type)):
         raise UserError(f"{files[0]}: column {name} holds {column.type}, expected lists of numbers or names")
@@ -46,7 +46,7 @@ def _names_of(feature: Any) -> list[str] | None:
     inner = feature[0] if isinstance(feature, list) and feature else (feature or {})
     inner = inner.get("feature", inner) if isinstance(inner, Mapping) else {}
     names = inner.get("names") if isinstance(inner, Mapping) else None
-    return list(names) if names else None
+    return [one_spelling(name) for name in names] if names else None
 
 
 def _all_labels(values: list[list[Any]], folder: Path, name: str, named: bool) -> list[str]:
@@ -54,10 +54,14 @@ def _all_labels(values: list[list[Any]], folder: Path, name: str, named: bool) -
     found: set[Any] = set(_flat(values))
     for file in sorted(folder.glob("*.parquet")):
         if name in pq.read_schema(file).names:
-            found |= set(_flat(pq.read_table(file, columns=[name])[name].to_pylist()))
+            found |= set(map(_spelled, _flat(pq.read_table(file, columns=[name])[name].to_pylist())))
     if not found:
         raise UserError(f"{folder}: no image has a label in the column {name}")
     return sorted(found) if named else [str(number) for number in range(max(found) + 1)]
+
+
+def _spelled(label: Any) -> Any:
+    return one_spelling(label) if isinstance(label, str) else label
 
 
 def _flat(lists: Iterable[Iterable[Any] | None]) -> Iterable[Any]:

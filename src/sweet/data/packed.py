@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 import torch
 from PIL.Image import Resampling
 from torch import Tensor
+
+from sweet.template.image_size import ImageSize, sides
 
 from .bands import Picture
 from .cached import cached_tensor
@@ -16,13 +19,13 @@ from .images import ImageSource, digest
 from .label_lists import label_tensor
 
 MAX_BYTES = 2_000_000_000
-MAX_SIZE = 96  # pixels; larger images lose too much when they are shrunk before random crops
+MAX_SIZE = 96  # pixels of a square; larger images lose too much when they are shrunk before random crops
 FORMAT = 2  # part of the cache key: raise it when the pixels of a packed image change
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Images (N, C, S, S) uint8 and labels (N,) int64, or (N, K) float32 of lists of labels, or None."""
+    """Images (N, C, H, W) uint8 and labels (N,) int64, or (N, K) float32 of lists of labels, or None."""
 
     images: Tensor
     labels: Tensor | None
@@ -41,46 +44,52 @@ class Packed:
 ImageSet = ImageSource | Packed
 
 
-def should_pack(source: ImageSource, img_size: int) -> bool:
-    """Whether the set is small enough for the memory: at most 2 GB, at most 96 pixels."""
-    return img_size <= MAX_SIZE and len(source) * source.pixel_format.stored_channels * img_size**2 <= MAX_BYTES
+def should_pack(source: ImageSource, img_size: ImageSize) -> bool:
+    """Whether the set is small enough for the memory: at most 2 GB, at most as many pixels as a square of 96."""
+    pixels = prod(sides(img_size))
+    return pixels <= MAX_SIZE**2 and len(source) * source.pixel_format.stored_channels * pixels <= MAX_BYTES
 
 
-def packed(source: ImageSource, img_size: int) -> ImageSet:
+def packed(source: ImageSource, img_size: ImageSize) -> ImageSet:
     """Small images as one tensor, larger ones as they are."""
     return pack(source, img_size) if should_pack(source, img_size) else source
 
 
-def pack(source: ImageSource, img_size: int) -> Packed:
-    """Decode every image: short side to ``img_size`` (antialiased), then a centre crop.
+def pack(source: ImageSource, img_size: ImageSize) -> Packed:
+    """Decode every image: resized to cover ``img_size`` (antialiased), then a centre crop.
 
     Kept in a file of the cache folder. Raises UserError naming the file of a corrupt image.
     """
     key = digest(FORMAT, source.name, source.split, source.fingerprint(), img_size, *source.pixel_format.key())
-    shape = (len(source), source.pixel_format.stored_channels, img_size, img_size)
+    shape = (len(source), source.pixel_format.stored_channels, *sides(img_size))
 
     def decode_all() -> Tensor:
         images = torch.empty(shape, dtype=torch.uint8)
         for index in range(len(source)):  # threads do not help: the time is in Pillow's Python, not in decoding
-            images[index] = centre_square(source.decode(index), img_size)
+            images[index] = centre_crop(source.decode(index), img_size)
         return images
 
     pixels = cached_tensor(key, "images", shape, torch.uint8, decode_all)
     return Packed(pixels, label_tensor(source), source.classes)
 
 
-def resize_square(image: Picture, size: int) -> Picture:
-    """Short side to ``size`` (antialiased), then the centre ``size`` x ``size``; unchanged if it is that already."""
-    if image.size == (size, size):
+def resized(image: Picture, size: ImageSize) -> Picture:
+    """The largest centre of the shape of ``size``, resized to it (antialiased); unchanged if it is that already.
+
+    Of a square: the short side to ``size``, then the centre.
+    """
+    rows, columns = sides(size)
+    if image.size == (columns, rows):
         return image
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    return image.resize((size, size), Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    width = min(image.width, image.height * columns / rows)
+    height = min(image.height, image.width * rows / columns)
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    return image.resize((columns, rows), Resampling.BICUBIC, box=(left, top, left + width, top + height))
 
 
-def centre_square(image: Picture, size: int) -> Tensor:
-    """``resize_square`` as (C, size, size) uint8."""
-    return to_tensor(resize_square(image, size))
+def centre_crop(image: Picture, size: ImageSize) -> Tensor:
+    """:func:`resized` as (C, H, W) uint8."""
+    return to_tensor(resized(image, size))
 
 
 def to_tensor(image: Picture) -> Tensor:

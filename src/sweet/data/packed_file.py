@@ -1,6 +1,7 @@
 """A set of small images as one safetensors file, ``packed:PATH``: for a machine without a network.
 
-``<split>.images`` (N, 3, S, S) uint8, ``<split>.labels`` (N,) int64 unless unlabelled, class names in the metadata.
+``<split>.images`` (N, C, H, W) uint8, ``<split>.labels`` (N,) int64, or (N, K) uint8 of lists of labels, unless
+unlabelled; class names in the metadata.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from torch import Tensor
 
 from sweet.errors import UserError
 from sweet.files import read_tensors, write_tensors
+from sweet.template.image_size import ImageSize
 
 from .bands import Stored, StoredBands
 from .images import ImageSource, digest
-from .packed import centre_square
+from .label_lists import label_tensor
+from .packed import centre_crop
 from .splits import Splits
 
 IMAGES, LABELS, CLASSES = ".images", ".labels", "classes"
@@ -35,7 +38,12 @@ class PackedImages(ImageSource):
         stamp = path.stat()
         self._fingerprint = digest(spec, split, stamp.st_size, stamp.st_mtime_ns)
         classes = None if labels is None else _classes(path)
-        super().__init__(spec, split, len(self.images), None if labels is None else labels.tolist(), classes)
+        single = labels is not None and labels.dim() == 1
+        super().__init__(
+            spec, split, len(self.images), labels.tolist() if labels is not None and single else None, classes
+        )
+        if labels is not None and not single:
+            self.label_lists = [row.nonzero()[:, 0].tolist() for row in labels]
 
     def open(self, index: int) -> Stored:
         values = self.images[index].permute(1, 2, 0).contiguous().numpy()
@@ -61,7 +69,7 @@ def packed_splits(spec: str, path: Path) -> Splits:
         if name.endswith(IMAGES):
             if value.dtype != torch.uint8 or value.dim() != 4:
                 raise UserError(
-                    f"--data {spec}: {name} is {value.dtype} {tuple(value.shape)}, expected uint8 N, C, S, S"
+                    f"--data {spec}: {name} is {value.dtype} {tuple(value.shape)}, expected uint8 N, C, H, W"
                 )
             split = name.removesuffix(IMAGES)
             splits[split] = partial(PackedImages, spec, split, path)
@@ -70,15 +78,16 @@ def packed_splits(spec: str, path: Path) -> Splits:
     return splits
 
 
-def write_packed(path: Path, splits: Mapping[str, ImageSource], img_size: int) -> None:
-    """Every image with its short side ``img_size``, then a centre crop. Raises UserError naming a corrupt one."""
+def write_packed(path: Path, splits: Mapping[str, ImageSource], img_size: ImageSize) -> None:
+    """The centre of every image, see :func:`.packed.resized`. Raises UserError naming a corrupt one."""
     tensors: dict[str, Tensor] = {}
     classes: list[str] | None = None
     for split, images in splits.items():
-        pixels = (centre_square(images.decode(index), img_size) for index in range(len(images)))
+        pixels = (centre_crop(images.decode(index), img_size) for index in range(len(images)))
         tensors[split + IMAGES] = torch.stack(list(pixels))
-        if images.labels is not None:
-            tensors[split + LABELS] = torch.tensor(images.labels, dtype=torch.int64)
+        labels = label_tensor(images)
+        if labels is not None:
+            tensors[split + LABELS] = labels if images.labels is not None else labels.to(torch.uint8)
             classes = images.classes
     write_tensors(path, tensors, {CLASSES: json.dumps(classes)})
 

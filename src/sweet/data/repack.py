@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweet.errors import UserError
 from sweet.files import replacing, write_text
+from sweet.template.image_size import ImageSize, sides
 
-from .bands import as_rgb
+from .bands import Bands
 from .class_names import CLASSES_FILE
+from .decode import PixelFormat
 from .images import ImageSource
-from .packed import resize_square
+from .label_lists import with_lists_alone
+from .packed import resized
 from .packed_file import write_packed
 from .sources import source_splits
+from .stats import find_depth
 from .subset import up_to
 
 SHARD_IMAGES = 50_000
@@ -33,7 +38,7 @@ class PackReport:
 
     source: str
     out: str
-    img_size: int
+    img_size: ImageSize
     images: dict[str, int]
     bytes: int
 
@@ -43,20 +48,31 @@ class PackReport:
 
 
 def pack_to(
-    spec: str, out: Path, img_size: int, *, per_class: Mapping[str, int] | None = None, seed: int = 0
+    spec: str,
+    out: Path,
+    img_size: ImageSize,
+    *,
+    per_class: Mapping[str, int] | None = None,
+    seed: int = 0,
+    value_range: tuple[float, float] | None = None,
 ) -> PackReport:
-    """Write every split at another size: short side ``img_size``, then a centre crop.
+    """Write every split at another size: the centre of each image, see :func:`.packed.resized`.
 
     ``out`` is a folder of parquet files in the Hugging Face layout, read by ``parquet:OUT``, of PNG images, or of the
     bytes as they are where nothing changes; or a file ``.safetensors`` of plain pixels, read by ``packed:OUT``.
     ``per_class`` takes at most so many images of each class of a split, drawn by ``seed``; splits that it does not name
-    are left out. Raises UserError naming the file of a corrupt image; files appear only once complete.
+    are left out. All channels are kept, as 8 bits: ``value_range`` are the values of a file that become 0 and 255.
+    Raises UserError naming the file of a corrupt image; files appear only once complete.
     """
     splits = source_splits(spec)
     for split in per_class or ():
         if split not in splits:
             raise UserError(f"--per-class {split}=N: {spec} has no such split, it has {', '.join(splits)}")
     chosen = {split: _chosen(splits[split](), per_class, seed) for split in per_class or splits}
+    for split, images in chosen.items():
+        images.read_as(PixelFormat(find_depth(images).channels, value_range))
+        if _only_lists(chosen.values()) and images.label_lists is not None:
+            chosen[split] = with_lists_alone(images)
     if out.suffix == ".safetensors":
         write_packed(out, chosen, img_size)
     else:
@@ -68,6 +84,11 @@ def pack_to(
     return PackReport(spec, str(out), img_size, counts, sum(file.stat().st_size for file in files))
 
 
+def _only_lists(splits: Iterable[ImageSource]) -> bool:
+    """Whether images of any split have several labels: then those of all splits are kept as lists."""
+    return any(images.label_lists is not None and images.labels is None for images in splits)
+
+
 def _chosen(images: ImageSource, per_class: Mapping[str, int] | None, seed: int) -> ImageSource:
     if per_class is None:
         return images
@@ -76,7 +97,7 @@ def _chosen(images: ImageSource, per_class: Mapping[str, int] | None, seed: int)
     return images.select(up_to(images.labels, per_class[images.split], seed))
 
 
-def _write_split(out: Path, split: str, images: ImageSource, img_size: int) -> None:
+def _write_split(out: Path, split: str, images: ImageSource, img_size: ImageSize) -> None:
     shards = -(-len(images) // SHARD_IMAGES)
     for shard in range(shards):
         rows = range(shard * SHARD_IMAGES, min((shard + 1) * SHARD_IMAGES, len(images)))
@@ -85,7 +106,7 @@ def _write_split(out: Path, split: str, images: ImageSource, img_size: int) -> N
         write_text(out / CLASSES_FILE, "".join(f"{name}\n" for name in images.classes))
 
 
-def _write_shard(file: Path, images: ImageSource, rows: range, img_size: int) -> None:
+def _write_shard(file: Path, images: ImageSource, rows: range, img_size: ImageSize) -> None:
     features: dict[str, object] = {"image": {"_type": "Image"}}
     fields = [pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
     if images.labels is not None:
@@ -108,10 +129,15 @@ def _write_shard(file: Path, images: ImageSource, rows: range, img_size: int) ->
     file.chmod(0o644)
 
 
-def _encoded(images: ImageSource, index: int, img_size: int) -> dict[str, bytes | str]:
+def _encoded(images: ImageSource, index: int, img_size: ImageSize) -> dict[str, bytes | str]:
     image, stored = images.decode(index), images.stored(index)
-    if stored is not None and image.size == (img_size, img_size):
+    as_it_is = images.pixel_format.value_range is None and image.size == sides(img_size)[::-1]
+    if stored is not None and as_it_is:
         return {"bytes": stored, "path": f"{images.split}-{index:07d}"}
-    buffer = io.BytesIO()
-    as_rgb(resize_square(image, img_size)).save(buffer, format="PNG")  # read as RGB, others were refused
-    return {"bytes": buffer.getvalue(), "path": f"{images.split}-{index:07d}.png"}
+    buffer, small = io.BytesIO(), resized(image, img_size)
+    if isinstance(small, Bands):  # PNG has no room for all channels
+        np.save(buffer, small.pixels)
+    else:
+        small.save(buffer, format="PNG")
+    ending = "npy" if isinstance(small, Bands) else "png"
+    return {"bytes": buffer.getvalue(), "path": f"{images.split}-{index:07d}.{ending}"}

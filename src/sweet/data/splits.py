@@ -99,7 +99,8 @@ def held_out(splits: Splits, *, labelled_only: bool = True) -> str | None:
 
 def is_labelled(images: ImageSource) -> bool:
     """Whether there is something to learn besides the pixels: classes, masks or boxes."""
-    return images.labels is not None or images.mask_classes is not None or (images.has_boxes and images.annotated)
+    lists = images.label_lists is not None and any(images.label_lists)
+    return images.labels is not None or images.mask_classes is not None or lists
 
 
 def draw_split(spec: str, train: ImageSource, split: str, val_share: float, seed: int) -> ImageSource:

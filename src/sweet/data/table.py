@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from sweet.errors import UserError
+from sweet.files import decode_text
 
-from .class_names import class_names_beside
+from .class_names import class_names_beside, on_disk, one_spelling
 from .folder import FolderImages
 from .images import ImageSource, digest
 from .splits import Splits, split_folders
@@ -79,15 +80,12 @@ def table_splits(spec: str, path: Path) -> Splits:
 
 def read_table(file: Path) -> Table:
     """Read and check one CSV file, its images included. Raises UserError naming the line."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not a text file in UTF-8") from None
+    lines = decode_text(file).splitlines()
     delimiter = "\t" if lines and "\t" in lines[0] and "," not in lines[0] else ","
     rows = [(number, row) for number, row in enumerate(csv.reader(lines, delimiter=delimiter), 1) if any(row)]
     if not rows:
         raise UserError(f"{file}: is empty")
-    header = [cell.strip() for cell in rows[0][1]]
+    header = [one_spelling(cell.strip()) for cell in rows[0][1]]
     named = header[0].lower() in IMAGE_COLUMNS
     columns = _columns(file, header) if named else _Columns(1, None, {})
     splits: dict[str, dict[Path, list[str]]] = {}
@@ -114,7 +112,7 @@ class _Columns:
 
     def labels(self, file: Path, number: int, cells: Sequence[str]) -> list[str]:
         if self.list_ is not None:
-            return [label.strip() for label in cells[self.list_].split(BETWEEN) if label.strip()]
+            return [one_spelling(label.strip()) for label in cells[self.list_].split(BETWEEN) if label.strip()]
         for place, name in self.classes.items():
             if cells[place] not in ("0", "1"):
                 raise UserError(f"{file}:{number}: {name} is {cells[place]!r}, expected 0 or 1")
@@ -135,8 +133,8 @@ def _columns(file: Path, header: Sequence[str]) -> _Columns:
 
 def _image(file: Path, number: int, name: str) -> Path:
     for folder in (file.parent, file.parent / "images"):
-        if name and (folder / name).is_file():
-            return folder / name
+        if name and (found := on_disk(folder, name)):
+            return found
     raise UserError(f"{file}:{number}: no such image file {file.parent / name}")
 
 

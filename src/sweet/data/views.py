@@ -15,6 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from sweet.template.image_size import ImageSize, sides
+
 from .augment import normalise
 from .bands import Bands, Picture
 from .batches import Augment
@@ -33,7 +35,7 @@ Draw = Callable[[float, float], float]  # a number between two
 def random_view(
     image: Picture,
     mask: NDArray[np.uint8],
-    crop: int,
+    crop: ImageSize,
     *,
     short_side: int,
     augment: Augment,
@@ -43,7 +45,9 @@ def random_view(
     interpolation: str,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Normalised pixels (C, crop, crop) and classes (crop, crop) uint8 of an image scaled to ``short_side`` (0: as is).
+    """Normalised pixels (C, H, W) and classes (H, W) uint8 of an image scaled to ``short_side`` (0: as is).
+
+    H and W are those of ``crop``.
 
     augment: ``rrc`` scale by 0.5 to 2, crop, flip, colours; ``crop`` crop and flip; ``none`` the centre. What lies
     beyond the image is zero, and ``IGNORE``.
@@ -55,7 +59,8 @@ def random_view(
     full = augment == "rrc"
     scale = draw(*SCALE) if full else 1.0
     width, height = scaled(image.size, short_side, scale)
-    size = columns, rows = min(crop, width), min(crop, height)
+    whole_rows, whole_columns = sides(crop)
+    size = columns, rows = min(whole_columns, width), min(whole_rows, height)
     answers = Image.fromarray(mask)
     for _ in range(ATTEMPTS):
         across, down = (0.5, 0.5) if augment == "none" else (draw(0, 1), draw(0, 1))
@@ -71,7 +76,7 @@ def random_view(
     targets = torch.from_numpy(classes)
     if augment != "none" and draw(0, 1) < hflip:
         pixels, targets = pixels.flip(2), targets.flip(1)
-    beyond = (0, crop - columns, 0, crop - rows)
+    beyond = (0, whole_columns - columns, 0, whole_rows - rows)
     return F.pad(pixels, beyond), F.pad(targets, beyond, value=IGNORE)
 
 

@@ -20,15 +20,16 @@ import yaml
 from numpy.typing import NDArray
 
 from sweet.errors import UserError
+from sweet.files import decode_text
 
+from .class_names import on_disk, one_spelling
 from .decode import readable, upright_size
 from .folder import FolderImages, image_files
 from .images import ImageSource, digest, stamps
 from .objects import Objects
-from .splits import Splits
+from .splits import Splits, split_called
 
 FILE = "data.yaml"
-SPLITS = ("train", "val", "valid", "test")
 SLACK = 0.01  # of the image; so far outside of 0..1 lies what was rounded, beyond it what is not a share
 Shape = tuple[float, ...]
 
@@ -103,11 +104,7 @@ def read_labels(file: Path, classes: int, keypoints: bool) -> list[Line]:
     """The objects of one image; none where there is no file. Raises UserError naming the line."""
     if not file.is_file():
         return []
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: not a text file") from None
-    rows = [(number, row.split()) for number, row in enumerate(text.splitlines(), 1)]
+    rows = [(number, row.split()) for number, row in enumerate(decode_text(file).splitlines(), 1)]
     return [_line(f"{file}:{number}", words, classes, keypoints) for number, words in rows if words]
 
 
@@ -143,15 +140,15 @@ def yolo_splits(spec: str, path: Path) -> Splits:
     if not file.is_file():
         raise UserError(f"--data {spec}: {f'no {FILE} in {path}' if path.is_dir() else 'no such file or folder'}")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        content = yaml.safe_load("\n".join(map(str.rstrip, decode_text(file).splitlines())))  # a tab there is an error
+    except yaml.YAMLError as problem:
         raise UserError(f"{file}: not valid YAML ({str(problem).splitlines()[0]})") from None
     if not isinstance(content, dict):
         raise UserError(f"{file}: expected keys train, val and names")
     classes = _names(file, content)
     splits: Splits = {}
-    for split in SPLITS:
-        if content.get(split):
+    for split in content:
+        if split_called(str(split)) and content[split]:
             splits[split] = partial(_open, spec, split, file, content, classes)
     if not splits:
         raise UserError(f"{file}: names no images: a key train or val is needed")
@@ -165,11 +162,12 @@ def _names(file: Path, content: Mapping[str, Any]) -> list[str]:
         if sorted(names) != list(range(len(names))):
             raise UserError(f"{file}: names: the numbers are {sorted(names)}, expected 0 to {len(names) - 1}")
         names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names or len(set(map(str, names))) < len(names):
+    names = [one_spelling(str(name)) for name in names] if isinstance(names, list) else names
+    if not isinstance(names, list) or not names or len(set(names)) < len(names):
         raise UserError(f"{file}: names is {names!r}, expected a list of different names")
     if content.get("nc") not in (None, len(names)):
         raise UserError(f"{file}: nc is {content['nc']}, but names lists {len(names)} classes")
-    return [str(name) for name in names]
+    return names
 
 
 def _open(spec: str, split: str, file: Path, content: Mapping[str, Any], classes: list[str]) -> ImageSource:
@@ -190,9 +188,9 @@ def _images(file: Path, split: str, root: object, entry: str) -> list[str]:
     if place.suffix != ".txt":
         raise UserError(f"{file}: {split}: {entry} is neither a folder nor a .txt file")
     images = []
-    for number, line in enumerate(place.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(decode_text(place).splitlines(), 1):
         if name := line.strip():
-            image = next((p for p in (place.parent / name, file.parent / name) if p.is_file()), None)
+            image = on_disk(place.parent, name) or on_disk(file.parent, name)
             if image is None:
                 raise UserError(f"{place}:{number}: no such image file {name}")
             images.append(str(image))

@@ -24,17 +24,16 @@ NAMES = ("boxes", "scores", "labels", "masks")
 
 
 class DetectorGraph(nn.Module):
-    """One image (1, C, S, S), padded, and the (2,) height and width of what is image in it -> findings.
+    """One image (1, C, H, W), padded, and the (2,) height and width of what is image in it -> findings.
 
     boxes (n, 4), scores (n,), labels (n,) int64 and, of a detector with masks, masks (n, 28, 28) of each box; n is
-    fixed, the surest come first, and places left over have score 0, label -1 and an empty box. ``side`` is S.
+    fixed, the surest come first, and places left over have score 0, label -1 and an empty box. ``padded`` is (H, W).
     """
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector.eval()
-        transform = detector.transform
-        self.side = -(-transform.max_size // transform.size_divisible) * transform.size_divisible
+        self.padded = detector.transform.padded
         self.masks = detector.roi_heads.has_mask()
 
     def forward(self, images: Tensor, size: Tensor) -> tuple[Tensor, ...]:
@@ -56,7 +55,7 @@ class DetectorGraph(nn.Module):
         """Boxes (P, 4), and which of them are any (P,): as ``RegionProposalNetwork.filter_proposals``."""
         rpn: Any = self.detector.rpn
         logits, deltas = rpn.head(levels)
-        anchors = rpn.anchor_generator(ImageList(images, [(self.side, self.side)]), levels)
+        anchors = rpn.anchor_generator(ImageList(images, [self.padded]), levels)
         counts = [level[0].numel() for level in logits]
         scores, flat = concat_box_prediction_layers(logits, deltas)
         boxes = clipped(rpn.box_coder.decode(flat, anchors).view(-1, 4), size)

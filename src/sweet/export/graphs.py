@@ -13,6 +13,7 @@ from sweet.errors import UserError
 from sweet.storage.records import FolderRecord
 from sweet.tasks.detection.detector import Detector
 from sweet.tasks.segmentation.segment import Segment
+from sweet.template.image_size import joined
 
 from .detector_graph import NAMES, DetectorGraph
 from .timm_folder import random_images
@@ -38,35 +39,36 @@ class Graph:
 
 
 def image_graph(model: nn.Module, record: FolderRecord) -> Graph:
-    """``images`` (N, C, S, S) -> ``output`` (N, classes or width)."""
+    """``images`` (N, C, H, W) -> ``output`` (N, classes or width)."""
     samples = [(random_images(record.vit, batch),) for batch in BATCHES]
     return Graph(model, ["images"], ["output"], samples, about={"task": record.task} if record.task else {})
 
 
 def segmenter_graph(model: nn.Module, record: FolderRecord, task: Segment) -> Graph:
-    """``images`` (N, C, S, S) -> ``logits`` (N, classes, S, S), S the side of the windows that it is tested in."""
-    side = task.window(record.data)
+    """``images`` (N, C, H, W) -> ``logits`` (N, classes, H, W), of the size of the windows that it is tested in."""
+    window, stride = task.window(record.data), task.stride(record.data)
     generator = torch.Generator().manual_seed(0)
-    samples = [(torch.randn(batch, record.vit.in_chans, side, side, generator=generator),) for batch in BATCHES]
-    about = {"task": "segment", "window": side, "stride": task.stride(record.data), "short_side": task.head.short_side}
-    return Graph(model, ["images"], ["logits"], samples, about=about)
+    samples = [(torch.randn(batch, record.vit.in_chans, *window, generator=generator),) for batch in BATCHES]
+    pixels = {"window": joined(*window), "stride": joined(*stride), "short_side": task.head.short_side}
+    return Graph(model, ["images"], ["logits"], samples, about={"task": "segment", **pixels})
 
 
 def detector_graph(model: Detector, record: FolderRecord) -> Graph:
-    """``images`` (1, C, S, S) and ``size`` (2,) -> boxes, scores, labels, see :class:`DetectorGraph`.
+    """``images`` (1, C, H, W) and ``size`` (2,) -> boxes, scores, labels, see :class:`DetectorGraph`.
 
     Raises UserError where the graph finds something else than the detector.
     """
     module = DetectorGraph(model)
-    side, full, generator = module.side, int(model.transform.max_size), torch.Generator().manual_seed(0)
+    (rows, columns), generator = model.transform.limits, torch.Generator().manual_seed(0)
     samples = []
-    for height, width in ((full, full), (full // 2, full), (full, full * 3 // 4)):
-        images = torch.zeros(1, record.vit.in_chans, side, side)
+    for height, width in ((rows, columns), (rows // 2, columns), (rows, columns * 3 // 4)):
+        images = torch.zeros(1, record.vit.in_chans, *module.padded)
         images[..., :height, :width] = torch.randn(1, record.vit.in_chans, height, width, generator=generator)
         samples.append((images, torch.tensor([height, width]).float()))
         _same_as_detector(model, module, *samples[-1])
     outputs = NAMES if module.masks else NAMES[:3]
-    about = {"task": "detect", "side": side, "padding": "zeros, after the normalisation, at the right and the bottom"}
+    padding = "zeros, after the normalisation, at the right and the bottom"
+    about = {"task": "detect", "side": joined(*module.padded), "padding": padding}
     return Graph(module, ["images", "size"], outputs, samples, any_batch=False, about=about)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 import yaml
+from torch import Tensor
 
 from sweet.api import Template
+from sweet.convert.convert import in_type
 from sweet.errors import UserError
 from sweet.files import read_tensors
 from sweet.storage import hub
@@ -25,6 +28,7 @@ from .timm_folder import timm_folder
 from .transformers_folder import transformers_folder
 
 ON_THE_VIT = ("classify", "multilabel")  # tasks whose head is timm's own
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 LAYOUTS = ("timm", "onnx", "hub", "safetensors", "transformers")
 
 
@@ -34,6 +38,7 @@ def export(
     out: Path,
     *,
     head: bool = True,
+    dtype: str = "fp32",
     seeds: Sequence[Path] = (),
     licence: str | None = None,
     repo: str | None = None,
@@ -43,7 +48,8 @@ def export(
     """Write a model folder in another layout (a source folder: ``hub`` and ``safetensors`` only); returns a summary.
 
     ``licence`` is by default that of the checkpoint it was made from, else "other". ``head=False`` leaves the
-    classifier out. ``seeds`` are runs of the same recipe by other seeds, for the card.
+    classifier out. ``dtype`` fp16 or bf16 halves the file; a model of it computes as well as these numbers are.
+    ``seeds`` are runs of the same recipe by other seeds, for the card.
     With ``repo`` the written folder is uploaded. Raises UserError for a task or a shape that the layout cannot
     express, and when the written model would not compute the same.
     """
@@ -55,13 +61,19 @@ def export(
         raise UserError(f"--repo {repo}: goes with --to hub")
     if repo is not None:
         hub.check_repo(repo)
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
+    if to == "onnx" and dtype != "fp32":
+        raise UserError(f"--dtype {dtype}: an ONNX file is written in fp32; its runtimes convert it")
     record = read_record(model, tuple(TENSORS))
+    if dtype != "fp32":
+        record = record.model_copy(update={"dtype": str(DTYPES[dtype]).removeprefix("torch.")})
     licence = licence or (record.origin_record.licence if record.origin_record else None) or "other"
     written: Mapping[str, object]
     if record.kind == "model":
         written = _export_model(model, record, to, out, head=head, seeds=seeds, licence=licence)
     elif to in ("hub", "safetensors"):
-        written = _export_source(model, to, out, licence)
+        written = _export_source(model, record, to, out, licence)
     else:
         raise UserError(f"{model}: is a {record.kind}, and --to {to} takes a model: sweet init {model} makes one")
     where = {"out": str(out)}
@@ -77,7 +89,7 @@ def _export_model(
         need_onnx()  # before the work
     if head and record.task not in (None, *ON_THE_VIT):
         return _export_whole(folder, record, to, out, seeds=seeds, licence=licence)
-    model, record = load_model(folder, **({} if head else {"num_classes": 0}))
+    model, _ = load_model(folder, **({} if head else {"num_classes": 0}))
     if not head:
         data = record.data.model_copy(update={"classes": None})
         if record.task not in (None, *ON_THE_VIT):
@@ -92,12 +104,13 @@ def _export_model(
     if to == "onnx":
         return {**shown, **_write_onnx(image_graph(model, record), record, out, recipe_text, card)}
     if to == "safetensors":
-        write_folder(out, (TENSORS["model"], model.state_dict()), record, recipe_text, card)
+        write_folder(out, (TENSORS["model"], weights(model.state_dict(), record)), record, recipe_text, card)
         return shown
     if to == "hub":
         card = front_matter(record, licence=licence, library="timm") + card
     made = transformers_folder(model, record) if to == "transformers" else timm_folder(model, record, licence)
-    write_folder(out, (TENSORS["model"], made.tensors), made.config, recipe_text, card, made.texts)
+    tensors, theirs = weights(made.tensors, record), {} if record.dtype is None else {"dtype": record.dtype}
+    write_folder(out, (TENSORS["model"], tensors), {**made.config, **theirs}, recipe_text, card, made.texts)
     return {**shown, **made.shown}
 
 
@@ -125,8 +138,14 @@ def _export_whole(
         return {**shown, **_write_onnx(graph, record, out, recipe_text, card)}
     if to == "hub":
         card = front_matter(record, licence=licence, library="sweet") + card
-    write_folder(out, (TENSORS["model"], read_tensors(folder / TENSORS["model"])), record, recipe_text, card)
+    tensors = weights(read_tensors(folder / TENSORS["model"]), record)
+    write_folder(out, (TENSORS["model"], tensors), record, recipe_text, card)
     return shown
+
+
+def weights(tensors: Mapping[str, Tensor], record: FolderRecord) -> Mapping[str, Tensor]:
+    """The tensors in the precision of a record; those that it cannot hold stay as they are."""
+    return tensors if record.dtype is None else in_type(dict(tensors), getattr(torch, record.dtype))
 
 
 def _write_onnx(graph: Graph, record: FolderRecord, out: Path, recipe: str, card: str) -> Mapping[str, object]:
@@ -136,8 +155,9 @@ def _write_onnx(graph: Graph, record: FolderRecord, out: Path, recipe: str, card
     return {"difference": difference}
 
 
-def _export_source(folder: Path, to: str, out: Path, licence: str) -> Mapping[str, object]:
+def _export_source(folder: Path, record: FolderRecord, to: str, out: Path, licence: str) -> Mapping[str, object]:
     source = Template.from_pretrained(folder)
+    source.record = record
     source.save_pretrained(out, licence=licence if to == "hub" else None)
     return {"to": to, "kind": source.record.kind}
 

@@ -18,6 +18,7 @@ from sweet.models.names import our_names, timm_names
 from sweet.models.vit import timm_args
 from sweet.storage.records import FolderRecord
 from sweet.storage.timm_cfg import pretrained_cfg
+from sweet.template.image_size import sides
 
 # Entries of timm whose constructors we borrow, for models of our own. Norms and activations are callables, which JSON
 # cannot carry, so the entry must bring them itself; every other argument is ours. What was converted has an entry of
@@ -166,6 +167,6 @@ def _compare(model: nn.Module, theirs: nn.Module, tensors: dict[str, Tensor], co
 
 
 def random_images(config: ViTConfig, count: int) -> Tensor:
-    """(count, C, S, S) of unit variance, the same at every call: something to compare two models on."""
+    """(count, C, H, W) of unit variance, the same at every call: something to compare two models on."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(count, config.in_chans, config.img_size, config.img_size, generator=generator)
+    return torch.randn(count, config.in_chans, *sides(config.img_size), generator=generator)

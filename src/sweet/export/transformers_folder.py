@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.storage.records import DataConfig, FolderRecord
+from sweet.template.image_size import size_text
 
 from .timm_folder import Exported
 
@@ -52,6 +53,8 @@ def transformers_folder(model: nn.Module, record: FolderRecord) -> Exported:
             f"--to transformers: family {config.family} (SwiGLU, RMSNorm, RoPE) has no class there; take --to timm, "
             "which transformers' TimmWrapper reads, or learn a template with model.family=vit"
         )
+    if not isinstance(config.img_size, int):
+        raise UserError(f"--to transformers: its models take square images, not {size_text(config.img_size)}")
     state = {name: value.detach() for name, value in model.state_dict().items()}
     weight, bias = state.pop("head.weight", None), state.pop("head.bias", None)
     shape = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from sweet.errors import UserError
 from sweet.files import SUMS, check_sums, read_json, read_tensors
 from sweet.inference.evaluate import evaluate
 from sweet.models.config import ViTConfig
+from sweet.results.family import is_family, read_family
 from sweet.storage.records import FolderRecord, RecordedMetrics, numbers, parse_record
 from sweet.tasks.registry import task_class
 from sweet.tasks.task import EvalSettings
@@ -32,10 +34,15 @@ RELATIVE = 0.01
 def verify(
     folder: Path, *, data: str | None = None, split: str = "val", batch_size: int = 256, device: str = "auto"
 ) -> Mapping[str, object]:
-    """Check sums, load, and, given ``data``, measure again; returns what was checked.
+    """Check sums, load, and, given ``data``, measure again; returns what was checked. Of a family, each of its models.
 
     Raises UserError in one line for the first file, tensor or metric that is not as recorded.
     """
+    if is_family(folder):
+        known = read_family(folder)
+        each = partial(verify, data=data, split=split, batch_size=batch_size, device=device)
+        models = [one.folder for one in (*known.members, *known.baselines)]
+        return {"layout": "family", "members": [{"model": name, **each(folder / name)} for name in models]}
     sums = check_sums(folder)
     if not folder.is_dir() or not sums:
         raise UserError(f"{folder}: no {SUMS}" if folder.is_dir() else f"{folder}: no such folder")

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -21,16 +22,17 @@ from sweet.initialise.registry import NAMES
 from sweet.models.config import ViTConfig
 from sweet.models.device import resolve_device
 from sweet.recipes.schema import FinetuneRecipe, without_path
+from sweet.results.family import FILE, Family, Latency, Member
 from sweet.storage.folders import load_source
 from sweet.storage.layout import TENSORS
 from sweet.storage.records import read_record
 from sweet.tasks.registry import TASKS, task_class
+from sweet.template.image_size import ImageSize, size_text, whole_patches
 from sweet.template.sizes import Size
 from sweet.training.finetune import finetune, open_splits, with_model_data
 from sweet.training.run_folder import begin
 
 from .chart import write_chart, write_table
-from .records import Family, Latency, Member
 from .sizes import members
 
 STARTS = ".starts"  # where models wait for their fine-tuning
@@ -44,8 +46,9 @@ def family(
     *,
     task: str = "classify",
     method: str = "sweet",
-    img_size: int | None = None,
+    img_size: ImageSize | None = None,
     latency: str | None = None,
+    compare: Sequence[str] = (),
     resume: bool = False,
     quiet: bool = False,
 ) -> Mapping[str, object]:
@@ -54,34 +57,42 @@ def family(
     Arguments: ``sizes`` are numbers of parameters (``12M``) or names (``L6H6``). ``latency`` names a device on which
     one image is timed. A method that looks at images is shown the training images, from which the order of a checkpoint
     that is converted on the way is computed as well.
-    Each model is a run folder ``<out>/<size>``. ``family.json``, ``table.md`` and ``pareto.png|svg`` are written anew
-    after each, so that an interrupted family is worth something; with ``resume`` it goes on, and takes further sizes.
-    Raises UserError for bad input, before anything is written.
+    ``compare`` names initialisers by which the same sizes are made and fine-tuned besides: ``random`` says what the
+    source is worth on these images.
+    Each model is a run folder ``<out>/<size>``, or ``<out>/<method>/<size>``. ``family.json``, ``table.md`` and
+    ``pareto.png|svg`` are written anew after each, so that an interrupted family is worth something; with ``resume``
+    it goes on, and takes further sizes. Raises UserError for bad input, before anything is written.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("sweet family: runs in one process; fine-tune the sizes one by one with torchrun instead")
     clock = None if latency is None else resolve_device(latency)
     source = _folder(source, recipe, img_size)
     work = prepare(source, sizes, recipe, task, method, img_size)
+    methods = [None, *dict.fromkeys(name for name in compare if name != method)]
+    for name in methods[1:]:
+        switches(str(name))  # checks its name
     known = work.family.continued(out) if resume else work.family
-    work.make_starts(source, out, img_size)
+    work.make_starts(source, out, img_size, methods)
     begin(out, work.recipe, resume=resume)
-    for number, (size, requested) in enumerate(work.sizes.items(), 1):
+    jobs = [(size, requested, name) for size, requested in work.sizes.items() for name in methods]
+    for number, (size, requested, name) in enumerate(jobs, 1):
         if not quiet:
-            params = size_cost(work.config, size)["params"]
-            print(f"[{number}/{len(work.sizes)}] {size}: {params:,} parameters", file=sys.stderr, flush=True)
-        start, run = out / STARTS / str(size), out / str(size)
+            how = f"{size_cost(work.config, size)['params']:,} parameters{f', {name}' if name else ''}"
+            print(f"[{number}/{len(jobs)}] {size}: {how}", file=sys.stderr, flush=True)
+        place = Member.folder_of(str(size), name)
+        start, run = out / STARTS / place, out / place
         finetune(start, work.recipe, run, task=task, resume=True, quiet=quiet)
         shutil.rmtree(start, ignore_errors=True)
-        before = known.member(str(size))
+        before = known.member(str(size), name)
         timing = before.latency if before and clock is None else work.latency(size, clock)
-        known = known.joined(work.member(size, requested, run, timing))
+        known = known.joined(work.member(size, requested, run, timing, name))
         write(known, out)
     shutil.rmtree(out / STARTS, ignore_errors=True)
-    return {"members": [member.row(known.judge) for member in known.members], "metric": known.metric, "out": str(out)}
+    result = {"members": known.rows(), "metric": known.metric, "out": str(out)}
+    return result | {"conclusion": " ".join(known.sentences())} if known.baselines else result
 
 
-def _folder(source: Path | str, recipe: FinetuneRecipe, img_size: int | None) -> Path:
+def _folder(source: Path | str, recipe: FinetuneRecipe, img_size: ImageSize | None) -> Path:
     """The source itself, or what it is converted to."""
     if is_source(source):
         return Path(source)
@@ -97,16 +108,18 @@ class FamilyPlan:
     config: ViTConfig
     recipe: FinetuneRecipe
 
-    def make_starts(self, source: Path, out: Path, img_size: int | None) -> None:
-        """Models of all sizes that are not finished.
+    def make_starts(self, source: Path, out: Path, img_size: ImageSize | None, methods: Sequence[str | None]) -> None:
+        """Models of all sizes that are not finished, by the family's own method (None) and others.
 
         The largest first: a method that cannot make the sizes says so before anything is written.
         """
-        method, recipe = self.family.method, self.recipe
-        fit = recipe.data.source if NAMES[method].images != 0 else None
-        for size in sorted(self.sizes, key=lambda size: size_cost(self.config, size)["params"], reverse=True):
-            start = out / STARTS / str(size)
-            if not any((folder / "config.json").is_file() for folder in (out / str(size), start)):
+        recipe = self.recipe
+        largest = sorted(self.sizes, key=lambda size: size_cost(self.config, size)["params"], reverse=True)
+        for size, name in product(largest, methods):
+            method, place = name or self.family.method, Member.folder_of(str(size), name)
+            fit = recipe.data.source if NAMES[method].images != 0 else None
+            start = out / STARTS / place
+            if not any((folder / "config.json").is_file() for folder in (out / place, start)):
                 initialise_to(
                     str(source),
                     start,
@@ -128,11 +141,12 @@ class FamilyPlan:
         timing = measure_latency(self.config.resized(size.depth, size.heads), clock)
         return Latency.model_validate({**timing.to_dict(), "protocol": protocol(clock)})
 
-    def member(self, size: Size, requested: str, run: Path, latency: Latency | None) -> Member:
+    def member(self, size: Size, requested: str, run: Path, latency: Latency | None, method: str | None) -> Member:
         """The fine-tuned model in the folder ``run``."""
         record = read_record(run, ("model",))
         return Member(
             size=str(size),
+            method=method,
             requested=requested,
             width=size.width,
             params=size_cost(self.config, size)["params"],
@@ -144,14 +158,16 @@ class FamilyPlan:
 
 
 def prepare(
-    source: Path, sizes: Sequence[str], recipe: FinetuneRecipe, task: str, method: str, img_size: int | None
+    source: Path, sizes: Sequence[str], recipe: FinetuneRecipe, task: str, method: str, img_size: ImageSize | None
 ) -> FamilyPlan:
     """Sizes, recipe and record of a family; UserError now for what the first fine-tuning would say later."""
     make_task = task_class(task)
     stored = load_source(source)
     config = stored.config
-    if img_size is not None and img_size % config.patch_size:
-        raise UserError(f"--img-size {img_size} is not a multiple of the source's patch size {config.patch_size}")
+    if img_size is not None and not whole_patches(img_size, config.patch_size):
+        raise UserError(
+            f"--img-size {size_text(img_size)} is not a multiple of the source's patch size {config.patch_size}"
+        )
     config = replace(config, img_size=img_size or config.img_size)
     requested = members(sizes, config)
     switches(method)  # checks its name
@@ -173,6 +189,6 @@ def prepare(
 def write(known: Family, out: Path) -> None:
     """A family as a file, a table and a chart."""
     title = f"{known.task} on {known.data}, from {known.source} ({known.method})"
-    write_json(out / "family.json", known.to_dict())
-    write_table(known.members, known.judge, out / "table.md", about=title)
-    write_chart(known.members, known.judge, out, title=title)
+    write_json(out / FILE, known.to_dict())
+    write_table(known, out / "table.md", about=title)
+    write_chart(known, out, title=title)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sweet.costs.budget import choose, read_budget
+from sweet.costs.budget import Budget, choose, grid, read_budget, size_cost
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.template.sizes import Size
@@ -21,11 +22,22 @@ def members(requested: Sequence[str], config: ViTConfig) -> dict[Size, str]:
     for text in requested:
         size = _size(text, config)
         if size in found:
-            raise UserError(f"--sizes {text}: gives {size}, and so does {found[size]}")
+            raise UserError(f"--sizes {text}: gives {size}, and so does {found[size]}; {_next(size, config)}")
         found[size] = text
     if not found:
         raise UserError("--sizes: names no size; expected some as 3M,6M,12M or L3H6,L6H6")
     return found
+
+
+def _next(size: Size, config: ViTConfig) -> str:
+    """From how many parameters on there is a larger size than one, in words."""
+    own = size_cost(config, size)["params"]
+    counts = sorted({size_cost(config, one)["params"] for one in grid(config)})
+    for count in counts[bisect(counts, own) :]:
+        larger = choose(config, Budget("params", count, "")).size
+        if size_cost(config, larger)["params"] > own:
+            return f"it has {own:,} parameters, and from {count:,} on you get {larger}"
+    return f"it has {own:,} parameters, the most that there are"
 
 
 def _size(text: str, config: ViTConfig) -> Size:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from sweet.console import say, warn
 from sweet.data import PixelFormat, open_images
-from sweet.data.folder import FolderImages
+from sweet.data.folder import FolderImages, image_files
 from sweet.data.identity import different_classes
 from sweet.errors import UserError
 from sweet.storage.records import RecordedMetrics
@@ -32,18 +34,52 @@ def evaluate(
         raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of {model} ({how})")
     if limit is not None:
         images = images.select(range(min(limit, len(images))))
-    settings = EvalSettings(tuned.data, tuned.device, batch_size)
+    settings = EvalSettings(tuned.data, tuned.device, batch_size, shows="evaluate")
     return tuned.task.evaluate(tuned.model, images, settings).to_dict()
 
 
-def predict(model: Path, images: list[Path], top: int | None, device: str, out: Path | None = None) -> list[Row]:
-    """What a model sees in image files: rows for a table, ``top`` answers for each (None: the task's default number).
+def predict(
+    model: Path,
+    images: Sequence[Path],
+    top: int | None,
+    device: str,
+    out: Path | None = None,
+    *,
+    threshold: float | None = None,
+) -> list[Row]:
+    """What a model sees in image files and in those of folders: rows for a table, pictures in the folder ``out``.
 
-    Pictures of it go to the folder ``out``. Raises UserError for an unreadable file.
+    ``top`` answers for each (None: the task's default number), of those that reach ``threshold``. What cannot be read
+    is named and left out. Raises UserError where nothing can be read.
     """
     tuned = FinetunedModel(model, device)
-    source = FolderImages("IMAGES", "predict", [str(path) for path in images], None, None)
+    source = FolderImages("IMAGES", "predict", [file for place in images for file in _files(place)], None, None)
     source.read_as(PixelFormat.of(tuned.data))
+    problems = {index: problem for index in range(len(source)) if (problem := _problem(source, index))}
+    if len(problems) == len(source):
+        raise next(iter(problems.values()))
+    for problem in problems.values():
+        warn(f"{problem}; left out")
+    readable = source.select([index for index in range(len(source)) if index not in problems])
     top = tuned.task.top if top is None else top
-    settings = EvalSettings(tuned.data, tuned.device, PREDICT_BATCH)
-    return tuned.task.predict(tuned.model, source, settings, top=top, out=out)
+    settings = EvalSettings(tuned.data, tuned.device, PREDICT_BATCH, shows="predict", threshold=threshold)
+    rows = tuned.task.predict(tuned.model, readable, settings, top=top, out=out)
+    for note in tuned.task.notes:
+        say(note)
+    return rows
+
+
+def _files(place: Path) -> list[str]:
+    """A file, or the images in a folder. Raises UserError for a folder without any."""
+    found = list(image_files(place)) if place.is_dir() else [str(place)]
+    if not found:
+        raise UserError(f"IMAGES {place}: holds no images")
+    return found
+
+
+def _problem(images: FolderImages, index: int) -> UserError | None:
+    try:
+        images.decode(index)
+    except UserError as problem:
+        return problem
+    return None

@@ -42,7 +42,7 @@ def reconstruct_at(
     order: str | None = None,
     seed: int = 0,
 ) -> Completion:
-    """Complete images (B, C, S, S), normalised as the source's, by its slices of ``sizes``, all with the same masks.
+    """Complete images (B, C, H, W), normalised as the source's, by its slices of ``sizes``, all with the same masks.
 
     Where the autoencoder learned patches of mean 0 and variance 1, the true mean and variance are put back, as MAE's
     pictures do. ``order`` as in :func:`sweet.template.target.target_weights`, default principal where there is one.
@@ -57,7 +57,7 @@ def reconstruct_at(
     scale, shift = ((variance + 1e-6).sqrt(), centre) if mae.norm_pix else (torch.ones(1), torch.zeros(1))
 
     def pixels(patches: Tensor) -> Tensor:
-        back = unpatchify(patches, config.patch_size, config.in_chans)
+        back = unpatchify(patches, config.patch_size, config.in_chans, config.grid)
         back = back * std + mean
         return (back * 255).round().clamp(0, 255).to(torch.uint8)
 
@@ -71,7 +71,8 @@ def reconstruct_at(
         hidden = hidden.scatter(1, seen.masked, True)
         completed[str(size)] = pixels(torch.where(hidden[..., None], whole, patches))
         losses[str(size)] = round(float(seen.loss), 4)
-    masked = unpatchify(hidden[..., None].expand_as(patches).float(), config.patch_size, config.in_chans) > 0
+    cover = hidden[..., None].expand_as(patches).float()
+    masked = unpatchify(cover, config.patch_size, config.in_chans, config.grid) > 0
     original = pixels(patches)
     return Completion(original, torch.where(masked, 128, original), completed, losses, order)
 

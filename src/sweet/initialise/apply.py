@@ -30,7 +30,7 @@ from sweet.storage.folders import StoredSource
 from sweet.storage.legacy import OLD_SWITCHES
 from sweet.template.sizes import Size
 
-from .registry import NAMES
+from .registry import NAMES, check_method
 from .rescale import SWITCHES as RESCALING
 from .rescale import rescaled
 
@@ -167,7 +167,6 @@ def _read(name: str, value: object, annotation: Any) -> Switch:
 
 
 def _function(method: str) -> Callable[..., Weights]:
-    if method not in NAMES:
-        raise UserError(f"--method {method}: unknown, expected one of {', '.join(NAMES)}")
+    check_method(method)
     function: Callable[..., Weights] = import_module(f"sweet.initialise.{method}").initialise
     return function

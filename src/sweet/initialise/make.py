@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from sweet.console import warn
 from sweet.convert.cached import as_source
 from sweet.costs.budget import Budget, Choice
 from sweet.data import open_images
@@ -22,6 +23,7 @@ from sweet.storage.folders import StoredSource, load_source
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.outputs import TRAINING
 from sweet.storage.records import FolderRecord, InitRecord, read_record
+from sweet.template.image_size import ImageSize
 from sweet.template.sizes import Size
 from sweet.training.short_run import same_settings
 
@@ -41,7 +43,7 @@ def initialise_to(
     fit: str | None = None,
     fit_images: int | None = None,
     data: str | None = None,
-    img_size: int | None = None,
+    img_size: ImageSize | None = None,
     patch_size: int | None = None,
     in_chans: int | None = None,
     seed: int = 0,
@@ -105,6 +107,8 @@ def _made(record: FolderRecord) -> dict[str, object]:
 def _summary(record: FolderRecord, target: _Target, seconds: float, out: Path) -> dict[str, object]:
     origin = None if record.made is None else record.made.to_dict().get("origin")
     chosen = {} if target.choice is None else {"budget": target.choice.to_dict()}
+    if target.choice is not None and target.choice.note is not None:
+        warn(f"{target.choice.budget.option}: {target.choice.note}")
     size = {"size": str(target.size), "seconds": round(seconds, 3), "out": str(out)}
     return size | _made(record) | _licence(origin) | chosen
 
@@ -142,7 +146,7 @@ def _resolve(
     depth: int | None,
     heads: int | None,
     budget: Budget | None,
-    img_size: int | None,
+    img_size: ImageSize | None,
     patch_size: int | None,
     in_chans: int | None,
 ) -> _Target:

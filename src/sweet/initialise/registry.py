@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sweet.errors import UserError, nearest
+
 
 @dataclass(frozen=True)
 class Method:
@@ -31,3 +33,9 @@ NAMES: dict[str, Method] = {
     "mimetic": Method(),
     "random": Method(),
 }
+
+
+def check_method(name: str) -> None:
+    """Raises UserError for an unknown initialiser."""
+    if name not in NAMES:
+        raise UserError(f"--method {name}: unknown, expected one of {', '.join(NAMES)}{nearest(name, list(NAMES))}")

@@ -8,6 +8,7 @@ from sweet.costs.budget import Budget, Choice, choose
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.vit import resizable
+from sweet.template.image_size import ImageSize, size_text, whole_patches
 from sweet.template.sizes import Size
 
 
@@ -26,7 +27,7 @@ def resolve_shape(
     heads: int | None,
     budget: Budget | None,
     *,
-    img_size: int | None = None,
+    img_size: ImageSize | None = None,
     patch_size: int | None = None,
     in_chans: int | None = None,
 ) -> Shape:
@@ -35,8 +36,8 @@ def resolve_shape(
     ``source`` is the shape of the source; sizes are in pixels. Raises UserError for a shape that cannot be made.
     """
     pixels, patch = img_size or source.img_size, patch_size or source.patch_size
-    if pixels % patch:
-        raise UserError(f"--img-size {pixels} is not a multiple of --patch-size {patch}")
+    if not whole_patches(pixels, patch):
+        raise UserError(f"--img-size {size_text(pixels)} is not a multiple of --patch-size {patch}")
     config = replace(source, img_size=pixels, patch_size=patch, in_chans=in_chans or source.in_chans)
     choice = None if budget is None else choose(config, budget)
     if choice is not None:

@@ -40,9 +40,8 @@ def condition(
 
     ``batches`` are normalised images (B, C, H, W). The decoder's embedding and a classifier's head, which read the
     final norm, or the stream where there is none, are rotated along; without either its gain and bias are left to
-    whatever will read it. Exact but for
-    rounding in the type of ``weights``. ``writers`` scales the whole stream, so that the matrices that write to it have
-    this root mean square: exact but for the norms' eps.
+    whatever will read it. Exact but for rounding in the type of ``weights``. ``writers`` scales the whole stream, so
+    that the matrices that write to it have this root mean square: exact but for the norms' eps.
     """
     source = source_from_state({name: value.detach().float() for name, value in weights.items()}, config)
     return conditioned(weights, config, moments_of(source, config, batches, device=device).stream, writers=writers)

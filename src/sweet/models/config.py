@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from math import inf
 from typing import Any
 
+from sweet.template.image_size import ImageSize, joined, read_image_size, sides, size_text, whole_patches
 from sweet.template.sizes import SLICES, Cost, Size, cost, hidden_features, slices_of
 
-LIMITS = {"depth": 1024, "heads": 256, "head_dim": 1024, "img_size": 16384, "patch_size": 1024, "in_chans": 1024}
+LIMITS = {"depth": 1024, "heads": 256, "head_dim": 1024, "patch_size": 1024, "in_chans": 1024}
 """The largest of each; what is larger is a slip or damage, not a Vision Transformer."""
 MAX_DECODER_WIDTH = 65536
 MAX_GRID = 512  # patches along a side
@@ -47,7 +48,8 @@ class ViTConfig:
     SwiGLU, RMSNorm, rotary positions; vit (``VisionTransformer``): GELU, LayerNorm, a table of positions; beit
     (``Beit``): a bias for each head and relative position. ``entry`` is the architecture of timm that it comes from.
 
-    ``img_size`` and ``patch_size`` are sides of squares in pixels. ``eps`` is that of all norms.
+    ``img_size`` is in pixels, a square's side or (height, width); patches are squares of ``patch_size`` pixels. ``eps``
+    is that of all norms.
 
     The switches: ``mlp`` gelu (two matrices) or swiglu (three), with ``activation`` and ``mlp_ratio`` hidden units for
     each channel (0: the family's number); ``norm`` layer or rms; ``final_norm`` of tokens, pooled (after the pooling)
@@ -64,12 +66,12 @@ class ViTConfig:
     depth: int
     heads: int
     head_dim: int
-    img_size: int
+    img_size: ImageSize
     patch_size: int
     in_chans: int = 3
     family: str = "eva"
     rope_theta: float = 100.0
-    rope_grid: int = 0
+    rope_grid: ImageSize = 0
     eps: float = 1e-6
     mlp: str = ""
     activation: str = ""
@@ -95,8 +97,13 @@ class ViTConfig:
             raise ValueError(f"unknown family {self.family!r}, expected one of {', '.join(FAMILIES)}")
         for name, limit in LIMITS.items():
             _check_range(name, getattr(self, name), limit)
-        if self.img_size % self.patch_size:
-            raise ValueError(f"image size {self.img_size} is not a multiple of patch size {self.patch_size}")
+        try:
+            object.__setattr__(self, "img_size", read_image_size(self.img_size))
+        except ValueError as problem:
+            raise ValueError(f"img_size {problem}") from None
+        if not whole_patches(self.img_size, self.patch_size):
+            size = size_text(self.img_size)
+            raise ValueError(f"image size {size} is not a multiple of patch size {self.patch_size}")
         for name, value in PRESETS[self.family].items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)
@@ -104,9 +111,12 @@ class ViTConfig:
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}, expected one of {', '.join(known)}")
         if not self.rope_grid:
-            object.__setattr__(self, "rope_grid", self.grid)
-        if self.rope_grid not in (-1, *range(1, MAX_GRID + 1)) or self.grid > MAX_GRID:
-            raise ValueError(f"a grid of {max(self.rope_grid, self.grid)} patches, should be from 1 to {MAX_GRID}")
+            object.__setattr__(self, "rope_grid", joined(*self.grid))
+        if self.rope_grid != -1:
+            object.__setattr__(self, "rope_grid", read_image_size(self.rope_grid))
+        reference = () if self.rope_grid == -1 else sides(self.rope_grid)
+        if (most := max(*self.grid, *reference)) > MAX_GRID:
+            raise ValueError(f"a grid of {most} patches a side, should be from 1 to {MAX_GRID}")
         if not (0 < self.rope_theta < inf and 0 < self.eps < 1):
             raise ValueError(f"rope_theta {self.rope_theta:g} and eps {self.eps:g} should be positive, and eps below 1")
 
@@ -146,14 +156,15 @@ class ViTConfig:
         return self.heads * self.head_dim
 
     @property
-    def grid(self) -> int:
-        """Patches along one side of an image."""
-        return self.img_size // self.patch_size
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches of an image."""
+        height, width = sides(self.img_size)
+        return height // self.patch_size, width // self.patch_size
 
     @property
     def patches(self) -> int:
         """Patches N of an image."""
-        return self.grid**2
+        return self.grid[0] * self.grid[1]
 
     def cost(self, num_classes: int = 0) -> Cost:
         """Parameters and FLOPs of a model of this shape, headless by default."""
@@ -178,14 +189,16 @@ class ViTConfig:
         channels = 2 * self.head_dim * self.qk_norm + self.width * self.attn_norm + self.hidden * self.mlp_norm
         norms = channels * (1 if self.norm == "rms" else 2)
         frequencies = self.width if self.rope == "mixed" else 0
-        relative = self.heads * ((2 * self.grid - 1) ** 2 + 3) - self.width if self.family == "beit" else 0
+        rows, columns = self.grid
+        distances = (2 * rows - 1) * (2 * columns - 1) + 3
+        relative = self.heads * distances - self.width if self.family == "beit" else 0
         return norms + frequencies + relative
 
     def resized(self, depth: int, heads: int) -> ViTConfig:
         """The same model at another size."""
         return replace(self, depth=depth, heads=heads)
 
-    def to_dict(self) -> dict[str, int | float | str]:
+    def to_dict(self) -> dict[str, ImageSize | float | str]:
         """For JSON: what every model has, and the switches that differ from the family's preset."""
         preset = {field.name: field.default for field in fields(self)} | PRESETS[self.family]
         always = ("in_chans", "family", "rope_theta", "rope_grid", "eps")

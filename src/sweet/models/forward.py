@@ -8,7 +8,6 @@ Shape letters: B images, N tokens, D residual width, h heads, d head dimension.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 
@@ -34,11 +33,11 @@ def patchify(images: Tensor, patch: int) -> Tensor:
     return x.permute(0, 2, 4, 1, 3, 5).reshape(b, -1, c * patch * patch)
 
 
-def unpatchify(patches: Tensor, patch: int, channels: int) -> Tensor:
-    """Inverse of :func:`patchify` for square images: (B, N, C * patch^2) -> (B, C, S, S)."""
-    grid = math.isqrt(patches.shape[1])
-    x = patches.reshape(len(patches), grid, grid, channels, patch, patch)
-    return x.permute(0, 3, 1, 4, 2, 5).reshape(len(patches), channels, grid * patch, grid * patch)
+def unpatchify(patches: Tensor, patch: int, channels: int, grid: tuple[int, int]) -> Tensor:
+    """Inverse of :func:`patchify` on ``grid``, rows and columns of patches: (B, N, C * patch^2) -> (B, C, H, W)."""
+    rows, columns = grid
+    x = patches.reshape(len(patches), rows, columns, channels, patch, patch)
+    return x.permute(0, 3, 1, 4, 2, 5).reshape(len(patches), channels, rows * patch, columns * patch)
 
 
 @lru_cache(maxsize=16)
@@ -49,7 +48,7 @@ def rope_table(config: ViTConfig, device: torch.device) -> Tensor:
 
 def mixed_table(freqs: Tensor, config: ViTConfig) -> Tensor:
     """(P + N, h, d): the table of a block whose frequencies (2, h, d / 2) were learned."""
-    x, y = get_mixed_grid([config.grid, config.grid], grid_indexing=config.rope_indexing, device=freqs.device)
+    x, y = get_mixed_grid(list(config.grid), grid_indexing=config.rope_indexing, device=freqs.device)
     return _with_prefix(get_mixed_freqs(freqs, x, y), config).transpose(0, 1)
 
 
@@ -88,7 +87,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Te
 
 def relative_bias(table: Tensor, config: ViTConfig) -> Tensor:
     """BEiT's bias (h, 1 + N, 1 + N) from one entry for each relative position (distances, h)."""
-    index = gen_relative_position_index((config.grid, config.grid)).to(table.device)
+    index = gen_relative_position_index(config.grid).to(table.device)
     return table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1)
 
 

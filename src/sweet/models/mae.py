@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sweet.template.constraints import core_of, init_kronecker
+from sweet.template.image_size import ImageSize, sides
 from sweet.template.networks import Network
 from sweet.template.sizes import default_tile, hidden_features
 from sweet.template.slices import FC1, FC2, MATRICES, PROJ, QKV, pack, stack_blocks
@@ -81,16 +82,16 @@ def reconstruct(
     return Reconstruction((prediction.float() - target).square().mean(), prediction, masked)
 
 
-def sincos(grid: int, width: int, *, nested: bool = False) -> Tensor:
-    """Fixed 2-D sine-cosine positions (1 + grid^2, width); the class token's row is zero (MAE).
+def sincos(grid: ImageSize, width: int, *, nested: bool = False) -> Tensor:
+    """Fixed 2-D sine-cosine positions (1 + N, width) of N patches; the class token's row is zero (MAE).
 
     MAE's layout is [column sin | column cos | row sin | row cos]. ``nested`` interleaves the four and takes the
     frequencies in bit-reversed order, so that the first channels alone are a usable code (methods 7.2).
     """
     bands = width // 4
     omega = 1.0 / 10000 ** (torch.arange(bands, dtype=torch.float64) / max(bands, 1))
-    axis = torch.arange(grid, dtype=torch.float64)
-    rows, columns = torch.meshgrid(axis, axis, indexing="ij")
+    axes = [torch.arange(side, dtype=torch.float64) for side in sides(grid)]
+    rows, columns = torch.meshgrid(axes, indexing="ij")
     angles = [a.reshape(-1, 1) * omega for a in (columns, rows)]
     parts = [f(a) for a in angles for f in (torch.sin, torch.cos)]  # each (N, bands)
     if nested:
@@ -99,7 +100,7 @@ def sincos(grid: int, width: int, *, nested: bool = False) -> Tensor:
         table = torch.stack(parts, -1)[:, reversed_order].flatten(1)
     else:
         table = torch.cat(parts, 1)
-    padded = torch.zeros(1 + grid * grid, width, dtype=torch.float64)
+    padded = torch.zeros(1 + rows.numel(), width, dtype=torch.float64)
     padded[1:, : table.shape[1]] = table
     return padded.float()
 

@@ -18,6 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sweet.errors import UserError
+from sweet.template.image_size import ImageSize, joined, sides, size_text, whole_patches
 
 from .config import ViTConfig
 from .names import our_names, timm_names
@@ -88,8 +89,8 @@ def _eva_args(config: ViTConfig) -> dict[str, Any]:
             "rope_temperature": config.rope_theta,
             "rope_rotate_half": config.rope_layout == "half",
         }
-    if config.rope == "cat" and config.rope_grid > 0:
-        args["ref_feat_shape"] = [config.rope_grid, config.rope_grid]
+    if config.rope == "cat" and config.rope_grid != -1:
+        args["ref_feat_shape"] = list(sides(config.rope_grid))
     optional = {
         "num_reg_tokens": config.registers,
         "use_pre_transformer_norm": config.pre_norm,
@@ -171,7 +172,7 @@ def build_vit(
     weights: Mapping[str, Tensor],
     *,
     num_classes: int = 0,
-    img_size: int | None = None,
+    img_size: ImageSize | None = None,
     patch_size: int | None = None,
     in_chans: int | None = None,
     seed: int = 0,
@@ -204,7 +205,7 @@ def build_vit(
 
 
 def resizable(
-    config: ViTConfig, *, img_size: int | None = None, patch_size: int | None = None, in_chans: int | None = None
+    config: ViTConfig, *, img_size: ImageSize | None = None, patch_size: int | None = None, in_chans: int | None = None
 ) -> str | None:
     """Why timm cannot reach another image, patch or channel size; None where it can. Allocates nothing."""
     model = skeleton(config.resized(1, 1))
@@ -227,12 +228,12 @@ def rope_module(config: ViTConfig, *, dynamic: bool = False) -> Any:
     else:
         options |= {"rotate_half": config.rope_layout == "half", "grid_offset": config.rope_offset}
     if config.rope in ("cat", "none"):
-        options |= {"in_pixels": False, "ref_feat_shape": (config.rope_grid,) * 2 if config.rope_grid > 0 else None}
+        options |= {"in_pixels": False, "ref_feat_shape": None if config.rope_grid == -1 else sides(config.rope_grid)}
     return create_rope_embed(
         rope_type=config.rope if config.rotary else "cat",
         dim=config.width,
         num_heads=config.heads,
-        feat_shape=None if dynamic else (config.grid, config.grid),
+        feat_shape=None if dynamic else config.grid,
         temperature=config.rope_theta,
         **options,
     )
@@ -252,11 +253,12 @@ def _fill_buffers(model: Any, config: ViTConfig) -> None:
             attention.relative_position_index = gen_relative_position_index(attention.window_size)
 
 
-def _reshape(model: Any, img_size: int | None, patch_size: int | None, in_chans: int | None) -> None:
+def _reshape(model: Any, img_size: ImageSize | None, patch_size: int | None, in_chans: int | None) -> None:
     if img_size is not None or patch_size is not None:
-        pixels, patch = img_size or model.patch_embed.img_size[0], patch_size or model.patch_embed.patch_size[0]
-        if pixels % patch:
-            raise ValueError(f"image size {pixels} is not a multiple of patch size {patch}")
+        embed = model.patch_embed
+        pixels, patch = img_size or joined(*embed.img_size), patch_size or embed.patch_size[0]
+        if not whole_patches(pixels, patch):
+            raise ValueError(f"image size {size_text(pixels)} is not a multiple of patch size {patch}")
         model.set_input_size(img_size=img_size, patch_size=patch_size)
     old = model.patch_embed.proj
     if in_chans is None or in_chans == old.in_channels:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from sweet.errors import UserError
+from sweet.errors import UserError, nearest
 
 R = TypeVar("R", bound=BaseModel)
 Places = dict[str, str]  # dotted key -> where it was written: "micro.yaml:12" or "lr=1e-3"
@@ -84,7 +83,7 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
     path = Path(name)
     if not path.exists() and path.suffix not in {".yaml", ".yml"}:
         raise UserError(
-            f"RECIPE {name}: no such file or bundled recipe{_nearest(name, bundled_recipes())} "
+            f"RECIPE {name}: no such file or bundled recipe{nearest(name, bundled_recipes())} "
             f"(bundled: {', '.join(bundled_recipes())})"
         )
     try:
@@ -207,7 +206,7 @@ def _problem(error: ErrorDetails, cls: type[BaseModel]) -> str:
     """What is wrong, in the words of someone who writes YAML."""
     problem, message = error["type"], error["msg"]
     if problem == "extra_forbidden":
-        return "unknown key" + _nearest(".".join(map(str, error["loc"])), list(_names(cls)))
+        return "unknown key" + nearest(".".join(map(str, error["loc"])), list(key_names(cls)))
     if problem == "missing":
         return "missing, and it has no default"
     if problem == "recipe":
@@ -223,18 +222,9 @@ def shortened(text: str, limit: int = 120) -> str:
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"
 
 
-def _names(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every dotted key that ``cls`` knows."""
+def key_names(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Every dotted key that ``cls`` knows, groups included."""
     for name, field in cls.model_fields.items():
         yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _names(field.annotation, f"{prefix}{name}.")
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    """``; did you mean X?`` with the same or the most similar last name, in whatever group; or nothing."""
-    last = {key.rpartition(".")[2]: key for key in reversed(known)}
-    close = difflib.get_close_matches(name, known, 1) or [
-        last[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], last, 1)
-    ]
-    return f"; did you mean {close[0]}?" if close else ""
+            yield from key_names(field.annotation, f"{prefix}{name}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sweet.models.config import MaeConfig, ViTConfig
+from sweet.template.image_size import ImageSize, sides
 from sweet.template.sizes import Ranks, default_ranks, default_tile, matched_ranks
 
 from .schema import ModelKeys, PretrainRecipe, TrainKeys
@@ -51,9 +52,9 @@ def resolve(recipe: PretrainRecipe) -> ResolvedRecipe:
     )
 
 
-def vit_config(model: ModelKeys, img_size: int) -> ViTConfig:
+def vit_config(model: ModelKeys, img_size: ImageSize) -> ViTConfig:
     """The encoder of a recipe; rotary base 100 for grids up to 16 x 16, 10000 above."""
-    grid = img_size // model.patch_size
+    longest = max(sides(img_size)) // model.patch_size
     return ViTConfig(
         depth=model.depth,
         heads=model.heads,
@@ -62,7 +63,7 @@ def vit_config(model: ModelKeys, img_size: int) -> ViTConfig:
         patch_size=model.patch_size,
         in_chans=model.in_chans,
         family=model.family,
-        rope_theta=model.rope_theta or (100.0 if grid <= 16 else 10000.0),
+        rope_theta=model.rope_theta or (100.0 if longest <= 16 else 10000.0),
     )
 
 

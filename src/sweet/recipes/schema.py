@@ -10,10 +10,11 @@ import re
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Literal, NoReturn, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from sweet.models.config import LIMITS, MAX_DECODER_WIDTH, MAX_GRID
+from sweet.template.image_size import ImageSize, read_image_size, sides, size_text, whole_patches
 
 from .head import HeadKeys
 
@@ -25,6 +26,7 @@ OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow", "swanlab", "comet_ml", "clearml", "dvclive", "aim"]
 Channels = Annotated[tuple[float, ...], Field(min_length=1)]
 
 
@@ -38,6 +40,16 @@ def _device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         _refuse(f"should be auto, cpu, cuda, cuda:N or mps, got {name!r}")
     return name
+
+
+def _image_size(value: object) -> ImageSize:
+    try:
+        return read_image_size(value)
+    except ValueError as problem:
+        _refuse(str(problem))
+
+
+ImageSizeKey = Annotated[ImageSize, BeforeValidator(_image_size)]
 
 
 class _Keys(BaseModel):
@@ -55,6 +67,9 @@ class TrainKeys(_Keys):
     checkpoint_every: Count  # optimiser steps
     device: Annotated[str, AfterValidator(_device)] = "auto"
     workers: Annotated[int, Field(ge=0, le=1024)] = 2  # processes that decode images; packed images need none
+    log_with: tuple[Tracker, ...] = (
+        "tensorboard",
+    )  # besides metrics.jsonl; what is installed of accelerate's trackers
 
 
 def without_path(spec: str) -> str:
@@ -72,7 +87,7 @@ class DataKeys(_Keys):
     source: str | None = None
     train_split: str = "train"
     val_split: str | None = None
-    img_size: Annotated[int, Field(ge=1, le=LIMITS["img_size"])] = 32
+    img_size: ImageSizeKey = 32  # pixels; [height, width] where they differ
     mean: Channels = (0.485, 0.456, 0.406)
     std: Channels = (0.229, 0.224, 0.225)
     value_range: tuple[float, float] | None = None  # values of a file that become 0 and 255, of more than 8 bits
@@ -201,7 +216,9 @@ class OptimKeys(_Keys):
     clip: Positive | None = 1.0  # gradient norm
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     accumulate: Count = 1  # micro-batches in which one batch is computed
-    compile: bool = False  # torch.compile: faster steps after a minute's start; each width is compiled apart
+    # torch.compile: faster steps after some minutes' start; each width is compiled apart. auto: where the training
+    # takes long enough to be worth it
+    compile: bool | Literal["auto"] = False
 
 
 class FinetuneOptimKeys(OptimKeys):
@@ -232,7 +249,9 @@ class PretrainRecipe(TrainKeys):
         _check_optim(self.batch_size, self.lr, self.optim)
         _check_model(self.model, self.data)
         _check_template(self.model, self.template, self.width)
-        _check_depth(self.model, self.depth)
+        if self.depth.mode != "none" and self.depth.min_blocks > self.model.depth:
+            problem = f"{self.depth.min_blocks} is more than model.depth {self.model.depth}"
+            _refuse(problem, "depth.min_blocks", "model.depth")
         _check_mae(self.model, self.data, self.mae)
         if self.optim.name != "adamw":
             _refuse("is for fine-tuning, a template learns by adamw", "optim.name")
@@ -255,6 +274,10 @@ class FinetuneRecipe(TrainKeys):
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
     ema: OpenShare | None = None  # decay of the averaged weights
+    # epochs from one validation to the next; the best one is kept. 0: only at the end, the last one is kept. None: each
+    # epoch, or as rarely as it takes less than a third of the time of training; generators only at the end
+    val_every: NonNegative | None = None
+    patience: Count | None = None  # validations without a better one after which the training ends
     probe: bool = False  # train the head only
     head: HeadKeys = {}  # what the task's head is like; each task knows its own keys
 
@@ -282,11 +305,12 @@ def _check_model(model: ModelKeys, data: DataKeys) -> None:
     if model.width % 4:
         problem = f"width {model.heads} x {model.head_dim} should be a multiple of 4 for sine positions"
         _refuse(problem, "model.head_dim", "model.heads")
-    if data.img_size % model.patch_size:
-        problem = f"img_size {data.img_size} is not a multiple of patch_size {model.patch_size}"
+    if not whole_patches(data.img_size, model.patch_size):
+        problem = f"img_size {size_text(data.img_size)} is not a multiple of patch_size {model.patch_size}"
         _refuse(problem, "data.img_size", "model.patch_size")
-    if data.img_size // model.patch_size > MAX_GRID:
-        problem = f"more than {MAX_GRID} patches of {model.patch_size} px along a side of {data.img_size} px"
+    longest = max(sides(data.img_size))
+    if longest // model.patch_size > MAX_GRID:
+        problem = f"more than {MAX_GRID} patches of {model.patch_size} px along a side of {longest} px"
         _refuse(problem, "data.img_size", "model.patch_size")
     if len(data.mean) != model.in_chans:
         _refuse(f"{len(data.mean)} values for model.in_chans {model.in_chans}", "data.mean", "model.in_chans")
@@ -308,11 +332,6 @@ def _check_template(model: ModelKeys, template: TemplateKeys, width: WidthKeys) 
         _refuse(f"{width.min_heads} is more than model.heads {model.heads}", "width.min_heads", "model.heads")
 
 
-def _check_depth(model: ModelKeys, depth: DepthKeys) -> None:
-    if depth.mode != "none" and depth.min_blocks > model.depth:
-        _refuse(f"{depth.min_blocks} is more than model.depth {model.depth}", "depth.min_blocks", "model.depth")
-
-
 def _check_mae(model: ModelKeys, data: DataKeys, mae: MaeKeys) -> None:
     if mae.decoder_width % mae.decoder_head_dim:
         problem = f"{mae.decoder_width} is not a multiple of decoder_head_dim {mae.decoder_head_dim}"
@@ -321,7 +340,8 @@ def _check_mae(model: ModelKeys, data: DataKeys, mae: MaeKeys) -> None:
         _refuse(f"should be a multiple of 4 for RoPE, got {mae.decoder_head_dim}", "mae.decoder_head_dim")
     if mae.decoder_width % 4:
         _refuse(f"should be a multiple of 4 for sine positions, got {mae.decoder_width}", "mae.decoder_width")
-    tokens = (data.img_size // model.patch_size) ** 2
+    height, width = sides(data.img_size)
+    tokens = (height // model.patch_size) * (width // model.patch_size)
     kept = int(tokens * (1 - mae.mask_ratio))
     if not 0 < kept < tokens:
         problem = f"{mae.mask_ratio:g} leaves {kept} of {tokens} patches visible"

@@ -8,6 +8,7 @@ from pathlib import Path
 from sweet.errors import UserError
 from sweet.files import write_text
 
+from .family import is_family, read_family
 from .files import find_tables
 from .runs import RunFolder, is_run, read_run
 from .sentences import sentences
@@ -30,29 +31,39 @@ def report(
     from .render.markdown import results_page
 
     tables, runs = read(paths)
+    families = {path: read_family(path) for path in paths if is_family(path)}
     if markdown is not None and not tables:
         raise UserError(f"--markdown {markdown}: needs results of sweet bench; {paths[0]} holds none")
     written = {}
     if out is not None:
-        written[out] = page(tables, runs, data=data)
+        written[out] = page(tables, runs, families, data=data)
     if markdown is not None:
         written[markdown] = results_page(tables, markdown, command(paths, markdown))
     for path, text in written.items():
         write_text(path, text)
     return {
         "tables": [{"table": table.title, "summary": " ".join(sentences(table))} for table in tables],
+        "families": [{"family": str(folder), "members": len(one.members)} for folder, one in families.items()],
         "runs": [{"run": str(run.folder), "kind": run.kind} for run in runs],
         "written": [str(path) for path in written],
     }
 
 
 def read(paths: Sequence[Path]) -> tuple[list[Table], list[RunFolder]]:
-    """Every table and run of ``paths``, each once. Raises UserError naming a folder that has neither, or a bad file."""
+    """Every table and run of ``paths``, those of families too, each once.
+
+    Raises UserError naming a folder that has neither, or a bad file.
+    """
     tables: dict[tuple[Path, str], Table] = {}
     runs: dict[Path, RunFolder] = {}
     for path in paths:
         if not path.is_dir():
             raise UserError(f"{path}: no such folder")
+        if is_family(path):
+            known = read_family(path)
+            members = [path / one.folder for one in (*known.members, *known.baselines)]
+            runs |= {member.resolve(): read_run(member) for member in members if is_run(member)}
+            continue
         if is_run(path):
             runs[path.resolve()] = read_run(path)
             continue

@@ -13,6 +13,7 @@ import yaml
 from sweet.errors import printable
 from sweet.models.config import ViTConfig
 from sweet.recipes.schema import PretrainRecipe, without_path
+from sweet.template.image_size import size_text
 
 from .records import FolderRecord, OriginRecord
 
@@ -76,7 +77,7 @@ session = onnxruntime.InferenceSession("this-folder/model.onnx")
 found = session.run(None, {"images": image, "size": size})  # boxes (x0, y0, x1, y1), scores, labels, and masks if any
 session.get_modelmeta().custom_metadata_map  # classes, mean, std, img_size, side as JSON
 ```
-`image`: float32 (1, channels, side, side), the long side resized to `img_size` (bilinear, antialiased), normalised,
+`image`: float32 (1, channels, height, width), resized to fit into `img_size` (bilinear, antialiased), normalised,
 then padded with zeros at the right and the bottom; `size`: float32, the height and the width of what is image in it.
 Places that are not needed have score 0 and label -1.
 """,
@@ -147,7 +148,7 @@ def converted_card(record: FolderRecord) -> str:
         "relative error of the weights": converted.error.overall,
         "of the features": converted.feature_error,
         "images for the principal order": _plain(converted.order_images),
-        "seen at": f"{converted.order_size} px" if converted.order_size else None,
+        "seen at": f"{size_text(converted.order_size)} px" if converted.order_size else None,
         "coordinates": "conditioned" if converted.condition else None,
         "assumed of the source": _plain("; ".join(converted.assumed or ())) or None,
     }
@@ -289,7 +290,7 @@ def _terms(record: FolderRecord, recipe: Mapping[str, Any], licence: str | None)
 
 
 def _shape(vit: ViTConfig) -> str:
-    return f"{vit.size}, width {vit.width}, {vit.img_size} px, patch {vit.patch_size}, family {vit.family}"
+    return f"{vit.size}, width {vit.width}, {size_text(vit.img_size)} px, patch {vit.patch_size}, family {vit.family}"
 
 
 def _table(rows: Mapping[str, Any]) -> str:

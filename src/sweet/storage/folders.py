@@ -84,11 +84,16 @@ def source_tensors(source: Source) -> dict[str, Tensor]:
     return tensors
 
 
+def in_float32(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a file holds in half precision is computed in float32."""
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
 def source_from_tensors(
     tensors: dict[str, Tensor], config: ViTConfig, *, constraint: str, absorbed: bool = False
 ) -> Source:
     """Inverse of :func:`source_tensors`, in float32; ``absorbed`` as in :class:`sweet.template.order.Order`."""
-    tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    tensors = in_float32(tensors)
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -146,7 +151,7 @@ def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any
     UserError naming folder and parameter.
     """
     record = read_record(folder, ("model",))
-    tensors = without_layer_scale(backbone_tensors(folder, record))
+    tensors = without_layer_scale(in_float32(backbone_tensors(folder, record)))
     stored = tensors["head.weight"].shape[0] if "head.weight" in tensors else 0
     wanted = stored if num_classes is None else num_classes
     if wanted != stored:

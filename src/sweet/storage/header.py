@@ -76,8 +76,13 @@ def check_header(file: Path, header: Header, record: FolderRecord) -> None:
     else:
         expected |= decoder
     expected |= _order_shapes(header, record)
+    _compare(file, header, expected, half=half_of(record))
+
+
+def half_of(record: FolderRecord) -> str | None:
+    """The half precision that weights may have besides F32, in safetensors' words; None: none."""
     converted = record.converted.dtype if record.converted is not None else None
-    _compare(file, header, expected, half=HALVES.get(converted or ""))
+    return HALVES.get(record.dtype or converted or "")
 
 
 def _check_model(file: Path, header: Header, record: FolderRecord) -> None:
@@ -95,9 +100,10 @@ def _check_model(file: Path, header: Header, record: FolderRecord) -> None:
     elif "head.weight" in found or "head.bias" in found:
         rows = (found.get("head.bias", ("", ()))[1] + (0,))[0]
         expected |= {"head.weight": (rows, record.vit.width), "head.bias": (rows,)}
-    _compare(file, found, expected)
+    half = half_of(record)
+    _compare(file, found, expected, half=half)
     for name, (dtype, _) in header.items():
-        if name.startswith("vit.") and dtype != "F32":
+        if name.startswith("vit.") and dtype not in ("F32", half):
             raise UserError(f"{file}: tensor {name} is {dtype}, expected F32")
 
 

@@ -7,12 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
 from sweet.errors import UserError
 from sweet.files import read_json
-from sweet.models.config import LIMITS, MaeConfig, ViTConfig
+from sweet.models.config import MaeConfig, ViTConfig
 from sweet.recipes.head import HeadKeys
+from sweet.template.image_size import ImageSize, read_image_size, size_text
 from sweet.version import VERSION
 
 from .legacy import upgraded
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 Kind = Literal["template", "dense", "model"]
 CENTRE_CROP = "short side resized, centre cropped"
+PixelSize = Annotated[ImageSize, BeforeValidator(read_image_size)]
 RecordedMetrics = dict[str, JsonValue]
 """What a task measures: numbers and names, and tables such as a confusion matrix."""
 
@@ -40,7 +51,7 @@ class Record(BaseModel):
 class DataConfig(Record):
     """What travels with every model so that it can be used on images."""
 
-    img_size: Annotated[int, Field(ge=1, le=LIMITS["img_size"])]
+    img_size: PixelSize
     mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
     std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
     value_range: tuple[float, float] | None = None  # of a file of more than 8 bits: what becomes 0 and 255
@@ -71,7 +82,7 @@ class DataConfig(Record):
 
 
 class TrainingRecord(Record):
-    """What a pre-training or fine-tuning took, in images, seconds and FLOPs."""
+    """What a pre-training or fine-tuning took, in images, seconds and FLOPs, all over until its last step."""
 
     steps: int
     images: int
@@ -84,6 +95,8 @@ class TrainingRecord(Record):
     device: str = ""
     precision: str = ""
     finished: str = ""
+    best_step: int | None = None  # the one that is kept, of a run that was validated
+    best_epoch: float | None = None
 
 
 class HealingRecord(Record):
@@ -126,7 +139,7 @@ class ConvertedRecord(Record):
     source_sha256: str
     origin: OriginRecord | None = None
     assumed: tuple[str, ...] | None = None
-    order_size: int | None = None
+    order_size: PixelSize | None = None
     condition: bool | None = None
     dtype: str | None = None
     metric: str
@@ -180,6 +193,7 @@ class FolderRecord(Record):
     ranks: tuple[int, int, int] | None = None
     absorbed: bool = False
     width: WidthRecord | None = None
+    dtype: str | None = None  # of the weights of an export where that is half precision, in torch's name
     data: DataConfig
     training: TrainingRecord | None = None
     converted: ConvertedRecord | None = None
@@ -200,7 +214,8 @@ class FolderRecord(Record):
                 f"{self.vit.in_chans} channels"
             )
         if self.data.img_size != self.vit.img_size:
-            raise ValueError(f"data.img_size {self.data.img_size} is not vit.img_size {self.vit.img_size}")
+            own, other = size_text(self.data.img_size), size_text(self.vit.img_size)
+            raise ValueError(f"data.img_size {own} is not vit.img_size {other}")
         return self
 
     @property

@@ -16,7 +16,7 @@ from .task import EvalSettings, Task, TrainSettings
 
 
 class Labelled(Task):
-    """A task that takes augmented images (B, C, S, S) and a class index for each (B,), or 0 and 1 of all (B, K)."""
+    """A task that takes augmented images (B, C, H, W) and a class index for each (B,), or 0 and 1 of all (B, K)."""
 
     @staticmethod
     def classes_of(images: ImageSource) -> list[str]:
@@ -58,9 +58,9 @@ def targets_of(data: ImageSet) -> Tensor:
 
 
 def images_of(data: ImageSet, settings: EvalSettings) -> Iterable[tuple[Tensor, Any]]:
-    """Whole images (b, C, S, S), normalised as the model wants them, with their labels (b,)."""
+    """Whole images (b, C, H, W), normalised as the model wants them, with their labels (b,)."""
     config = settings.data_config
-    return eval_batches(
+    batches = eval_batches(
         data,
         batch_size=settings.batch_size,
         img_size=config.img_size,
@@ -69,3 +69,4 @@ def images_of(data: ImageSet, settings: EvalSettings) -> Iterable[tuple[Tensor, 
         device=settings.device,
         workers=settings.workers,
     )
+    return settings.shown(batches, len(data))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
+from sweet.console import progress
 from sweet.data import BatchSource, Finding, ImageSet, ImageSource, Samples, Skips, class_findings
 from sweet.data.samples import Collate
 from sweet.errors import UserError
@@ -19,6 +20,7 @@ from sweet.recipes.schema import FinetuneRecipe
 from sweet.storage.records import CENTRE_CROP, DataConfig
 
 Row = dict[str, str | float]  # of a table of predictions
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,21 @@ class TrainSettings:
 class EvalSettings:
     """How images reach a trained model: prepared by ``data_config``, ``batch_size`` at a time, onto ``device``.
 
-    ``workers`` processes decode them; 0: none besides this one.
+    ``workers`` processes decode them; 0: none besides this one. ``shows`` is the name under which progress is shown;
+    None shows none. Of predictions only those that are at least as sure as ``threshold``; None: as the task does by
+    itself.
     """
 
     data_config: DataConfig
     device: torch.device | str = "cpu"
     batch_size: int = 256
     workers: int = 0
+    shows: str | None = None
+    threshold: float | None = None
+
+    def shown(self, batches: Iterable[T], total: int, size: int | None = None) -> Iterable[T]:
+        """The batches of ``total`` images, ``size`` at a time (default: ``batch_size``), with progress where wanted."""
+        return batches if self.shows is None else progress(batches, total, size or self.batch_size, self.shows)
 
 
 @dataclass(frozen=True)
@@ -112,13 +122,14 @@ class Task(ABC):
     crop: ClassVar[str] = CENTRE_CROP  # which part of an image is looked at
     top: ClassVar[int] = 5  # predictions for one image, unless another number is given
     without_effect: ClassVar[tuple[str, ...]] = ()  # keys of a recipe, also dotted ones of data, that change nothing
+    cheap_to_evaluate: ClassVar[bool] = True  # an image costs about a forward pass
     balances: ClassVar[tuple[str, ...]] = ()  # values of optim.balance, besides none, that this task knows
 
     def __init__(
         self, classes: list[str], recipe: FinetuneRecipe | None = None, head: Mapping[str, object] | None = None
     ) -> None:
         self.classes, self.recipe = classes, recipe
-        self.notes: list[str] = []  # lines for the person who trains, found while the batches are made
+        self.notes: list[str] = []  # lines for the person who trains or predicts
         self.seed = recipe.seed if recipe else 0
         self.smoothing = recipe.label_smoothing if recipe else 0.0
         if recipe is not None:
@@ -143,6 +154,8 @@ class Task(ABC):
             idle.setdefault("data.crop_scale", f"has no effect with data.augment={augment}")
         if augment == "none" and recipe.data.hflip:
             idle.setdefault("data.hflip", "has no effect with data.augment=none")
+        if recipe.val_every == 0 or (recipe.val_every is None and not self.cheap_to_evaluate):
+            idle["patience"] = "has no effect where nothing is validated while training; set val_every"
         for key, why in idle.items():
             group, _, name = key.rpartition(".")
             holder = recipe.data if group == "data" else recipe
@@ -200,7 +213,10 @@ class Task(ABC):
     def predict(
         self, model: nn.Module, images: ImageSource, settings: EvalSettings, *, top: int, out: Path | None
     ) -> list[Row]:
-        """At most ``top`` predictions for each image, rows of a table; pictures of them into the folder ``out``."""
+        """At most ``top`` predictions for each image, rows of a table; pictures of them into the folder ``out``.
+
+        What a person should know besides goes to ``notes``.
+        """
 
     @abstractmethod
     def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:

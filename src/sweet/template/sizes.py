@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from math import ceil, gcd
 
+from .image_size import ImageSize, sides
+
 SLICES = 12
 """Slices of a block of ours, see ``slices.py``."""
 QKV, PROJ, FC1, FC2 = MATRICES = ("attn.qkv.weight", "attn.proj.weight", "mlp.fc1.weight", "mlp.fc2.weight")
@@ -109,7 +111,7 @@ def cost(
     *,
     mlp: str,
     norm: str,
-    img_size: int = 224,
+    img_size: ImageSize = 224,
     patch_size: int = 16,
     in_chans: int = 3,
     num_classes: int = 1000,
@@ -129,7 +131,8 @@ def cost(
     hidden = hidden_features(width, mlp, ratio)
     fc1_rows = 2 * hidden if mlp == "swiglu" else hidden
     norm_size = width if norm == "rms" else 2 * width
-    patches = (img_size // patch_size) ** 2
+    height, width_px = sides(img_size)
+    patches = (height // patch_size) * (width_px // patch_size)
     tokens = patches + prefix_tokens
     pixels = in_chans * patch_size**2
     matrices = 4 * width * width + fc1_rows * width + hidden * width

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -20,8 +20,9 @@ from sweet.data.identity import Identity
 from sweet.files import read_json, read_tensors, sync, write_tensors
 
 from .divided import part_of, whole
+from .validation import Validated
 
-KEPT = 2  # checkpoints of a run
+KEPT = 2  # checkpoints of a run, besides the best
 EMA = "ema|"  # before the names of averaged weights
 
 
@@ -30,6 +31,7 @@ class Checkpoint:
     """A run after ``step`` optimiser steps, which took ``seconds`` and ended with ``loss``.
 
     ``images`` are the sets that it is about; none where a checkpoint was written before they were recorded.
+    ``validated`` says which step was the best: the checkpoint of that one is kept as well.
     ``tensors`` are the model's, and its average's under ``ema|<name>``; ``optimizer`` holds ``<parameter>|<key>``.
     """
 
@@ -39,6 +41,7 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     images: Mapping[str, Identity] = field(default_factory=dict)
+    validated: Validated = field(default_factory=Validated)
 
     @classmethod
     def of(
@@ -50,14 +53,16 @@ class Checkpoint:
         seconds: float,
         loss: float,
         images: Mapping[str, Identity],
+        validated: Validated,
     ) -> Checkpoint:
         """The state of a model, of its average and of its optimiser, not copied; collective where it is divided."""
         tensors = dict(model.state_dict())
         if ema is not None:
             tensors |= {f"{EMA}{name}": value for name, value in ema.state_dict().items()}
-        return cls(step, seconds, loss, whole(tensors), whole(optimizer_tensors(optimizer, model)), images)
+        moments = whole(optimizer_tensors(optimizer, model))
+        return cls(step, seconds, loss, whole(tensors), moments, images, validated)
 
-    def restore(self, model: nn.Module, ema: nn.Module | None, optimizer: Optimizer) -> None:
+    def restore(self, model: nn.Module, ema: nn.Module | None, optimizer: Optimizer | None = None) -> None:
         """Put its tensors into a model, its average and its optimiser. Raises RuntimeError for another model."""
         average = {name.removeprefix(EMA): value for name, value in self.tensors.items() if name.startswith(EMA)}
         own = model.state_dict()
@@ -65,7 +70,8 @@ class Checkpoint:
         model.load_state_dict({name: part_of(value, own.get(name, value)) for name, value in tensors.items()})
         if ema is not None:
             ema.load_state_dict(average)
-        restore_optimizer(optimizer, model, self.optimizer)
+        if optimizer is not None:
+            restore_optimizer(optimizer, model, self.optimizer)
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
@@ -80,12 +86,17 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     write_tensors(temporary / "optimizer.safetensors", checkpoint.optimizer)
     images = {split: one.model_dump() for split, one in checkpoint.images.items()}
     state = {"step": step, "seconds": checkpoint.seconds, "loss": checkpoint.loss, "images": images}
+    state["validated"] = asdict(checkpoint.validated)
     (temporary / "state.json").write_text(json.dumps(state))
     sync(temporary / "state.json")
     sync(temporary)
     os.replace(temporary, final)
     sync(folder)
-    for old in steps_of(run)[:-KEPT]:
+    steps = steps_of(run)
+    best = {
+        read_json(folder / f"step-{kept}" / "state.json").get("validated", {}).get("best") for kept in steps[-KEPT:]
+    }
+    for old in set(steps[:-KEPT]) - best:
         shutil.rmtree(folder / f"step-{old}")
 
 
@@ -104,16 +115,17 @@ def steps_of(run: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def load_checkpoint(run: Path) -> Checkpoint | None:
-    """The newest checkpoint of a run, on the CPU, or None."""
-    steps = steps_of(run)
+def load_checkpoint(run: Path, step: int | None = None) -> Checkpoint | None:
+    """The checkpoint of a step, by default the newest of a run, on the CPU, or None."""
+    steps = [known for known in steps_of(run) if step in (None, known)]
     if not steps:
         return None
     folder = run / "checkpoints" / f"step-{steps[-1]}"
     tensors, moments = (read_tensors(folder / f"{name}.safetensors") for name in ("model", "optimizer"))
     state = read_json(folder / "state.json")
     images = {split: Identity.model_validate(one) for split, one in state.get("images", {}).items()}
-    return Checkpoint(state["step"], state["seconds"], state["loss"], tensors, moments, images)
+    validated = Validated(**state.get("validated", {}))
+    return Checkpoint(state["step"], state["seconds"], state["loss"], tensors, moments, images, validated)
 
 
 def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:

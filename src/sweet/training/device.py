@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "no" if name == "fp32" else name
 
 
-def make_accelerator(device: str, precision: str, accumulate: int, project: Path | None) -> Accelerator:
+def make_accelerator(device: str, precision: str, accumulate: int) -> Accelerator:
     """An accelerator for one run; the process may make several, one after the other."""
     chosen = resolve_device(device)
     if divided.wanted() and precision == "fp16":
@@ -57,8 +56,6 @@ def make_accelerator(device: str, precision: str, accumulate: int, project: Path
                 cpu=chosen.type == "cpu",
                 mixed_precision=resolve_precision(precision, chosen),
                 gradient_accumulation_steps=accumulate,
-                log_with="tensorboard" if project else None,
-                project_dir=project,
                 kwargs_handlers=[InitProcessGroupKwargs(init_method=MEETING)],
             )
     except RuntimeError as problem:
@@ -77,11 +74,6 @@ def keep_memory() -> None:
             trim_threshold, mmap_threshold = -1, -3
             libc.mallopt(mmap_threshold, 1 << 30)
             libc.mallopt(trim_threshold, (1 << 31) - 1)
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile works here: on a CPU it needs a C++ compiler."""
-    return device.type != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 
 
 def choose_attention(model: nn.Module, accelerator: Accelerator) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import nn
 
 from sweet.console import say, warn
+from sweet.costs.advice import advise
 from sweet.data import (
     Finding,
     ImageSource,
@@ -27,18 +31,23 @@ from sweet.data import (
 )
 from sweet.data.identity import Identity, identity
 from sweet.errors import UserError
+from sweet.models.config import ViTConfig
 from sweet.recipes.loader import dump_recipe
+from sweet.recipes.resolved import total_steps
 from sweet.recipes.schema import FinetuneRecipe
 from sweet.storage.cards import model_card
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import DataConfig, FolderRecord, read_record
-from sweet.tasks.registry import task_class
+from sweet.tasks.registry import ENTRIES, Metric, task_class
 from sweet.tasks.task import EvalSettings, Metrics, Task, TrainSettings
+from sweet.template.image_size import size_text
 
+from .compiling import decided
 from .device import choose_attention, make_accelerator
 from .loop import ParameterGroup, TrainResult, micro_batch_size, train
 from .network import start_network
 from .run_folder import begin
+from .validation import Validation, steps_between
 
 
 def finetune(
@@ -50,7 +59,9 @@ def finetune(
     resume: bool = False,
     quiet: bool = False,
 ) -> Mapping[str, object]:
-    """Fine-tune the model folder ``model`` and write a model folder; returns metrics on the validation split.
+    """Fine-tune the model folder ``model`` and write a model folder; returns what :func:`summary` says of it.
+
+    It is validated while it is trained, as ``val_every`` says, and what is written is the best that was seen.
 
     A finished run with ``resume`` changes nothing. Raises UserError for bad input, before anything is written.
     """
@@ -58,9 +69,11 @@ def finetune(
         before = read_record(out, ("model",))
         if before.metrics is None:
             raise UserError(f"--out {out}: holds a model that was not fine-tuned, nothing to resume")
-        return dict(before.metrics, out=str(out), finished_before=True)
-    run = prepare(model, recipe, out, task)
+        return dict(summary(before), out=str(out), finished_before=True)
+    run = prepare(model, recipe, out, task, quiet=quiet)
     accelerator = run.accelerator
+    cost = training_flops(run.base.vit, run.recipe, len(run.train_data))
+    optim = decided(run.recipe.optim, cost, accelerator.device)
     if accelerator.is_main_process:
         begin(out, run.recipe, resume=resume)
         write_skipped(out, run.skipped)
@@ -71,31 +84,41 @@ def finetune(
         run.task,
         run.train_data,
         run.val_data,
-        run.recipe,
+        run.recipe.model_copy(update={"optim": optim}),
         accelerator=accelerator,
         run=out,
         resume=resume,
         quiet=quiet,
         images=run.images,
         skips=Skips.of(run.recipe.data, out, len(run.train_data), len(run.skipped)),
+        metric=ENTRIES[task].metrics[0],
     )
-    training = result.record(accelerator)
+    record = run.base.model_copy(
+        update={
+            "task": task,
+            "head": run.task.head.model_dump(),
+            "data": run.task.settled(run.data_config, metrics),
+            "training": result.record(accelerator),
+            "metrics": metrics.to_dict(),
+        }
+    )
     if accelerator.is_main_process:
-        record = run.base.model_copy(
-            update={
-                "task": task,
-                "head": run.task.head.model_dump(),
-                "data": run.task.settled(run.data_config, metrics),
-                "training": training,
-                "metrics": metrics.to_dict(),
-            }
-        )
         state = {name: value.detach().cpu() for name, value in run.network.state_dict().items()}
         card = model_card(record, run.recipe.model_dump())
         write_folder(out, (TENSORS["model"], state), record, dump_recipe(run.recipe), card)
-        draw(run, metrics, out / "pictures")
+        draw(run, metrics, out / "pictures", quiet=quiet)
     accelerator.end_training()
-    return dict(metrics.to_dict(), **training.to_dict(), out=str(out))
+    return dict(summary(record), out=str(out))
+
+
+def summary(record: FolderRecord) -> dict[str, object]:
+    """The validation metrics of a fine-tuned model, the task's own first, and what it took, under ``training``."""
+    metrics = dict(record.metrics or {})
+    first = [metric.key for metric in ENTRIES[record.task or "classify"].metrics if metric.key in metrics]
+    ordered: dict[str, object] = {key: metrics.pop(key) for key in first}
+    if "loss" in metrics:
+        ordered["val_loss"] = metrics.pop("loss")  # of the validation images
+    return ordered | metrics | {"training": record.training.to_dict() if record.training else None}
 
 
 @dataclass
@@ -115,8 +138,11 @@ class Finetuning:
     skipped: list[str]  # a message for each image that was left out
 
 
-def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str) -> Finetuning:
-    """Network, images and accelerator of a recipe. Raises UserError for bad input; writes nothing."""
+def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str, *, quiet: bool = True) -> Finetuning:
+    """Network, images and accelerator of a recipe. Raises UserError for bad input; writes nothing.
+
+    Unless ``quiet`` it says at once what does not fit.
+    """
     make_task = task_class(task_name)
     if recipe.data.source is None:
         raise UserError("--data: needed, for example --data folder:PATH")
@@ -124,6 +150,8 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str) -> F
     recipe = with_model_data(recipe, base.data, model)
     train_images, val_images = open_splits(recipe)
     classes = make_task.classes_of(train_images)
+    accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate)
+    check_pairs(recipe, accelerator.num_processes)
     skipped: list[str] = []
     if recipe.data.on_error == "skip":  # a large set is read as it is learned from
         val_images, skipped = readable_images(val_images, recipe.data)
@@ -137,13 +165,24 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str) -> F
     findings = [odd for images in (train_images, val_images) for odd in (*images.findings(), *task.findings(images))]
     data_config = DataConfig.of_recipe(recipe.data, classes, task.crop)
     network = start_network(model, task, task_name, seed=recipe.seed, drop_path=recipe.drop_path)
-    accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
-    check_pairs(recipe, accelerator.num_processes)
+    if accelerator.is_main_process and not quiet:
+        cost, on_cpu = training_flops(base.vit, recipe, len(train_images)), accelerator.device.type == "cpu"
+        advise(recipe, len(train_images), steps_of(recipe, len(train_images)), cost, on_cpu=on_cpu)
     train_data, val_data = (task.prepare_data(images, data_config) for images in (train_images, val_images))
     images = {"train": identity(train_images), "val": identity(val_images)}
     return Finetuning(
         base, recipe, task, data_config, network, train_data, val_data, images, accelerator, findings, skipped
     )
+
+
+def steps_of(recipe: FinetuneRecipe, images: int) -> int:
+    """Optimiser steps on so many images."""
+    return total_steps(recipe, max(1, images // recipe.batch_size))
+
+
+def training_flops(vit: ViTConfig, recipe: FinetuneRecipe, images: int) -> float:
+    """FLOPs of the ViT in a fine-tuning on so many images, without what the task puts around it."""
+    return 3.0 * steps_of(recipe, images) * recipe.batch_size * vit.cost().flops(attention=True)
 
 
 def check_pairs(recipe: FinetuneRecipe, world: int) -> None:
@@ -156,9 +195,9 @@ def check_pairs(recipe: FinetuneRecipe, world: int) -> None:
         )
 
 
-def draw(run: Finetuning, metrics: Metrics, out: Path) -> None:
+def draw(run: Finetuning, metrics: Metrics, out: Path, *, quiet: bool) -> None:
     """The pictures of a task into the folder ``out``; what cannot be drawn is a warning, for the model is written."""
-    settings = EvalSettings(run.data_config, run.accelerator.device)
+    settings = EvalSettings(run.data_config, run.accelerator.device, shows=None if quiet else "pictures")
     try:
         run.task.pictures(run.network, run.val_data, settings, metrics, out)
     except Exception as problem:  # of a library that draws: anything
@@ -172,9 +211,10 @@ def with_model_data(recipe: FinetuneRecipe, data: DataConfig, model: Path) -> Fi
     """
     given = recipe.data.model_fields_set
     if "img_size" in given and recipe.data.img_size != data.img_size:
+        size = size_text(recipe.data.img_size)
         raise UserError(
-            f"data.img_size={recipe.data.img_size}: the model {model} takes {data.img_size} px; "
-            f"make one with sweet init --img-size {recipe.data.img_size}"
+            f"data.img_size={size}: the model {model} takes {size_text(data.img_size)} px; "
+            f"make one with sweet init --img-size {size}"
         )
     if "mean" in given and len(recipe.data.mean) != len(data.mean):
         raise UserError(
@@ -213,10 +253,12 @@ def finetune_model(
     quiet: bool = True,
     images: Mapping[str, Identity] | None = None,
     skips: Skips | None = None,
+    metric: Metric | None = None,
 ) -> tuple[TrainResult, Metrics]:
     """Train ``network`` in place and evaluate it; the averaged weights replace its own when ``ema`` is set.
 
-    ``images``: see :func:`sweet.training.loop.train`. ``skips``: which training images may be left out.
+    ``images``: see :func:`sweet.training.loop.train`. ``skips``: which training images may be left out. With a
+    ``metric`` it is evaluated while it is trained, and ends as the best by it that was seen.
     """
     rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
     micro_batch = micro_batch_size(recipe, recipe.optim.accumulate, world)
@@ -227,6 +269,11 @@ def finetune_model(
     network.to(accelerator.device)
     choose_attention(network, accelerator)
     ema = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+    measure = partial(
+        measured, task, network if ema is None else ema.module, val_data, recipe, accelerator, metric, quiet=quiet
+    )
+    per_epoch = max(1, batches.steps_per_epoch // recipe.optim.accumulate)
+    every = 0 if metric is None else steps_between(recipe, task, per_epoch, len(train_data), len(val_data))
     result = train(
         network,
         parameter_groups(network, recipe),
@@ -240,13 +287,34 @@ def finetune_model(
         quiet=quiet,
         ema=ema,
         images=images,
+        validation=Validation(measure, metric, every, per_epoch, recipe.patience) if metric and every else None,
     )
+    metrics = measure() if result.metrics is None else result.metrics
     if ema is not None:
         network.load_state_dict(ema.module.state_dict())
-    settings = EvalSettings(DataConfig.of_recipe(recipe.data, task.classes), device, workers=recipe.workers)
-    with accelerator.autocast():
-        metrics = task.evaluate(network, val_data, settings)
     return result, metrics
+
+
+def measured(
+    task: Task,
+    network: nn.Module,
+    val_data: ImageSource | Packed,
+    recipe: FinetuneRecipe,
+    accelerator: Accelerator,
+    metric: Metric | None,
+    *,
+    quiet: bool,
+) -> Metrics:
+    """An evaluation of the network; not compiled in a training that is validated by a ``metric``.
+
+    Each size of a batch would be compiled apart.
+    """
+    shows = None if quiet or not accelerator.is_main_process else "validation"
+    data_config = DataConfig.of_recipe(recipe.data, task.classes)
+    settings = EvalSettings(data_config, accelerator.device, workers=recipe.workers, shows=shows)
+    eager = nullcontext() if metric is None else torch.compiler.set_stance("force_eager")
+    with accelerator.autocast(), eager:
+        return task.evaluate(network, val_data, settings)
 
 
 def parameter_groups(network: nn.Module, recipe: FinetuneRecipe) -> list[ParameterGroup]:

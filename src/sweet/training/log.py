@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from accelerate import Accelerator
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sweet.files import write_text
+from sweet.console import clock, close_bar, listened_to, open_bar, report, say
+from sweet.files import dotted, write_text
+from sweet.recipes.schema import TrainKeys
+
+from .trackers import start_trackers
+
+VALIDATION = "val_"  # before the names of what is measured on validation images
 
 T = TypeVar("T")
 
@@ -22,27 +25,36 @@ T = TypeVar("T")
 class RunLog:
     """Collects losses without synchronising the device and reports them every ``every`` steps.
 
-    The run goes from step ``start`` to ``steps``; ``run`` None writes no file, ``quiet`` shows nothing.
+    The run goes from step ``start`` to ``steps`` and was validated up to step ``validated``; ``run`` None writes no
+    file, ``quiet`` shows nothing. ``keys`` are the recipe's.
     """
 
-    def __init__(self, run: Path | None, accelerator: Accelerator, *, start: int, steps: int, quiet: bool) -> None:
+    def __init__(
+        self,
+        run: Path | None,
+        accelerator: Accelerator,
+        *,
+        start: int,
+        steps: int,
+        quiet: bool,
+        validated: int = 0,
+        keys: TrainKeys,
+    ) -> None:
         self.accelerator, self.steps = accelerator, steps
-        self.quiet = quiet or not accelerator.is_main_process
+        self.quiet = quiet or listened_to() or not accelerator.is_main_process
         self.every = max(1, min(50, steps // 20))
         self.metrics = run / "metrics.jsonl" if run is not None and accelerator.is_main_process else None
         if run is not None:
-            accelerator.init_trackers("tensorboard")
+            start_trackers(accelerator, run, keys.log_with, dotted(keys.model_dump(mode="json")))
         if self.metrics is not None:
-            _forget_after(self.metrics, start)
+            _forget_after(self.metrics, start, validated)
         self.losses: list[Any] = []
         self.images = 0
         self.start, self.started = start, time.perf_counter()
         self.since, self.waited = self.started, 0.0
-        console, status = Console(file=sys.stderr), TextColumn("{task.fields[status]}")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), status)
-        self.bar = Progress(*columns, console=console, disable=self.quiet or not console.is_terminal)
-        self.task = self.bar.add_task("training", total=steps, completed=start, status="")
-        self.bar.start()
+        self.bar = None if self.quiet else open_bar(stays=True)
+        if self.bar is not None:
+            self.task = self.bar.add_task("training", total=steps, completed=start, status="")
 
     def due(self, done: int) -> bool:
         """Whether the step ``done`` (from 1) ends an interval."""
@@ -65,7 +77,8 @@ class RunLog:
         self.losses.append(loss)
         self.images += images
         done = step + 1
-        self.bar.update(self.task, completed=done)
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done)
         if not self.due(done):
             return
         mean = sum(float(loss) for loss in self.losses) / len(self.losses)
@@ -74,12 +87,18 @@ class RunLog:
         speed, wait = self.images / taken, self.waited / taken
         self.write({"step": done, "loss": mean, "lr": lr, "img_per_s": round(speed, 1), "data_wait": round(wait, 3)})
         status = f"loss {mean:.4f}  {speed:.0f} img/s  data {wait:.0%}"
-        self.bar.update(self.task, status=status)
-        if self.bar.disable:
-            seconds = (now - self.started) / (done - self.start) * (self.steps - done)
-            left = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+        if self.bar is not None:
+            self.bar.update(self.task, status=status)
+        else:
+            left = clock((now - self.started) / (done - self.start) * (self.steps - done))
             self.note(f"step {done}/{self.steps}  {status}  ETA {left}")
         self.losses, self.images, self.since, self.waited = [], 0, now, 0.0
+
+    def validated(self, step: int, values: Mapping[str, float], text: str, seconds: float) -> None:
+        """The run was validated after ``step`` steps, which took ``seconds`` that are no time of training."""
+        self.write({"step": step, **{f"{VALIDATION}{key}": value for key, value in values.items()}})
+        self.note(text)
+        self.since += seconds
 
     def write(self, values: dict[str, float]) -> None:
         """A line of ``metrics.jsonl`` and points of TensorBoard's curves; ``values`` name their ``step``."""
@@ -89,24 +108,28 @@ class RunLog:
                 # strict JSON has no NaN
                 strict = {key: value if math.isfinite(value) else None for key, value in values.items()}
                 file.write(json.dumps(strict, allow_nan=False) + "\n")
-        self.accelerator.log({k: v for k, v in values.items() if k != "step"}, step=int(values["step"]))
+        shown = {key: value for key, value in values.items() if key != "step"}
+        self.accelerator.log(shown, step=int(values["step"]))
+        report("training", int(values["step"]), self.steps, shown)
 
     def note(self, text: str) -> None:
         """A line on stderr."""
-        if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+        if self.bar is not None:
+            self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        elif not self.quiet:
+            say(text)
 
     def close(self) -> None:
         """End the bar and the curves."""
-        if not self.bar.disable:  # rich 13 would print an empty line
-            self.bar.stop()
+        close_bar(self.bar)
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
 
-def _forget_after(path: Path, step: int) -> None:
+def _forget_after(path: Path, step: int, validated: int) -> None:
     """A resumed run repeats the steps since its checkpoint; drop what the interrupted one wrote about them."""
     if path.is_file():
         lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line).get("step", 0) <= step]
+        limits = (validated if f'"{VALIDATION}' in line else step for line in lines)
+        kept = [line for line, limit in zip(lines, limits, strict=True) if json.loads(line).get("step", 0) <= limit]
         write_text(path, "".join(line + "\n" for line in kept))

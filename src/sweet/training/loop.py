@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import datetime
 import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from sweet import interrupts
@@ -21,6 +23,7 @@ from sweet.errors import UserError
 from sweet.recipes.resolved import total_steps
 from sweet.recipes.schema import OptimKeys, TrainKeys
 from sweet.storage.records import TrainingRecord
+from sweet.tasks.task import Metrics
 
 from . import nonfinite
 from .checkpoint import set_aside, steps_of
@@ -28,18 +31,26 @@ from .divided import ParameterGroup
 from .log import RunLog
 from .ranks import PeerLost, StopVote, lost_peer
 from .state import LossFunction, TrainState
+from .validation import Validation
 
 __all__ = ["LossFunction", "ParameterGroup", "TrainResult", "learning_rate", "micro_batch_size", "train"]
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run took, over all its sessions, and the loss of its last step."""
+    """What a run took, over all its sessions, and the loss of its last step.
+
+    ``best_step`` (and ``best_epoch``) is the one that is kept, of a run that was validated; ``metrics`` are its own
+    where they are those of the last step.
+    """
 
     steps: int
     images: int
     seconds: float
     loss: float
+    best_step: int | None = None
+    best_epoch: float | None = None
+    metrics: Metrics | None = None
 
     def record(self, accelerator: Accelerator, **more: Any) -> TrainingRecord:
         """For ``config.json``, as finished now; ``more`` are further fields."""
@@ -48,6 +59,8 @@ class TrainResult:
             images=self.images,
             loss=round(self.loss, 5),
             seconds=round(self.seconds, 1),
+            best_step=self.best_step,
+            best_epoch=self.best_epoch,
             device=str(accelerator.device),
             precision=str(accelerator.mixed_precision),
             finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -89,13 +102,15 @@ def train(
     quiet: bool = False,
     ema: Any = None,
     images: Mapping[str, Identity] | None = None,
+    validation: Validation | None = None,
 ) -> TrainResult:
     """Train ``model`` in place; bit-exact on a CPU when interrupted and resumed.
 
     Arguments: ``groups`` are AdamW's. ``batches`` gives micro-batches, ``optim.accumulate`` of which make a step.
     ``run`` is the folder of checkpoints and logs, None writes nothing; ``resume`` goes on from its newest checkpoint.
     ``ema`` is timm's averaged copy of the model, updated after each step. ``images`` (split -> identity) must be those
-    of the checkpoint.
+    of the checkpoint. ``validation`` says when the model is evaluated; it ends as the best that was seen then, for
+    which it needs a ``run``.
     Returns: what the run took.
     Raises: UserError for a checkpoint of another model or of other images, NonFinite (a UserError) when the loss or a
     weight is no number.
@@ -108,9 +123,12 @@ def train(
         if resume and run is not None:
             state.restore(run)
             events = nonfinite.read_events(run)
-        log = RunLog(run, accelerator, start=state.done, steps=steps, quiet=quiet)
-        session = _Session(state, batches, loss_of, keys, optim, run, log, steps, events)
+        validated = state.validated.step
+        log = RunLog(run, accelerator, start=state.done, steps=steps, quiet=quiet, validated=validated, keys=keys)
+        session = _Session(state, batches, loss_of, keys, optim, run, log, steps, events, validation)
         state.model.train()
+        if state.compiled and state.done < steps:
+            log.note("compiling the network: the first step takes some minutes (optim.compile=false begins at once)")
         try:
             session.work()
             state.hand_over()
@@ -121,8 +139,9 @@ def train(
             raise error from None
         finally:
             log.close()
-    computed = steps - session.left_out
-    return TrainResult(steps, computed * keys.batch_size, state.seconds, float(state.loss))
+    if validation is not None and run is not None:
+        state.take_best(run)
+    return session.result()
 
 
 @dataclass
@@ -138,6 +157,7 @@ class _Session:
     log: RunLog
     steps: int
     events: Sequence[nonfinite.Event]
+    validation: Validation | None
 
     def __post_init__(self) -> None:
         accelerator = self.state.accelerator
@@ -145,28 +165,72 @@ class _Session:
         self.watch, self.saved, self.lr = nonfinite.LossWatch(), self.state.done, 0.0
         self.together = not self.state.divided  # whether a checkpoint can be written: it takes all that hold a part
         self.cheap = accelerator.device.type == "cpu"  # to look at a loss: nothing is waited for
-        whole = nonfinite.segments(0, self.steps, self.events)
-        self.left_out = self.steps - sum(stop - start for start, stop in whole)
+        self.metrics: Metrics | None = None  # of the last validation of this session
 
     def work(self) -> None:
         """Train to the end, and check what came out.
 
         A process alone obeys a signal at once where it waits for images; several stop after the same step.
         """
-        state, accumulate = self.state, self.optim.accumulate
         with nullcontext() if self.alone else interrupts.finished_first():
-            for start, stop in nonfinite.segments(state.done, self.steps, self.events):
-                self.leave_out(start)
-                first = start * accumulate
-                batches = self.log.waiting(self.batches.iterate(first, stop * accumulate))
-                for micro, batch in enumerate(batches, first):
-                    self.micro_step(batch, micro)
-                    ended = (micro + 1) % accumulate == 0
-                    if ended and state.done % self.keys.checkpoint_every == 0 and state.done < self.steps:
-                        self.save()
-            self.leave_out(self.steps)
+            self.validate()  # one that a signal has interrupted
+            for start, stop in nonfinite.segments(self.state.done, self.steps, self.events):
+                if not self.enough:
+                    self.leave_out(start)
+                    self.train(start, stop)
+            if not self.enough:
+                self.leave_out(self.steps)
             self.check()
+            self.validate()
         interrupts.obey()
+
+    def train(self, start: int, stop: int) -> None:
+        """Steps ``start`` to ``stop`` (from 0), or fewer where the validation says that it is enough."""
+        state, accumulate = self.state, self.optim.accumulate
+        first = start * accumulate
+        for micro, batch in enumerate(self.log.waiting(self.batches.iterate(first, stop * accumulate)), first):
+            self.micro_step(batch, micro)
+            if (micro + 1) % accumulate:
+                continue
+            self.validate()
+            if self.enough:
+                break
+            if state.done % self.keys.checkpoint_every == 0 and state.done < self.steps:
+                self.save()
+
+    def validate(self) -> None:
+        """Evaluate the model where that is due, and save it where it is the best so far."""
+        plan, state, began = self.validation, self.state, time.perf_counter()
+        if plan is None or not plan.due(state.done, self.steps, state.validated):
+            return
+        self.check()
+        state.hand_over()
+        self.metrics = plan.measure()
+        state.model.train()
+        [score] = broadcast_object_list([plan.score(self.metrics)])  # one decision for all processes
+        state.validated = plan.joined(state.validated, state.done, score)
+        text = plan.text(state.done, self.steps, score, state.validated)
+        self.log.validated(state.done, plan.curve(self.metrics), text, time.perf_counter() - began)
+        if state.validated.best == state.done and state.done < self.steps:
+            self.save()
+        if self.enough and state.done < self.steps:
+            self.log.note(f"no better one in {plan.patience} validations: the training ends after step {state.done}")
+
+    @property
+    def enough(self) -> bool:
+        """Whether the validation has ended the training."""
+        return self.validation is not None and self.validation.enough(self.state.validated)
+
+    def result(self) -> TrainResult:
+        """What the run took."""
+        state, plan = self.state, self.validation
+        computed = sum(stop - start for start, stop in nonfinite.segments(0, state.done, self.events))
+        result = TrainResult(state.done, computed * self.keys.batch_size, state.seconds, float(state.loss))
+        if plan is None:
+            return result
+        best = state.validated.best
+        metrics = self.metrics if best == state.done else None
+        return replace(result, best_step=best, best_epoch=plan.epoch(best), metrics=metrics)
 
     def micro_step(self, batch: tuple[Any, Any], micro: int) -> None:
         """One forward and backward pass; with the last one of a step, what follows a step."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from sweet.console import warn
+from sweet.costs.advice import advise
 from sweet.costs.flops import mae_image_flops, pretraining_flops
-from sweet.costs.plan import template_cost_of
+from sweet.costs.plan import pretraining_cost, template_cost_of
 from sweet.data import (
     Batches,
     ImageSource,
@@ -50,12 +50,11 @@ from sweet.template.target import absorb
 from sweet.template.tucker import Tucker
 
 from . import divided
+from .compiling import decided
 from .device import make_accelerator
 from .loop import ParameterGroup, TrainResult, micro_batch_size, train
 from .run_folder import begin
 from .supervised import SupervisedSource, known_labels, new_head, open_teacher
-
-LARGE_BATCH, FEW_STEPS = 256, 1000  # when a user with few images is advised to take smaller batches
 
 
 def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: bool = False) -> Mapping[str, object]:
@@ -65,8 +64,7 @@ def pretrain(recipe: PretrainRecipe, out: Path, *, resume: bool = False, quiet: 
     """
     if resume and (out / "config.json").is_file():
         return finished_summary(out)
-    run = prepare(recipe, out)
-    run.advise(quiet=quiet)
+    run = prepare(recipe, out, quiet=quiet)
     if run.accelerator.is_main_process:
         begin(out, recipe, resume=resume)
         write_skipped(out, run.skipped)
@@ -113,25 +111,16 @@ class Pretraining:
         """Optimiser steps of the whole run."""
         return self.resolved.steps(len(self.data))
 
-    def advise(self, *, quiet: bool) -> None:
-        """Say that a large batch leaves few steps, where it does."""
-        recipe, steps = self.recipe, self.steps
-        if self.accelerator.is_main_process and not quiet and recipe.batch_size > LARGE_BATCH and steps < FEW_STEPS:
-            print(
-                f"note: {len(self.images):,} images in batches of {recipe.batch_size:,} make {steps} steps in all, few "
-                f"to learn from; smaller batches make more (batch_size=128 lr=1.5e-3)",
-                file=sys.stderr,
-            )
-
-    def train(self, out: Path, *, resume: bool, quiet: bool) -> TrainResult:
-        """All steps, with checkpoints in the run folder ``out``."""
+    def train(self, out: Path | None, *, resume: bool, quiet: bool) -> TrainResult:
+        """All steps, with checkpoints in the run folder ``out``; None writes nothing."""
+        cost = pretraining_cost(self.resolved, len(self.data))
         return train(
             self.model,
             parameter_groups(self.model, self.recipe),
             self.batches,
             self.loss,
             keys=self.recipe,
-            optim=self.recipe.optim,
+            optim=decided(self.recipe.optim, cost, self.accelerator.device),
             accelerator=self.accelerator,
             run=out,
             resume=resume,
@@ -214,8 +203,11 @@ class Pretraining:
         )
 
 
-def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
-    """Source, images and accelerator of a recipe. Raises UserError for bad input; writes nothing."""
+def prepare(recipe: PretrainRecipe, out: Path, *, quiet: bool = True) -> Pretraining:
+    """Source, images and accelerator of a recipe. Raises UserError for bad input; writes nothing.
+
+    Unless ``quiet`` it says at once what does not fit.
+    """
     if recipe.data.source is None:
         raise UserError(f"--data: recipe {recipe.name} names no images; give them, for example --data folder:PATH")
     resolved = resolve(recipe)
@@ -225,6 +217,10 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
         images = images.pixels_only()
     if recipe.data.limit is not None:
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
+    accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate)
+    if accelerator.is_main_process and not quiet:
+        cost, on_cpu = pretraining_cost(resolved, len(images)), accelerator.device.type == "cpu"
+        advise(recipe, len(images), resolved.steps(len(images)), cost, on_cpu=on_cpu)
     model: MaskedAutoencoder | SupervisedSource
     if recipe.objective == "mae":
         model = MaskedAutoencoder(source, vit, mae, apply=recipe.width.apply)
@@ -240,7 +236,6 @@ def prepare(recipe: PretrainRecipe, out: Path) -> Pretraining:
     if recipe.data.on_error == "skip" and should_pack(images, vit.img_size):
         images, skipped = readable_images(images, recipe.data)
     data = packed(images, vit.img_size)
-    accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate, out)
     batches = Batches(
         data,
         batch_size=micro_batch_size(recipe, recipe.optim.accumulate, accelerator.num_processes),

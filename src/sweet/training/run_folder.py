@@ -15,12 +15,17 @@ from sweet.recipes.loader import dump_recipe, load_recipe
 from sweet.recipes.schema import TrainKeys, without_path
 
 from .nonfinite import read_events
+from .trackers import check_trackers
 
-FREE = ("device", "workers", "checkpoint_every")  # may change when a run is resumed
+FREE = ("device", "workers", "checkpoint_every", "log_with")  # may change when a run is resumed
 
 
 def begin(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
-    """Write ``recipe.yaml`` and ``env.json``. Raises UserError when a run is resumed with another recipe."""
+    """Write ``recipe.yaml`` and ``env.json``. Raises UserError when a run is resumed with another recipe.
+
+    Or where its trackers are not installed.
+    """
+    check_trackers(recipe.log_with)
     saved = run / "recipe.yaml"
     if resume and saved.is_file():
         # read as a recipe: a key that has come since then has its default in both

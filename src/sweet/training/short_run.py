@@ -67,7 +67,7 @@ def train_on(
         seed=seed, epochs=steps, max_steps=steps, batch_size=short.batch_size, lr=short.lr, checkpoint_every=CHECKPOINT
     )
     optim = OptimKeys(warmup=short.warmup)
-    accelerator = make_accelerator(short.device, optim.precision, 1, None)
+    accelerator = make_accelerator(short.device, optim.precision, 1)
     batches = Batches(
         packed(some(data, budget, seed), config.img_size),
         batch_size=short.batch_size,

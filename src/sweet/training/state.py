@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from sweet.errors import UserError
 from sweet.recipes.schema import OptimKeys, TrainKeys
 
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from .device import can_compile
+from .compiling import BROKEN, can_compile, compile_in_place, give_up
 from .divided import ParameterGroup, sharded, wanted, whole
+from .validation import Validated
 
 LossFunction = Callable[[nn.Module, Any, Any, int], Tensor]
 """``(model, inputs, targets, micro_step)`` -> the mean loss of a micro-batch, a scalar in float32."""
@@ -39,8 +39,9 @@ def make_optimizer(
 class TrainState:
     """A model and its optimiser after ``done`` steps; ``loss`` is that of the last one, the mean over all processes.
 
-    ``images`` says what it is trained on. ``whole`` is false while weights, average and ``done`` do not fit together.
-    ``plain`` is what learns: the model, or where it is divided among processes a copy of it.
+    ``images`` says what it is trained on, ``validated`` how good it was so far. ``whole`` is false while weights,
+    average and ``done`` do not fit together. ``plain`` is what learns: the model, or where it is divided among
+    processes a copy of it.
     """
 
     def __init__(
@@ -63,31 +64,30 @@ class TrainState:
                 raise UserError("optim.name=muon: needs whole matrices, not accelerate launch --use_fsdp")
             self.plain, groups = sharded(model, groups, accelerator.device)
         optimizer = make_optimizer(groups, keys.lr, optim, fused=accelerator.device.type in ("cpu", "cuda"))
-        if optim.compile and can_compile(accelerator.device):
-            torch.compiler.reset()  # models before this one count against the compiler's limit of variants
-            # that it looks past the rotary table's cache, which changes nothing
-            warnings.filterwarnings("ignore", "Dynamo detected a call to a")
-            self.plain.compile()  # in place: the names of its parameters stay
+        self.compiled = optim.compile is True and can_compile(accelerator.device)
+        if self.compiled:
+            compile_in_place(self.plain)
         self.optimizer = accelerator.prepare(optimizer)
         self.model = accelerator.prepare_model(self.plain, evaluation_mode=self.divided)  # that is: not in DDP
         self.done, self.loss, self.losses = 0, torch.zeros(()), list[Tensor]()
-        self.began, self.whole = time.perf_counter(), True
+        self.began, self.whole, self.validated = time.perf_counter(), True, Validated()
 
     @property
     def seconds(self) -> float:
         """Time spent, earlier sessions of the run included."""
         return time.perf_counter() - self.began
 
+    @property
+    def average(self) -> Any:
+        """The averaged model, if there is one."""
+        return None if self.ema is None else self.ema.module
+
     def micro_step(self, loss_of: LossFunction, inputs: Any, targets: Any, micro: int, lr: float) -> None:
         """Forward and backward of micro-batch ``micro``; the last one of a step also updates the weights."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
-        # dropout and stochastic depth draw from the global generator: make it a function of the step too
-        generator = step_generator(self.seed, micro, self.accelerator.process_index, "global")
-        torch.manual_seed(generator.initial_seed())
         with self.accelerator.accumulate(self.model):
-            loss = loss_of(self.model, inputs, targets, micro)
-            self.accelerator.backward(loss)
+            loss = self.backward(loss_of, inputs, targets, micro)
             if self.accelerator.sync_gradients and self.optim.clip is not None:
                 self.accelerator.clip_grad_norm_(self.model.parameters(), self.optim.clip)
             self.losses.append(loss.detach())
@@ -104,6 +104,23 @@ class TrainState:
                 self.ema.update(self.plain, step=self.done)
             self.whole = True
 
+    def backward(self, loss_of: LossFunction, inputs: Any, targets: Any, micro: int) -> Tensor:
+        """The loss of a micro-batch, and its gradients; without torch.compile from where that does not work."""
+        # dropout and stochastic depth draw from the global generator: make it a function of the step too
+        generator = step_generator(self.seed, micro, self.accelerator.process_index, "global")
+        torch.manual_seed(generator.initial_seed())
+        try:
+            loss = loss_of(self.model, inputs, targets, micro)
+            self.accelerator.backward(loss)
+        except BROKEN as problem:
+            if not self.compiled or self.losses:  # the gradients of the step are begun
+                raise
+            give_up(self.plain, problem)
+            self.compiled = False
+            self.optimizer.optimizer.zero_grad()
+            return self.backward(loss_of, inputs, targets, micro)
+        return loss
+
     def broken_weight(self) -> str | None:
         """The name of a weight that is not finite, if there is one."""
         tensors = whole(self.plain.state_dict()).items()
@@ -113,9 +130,8 @@ class TrainState:
         """Write a checkpoint, in the first of several processes; all have to call it where the model is divided."""
         if run is None:
             return
-        average = None if self.ema is None else self.ema.module
-        optimizer, loss = self.optimizer.optimizer, float(self.loss)
-        checkpoint = Checkpoint.of(self.plain, average, optimizer, self.done, self.seconds, loss, self.images)
+        optimizer, numbers = self.optimizer.optimizer, (self.done, self.seconds, float(self.loss))
+        checkpoint = Checkpoint.of(self.plain, self.average, optimizer, *numbers, self.images, self.validated)
         if self.accelerator.is_main_process:
             save_checkpoint(run, checkpoint)
 
@@ -144,8 +160,15 @@ class TrainState:
                 "anew with --overwrite"
             )
         try:
-            found.restore(self.plain, None if self.ema is None else self.ema.module, self.optimizer.optimizer)
+            found.restore(self.plain, self.average, self.optimizer.optimizer)
         except RuntimeError:
             raise UserError(f"--resume: {run} was begun with another model; resume it with its own recipe") from None
-        self.done, self.loss = found.step, torch.tensor(found.loss)
+        self.done, self.loss, self.validated = found.step, torch.tensor(found.loss), found.validated
         self.began = time.perf_counter() - found.seconds
+
+    def take_best(self, run: Path) -> None:
+        """Give the model the weights of the best step that was validated, and its average, if it is not this one."""
+        if self.validated.best < self.done and self.accelerator.is_main_process:
+            found = load_checkpoint(run, self.validated.best)
+            assert found is not None
+            found.restore(self.given, self.average)

@@ -21,6 +21,7 @@ from sweet.models.config import ViTConfig
 from sweet.models.forward import Weights, encode, linear, patchify
 from sweet.models.source_module import WHOLE_STEP, Part, SourceModule
 from sweet.recipes.schema import PretrainRecipe
+from sweet.template.image_size import size_text
 from sweet.template.networks import Network
 from sweet.template.source import Source
 
@@ -68,7 +69,8 @@ def open_teacher(recipe: PretrainRecipe, classes: Sequence[str] | None) -> nn.Mo
     if teacher.task_name != "classify" or teacher.task.classes != list(classes or ()):
         raise UserError(f"teacher={recipe.teacher}: does not tell the classes of {recipe.data.source} apart")
     if teacher.data.img_size != recipe.data.img_size:
-        raise UserError(f"teacher={recipe.teacher}: takes {teacher.data.img_size} px, not {recipe.data.img_size}")
+        own = size_text(recipe.data.img_size)
+        raise UserError(f"teacher={recipe.teacher}: takes {size_text(teacher.data.img_size)} px, not {own}")
     return teacher.model.requires_grad_(False)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from sweet.files import sha256
 from sweet.results.compare import AVERAGE, Differences, compare
+from sweet.results.family import Family
 from sweet.results.paired import Difference, Verdict, signed
 from sweet.results.paper import paper
 from sweet.results.rows import Grid, blocks, description
@@ -20,6 +22,7 @@ from sweet.results.table import Table
 from sweet.version import VERSION
 
 from .draw import style
+from .family_section import family_section
 from .figures import figures
 from .parts import HeatCell, HeatMap, Part, Section, as_yaml, text
 from .run_figures import spectrum_figure
@@ -29,7 +32,13 @@ MARKS: dict[Verdict, str] = {"gain": "▲", "worse": "▼", "no gain": "=", "one
 CLASSES: dict[Verdict, str] = {"gain": "win", "worse": "loss", "no gain": "tie", "one seed": "single"}
 
 
-def page(tables: Sequence[Table], runs: Sequence[RunFolder], *, data: str | None = None) -> str:
+def page(
+    tables: Sequence[Table],
+    runs: Sequence[RunFolder],
+    families: Mapping[Path, Family] | None = None,
+    *,
+    data: str | None = None,
+) -> str:
     """The report as HTML text. ``data`` are images for the reconstructions of sources among ``runs``."""
     environment = Environment(
         loader=PackageLoader("sweet.results.render", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -37,6 +46,7 @@ def page(tables: Sequence[Table], runs: Sequence[RunFolder], *, data: str | None
     environment.filters["breakable"] = breakable
     with style():
         sections = [table_section(table, f"t{i}") for i, table in enumerate(tables)]
+        sections += [family_section(*one, f"f{i}") for i, one in enumerate((families or {}).items())]
         sections += [run_section(run, f"r{i}", data) for i, run in enumerate(runs)]
     names = [section.title for section in sections]
     return environment.get_template("page.html").render(

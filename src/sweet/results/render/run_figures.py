@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sweet.results.runs import RunFolder
+from sweet.tasks.registry import METRICS
 
 from .colours import colour
 from .draw import INK, Drawing, axes, drawing
@@ -21,11 +22,19 @@ LABELS = {
 }
 
 
+def label_of(key: str) -> str:
+    """How a number of the log is called."""
+    name = key.removeprefix("val_")
+    if name == key:
+        return LABELS.get(key, key)
+    return f"validation {METRICS[name].label if name in METRICS else name}"
+
+
 def log_figures(run: RunFolder, name: str) -> list[Drawing]:
     """Every number of ``metrics.jsonl`` against the step."""
     result = []
     for i, key in enumerate(run.logged()):
-        ax, label = axes(height=2.5), LABELS.get(key, key)
+        ax, label = axes(height=2.5), label_of(key)
         points = run.series(key)
         ax.plot(*zip(*points, strict=True), color=colour("sweet"), marker="o" if len(points) == 1 else None)
         if key == "img_per_s":

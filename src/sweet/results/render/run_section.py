@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sweet.data.skips import FILE, skipped
 from sweet.files import SUMS, check_sums
 from sweet.results.rows import Grid
 from sweet.results.runs import RunFolder
@@ -25,6 +26,9 @@ def run_section(run: RunFolder, name: str, data: str | None) -> Section:
     if record is not None:
         records = {"Cost": record.training, "Made by": record.made, "Converted from": record.converted}
         parts += [Part(title, pairs(one.to_dict()), look="narrow") for title, one in records.items() if one]
+    if left_out := skipped(run.folder / FILE):
+        lines = tuple((problem,) for problem in left_out)
+        parts.append(Part("Images left out", Grid(("why",), lines), "By data.on_error=skip.", look="words"))
     parts.append(Part("Recipe", text=run.recipe))
     parts.append(Part("Environment", pairs(run.environment), look="narrow"))
     parts.append(Part("Checksums", sums, note="" if sums.lines else f"There is no {SUMS}."))

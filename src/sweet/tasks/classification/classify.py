@@ -112,7 +112,7 @@ class Classify(Labelled):
     def predict(
         self, model: nn.Module, images: ImageSource, settings: EvalSettings, *, top: int, out: Path | None
     ) -> list[Row]:
-        """The ``top`` classes of each image with their probabilities."""
+        """The ``top`` classes of each image with their probabilities, of those that reach the threshold."""
         if out is not None:
             raise UserError(f"--out {out}: there is nothing to draw for a classifier")
         model.eval()
@@ -122,6 +122,7 @@ class Classify(Labelled):
             {"image": images.where(index), "class": self.classes[label], "probability": round(value, 5)}
             for index, ranked in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True))
             for value, label in zip(*ranked, strict=True)
+            if value >= (settings.threshold or 0)
         ]
 
     @plain_text()

@@ -22,7 +22,7 @@ from .average_precision import AveragePrecision
 from .detector import DetectOptions, Detector
 
 AT_ONCE = 8  # images of an evaluation in one forward pass, at most
-SHOWN = 0.5  # objects below this score are not drawn
+SHOWN = 0.5  # objects below this score are not drawn, unless another threshold is given
 SHEET_IMAGES, TILE = 8, 320
 
 
@@ -31,7 +31,7 @@ class Detect(Task):
 
     Options = DetectOptions
     timm_options: ClassVar[Mapping[str, Any]] = {"dynamic_img_size": True}
-    crop: ClassVar[str] = "long side resized, padded to a square"
+    crop: ClassVar[str] = "resized to fit, padded at the right and the bottom"
     top: ClassVar[int] = 100
     without_effect: ClassVar[tuple[str, ...]] = (
         *("mixup", "cutmix", "label_smoothing"),
@@ -92,9 +92,16 @@ class Detect(Task):
     def predict(
         self, model: nn.Module, images: ImageSource, settings: EvalSettings, *, top: int, out: Path | None
     ) -> list[Row]:
-        """At most ``top`` objects of each image, the surest first; into ``out`` the images with those above 0.5."""
+        """At most ``top`` objects of each image, the surest first, of those that reach the threshold.
+
+        Into ``out`` go the images with those above it, by default 0.5. How many these are is a note.
+        """
         rows: list[Row] = []
+        least, drawn_from = settings.threshold or 0.0, SHOWN if settings.threshold is None else settings.threshold
+        sure = boxes_found = 0
         for index, (_, found) in enumerate(findings(model, images, settings)):
+            boxes_found, sure = boxes_found + len(found["scores"]), sure + int((found["scores"] > drawn_from).sum())
+            found = {key: value[found["scores"] >= least] for key, value in found.items()}
             labels, scores, boxes = (found[key][:top].tolist() for key in ("labels", "scores", "boxes"))
             for label, score, box in zip(labels, scores, boxes, strict=True):
                 corners = {name: round(value, 1) for name, value in zip(("x0", "y0", "x1", "y1"), box, strict=True)}
@@ -103,7 +110,8 @@ class Detect(Task):
                 )
             if out is not None:
                 name = file_name(f"{index:04d}", images.where(index))
-                save_png(self._with_found(images.decode(index), found), out / name)
+                save_png(self._with_found(images.decode(index), found, above=drawn_from), out / name)
+        self.notes.append(f"{sure} of {boxes_found} boxes above {drawn_from:g}, in {len(images)} images")
         return rows
 
     def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
@@ -119,8 +127,8 @@ class Detect(Task):
             pairs.append((there, self._with_found(image, found, TILE)))
         save_png(sheet_of_pairs(pairs, ("there", f"found (score above {SHOWN})"), TILE), out / "detections.png")
 
-    def _with_found(self, image: Picture, found: Mapping[str, Tensor], side: int = 0) -> Image:
-        sure = found["scores"] > SHOWN
+    def _with_found(self, image: Picture, found: Mapping[str, Tensor], side: int = 0, *, above: float = SHOWN) -> Image:
+        sure = found["scores"] > above
         labels = found["labels"][sure].tolist()
         names = [f"{self.classes[n]} {score:.2f}" for n, score in zip(labels, found["scores"][sure], strict=True)]
         masks = found["masks"][sure] if "masks" in found else None
@@ -162,7 +170,7 @@ def findings(
     whole = partial(whole_image, images, settings.data_config)
     size = min(settings.batch_size, AT_ONCE)
     batches = in_order(len(images), whole, as_lists, batch_size=size, device=settings.device, workers=settings.workers)
-    for batch, _ in batches:
+    for batch, _ in settings.shown(batches, len(images), size):
         for image, found in zip(batch, model(batch), strict=True):
             yield image, {name: value.cpu() for name, value in found.items()}
 

@@ -45,16 +45,18 @@ class DetectOptions(Options):
     detections: int = Field(100, ge=1)  # per image
 
 
-class SquareInput(GeneralizedRCNNTransform):
-    """Normalised images of any size -> one batch (B, C, S, S), padded with zeros at the right and at the bottom.
+class PaddedInput(GeneralizedRCNNTransform):
+    """Normalised images of any size -> one batch (B, C, H, W), padded with zeros at the right and at the bottom.
 
-    S is ``size``, up to a multiple of ``multiple``, so that neither an image's neighbours in the batch nor its shape
-    change what is found in it. While training the images come resized; else the long side is resized (antialiased) to
-    ``size``, and boxes and masks go back to the image as it was.
+    H and W are ``limits``, up to a multiple of ``multiple``, so that neither an image's neighbours in the batch nor its
+    shape change what is found in it. While training the images come resized; else they are resized (antialiased) to fit
+    into ``limits``, and boxes and masks go back to the image as it was.
     """
 
-    def __init__(self, size: int, multiple: int) -> None:
-        super().__init__(size, size, [0.0], [1.0], size_divisible=multiple)
+    def __init__(self, limits: tuple[int, int], multiple: int) -> None:
+        super().__init__(min(limits), max(limits), [0.0], [1.0], size_divisible=multiple)
+        self.limits = limits
+        self.padded = tuple(-(-limit // multiple) * multiple for limit in limits)
 
     def normalize(self, image: Tensor) -> Tensor:
         return image
@@ -62,13 +64,12 @@ class SquareInput(GeneralizedRCNNTransform):
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         if self.training:
             return image, target
-        scale = self.max_size / max(image.shape[-2:])
+        scale = min(limit / side for limit, side in zip(self.limits, image.shape[-2:], strict=True))
         sides = [max(1, round(side * scale)) for side in image.shape[-2:]]
         return F.interpolate(image[None], size=sides, mode="bilinear", antialias=True)[0], target
 
     def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
-        side = -(-self.max_size // size_divisible) * size_divisible
-        batch = images[0].new_zeros(len(images), images[0].shape[0], side, side)
+        batch = images[0].new_zeros(len(images), images[0].shape[0], *self.padded)
         for padded, image in zip(batch, images, strict=True):
             padded[:, : image.shape[1], : image.shape[2]] = image
         return batch
@@ -106,11 +107,11 @@ class Detector(nn.Module):
 
     def __init__(self, vit: Any, classes: int, options: DetectOptions) -> None:
         super().__init__()
-        patch, size = vit.patch_embed.patch_size[0], vit.patch_embed.img_size[0]
+        patch = vit.patch_embed.patch_size[0]
         channels, proposals = options.channels, options.proposals
         self.window = options.window
         self.vit = vit
-        self.transform = SquareInput(size, 4 * patch)
+        self.transform = PaddedInput(vit.patch_embed.img_size, 4 * patch)
         self.pyramid = SimpleFeaturePyramid(vit.embed_dim, channels, options.upsample)
         strides = [patch / factor for factor in self.pyramid.factors]
         sizes = tuple((options.anchor_scale * stride,) for stride in [*strides, 2 * strides[-1]])

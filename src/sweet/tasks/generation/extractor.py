@@ -24,6 +24,7 @@ from sweet.errors import UserError
 from sweet.files import sha256
 from sweet.storage.folders import load_model
 from sweet.storage.layout import TENSORS
+from sweet.template.image_size import sides
 
 BUNDLED, INCEPTION = "shapes32", "inception"
 INCEPTION_SUM = "6726825d"  # its SHA-256 begins so
@@ -58,10 +59,10 @@ class Classifier(Extractor):
         self.label = f"{folder.name} {sha256(folder / TENSORS['model'])[:12]}"
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        size = self.data_config.img_size
+        size = sides(self.data_config.img_size)
         images = pixels.float() / 255
-        if images.shape[-2:] != (size, size):
-            images = F.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
         features = self.vit.forward_features(normalise(images, self.data_config.mean, self.data_config.std))
         return self.vit.forward_head(features, pre_logits=True), self.vit.forward_head(features)
 

@@ -17,6 +17,7 @@ from sweet.storage.records import DataConfig
 from sweet.tasks.labelled import Labelled, images_of
 from sweet.tasks.pictures import contact_sheet
 from sweet.tasks.task import EvalSettings, Metrics, Options, Row, TrainSettings
+from sweet.template.image_size import sides
 
 from .diffusion import draw_times, noisy, sample, velocity
 from .extractor import BUNDLED, ImageQuality, find_extractor
@@ -57,6 +58,7 @@ class Generate(Labelled):
     without_effect: ClassVar[tuple[str, ...]] = ("mixup", "cutmix", "label_smoothing", "data.scale_jitter")
     head: GenerateOptions
 
+    cheap_to_evaluate = False
     rank, world = 0, 1  # of this process, see :class:`TrainSettings`
 
     def adapt(self, train: ImageSource, val: ImageSource) -> None:
@@ -81,7 +83,7 @@ class Generate(Labelled):
         return super().batches(data, settings)
 
     def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor, step: int) -> Tensor:
-        """Mean squared error of the velocity, of images (B, C, S, S) at times and noises drawn by the step."""
+        """Mean squared error of the velocity, of images (B, C, H, W) at times and noises drawn by the step."""
         seed = step_generator(self.seed, step, 0, "noise").initial_seed()
         generator = torch.Generator(inputs.device).manual_seed(seed)
         # drawn for the batch of all processes, so that their number changes no draw
@@ -104,14 +106,15 @@ class Generate(Labelled):
         steps: int | None = None,
         guidance: float | None = None,
     ) -> Iterator[Tensor]:
-        """Images of the classes ``labels``, in batches (b, C, S, S) uint8 on the device.
+        """Images of the classes ``labels``, in batches (b, C, H, W) uint8 on the device.
 
         The n-th image of a class depends on (seed, class, n) and on no other argument.
         """
         model.eval()
         config, head = settings.data_config, self.head
-        shape, made = (len(config.mean), config.img_size, config.img_size), Counter[int]()
-        for start in range(0, len(labels), settings.batch_size):
+        shape, made = (len(config.mean), *sides(config.img_size)), Counter[int]()
+        starts = range(0, len(labels), settings.batch_size)
+        for start in settings.shown(starts, len(labels)):
             batch = labels[start : start + settings.batch_size]
             draws = []
             for label in batch:
@@ -162,7 +165,7 @@ class Generate(Labelled):
 
 
 def pixels_of(images: Tensor, data_config: DataConfig) -> Tensor:
-    """Normalised images (B, C, S, S) back to uint8."""
+    """Normalised images (B, C, H, W) back to uint8."""
     mean, std = (
         torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (data_config.mean, data_config.std)
     )

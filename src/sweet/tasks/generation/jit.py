@@ -3,7 +3,7 @@
 Time and class enter by adaptive norms (adaLN-Zero: Peebles & Xie 2023, arXiv 2212.09748) and, as an option, by class
 tokens in the sequence. The blocks are timm's own with their own weights; their parts are called one by one here.
 
-Shape letters: B images, C channels, S pixels a side, N patches, D width.
+Shape letters: B images, C channels, H and W pixels, N patches, D width.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FREQUENCIES = 128
 
 
 class JiT(nn.Module):
-    """Noisy images (B, C, S, S), times (B,) in 0..1 and classes (B,) -> clean images (B, C, S, S).
+    """Noisy images (B, C, H, W), times (B,) in 0..1 and classes (B,) -> clean images (B, C, H, W).
 
     ``classes`` is their number; the class of that index is "none", for guidance. ``bottleneck`` 0 embeds patches as the
     ViT does, else by two linear maps through so many channels. ``context`` class tokens join before the block at a
@@ -43,7 +43,7 @@ class JiT(nn.Module):
         self.vit = vit
         width, depth, embed = vit.embed_dim, len(vit.blocks), vit.patch_embed
         self.patch, self.channels = embed.patch_size[0], embed.proj.in_channels
-        self.patches = embed.num_patches
+        self.patches, self.grid = embed.num_patches, embed.grid_size
         self.times = nn.Sequential(_small(2 * FREQUENCIES, width), nn.SiLU(), _small(width, width))
         self.classes = nn.Embedding(classes + 1, width, _weight=0.02 * torch.randn(classes + 1, width))
         self.modulations = nn.ModuleList(_modulation(width, gate) for _ in range(depth))
@@ -63,7 +63,8 @@ class JiT(nn.Module):
         condition = F.silu(self.times(frequencies(times)) + classes)
         tokens = self.features(images, condition, classes)[:, -self.patches :]
         shift, scale = self.last_modulation(condition)[:, None].chunk(2, -1)
-        return unpatchify(self.last(modulated(self.vit.norm(tokens), shift, scale)), self.patch, self.channels)
+        patches = self.last(modulated(self.vit.norm(tokens), shift, scale))
+        return unpatchify(patches, self.patch, self.channels, self.grid)
 
     def features(self, images: Tensor, condition: Tensor, classes: Tensor) -> Tensor:
         """Tokens after the last block: the ViT's class token, context tokens (both optional), N patches."""

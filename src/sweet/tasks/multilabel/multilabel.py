@@ -32,7 +32,7 @@ class MultiLabel(Labelled):
     """Loss and metrics of a model with one logit for each class."""
 
     top: ClassVar[int] = 100
-    without_effect: ClassVar[tuple[str, ...]] = ("mixup", "cutmix")
+    without_effect: ClassVar[tuple[str, ...]] = ("mixup", "cutmix", "data.scale_jitter")
     balances: ClassVar[tuple[str, ...]] = ("weights",)
     weights: Tensor | None = None  # (K,) of the images that have a class, in its loss
 
@@ -91,7 +91,8 @@ class MultiLabel(Labelled):
         if out is not None:
             raise UserError(f"--out {out}: there is nothing to draw for a classifier")
         model.eval()
-        thresholds = settings.data_config.thresholds or [0.5] * len(self.classes)
+        given = None if settings.threshold is None else [settings.threshold] * len(self.classes)
+        thresholds = given or settings.data_config.thresholds or [0.5] * len(self.classes)
         rows: list[Row] = []
         found = torch.cat([model(batch).float().sigmoid().cpu() for batch, _ in images_of(images, settings)])
         for index, probabilities in enumerate(found.tolist()):

@@ -38,6 +38,7 @@ from sweet.storage.records import DataConfig
 from sweet.tasks import task
 from sweet.tasks.pictures import file_name, for_a_picture, overlay, palette, save_grid
 from sweet.tasks.task import EvalSettings, Metrics, Row, Task, TrainSettings
+from sweet.template.image_size import sides
 
 from .upernet import Segmenter, resize
 
@@ -54,8 +55,8 @@ class SegmentOptions(task.Options):
     aux_weight: Annotated[float, Field(ge=0)] = 0.4  # of the auxiliary head's loss; 0: no such head
     aux_channels: Annotated[int, Field(ge=1)] = 256
     short_side: Size = 0  # pixels to which images are resized before everything else; 0: as they are
-    crop: Size = 0  # pixels of the square crops to train on; 0: the model's img_size
-    window: Size = 0  # pixels of the windows to test in, where an image is larger; 0: as the crop
+    crop: Size = 0  # pixels of the square crops to train on; 0: the model's img_size, square or not
+    window: Size = 0  # pixels of the square windows to test in, where an image is larger; 0: as the crop
     stride: Size = 0  # pixels from one window to the next; 0: two thirds of the window
     balance: Share = 0.0  # weigh rare classes more in the loss: median frequency (arXiv 1411.4734) to this power
 
@@ -104,7 +105,7 @@ class Segment(Task):
         return unseen_classes(images, class_pixels(images))
 
     def batches(self, data: ImageSet, settings: TrainSettings) -> BatchSource:
-        """Inputs: images (B, C, S, S), normalised; targets: masks (B, S, S) uint8."""
+        """Inputs: images (B, C, H, W), normalised; targets: masks (B, H, W) uint8."""
         assert isinstance(data, ImageSource)
         if self.head.balance:
             self.weights = (median_frequency(class_pixels(data)) ** self.head.balance).to(settings.device)
@@ -150,9 +151,10 @@ class Segment(Task):
         count = len(self.classes)
         table = torch.zeros(count * count, dtype=torch.int64, device=settings.device)
         load = partial(self._whole_sample, data, settings.data_config)
-        for pixels, mask in in_order(
+        batches = in_order(
             len(data), load, itemgetter(0), batch_size=1, device=settings.device, workers=settings.workers
-        ):
+        )
+        for pixels, mask in settings.shown(batches, len(data), 1):
             predicted = self.logits(model, pixels, mask.shape, settings).argmax(0)
             known = mask != IGNORE
             table += torch.bincount(mask[known].long() * count + predicted[known], minlength=count * count)
@@ -170,24 +172,26 @@ class Segment(Task):
             image = image.resize(size, KERNELS[data_config.interpolation])
         return normalise(to_tensor(image), data_config.mean, data_config.std)
 
-    def window(self, data_config: DataConfig) -> int:
-        """Pixels of the side of the windows in which a large image is looked at."""
-        return self.head.window or self.head.crop or data_config.img_size
+    def window(self, data_config: DataConfig) -> tuple[int, int]:
+        """Height and width in pixels of the windows in which a large image is looked at."""
+        return sides(self.head.window or self.head.crop or data_config.img_size)
 
-    def stride(self, data_config: DataConfig) -> int:
-        """Pixels from one window to the next."""
-        return self.head.stride or max(1, self.window(data_config) * 2 // 3)
+    def stride(self, data_config: DataConfig) -> tuple[int, int]:
+        """Pixels from one window to the next, down and across."""
+        height, width = self.window(data_config)
+        return self.head.stride or max(1, height * 2 // 3), self.head.stride or max(1, width * 2 // 3)
 
     def logits(self, model: nn.Module, pixels: Tensor, size: tuple[int, ...], settings: EvalSettings) -> Tensor:
         """(K, *size) of one image (C, H, W): whole where it fits into a window, else the mean over windows."""
-        window, stride = self.window(settings.data_config), self.stride(settings.data_config)
+        rows, columns = self.window(settings.data_config)
+        down, across = self.stride(settings.data_config)
         height, width = pixels.shape[1:]
-        places = [(top, left) for top in starts(height, window, stride) for left in starts(width, window, stride)]
+        places = [(top, left) for top in starts(height, rows, down) for left in starts(width, columns, across)]
         total = pixels.new_zeros(len(self.classes), height, width)
         hits = pixels.new_zeros(height, width)
         for first in range(0, len(places), settings.batch_size):
             windows = [
-                (..., slice(top, top + window), slice(left, left + window))
+                (..., slice(top, top + rows), slice(left, left + columns))
                 for top, left in places[first : first + settings.batch_size]
             ]
             for place, logits in zip(windows, model(torch.stack([pixels[place] for place in windows])), strict=True):
@@ -205,10 +209,15 @@ class Segment(Task):
     def predict(
         self, model: nn.Module, images: ImageSource, settings: EvalSettings, *, top: int, out: Path | None
     ) -> list[Row]:
-        """The ``top`` largest classes of each image with their share of its pixels."""
+        """The ``top`` largest classes of each image with their share of its pixels.
+
+        Raises UserError for a threshold: each pixel has the class that is likeliest.
+        """
+        if settings.threshold is not None:
+            raise UserError(f"--threshold {settings.threshold:g}: has no meaning for a segmenter")
         rows: list[Row] = []
         colours = palette(len(self.classes))
-        for index in range(len(images)):
+        for index in settings.shown(range(len(images)), len(images), 1):
             image = images.decode(index)
             predicted = self._classes_in(model, image, settings)
             shares = np.bincount(predicted.ravel(), minlength=len(self.classes)) / predicted.size
@@ -228,7 +237,8 @@ class Segment(Task):
         """``segments.png``: validation images, evenly picked, beside their masks and what is predicted for them."""
         assert isinstance(data, ImageSource)
         colours, rows = palette(len(self.classes)), []
-        for index in sorted({round(place) for place in np.linspace(0, len(data) - 1, SHOWN)}):
+        picked = sorted({round(place) for place in np.linspace(0, len(data) - 1, SHOWN)})
+        for index in settings.shown(picked, len(picked), 1):
             image = data.decode(index)
             maps = data.mask(index), self._classes_in(model, image, settings)
             shown, smaller = for_a_picture(image, maps)
@@ -239,7 +249,7 @@ class Segment(Task):
 
 
 def stacked(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Images (B, C, S, S) and masks (B, S, S)."""
+    """Images (B, C, H, W) and masks (B, H, W)."""
     images, masks = zip(*samples, strict=True)
     return torch.stack(images), torch.stack(masks)
 

@@ -1,0 +1,46 @@
+"""What does not fit: a recipe on these images and this machine. Imports no torch."""
+
+from __future__ import annotations
+
+from sweet.console import say
+from sweet.recipes.schema import TrainKeys
+
+FEW_STEPS = 200  # in all: fewer teach little
+LARGE_BATCH, FEW_FOR_IT = 256, 1000  # a batch above the one, fewer steps than the other
+SMALL_BATCH = 16
+CPU_RATE = 1e11  # FLOPs a second of two cores or so
+LONG = 24 * 3600.0  # seconds of a CPU
+
+
+def advice(keys: TrainKeys, images: int, steps: int, flops: float, *, on_cpu: bool) -> list[str]:
+    """A line for each thing that does not fit, with the keys that change it.
+
+    Arguments: the recipe, how many images it has, how many steps and training FLOPs these make, and whether a CPU
+    computes them.
+    """
+    enough = FEW_FOR_IT if keys.batch_size > LARGE_BATCH else FEW_STEPS
+    found = [steps_text(keys, images, steps)] if steps < enough else []
+    seconds = flops / CPU_RATE
+    if on_cpu and seconds > LONG:
+        found.append(
+            f"{flops / 1e15:,.0f} PFLOP without a GPU: about {seconds / 86400:,.0f} days here; smaller are the recipes "
+            "quickstart and micro, and epochs=... or max_steps=... shorten it"
+        )
+    return [text for text in found if text]
+
+
+def advise(keys: TrainKeys, images: int, steps: int, flops: float, *, on_cpu: bool) -> None:
+    """Print :func:`advice` on standard error."""
+    for line in advice(keys, images, steps, flops, on_cpu=on_cpu):
+        say(f"note: {line}")
+
+
+def steps_text(keys: TrainKeys, images: int, steps: int) -> str:
+    """That there are few steps, and what makes more; nothing where ``max_steps`` is what limits them."""
+    if keys.max_steps == steps and keys.batch_size <= LARGE_BATCH:
+        return ""
+    text = f"{images:,} images in batches of {keys.batch_size:,} make {steps} steps in all, few to learn from"
+    if keys.batch_size > LARGE_BATCH:
+        return f"{text}; smaller batches make more (batch_size=128 lr=1.5e-3)"
+    more = f"epochs={keys.epochs * FEW_STEPS / steps:.0f} makes {FEW_STEPS}"
+    return f"{text}; {more}" + (f", batch_size={SMALL_BATCH} more too" if keys.batch_size > SMALL_BATCH else "")

@@ -1,0 +1,178 @@
+"""``family.json``: a family and its members as typed records, the one reader and the one writer. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import ValidationError
+
+from sweet.errors import UserError
+from sweet.files import read_json
+from sweet.storage.legacy import upgraded_family
+from sweet.storage.records import PixelSize, Record, RecordedMetrics, TrainingRecord
+from sweet.tasks.registry import TASKS, Metric
+
+FILE = "family.json"
+SAME = ("source_sha256", "task", "method", "img_size")  # in all sessions of one family
+
+
+class Latency(Record):
+    """Milliseconds of one image, and how they were measured."""
+
+    ms: float
+    iqr_ms: float
+    protocol: dict[str, str | int]
+
+
+class Member(Record):
+    """One fine-tuned size: what it costs, headless, and how good it is; ``pareto`` where no other one beats it.
+
+    Its run folder is ``<size>``, or ``<method>/<size>`` where it was initialised by another ``method`` than its family.
+    """
+
+    size: str
+    method: str | None = None
+    requested: str
+    width: int
+    params: int
+    flops: int
+    latency: Latency | None = None
+    metrics: RecordedMetrics
+    training: TrainingRecord | None = None
+    pareto: bool = False
+
+    @staticmethod
+    def folder_of(size: str, method: str | None) -> str:
+        """Where it lies in the folder of its family."""
+        return size if method is None else f"{method}/{size}"
+
+    @property
+    def folder(self) -> str:
+        """Where it lies in the folder of its family."""
+        return self.folder_of(self.size, self.method)
+
+    def quality(self, metric: Metric) -> float:
+        """Its value of a metric."""
+        value = self.metrics[metric.key]
+        assert isinstance(value, int | float)
+        return value
+
+    def row(self, metric: Metric) -> Mapping[str, object]:
+        """For the terminal."""
+        timed = {"ms": self.latency.ms} if self.latency else {}
+        shown = self.model_dump(include={"size", "requested", "params", "flops"})
+        return shown | timed | {metric.key: self.quality(metric), "pareto": self.pareto}
+
+
+class Family(Record):
+    """Models of several sizes from one source, fine-tuned by one recipe, smallest first.
+
+    ``baselines`` are the same sizes by other initialisers.
+    """
+
+    source: str
+    source_sha256: str
+    task: str
+    data: str
+    method: str
+    img_size: PixelSize
+    metric: str
+    members: tuple[Member, ...] = ()
+    baselines: tuple[Member, ...] = ()
+
+    @property
+    def judge(self) -> Metric:
+        """The metric that members are compared by."""
+        return TASKS[self.task]
+
+    def member(self, size: str, method: str | None = None) -> Member | None:
+        """The member of a size, or its baseline by another method, where it is finished."""
+        everyone = (*self.members, *self.baselines)
+        return next((one for one in everyone if (one.size, one.method) == (size, method)), None)
+
+    @property
+    def compared_with(self) -> list[str]:
+        """The methods of its baselines."""
+        return list(dict.fromkeys(one.method for one in self.baselines if one.method is not None))
+
+    def joined(self, member: Member) -> Self:
+        """This family with another member or baseline, or with one made anew, and its Pareto front."""
+        name = "members" if member.method is None else "baselines"
+        others = (one for one in getattr(self, name) if (one.size, one.method) != (member.size, member.method))
+        rows = sorted([*others, member], key=lambda one: (one.method or "", one.params))
+        fronts = on_front(rows, self.judge) if member.method is None else [False] * len(rows)
+        marked = (one.model_copy(update={"pareto": front}) for one, front in zip(rows, fronts, strict=True))
+        return self.model_copy(update={name: tuple(marked)})
+
+    def gains(self, member: Member) -> dict[str, float]:
+        """{method: how much better the member is than the same size by it}, in the metric's own direction."""
+        sign = 1 if self.judge.higher_is_better else -1
+        known = {method: self.member(member.size, method) for method in self.compared_with}
+        return {
+            method: sign * (member.quality(self.judge) - other.quality(self.judge))
+            for method, other in known.items()
+            if other is not None
+        }
+
+    def rows(self) -> list[dict[str, object]]:
+        """For the terminal: a row for each member, what its baselines give, and what it gains."""
+        rows = []
+        for member in self.members:
+            row = dict(member.row(self.judge))
+            for method, gain in self.gains(member).items():
+                other = self.member(member.size, method)
+                row |= {
+                    method: None if other is None else other.quality(self.judge),
+                    f"gain over {method}": round(gain, 3),
+                }
+            rows.append(row)
+        return rows
+
+    def sentences(self) -> list[str]:
+        """What the comparison says, for people."""
+        texts = []
+        for method in self.compared_with:
+            gains = [gain[method] for member in self.members if method in (gain := self.gains(member))]
+            if gains:
+                better = sum(gain > 0 for gain in gains)
+                texts.append(
+                    f"{self.method} is better than {method} at {better} of {len(gains)} sizes, by "
+                    f"{sum(gains) / len(gains):+.{self.judge.digits}f} {self.judge.unit} of {self.judge.label} on "
+                    "average (one run each)."
+                )
+        return texts
+
+    def continued(self, out: Path) -> Self:
+        """This family with the members that ``out`` holds. Raises UserError when that is another family."""
+        if not is_family(out):
+            return self
+        before = read_family(out)
+        for key in SAME:
+            was, now = getattr(before, key), getattr(self, key)
+            if was != now:
+                raise UserError(f"--resume: {out} was begun with {key} {was}, now it is {now}")
+        return self.model_copy(update={"members": before.members, "baselines": before.baselines})
+
+
+def is_family(folder: Path) -> bool:
+    """Whether a folder was written by ``sweet family``."""
+    return (folder / FILE).is_file()
+
+
+def read_family(folder: Path) -> Family:
+    """Raises UserError naming a file that is none of a family."""
+    path = folder / FILE
+    try:
+        return Family.model_validate(upgraded_family(read_json(path)))
+    except (KeyError, TypeError, AttributeError, ValidationError):
+        raise UserError(f"{path}: was not written by sweet family") from None
+
+
+def on_front(rows: Sequence[Member], metric: Metric) -> list[bool]:
+    """Which members no other one beats: with at most its parameters and at least its quality, one of them strictly."""
+    sign = 1 if metric.higher_is_better else -1
+    points = [(row.params, -sign * row.quality(metric)) for row in rows]
+    return [not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
+            for point in points]  # fmt: skip

@@ -1,0 +1,64 @@
+"""What is looked at before the seconds that an import of torch takes: paths, names and recipes. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from sweet.errors import UserError
+
+from .overwrite import NEW
+
+ON_DISK = {name: "PATH" for name in ("folder", "parquet", "csv", "coco", "yolo", "masks")} | {"packed": "FILE"}
+"""Readers of images whose names are followed by a path, and what that is."""
+
+
+def need_source(source: str | None, *, there: bool = True) -> None:
+    """Raises UserError where neither --data nor a recipe names images; ``there``: or where they are not there."""
+    if source is None:
+        raise UserError("--data is missing, and the recipe has no data.source")
+    if there:
+        check_images("--data", source)
+
+
+def check_images(option: str, source: str | None) -> None:
+    """Raises UserError for images on disk that are not there: before the seconds that an import of torch takes."""
+    reader, _, place = (source or "").partition(":")
+    if reader in ON_DISK and place and not Path(place).expanduser().exists():
+        what = {"folder": "folder", "packed": "file"}.get(reader, "file or folder")
+        raise UserError(f"{option} {source}: no such {what}")
+
+
+def check_folder(option: str, path: Path, *kinds: str) -> None:
+    """Raises UserError unless ``path``, given as ``option``, is a folder; of one of ``kinds``, where any are named."""
+    if not path.is_dir():
+        raise UserError(f"{option} {path}: no such folder")
+    if kinds:
+        from .records import read_record  # the schema of recipes takes a while, too
+
+        read_record(path, kinds)
+
+
+def check_checkpoint(option: str, text: str) -> None:
+    """Raises UserError unless ``text`` is a path that is there, or the name of a checkpoint elsewhere."""
+    if not (Path(text).expanduser().exists() or re.match(r"timm:|(hub:)?[\w.-]+/[\w.-]+(@|$)", text)):
+        raise UserError(f"{option} {text}: no such file or folder")
+
+
+def check_apart(out: Path, option: str, source: str) -> None:
+    """Raises UserError where ``out`` is the folder ``source`` that is read, given as ``option``."""
+    if Path(source).is_dir() and out.resolve() == Path(source).resolve():
+        raise UserError(f"--out {out}: is {option} itself")
+
+
+def saved_recipe(out: Path, resume: bool) -> str | None:
+    """The recipe of the run to resume, so that `--out DIR --resume` alone continues it."""
+    saved = (folder / "recipe.yaml" for folder in (out / NEW, out))  # of what an interrupted --overwrite began, first
+    return next((str(path) for path in saved if resume and path.is_file()), None)
+
+
+def after_restart(resume: bool, overwrite: bool) -> tuple[bool, bool]:
+    """--resume and --overwrite as they are meant where ``torchrun --max-restarts`` starts a process again."""
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return resume or again, overwrite and not again

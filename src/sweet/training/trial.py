@@ -1,0 +1,91 @@
+"""``sweet plan --data``: a look at the images, and two steps of a pre-training against the clock. Writes nothing."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean
+
+import torch
+
+from sweet.console import Progress, listening_to_progress
+from sweet.costs.advice import advice
+from sweet.costs.plan import pretraining_cost
+from sweet.data import open_images, should_pack
+from sweet.recipes.resolved import resolve
+from sweet.recipes.schema import PretrainRecipe
+
+from .pretrain import prepare
+
+TIMED = 2  # steps, after one that warms up
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a pre-training takes here: ``images`` there are, ``memory_mb`` at the most, notes on what does not fit."""
+
+    images: int
+    steps: int
+    seconds_per_step: float
+    memory_mb: int
+    device: str
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, object]:
+        """For people and machines."""
+        return {
+            "images": self.images,
+            "steps": self.steps,
+            "minutes": round(self.steps * self.seconds_per_step / 60, 1),
+            "seconds_per_step": round(self.seconds_per_step, 4),
+            "memory_mb": self.memory_mb,
+            "device": self.device,
+            "notes": self.notes,
+        }
+
+
+def trial(recipe: PretrainRecipe) -> Trial:
+    """Time :data:`TIMED` steps of a recipe on as many of its images as they take.
+
+    The decoded images of the whole set count to the memory where a training would keep them. torch.compile is left out.
+    Raises UserError for images that cannot be learned from.
+    """
+    assert recipe.data.source is not None
+    found = open_images(recipe.data.source, recipe.data.train_split, pixels=recipe.data)
+    count = min(len(found), recipe.data.limit or len(found))
+    few = min(count, (TIMED + 1) * recipe.batch_size)
+    short = recipe.model_copy(
+        update={
+            "max_steps": TIMED + 1,
+            "epochs": float(TIMED + 1),
+            "data": recipe.data.model_copy(update={"limit": few}),
+            "optim": recipe.optim.model_copy(update={"compile": False}),
+        }
+    )
+    run = prepare(short, Path())
+    times = [time.perf_counter()]
+
+    def note(_: Progress) -> None:
+        times.append(time.perf_counter())
+
+    with listening_to_progress(note):
+        run.train(None, resume=False, quiet=True)
+    seconds = mean(later - earlier for earlier, later in pairwise(times[1:]))
+    resolved, device = resolve(recipe), run.accelerator.device
+    steps, vit = resolved.steps(count), resolved.vit
+    pixels = vit.patches * vit.patch_size**2 * found.pixel_format.stored_channels
+    kept = count * pixels if should_pack(found, vit.img_size) else 0
+    notes = advice(recipe, count, steps, pretraining_cost(resolved, count), on_cpu=device.type == "cpu")
+    return Trial(count, steps, seconds, round((peak_memory(device) + kept) / 1e6), str(device), notes)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the device where it has its own memory, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,93 @@
+"""The verbs as functions: what they return, what they say of their progress, and that they check before torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import sweet
+from sweet.console import Progress
+from sweet.files import read_json
+from sweet.recipes.schema import FinetuneRecipe
+
+TINY = Path(__file__).parent / "tiny.yaml"
+SHAPES = "shapes:n=64,size=16"
+
+
+def test_from_images_to_metrics(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    seen: list[Progress] = []
+    keys = {"device": "cpu", "workers": 0, "max_steps": 4, "optim": {"precision": "fp32", "warmup": 0.5}}
+    source, model, tuned = (tmp_path / name for name in ("source", "model", "tuned"))
+    made = sweet.pretrain(TINY, out=source, max_steps=3, progress=seen.append)
+    assert made["steps"] == 3 and read_json(source / "config.json")["kind"] == "template"
+    assert [(one.what, one.done, one.total) for one in seen] == [("training", step, 3) for step in (1, 2, 3)]
+    assert seen[0].values.keys() == {"loss", "lr", "img_per_s"}
+
+    assert sweet.init(source, out=model, params="5k", order="prefix")["order"] == "prefix"
+    seen.clear()
+    result = sweet.finetune(
+        model, out=tuned, data=SHAPES, progress=seen.append, overrides=["lr=1e-3"], val_every=0.5, **keys
+    )
+    assert list(result)[:2] == ["top1", "top5"] and result["training"]["steps"] == 4  # type: ignore[index]
+    recipe = (tuned / "recipe.yaml").read_text()
+    assert "warmup: 0.5" in recipe and "lr: 0.001" in recipe
+    assert {"val_top1", "val_loss"} <= {key for one in seen for key in one.values}
+    assert {one.what for one in seen} == {"training", "validation"}
+
+    seen.clear()
+    metrics = sweet.evaluate(tuned, data=SHAPES, device="cpu", batch_size=5, progress=seen.append)
+    assert metrics == read_json(tuned / "config.json")["metrics"]
+    assert [(one.what, one.done, one.total) for one in seen] == [("evaluate", done, 12) for done in (5, 10, 12)]
+    assert capfd.readouterr().err == ""  # what is listened to is not shown
+
+
+def test_an_unfinished_result_is_never_left_and_the_old_one_is_kept(tmp_path: Path) -> None:
+    sweet.pretrain(TINY, out=tmp_path / "run", quiet=True)
+    with pytest.raises(sweet.UserError, match="not empty"):
+        sweet.pretrain(TINY, out=tmp_path / "run", quiet=True)
+    with pytest.raises(sweet.UserError, match="nowhere: no such folder"):
+        sweet.finetune(tmp_path / "nowhere", out=tmp_path / "out", data=SHAPES)
+    with pytest.raises(sweet.UserError, match=r"--params 1: the smallest size"):
+        sweet.init(tmp_path / "run", out=tmp_path / "out", params=1)
+    with pytest.raises(sweet.UserError, match="sede: unknown key; did you mean seed"):
+        sweet.pretrain(TINY, out=tmp_path / "out", sede=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+CHECKED = {
+    "sweet.pretrain('micro', out='o', data='folder:nowhere')": "--data folder:nowhere: no such folder",
+    "sweet.pretrain('mikro', out='o')": "did you mean micro",
+    "sweet.finetune('nowhere', out='o', data='shapes:')": "MODEL nowhere: no such folder",
+    "sweet.finetune('.', out='o', data='shapes:')": "not a sweet folder",
+    "sweet.evaluate('.', data='shapes:')": "not a sweet folder",
+    "sweet.init('nowhere', out='o', depth=1, heads=1)": "SOURCE nowhere: no such file or folder",
+    "sweet.init('.', out='o', params='3X')": "--params 3X: expected a number",
+}
+
+
+def test_what_can_be_checked_is_checked_before_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys, sweet\nfor line in sys.stdin:\n    try: exec(line)\n    except sweet.UserError as e: print(e)\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    command, lines = [sys.executable, "-c", script], "\n".join(CHECKED)
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, cwd=tmp_path, check=True)
+    for line, message in zip(done.stdout.splitlines(), CHECKED.values(), strict=True):
+        assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_that_does_not_fit_is_said_at_once(
+    model: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"device": "cpu", "workers": 0, "batch_size": 32, "val_every": 0}
+    sweet.finetune(model, out=tmp_path / "few", data=SHAPES, epochs=2, **words)
+    shown = capsys.readouterr().err
+    few = "64 images in batches of 32 make 4 steps in all, few to learn from"
+    assert shown.startswith(f"note: {few}; epochs=100 makes 200, batch_size=16 more too\n")
+    sweet.finetune(model, out=tmp_path / "meant", data=SHAPES, epochs=2, max_steps=2, **words)
+    assert "note" not in capsys.readouterr().err
