@@ -152,7 +152,9 @@ def gain() -> Figure:
             axes.errorbar(x + shift, mean.value, spread, color=colour, marker=marker, markersize=9, capsize=3, lw=1.3)
             text, bold = f"{mean.value:.1f}", {"weight": "bold"} if arm == "sweet" else {}
             side = {"ha": "right" if shift < 0 else "left", "xytext": (-8 if shift < 0 else 8, 0)}
-            if shift == 0:
+            if shift == 0 and mean.value - found.top1("random", size) < 8:  # no room below
+                text, side = f"{text}\n{NAMES.get(arm, arm)}", {"ha": "left", "xytext": (9, 0)}
+            elif shift == 0:
                 text, side = f"{text}\n{NAMES.get(arm, arm)}", {"ha": "center", "xytext": (-4, -12), "va": "top"}
             axes.annotate(text, (x + shift, mean.value), textcoords="offset points", color=colour, fontsize=10.5,
                           **({"va": "center"} | side | bold))  # fmt: skip

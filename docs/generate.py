@@ -2,6 +2,8 @@
 
 ``reference/cli.md`` is every ``--help``, ``reference/recipes.md`` every key with its default, ``reference/examples.md``
 the files of ``examples/``, ``reference/converts.md`` the census of ``scripts/census.py``.
+
+Pictures of tables, which lie beside their results, are added as ``tables/``.
 """
 
 from __future__ import annotations
@@ -26,7 +28,16 @@ def on_files(files: Any, config: Any) -> Any:
 
     for name, text in pages().items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
+    for picture in sorted((ROOT / "results").rglob("*table.png")):
+        place = f"tables/{picture.relative_to(ROOT / 'results').as_posix()}"
+        files.append(File.generated(config, place, abs_src_path=str(picture)))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called with every page: what lies outside of docs/ is on the site as a picture, or not at all."""
+    markdown = re.sub(r"\]\(\.\./results/([^)]*\.png)\)", r"](tables/\1)", markdown)
+    return re.sub(r"(?<!!)\[([^]]*)\]\(\.\./[^)]*\)", r"\1", markdown)
 
 
 def on_page_content(html: str, **_: Any) -> str:

@@ -1,4 +1,4 @@
-"""The numbers that README states, from the committed results: `python docs/measured.py` prints the lines of README.
+"""Numbers of README and `sizes.md`, from the committed results: `python docs/measured.py` prints their lines.
 
 A test compares them with README and with the picture, so after new results the lines are pasted and the picture drawn
 anew (`python docs/draw.py`).
@@ -18,10 +18,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))  # a checkout shows its own results
 
+from sweet.costs.budget import choose, read_budget, size_cost
+from sweet.models.config import ViTConfig
 from sweet.results.compare import compare, gains_over_best
 from sweet.results.costs import targets
 from sweet.results.files import read_tables
-from sweet.results.sentences import PLAIN, listed
+from sweet.results.sentences import listed
 from sweet.results.table import Table
 from sweet.template.sizes import Size
 
@@ -35,6 +37,7 @@ NAMES = {
     "dmae": "DMAE",
     "random": "random weights",
 }
+PLAIN = "sweet_prefix"  # the paper's slice of a template learned at full width
 TRIED = "L3H6"  # the size that README's commands make
 
 
@@ -47,7 +50,7 @@ class Headline:
     @classmethod
     def read(cls) -> Headline:
         """From the committed results."""
-        return cls(read_tables(RESULTS / "micro" / "table1")[0])
+        return cls(read_tables(RESULTS / "history" / "micro" / "table1")[0])
 
     @cached_property
     def params(self) -> dict[str, int]:
@@ -215,6 +218,23 @@ def commands() -> list[str]:
     ]
 
 
+def sizes_page() -> list[str]:
+    """What `sizes.md` states: the sizes of a ViT-B for some budgets, and what depth and width are worth."""
+    vit_b = ViTConfig(depth=12, heads=12, head_dim=64, img_size=224, patch_size=16)
+    rows = []
+    for wanted in ("3M", "6M", "12M", "25M", "50M"):
+        budget = read_budget(wanted, None, None)
+        assert budget
+        size = choose(vit_b, budget).size
+        cost = size_cost(vit_b, size)
+        params, flops = f"{cost['params'] / 1e6:.1f} M", f"{cost['flops'] / 1e9:.1f}"
+        rows.append(f"| {wanted} | {size} | {size.depth} | {size.heads} | {size.width} | {params} | {flops} |")
+    found = Headline.read()
+    near = {size: (found.params[size] / 1e6, found.top1("sweet", size)) for size in ("L12H6", "L3H12", "L6H6")}
+    says = [f"{size} ({params:.2f} M) {top1:.1f} %" for size, (params, top1) in near.items()]
+    return [*rows, f"CIFAR-10, protocol micro, top-1 of `sweet`: {listed(says)}."]
+
+
 def lines() -> list[str]:
     """Everything that README states; it may be wrapped differently there."""
     found = Headline.read()
@@ -236,4 +256,4 @@ def _json(path: Path) -> Any:
 
 
 if __name__ == "__main__":
-    print("\n".join(lines()))
+    print("\n".join(["README.md", *lines(), "docs/sizes.md", *sizes_page()]))

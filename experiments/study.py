@@ -4,7 +4,8 @@
 
 A default of the method changes only by rows of this table. What was measured and found is in docs/log.md. An arm's name
 is its source, what is done with it and, after @, the fine-tuning rate in thousandths. The names of 2026 stay, so that
-results/nano/study can be read: ``turned`` is rotated or converted, ``loudest`` the highest-energy heads and units.
+results/history/nano/study can be read: ``turned`` is rotated or converted, ``loudest`` the highest-energy heads and
+units.
 """
 
 from __future__ import annotations
@@ -132,6 +133,7 @@ STUDY = Protocol(
         "data.augment=crop data.val_split=test".split()
     ),
     sources=SOURCES,
+    one_source=True,
     main="turned1.loudest.decay0.75@4",
     ablation=True,
 )

@@ -23,11 +23,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweet.cli import app
+from sweet.costs.budget import size_cost
+from sweet.models.config import ViTConfig
+from sweet.tasks.registry import ENTRIES
+from sweet.template.sizes import Size
 from sweet.version import VERSION
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("tasks/*.md"))]
 HISTORY = ("log.md", "decisions.md")  # not instructions
 
 
@@ -177,6 +181,9 @@ def test_readme_states_what_was_measured() -> None:
     words = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ").split())
     for line in measured["lines"]():
         assert " ".join(line.split()) in words, f"README does not say: {line} (python docs/measured.py)"
+    page = " ".join((DOCS / "sizes.md").read_text(encoding="utf-8").split())
+    for line in measured["sizes_page"]():
+        assert " ".join(line.split()) in page, f"sizes.md does not say: {line} (python docs/measured.py)"
     title = ElementTree.parse(DOCS / "pictures" / "gain.svg").getroot().find("{*}metadata//{*}title")
     assert title is not None and title.text == measured["Headline"].read().sentence(), "run python docs/draw.py"
 
@@ -217,7 +224,6 @@ def test_the_words_are_the_fields() -> None:
     for folder, pattern in (("examples", "*.py"), ("scripts", "*"), ("src/sweet/recipes", "**/*.yaml")):
         found = [path for path in (ROOT / folder).glob(pattern) if path.is_file()]
         texts |= {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in found}
-    texts["scripts/gpu"] = re.sub("^study=.*", "", texts["scripts/gpu"], flags=re.M)  # names of rows in results/nano
     texts["--help"] = runpy.run_path(str(DOCS / "generate.py"))["pages"]()["cli"]
     assert len(texts) > 50
     for name, text in texts.items():
@@ -238,13 +244,54 @@ def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pages = list((tmp_path / "site").rglob("*.html"))
-    assert len(pages) > 15
+    assert len(pages) > 20
+    tables = (tmp_path / "site" / "results" / "index.html").read_text(encoding="utf-8")
+    pictures = re.findall(r'src="(\.\./tables/[^"]*)"', tables)
+    assert len(pictures) > 5 and all((tmp_path / "site" / "results" / picture).is_file() for picture in pictures)
+    at_once = re.sub(r"<details.*?</details>", "", tables, flags=re.S)
+    assert "<table" not in at_once and tables.count("<table") > 5 * len(pictures)  # folded, and rendered as tables
     for page in pages:
         html = page.read_text(encoding="utf-8")
         assert not re.findall(
             r"<(?:script|img|iframe)[^>]*src=\"(?:https?:)?//[^\"]*|<link[^>]*href=\"(?:https?:)?//[^\"]*", html
         )
     assert "sweet.api.load" in (tmp_path / "site" / "reference" / "python" / "index.html").read_text(encoding="utf-8")
+
+
+def test_every_task_has_a_page_with_its_picture() -> None:
+    site = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), yaml.BaseLoader)
+    menu = str(site["nav"])
+    for task in ENTRIES:
+        page = DOCS / "tasks" / f"{task}.md"
+        text = page.read_text(encoding="utf-8")
+        [picture] = re.findall(r"!\[[^]]+\]\(([^)]*)\)", text)
+        with Image.open(page.parent / picture) as image:
+            assert min(image.size) > 150 and image.width <= 1100
+        assert f"tasks/{task}.md" in menu
+        assert any(words[0] == "finetune" for words in commands(page))
+
+
+def test_the_notebook_has_what_its_commands_print(tmp_path: Path) -> None:
+    """Its outputs are those of its commands: those that cost nothing are run once more, the others are complete."""
+    notebook = runpy.run_path(str(DOCS / "notebook.py"))
+    text = (DOCS / "notebook.md").read_text(encoding="utf-8")
+    seen: list[tuple[str, str]] = []
+
+    def run(number: int, command: str, before: str) -> str:
+        seen.append((command, before))
+        return f"output of {number}\n"
+
+    again = notebook["with_outputs"](text, run)
+    assert len(seen) == text.count("```bash") == again.count("\noutput of ") >= 8
+    for command, output in seen:
+        assert output.strip() and "Traceback" not in output and "error:" not in output, command
+    shown = dict(zip(map(str.strip, (command for command, _ in seen)), (output for _, output in seen), strict=True))
+    init = next(output for command, output in shown.items() if command.startswith("sweet init runs/template --depth 3"))
+    size = size_cost(ViTConfig(depth=3, heads=6, head_dim=16, img_size=32, patch_size=4), Size(3, 6, 16))
+    assert f"{size['params']:,}" in init or str(size["params"]) in init
+    assert notebook["printed"]("echo a; echo; echo 'b  '", tmp_path) == "a\nb\n"
+    for found in notebook["PICTURE"].finditer(text):
+        assert (DOCS / found["shown"]).is_file(), found["shown"]
 
 
 def test_generated_pages() -> None:

@@ -101,7 +101,7 @@ def bench(out: Path) -> None:
         name="tiny",
         pretrain=str(TINY),
         sizes=("L1H1",),
-        arms=arms("random") | {"sweet": ARMS["sweet_learned"]},
+        arms=arms("random") | {"sweet": ARMS["sweet_tucker"]},
         seeds=1,
         finetune=("max_steps=12", "checkpoint_every=2", "data.augment=crop", "data.val_split=test", *SETTINGS),
     )

@@ -26,6 +26,7 @@ from sweet.storage.paths import (
     need_source,
     saved_recipe,
 )
+from sweet.template.image_size import ImageSize
 
 Place = str | Path
 R = TypeVar("R", PretrainRecipe, FinetuneRecipe)
@@ -121,7 +122,7 @@ def init(
     fit: str | None = None,
     fit_images: int | None = None,
     data: str | None = None,
-    img_size: int | None = None,
+    img_size: ImageSize | None = None,
     patch_size: int | None = None,
     in_chans: int | None = None,
     seed: int = 0,

@@ -21,7 +21,7 @@ from sweet.bench.arms import ARMS, Arm, Converted, FineTuned, arms
 from sweet.bench.protocol import Protocol, Trial, spec_of
 from sweet.bench.protocols import find
 from sweet.bench.run import run
-from sweet.bench.sources import Sources
+from sweet.bench.sources import TRAINING_VERSION, Sources
 from sweet.errors import UserError
 from sweet.files import cache_folder, read_json, sha256, write_json
 from sweet.recipes.schema import PretrainRecipe
@@ -29,11 +29,12 @@ from sweet.results.files import read_spec
 from sweet.training import pretrain
 from sweet.training.checkpoint import steps_of
 
+SHAPES = "shapes:n=64,size=16"  # as tiny.yaml says
 TINY = Protocol(
     name="tiny",
     pretrain=str(Path(__file__).parents[1] / "tiny.yaml"),
     sizes=("L2H2", "L1H1"),
-    arms=arms("random", "weight_selection") | {"sweet": ARMS["sweet_learned"]},
+    arms=arms("random", "weight_selection") | {"sweet": ARMS["sweet_tucker"]},
     seeds=2,
     finetune=(
         "max_steps=3",
@@ -91,8 +92,13 @@ def test_every_cell_is_measured(measured: tuple[Path, dict[str, Any]]) -> None:
         "weight_selection",
         64,
     )
-    assert cell["source"].startswith("tiny-none-")
+    # a replicate: the source's seed is that of the fine-tuning
+    assert [one["source"] for one in cell["runs"]] == [
+        Sources(TINY, SHAPES, seed).folder("dense").name for seed in (0, 1)
+    ]
+    assert len({one["source_sha256"] for one in cell["runs"]}) == 2
     for one in cell["runs"]:  # two runs of one cell may come from two machines and two commits
+        assert one["code"] == TRAINING_VERSION and one["precision"] == "no" and one["environment"]["cpu"]
         assert one["init_mae_loss"] > 0 and 0 <= one["init_knn"] <= 100 and one["init_images"] == 0
         assert one["environment"]["threads"] == 1 and "commit" in one
         assert [step for step, _ in one["curve"]] == [1, 2, 3] and one["curve"][-1][1] > 0
@@ -100,7 +106,13 @@ def test_every_cell_is_measured(measured: tuple[Path, dict[str, Any]]) -> None:
     assert not list((cache_folder() / "cells").glob("*"))  # what is written down is not kept twice
     random = read_json(out / "tiny" / "tiny" / "classify-random-L1H1.json")
     assert not any("init_mae_loss" in one for one in random["runs"])  # it brings no decoder
-    assert {path.name for path in (out / "tiny" / "sources").iterdir()} == {"dense.json", "template.json"}
+    assert {path.name for path in (out / "tiny" / "sources").iterdir()} == {
+        f"{name}{seed}.json" for name in ("dense", "template") for seed in ("", ".seed1")
+    }
+    learned = read_json(out / "tiny" / "sources" / "dense.seed1.json")
+    assert (learned["seed"], learned["code"], learned["environment"]["cpu"]) == (
+        1, TRAINING_VERSION, cell["runs"][0]["environment"]["cpu"]
+    )  # fmt: skip
     [row] = [row for row in summary["top1"] if row["arm"] == "sweet"]
     line = f"| {' | '.join(row.values())} |\n"
     assert line in (out / "tiny" / "tiny" / "table.md").read_text() and row["L1H1"] == spread(out, "sweet", "L1H1")
@@ -158,9 +170,10 @@ def test_only_sources_that_are_needed_are_learned(tmp_path: Path, monkeypatch: p
     broken = replace(TINY, sources=TINY.sources | {"linear": ["template.constraint=unheard_of"]})
     for methods, needed in ((["weight_selection", "random"], "dense"), (["sweet"], "template")):
         run(broken, "tiny", out=tmp_path, methods=methods, sizes=["L1H1"], seeds=1, device="cpu", quiet=True)
+        learning = f"source {needed} {Sources(broken, SHAPES).folder(needed).name.rpartition('-')[2]}"
         assert seen == [
-            f"source {needed} after nothing",
-            *(f"{method} L1H1 seed 0 after source {needed}" for method in methods),
+            f"{learning} after nothing",
+            *(f"{method} L1H1 seed 0 after {learning}" for method in methods),
         ]
         seen.clear()
 
@@ -188,7 +201,11 @@ def test_runs_of_another_table_are_taken_over(
     assert taken == given | {"table": "costly", "runs": given["runs"][:1]}
     random, sweet = summary["costs"]
     assert (random["arm"], random["source"], sweet["arm"]) == ("random", "-", "sweet")
-    assert sweet["source"] == given["source"] and float(sweet["PFLOPs"]) >= 0 and sweet["unlabelled images"] == "0"
+    assert (
+        sweet["source"] == given["runs"][0]["source"]
+        and float(sweet["PFLOPs"]) >= 0
+        and sweet["unlabelled images"] == "0"
+    )
     cheap = fill("cheap", replace(costly, shows_costs=False))
     assert cheap["measured"] == 4 and "costs" not in cheap
     assert fill("other", replace(costly, layers="first"))["measured"] == 0  # another rule for layers is another cell
@@ -316,7 +333,7 @@ def test_sources_made_of_others_come_after_them(tmp_path: Path) -> None:
     protocol = replace(TINY, sources=chain, arms=rows, sizes=("L1H1",), seeds=1)
     summary = run(protocol, "tiny", out=tmp_path / "out", workers=1, device="cpu", quiet=True)
     assert summary["measured"] == 3 and not summary["failed"]
-    names = {source: Sources(protocol, "shapes:n=64,size=16").folder(source).name for source in chain}
+    names = {source: Sources(protocol, SHAPES).folder(source).name for source in chain}
     assert "-converted-" in names["converted"] and len(set(names.values())) == 5
     spent = {path.stem: read_json(path)["training"] for path in (tmp_path / "out" / "tiny" / "sources").glob("*.json")}
     assert spent["on"]["images"] == 2 * spent["converted"]["images"] > 0  # what it is made from is counted
@@ -336,7 +353,7 @@ DISTILLED = replace(
 
 
 def test_other_images_and_a_start_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is made once for both columns and both seeds, on the images of pre-training."""
+    """It is made once for both columns of a replicate, on the images of pre-training."""
     made: list[str] = []
     whole = schedule.work
 
@@ -348,14 +365,14 @@ def test_other_images_and_a_start_that_trains(tmp_path: Path, monkeypatch: pytes
     options: dict[str, Any] = {"out": tmp_path / "out", "workers": 1, "device": "cpu", "quiet": True}
     squares = "squares=shapes:n=40,size=16,seed=9"
     summary = run(DISTILLED, "tiny", transfer=[squares], archive=tmp_path / "all.tar", **options)
-    assert (summary["measured"], summary["failed"], made) == (4, [], ["start"])
+    assert (summary["measured"], summary["failed"], made) == (4, [], ["start", "start"])
     folder = tmp_path / "out" / "distilled" / "tiny"
     own, other = (read_json(folder / f"classify-dmae-L1H1{end}.json") for end in ("", "-squares"))
     assert (own["n_train"], other["n_train"], other["set"], other["runs"][0]["steps"]) == (64, 20, "squares", 2)
-    assert len({one["init_seconds"] for cell in (own, other) for one in cell["runs"]}) == 1
-    assert len({one["test_loss"] for one in own["runs"]}) == 2  # the seeds are of the fine-tuning
+    assert [one["init_seconds"] for one in own["runs"]] == [one["init_seconds"] for one in other["runs"]]
+    assert len({one["test_loss"] for one in own["runs"]}) == 2
     assert [one["runs"][0]["init_images"] for one in (own, other)] == [64, 64]
-    assert len(list((cache_folder() / "starts").glob("dmae-*"))) == 1  # as long as the sources
+    assert len(list((cache_folder() / "starts").glob("dmae-*"))) == 2  # as long as the sources
     assert "| arm | L1H1 | squares L1H1 | average |" in (folder / "table.md").read_text()
     with tarfile.open(tmp_path / "all.tar") as tar:
         assert {"distilled/tiny/classify-dmae-L1H1-squares.json", "distilled/sources/dense.json"} <= set(tar.getnames())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -12,10 +13,11 @@ from sweet.bench.arms import ARMS, Arm
 from sweet.bench.cells import description, finetune_recipe
 from sweet.bench.estimates import budget_of, cell_flops, source_flops, start_flops
 from sweet.bench.protocol import Cell, Protocol, Trial, spec_of
-from sweet.bench.protocols import BEYOND, OLD_TABLES, PROTOCOLS, find
+from sweet.bench.protocols import BEYOND, CONDITIONED, FEWER, FIRST, OLD_TABLES, PROTOCOLS, find
 from sweet.bench.run import dry_run
 from sweet.bench.sources import Sources
 from sweet.bench.starts import switches_of
+from sweet.bench.sweeps import with_choices
 from sweet.costs.flops import mae_image_flops, pretraining_flops
 from sweet.costs.plan import expected_networks, pretraining_cost, template_cost_of
 from sweet.errors import UserError
@@ -26,7 +28,7 @@ from sweet.recipes.resolved import resolve, vit_config
 from sweet.recipes.schema import PretrainRecipe
 from sweet.results.costs import TOLERANCE
 from sweet.results.files import read_cell, read_sources
-from sweet.results.records import TableSpec
+from sweet.results.records import RULES, Role, TableSpec
 from sweet.results.render.colours import MARKS, colour
 from sweet.tasks.registry import TASKS
 from sweet.training.pretrain import networks_at
@@ -36,15 +38,17 @@ STUDY = runpy.run_path(str(Path(__file__).parents[2] / "experiments" / "study.py
 WITH_STUDY: dict[tuple[str, str], Protocol] = PROTOCOLS | {("study", "nano"): STUDY}
 
 
-def test_protocols_are_consistent() -> None:
+def test_protocols_are_consistent(dense: Path) -> None:
     for (name, place), protocol in WITH_STUDY.items():
-        assert {arm.source for arm in protocol.arms.values()} - {None} <= set(protocol.sources), name
-        sources = Sources(protocol, "shapes:")
+        cells = [(arm, size) for arm in protocol.arms for size in protocol.sizes if protocol.can(arm, size)]
+        assert {protocol.source_of(*cell) for cell in cells} <= set(protocol.sources), name
+        assert {arm for arm, _ in cells} == set(protocol.arms), name
+        sources = Sources(protocol, "shapes:", checkpoint=str(dense))
         assert len({sources.folder(source) for source in protocol.sources}) == len(protocol.sources), name
         for arm in protocol.arms.values():
             switches_of(arm, protocol.layers)  # raises for an unknown method or switch
-            assert arm.role == ("ours" if arm.method in ("sweet", "sweet_fitted") else "baseline")
-        assert all((other, place) in PROTOCOLS for other in protocol.borrows)
+            assert (arm.role == "conditioned") <= (arm.switches.get("condition") == "true")
+        assert all((other, place) in PROTOCOLS for other in (*protocol.borrows, *protocol.chosen_by))
         assert protocol.main in protocol.arms
         learned = sources.recipe(next(iter(protocol.sources)))
         for trial in protocol.trials:
@@ -59,10 +63,20 @@ def test_protocols_are_consistent() -> None:
 def test_a_table_describes_itself() -> None:
     spec = spec_of(PROTOCOLS["table1", "micro"], "table1")
     assert (spec.table, spec.protocol, spec.main, spec.ablation) == ("table1", "micro", "sweet", False)
+    assert (spec.version, spec.one_source, spec.chosen_by) == (RULES, False, ("settings", "learning_rates"))
+    assert {column.size: column.seeds for column in spec.columns} == dict.fromkeys(FIRST, 3) | FEWER
     assert [column.name for column in spec.columns] == ["L6H6", "L12H3", "L3H12", "L12H6", "L6H12", "L16H14"]
     assert set(spec.impossible) == {
-        (arm, BEYOND) for arm in ("weight_selection", "isomorphic", "dmae", "wave", "wave_supervised")
+        *((arm, BEYOND) for arm in ("weight_selection", "isomorphic", "dmae", "wave", "wave_supervised")),
+        *((arm, size) for arm in CONDITIONED for size in FEWER),  # at the first three sizes
     }
+    roles = {role: {arm.name for arm in spec.arms if arm.role == role} for role in get_args(Role)}
+    assert roles["reference"] == {"own_mae", "own_mae_conditioned"}
+    assert roles["paper"] == {"sweet_paper", "sweet_paper_fitted"}
+    assert roles["ours"] == {"sweet_tucker", "sweet", "sweet_fitted"}
+    assert roles["conditioned"] == {
+        "weight_selection_conditioned", "isomorphic_conditioned", "wave_conditioned", "sweet_paper_conditioned"
+    }  # fmt: skip
     tasks = spec_of(PROTOCOLS["tasks", "micro"], "tasks")
     assert [(c.name, c.task, c.img_size, c.patch_size) for c in tasks.columns if c.size == "L6H6"] == [
         ("L6H6", "classify", None, None),
@@ -77,7 +91,7 @@ def test_a_table_describes_itself() -> None:
 def test_old_names_of_tables_are_accepted() -> None:
     for old, new in OLD_TABLES.items():
         assert find(old, "micro") == find(new, "micro") == (new, PROTOCOLS[new, "micro"])
-    with pytest.raises(UserError, match=r"bench luck --protocol paper: unknown, there are: table1 --protocol micro"):
+    with pytest.raises(UserError, match=r"bench luck --protocol paper: unknown, there are: settings --protocol micro"):
         find("luck", "paper")
 
 
@@ -85,7 +99,8 @@ def test_old_names_of_tables_are_accepted() -> None:
 def test_the_sources_of_a_table_take_equal_flops(key: tuple[str, str]) -> None:
     protocol = PROTOCOLS[key]
     taught = {source for source in protocol.sources if "taught" in source}  # the teacher's cost comes on top
-    budgets = {source: budget_of(protocol, source) for source in protocol.sources if source not in taught}
+    own = {source for source in protocol.sources if source.startswith("own.")}  # each size is charged with its own
+    budgets = {source: budget_of(protocol, source) for source in protocol.sources if source not in taught | own}
     budgets |= {source: source_flops(protocol, source) for source in taught & {"kronecker.taught"}}
     assert max(budgets.values()) <= (1 + TOLERANCE) * min(budgets.values()), budgets
 
@@ -108,7 +123,7 @@ def test_sources_of_another_training_code_are_strangers(monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("as_measured")
 def test_estimated_flops_are_those_that_a_run_counts() -> None:
     """The committed sources of protocol micro, by formula and as their own runs counted."""
-    protocol, counted = PROTOCOLS["table1", "micro"], read_sources(RESULTS, "micro")
+    protocol, counted = PROTOCOLS["table1", "micro"], read_sources(RESULTS / "history", "micro")
     names = {Sources(protocol, "parquet:x/cifar10").folder(source).name: source for source in protocol.sources}
     assert counted.keys() & names.keys()
     for folder in counted.keys() & names.keys():
@@ -136,8 +151,10 @@ def test_starts_that_learn_from_a_teacher_pay_for_it() -> None:
     protocol = PROTOCOLS["table1", "micro"]
     flops = {arm: start_flops(protocol, Cell(arm, protocol.trials[0], "L6H6", 0)) for arm in protocol.arms}
     assert {arm for arm, count in flops.items() if not count} == {
-        "random", "weight_selection", "isomorphic", "sweet_prefix", "sweet_learned", "sweet", "sweet_tiles"
+        "random", "weight_selection", "weight_selection_conditioned", "isomorphic", "isomorphic_conditioned", "own_mae",
+        "own_mae_conditioned", "sweet_paper", "sweet_paper_conditioned", "sweet_tucker", "sweet",
     }  # fmt: skip
+    assert flops["wave_conditioned"] == flops["wave"]
     recipe = Sources(protocol, "shapes:").recipe("dense")
     config, mae = vit_config(recipe.model, recipe.data.img_size), MaeConfig(**recipe.mae.model_dump())
     target = config.resized(6, 6)
@@ -183,7 +200,7 @@ def test_seeds_are_outermost_and_fewer_where_it_takes_long() -> None:
     cells = protocol.cells(list(protocol.arms), list(protocol.sizes), list(protocol.trials), None)
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     seeds = {size: max(cell.seed for cell in cells if cell.size == size) + 1 for size in protocol.sizes}
-    assert seeds == {"L6H6": 3, "L12H3": 3, "L12H6": 3, "L3H12": 2, "L6H12": 2, BEYOND: 1}
+    assert seeds == {"L6H6": 3, "L12H3": 3, "L3H12": 3, "L12H6": 1, "L6H12": 1, BEYOND: 1}
     beyond = {cell.arm for cell in cells if cell.size == BEYOND}
     assert {"sweet", "random", "sweet_fitted"} <= beyond
     assert not beyond & {"weight_selection", "isomorphic", "dmae", "wave"}
@@ -204,26 +221,28 @@ def cells_of(table: Path) -> list[Path]:
 
 
 # the quickstart makes its table anew at every run; its source was named before names left out defaults
-MEASURED = [
-    (name, place)
-    for (name, place), protocol in WITH_STUDY.items()
-    if protocol.name != "quickstart" and cells_of(RESULTS / protocol.name / name)
-]
+FOLDERS = {(name, place): RESULTS / place / name for name, place in PROTOCOLS} | {
+    ("study", "nano"): RESULTS / "history" / "nano" / "study"
+}
+MEASURED = [key for key, folder in FOLDERS.items() if key[0] != "quickstart" and cells_of(folder)]
 
 
-@pytest.mark.usefixtures("as_measured")
 @pytest.mark.parametrize("key", MEASURED, ids=" ".join)
-def test_committed_results_belong_to_their_protocols(key: tuple[str, str]) -> None:
-    """What they record of their recipe, switches and source is what the protocol has today."""
-    protocol = WITH_STUDY[key]
+def test_committed_results_belong_to_their_protocols(key: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they record of their recipe, switches and sources is what the protocol has today."""
+    protocol = with_choices(WITH_STUDY[key], RESULTS)
     trials = {(trial.task, trial.data): trial for trial in protocol.trials}
-    sources = Sources(protocol, "parquet:x/cifar10")  # of pre-training
-    for path in cells_of(RESULTS / protocol.name / key[0]):
+    for path in cells_of(FOLDERS[key]):
         found = read_cell(path)
-        name, place = protocol.source_of(found.arm), Cell(found.arm, trials[found.task, found.set], found.size, 0)
+        place = Cell(found.arm, trials[found.task, found.set], found.size, 0)
+        name = protocol.source_of(found.arm, found.size)
+        for run in found.runs:
+            monkeypatch.setattr("sweet.bench.sources.TRAINING_VERSION", run.code or 1)
+            sources = Sources(protocol, "parquet:x/cifar10", protocol.replicate(run.seed))  # of pre-training
+            if run.source is not None and not protocol.from_checkpoint:
+                assert run.source == sources.folder(name).name, path
+        sources = Sources(protocol, "parquet:x/cifar10", img_size=place.trial.img_size)
         recipe = finetune_recipe(protocol, place, sources.recipe(name), f"x/{found.recipe['data']['source']}")
-        today = description(protocol, place, recipe, sources.folder(name))
+        today = description(protocol, place, recipe)
         assert dotted(found.recipe).items() <= dotted(today.recipe).items(), path
         assert {**today.switches, **found.switches} == today.switches, path
-        if "taught" not in name:  # such a source was named by other keys
-            assert found.source == today.source, path

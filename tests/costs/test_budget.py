@@ -221,7 +221,7 @@ def test_a_budget_counts_the_model_that_is_made(template: Path, tmp_path: Path) 
         ("--latency 4ms@tpu", "device=tpu"),
         ("--depth 2 --heads 2 --fit shapes:n=8", "--fit shapes:n=8: --method sweet looks at no images"),
         ("--depth 2 --heads 2 rule=uniform", "rule=uniform: --method sweet has no such switch"),
-        ("--depth 2 --heads 2 depth=3", "depth=3: --method sweet has no such switch"),
+        ("--depth 2 --heads 2 depth=3", "depth=3: is no switch of a method; write --depth"),
         ("--depth 2 --heads 2 another", "another: not understood after"),
     ],
 )

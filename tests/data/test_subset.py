@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sweet.data import balanced_subset, shuffled
+from sweet.data import balanced_subset, learned_and_held, shuffled
 from sweet.data.subset import up_to
 from sweet.errors import UserError
 
@@ -39,3 +39,15 @@ def test_at_most_so_many_of_each_class() -> None:
     assert [labels[index] for index in chosen].count(2) == 1 and len(chosen) == 5
     assert chosen == sorted(chosen) and chosen != up_to(labels, 2, seed=4)
     assert set(up_to(labels, 1, seed=3)) == set(balanced_subset(labels, 3, seed=3)) < set(chosen)
+
+
+def test_what_is_held_out_has_no_label_that_is_learned_from() -> None:
+    """The labelled images are those that are drawn without it; the others are as many of each class."""
+    learned, held = learned_and_held(LABELS, 40, 20, seed=0)
+    assert learned == balanced_subset(LABELS, 40, seed=0)
+    assert not set(learned) & set(held) and sorted(learned + held) == balanced_subset(LABELS, 60, seed=0)
+    rest, held = learned_and_held(LABELS, None, 20, seed=0)
+    assert held == balanced_subset(LABELS, 20, seed=0) and sorted(rest + held) == list(range(len(LABELS)))
+    for count, why in ((21, "not a multiple of the"), (10_000, r"class 0 has \d+ images, too few")):
+        with pytest.raises(UserError, match=rf"data\.held_out={count}: {why}"):
+            learned_and_held(LABELS, 40, count, seed=0)

@@ -7,10 +7,13 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -20,11 +23,12 @@ from sweet.describe import inspect
 from sweet.errors import UserError
 from sweet.export import verify
 from sweet.family import family, make
+from sweet.family.chart import write_chart
 from sweet.family.sizes import members
 from sweet.files import check_sums, read_json, sha256, write_json
 from sweet.models.config import ViTConfig
 from sweet.recipes.schema import FinetuneRecipe
-from sweet.results.family import Member, on_front
+from sweet.results.family import Family, Member, on_front
 from sweet.results.report import report
 from sweet.tasks.registry import TASKS, Metric
 from sweet.template.sizes import Size
@@ -104,6 +108,54 @@ def test_compared_with_random(
         file.write("#")
     with pytest.raises(UserError, match=r"L1H2/recipe.yaml: its SHA256 is not the one"):
         verify(out)
+
+
+def test_several_seeds_give_a_mean_and_a_spread(
+    template: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, made: tuple[Path, dict[str, Any]]
+) -> None:
+    out = tmp_path / "family"
+    recipe, words = tiny_finetune(), {"compare": ["random"], "quiet": True}
+    family(template, ["L1H1"], recipe, out, **words)
+    result = family(template, ["L1H1"], recipe, out, seeds=3, resume=True, **words)  # two more
+    runs = [out / name for name in ("L1H1", "L1H1.seed1", "L1H1.seed2")]
+    assert [yaml.safe_load((run / "recipe.yaml").read_text())["seed"] for run in runs] == [0, 1, 2]
+    assert sha256(runs[0] / "model.safetensors") == sha256(made[0] / "L1H1" / "model.safetensors")
+    values = [read_json(run / "config.json")["metrics"]["top1"] for run in runs]
+    [row], [member] = result["members"], read_json(out / "family.json")["members"]  # type: ignore[misc]
+    assert row["top1"] == pytest.approx(mean(values), abs=1e-4) and row["spread"] == pytest.approx(
+        stdev(values), abs=1e-3
+    )
+    assert [*member["seeds"].values()] == values
+    assert f"| {mean(values):.2f} ± {stdev(values):.2f} (3) |" in (out / "table.md").read_text()
+    assert "means of 3 runs that differ by their seed" in str(result["conclusion"])
+    assert len(verify(out)["members"]) == 6  # type: ignore[arg-type]  # every seed of both methods
+    with pytest.raises(UserError, match=r"--seeds 0: one or more"):
+        family(template, ["L1H1"], recipe, out, seeds=0, resume=True, **words)
+
+
+def test_the_chart_has_round_ticks_a_line_of_random_and_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k))[1])
+
+    def member(size: str, params: int, values: list[float], method: str | None = None) -> Member:
+        seeds = {str(i): value for i, value in enumerate(values)}
+        return Member(size=size, method=method, requested=size, width=8, params=params, flops=1,
+                      metrics={"top1": values[0]}, seeds=seeds)  # fmt: skip
+
+    known = Family(
+        source="s", source_sha256="0", task="classify", data="\u82b1 $x$", method="sweet", img_size=8, metric="top1",
+        members=(member("L1H1", 2_900_000, [50, 52]), member("L2H1", 3_000_000, [51, 55]),
+                 member("L9H9", 27_000_000, [60, 61])),
+        baselines=(member("L1H1", 2_900_000, [30, 40], "random"), member("L9H9", 27_000_000, [35, 35], "random")),
+    )  # fmt: skip
+    write_chart(known, tmp_path, title=known.data)
+    axes = figures[0].axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["3", "10", "30"]
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"Pareto front", "sweet", "random"}
+    assert len(axes.containers) == 2 and all(bars.has_yerr for bars in axes.containers)
+    first, second = (float(text.xy[0]) for text in axes.texts[:2])  # type: ignore[attr-defined]
+    assert second / first > 1.2  # their points are nearer
 
 
 def test_two_budgets_that_give_one_size() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from sweet.files import write_json
-from sweet.results.records import role_of
 from sweet.results.report import report
 
 VIT = {"depth": 12, "heads": 12, "head_dim": 16, "img_size": 32, "patch_size": 4, "family": "eva"}
@@ -79,7 +78,7 @@ def results(tmp_path: Path) -> Callable[..., Path]:
             whole = {
                 "table": table,
                 "protocol": "micro",
-                "arms": [{"name": arm, "method": method(arm), "role": role_of(method(arm))} for arm in arms],
+                "arms": [{"name": arm, "method": method(arm), "role": role(arm)} for arm in arms],
                 "columns": [{"size": size, "task": task} for size in sizes],
                 "main": "sweet",
             }
@@ -90,6 +89,13 @@ def results(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "results"
 
     return make
+
+
+def role(arm: str) -> str:
+    """Of an arm's name."""
+    ends = {"_conditioned": "conditioned", "_paper": "paper", "own_mae": "reference"}
+    other = "ours" if arm.startswith("sweet") else "baseline"
+    return next((role for end, role in ends.items() if arm.endswith(end)), other)
 
 
 def method(arm: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scipy.stats import t
 
 from sweet.files import read_json, write_json
 from sweet.results.compare import Differences, compare, gains_over_best
@@ -34,8 +35,8 @@ def test_wins_ties_and_losses(results: Make) -> None:
                 ("random", "L6H6"): [40.0, 41.0],
                 ("random", "L3H12"): [40.5, 40.0],
                 ("random", "L12H3"): [10.0],
-                ("dmae", "L6H6"): [51.0, 53.0],
-                ("dmae", "L3H12"): [41.0, 42.5],
+                ("dmae", "L6H6"): [53.0, 55.0],
+                ("dmae", "L3H12"): [43.0, 44.2],
                 ("sweet_prefix", "L6H6"): [50.0, 50.0],
             }
         )
@@ -43,25 +44,78 @@ def test_wins_ties_and_losses(results: Make) -> None:
     assert (found.main, found.baselines, found.variants) == ("sweet", ["random", "dmae"], ["sweet_prefix"])
     verdicts = {arm: {size: one.verdict for size, one in row.items()} for arm, row in found.against.items()}
     assert verdicts == {
-        "random": {"L6H6": "gain", "L12H3": "one seed", "L3H12": "no gain", "average": "one seed"},
+        "random": {"L6H6": "gain", "L12H3": "one seed", "L3H12": "no gain", "average": "gain"},
         "dmae": {"L6H6": "worse", "L3H12": "worse"},
         "sweet_prefix": {"L6H6": "no gain"},
     }
     assert found.strongest == "dmae"
-    assert found.against["random"]["average"].value == pytest.approx((10 + 20 - 0.5) / 3)
+    # from replicate 0 to 1 the arms change by 2, 1, 2, 0 and by 1, -0.5, 1.2: half the squares beside the mean change
+    variance = (sum((d - 1.25) ** 2 for d in (2, 1, 2, 0)) + sum((d - 1.7 / 3) ** 2 for d in (1, -0.5, 1.2))) / 2 / 5
+    assert (found.noise.freedom, found.noise.variance) == (5, pytest.approx(variance))
+    # the larger p of the two losses is multiplied by as many as are left, but is no smaller than the one before it
+    p = [2 * t.sf(value / variance**0.5, 5) for value in (3.1, 3.0)]
+    assert found.against["dmae"]["L3H12"].p == found.against["dmae"]["L6H6"].p == pytest.approx(max(3 * p[0], 2 * p[1]))
+    # the average: its noise from averages over the sizes of two replicates, a whole error for that of one
+    own = sum((d - 3.35 / 3) ** 2 for d in (1.5, 0.25, 1.6)) / 2 / 2
+    average = found.against["random"]["average"]
+    assert average.value == pytest.approx((10.5 + 20 + 0.25) / 3)
+    assert average.error == pytest.approx((2 * own**0.5 + (2 * variance) ** 0.5) / 3) and average.freedom == 2
     assert Counter(one.verdict for one in found.decided()) == {"gain": 1, "no gain": 1, "one seed": 1, "worse": 2}
     first, second, third, fourth = sentences(found.table)
     assert first == (
-        "Against dmae, the strongest of 2 baselines here, sweet loses at L3H12 and L6H6 (by 1.00 to 1.25 points)."
+        "Against dmae, the strongest of 2 baselines here, sweet loses at L3H12 and L6H6 (by 3.00 to 3.10 points)."
     )
     assert second == (
-        "All baselines and sizes: 1 win, 1 tie, 2 losses and 1 single seed of 5 (a win or a loss is two standard "
-        "errors or more); a paired t test at 95 % sees 2 of the 3."
+        "All baselines and sizes: 1 win, 1 tie, 2 losses and 1 single seed of 5 (a win or a loss: p below 5 % after "
+        "Holm's correction)."
     )
     assert third == (
-        "The paper's own slice (sweet_prefix), without our changes, against the same baselines: 1 win, 1 loss."
+        "Where sweet is not ahead of every other method: L6H6 (dmae \N{MINUS SIGN}3.00 ± 1.72); L3H12 (random +0.25 ± "
+        "1.72, dmae \N{MINUS SIGN}3.10 ± 1.72)."
     )
-    assert fourth.startswith("Runs that differ only in their seed spread by 0.71 points (median")
+    assert fourth == (
+        "Runs spread by 0.67 points beside what a replicate shares (standard deviation pooled over the table, 5 "
+        "degrees of freedom); ± is a 95 % interval. The choice of test images leaves 0.50 points open, the same "
+        "for all arms."
+    )
+
+
+def test_published_and_conditioned_baselines_are_judged_apart(results: Make) -> None:
+    """And so are the paper's method and lines to reach; an arm that the table has at some sizes only keeps no other
+    from its average."""
+    arms = {
+        "sweet": 50.0, "dmae": 40.0, "wave": 45.0, "wave_conditioned": 49.0, "dmae_conditioned": 46.0,
+        "sweet_paper": 44.0, "own_mae": 52.0,
+    }  # fmt: skip
+    cells = {
+        (arm, size): [value + i, value + i + 0.1 * (i + place % 2)][: 3 if size != "L12H6" else 1]
+        for place, (arm, value) in enumerate(arms.items())
+        for i, size in enumerate(("L6H6", "L12H3", "L12H6"))
+        if size != "L12H6" or "_conditioned" not in arm
+    }
+    cells = {key: values[:1] if key[1] == "L12H6" else values for key, values in cells.items()}
+    left_out = [[arm, "L12H6"] for arm in ("wave_conditioned", "dmae_conditioned")]
+    found = compared(results(cells, spec={"impossible": left_out}))
+    assert (found.baselines, found.of_role("conditioned")) == (
+        ["dmae", "wave"],
+        ["wave_conditioned", "dmae_conditioned"],
+    )
+    assert (found.of_role("paper"), found.of_role("reference")) == (["sweet_paper"], ["own_mae"])
+    assert (found.strongest, found.least(found.of_role("conditioned"))) == ("wave", "wave_conditioned")
+    words = sentences(found.table)
+    assert words[0].startswith("Against wave, the strongest of 2 baselines here, sweet wins at L6H6 and L12H3")
+    assert "on average over 3 sizes it is ahead (+5." in words[0]
+    assert "All baselines and sizes: 4 wins, 0 losses and 2 single seeds of 6" in words[1]
+    assert words[2].startswith(
+        "Against baselines conditioned as ours is: 4 wins and 0 losses of 4; the strongest is wave_c"
+    )
+    assert "on average over 2 sizes it is ahead (+0.95 ± 0.09 points)" in words[2]
+    assert words[3].startswith("Lines to reach: against own_mae it is behind (\N{MINUS SIGN}2.")
+    assert words[4].startswith(
+        "The paper's method (sweet_paper) against the same baselines: 2 wins, 2 losses and 2 single seeds of 6; on "
+        "average over 3 sizes it is behind (\N{MINUS SIGN}0.97 ± 0.11 points) against wave."
+    )
+    assert words[5].startswith("Where sweet is not ahead of every other method: L6H6 (own_mae \N{MINUS SIGN}2.")
 
 
 def test_where_less_is_better_a_smaller_value_wins(results: Make) -> None:

@@ -11,8 +11,9 @@ import pytest
 from sweet.costs.flops import mae_image_flops
 from sweet.files import read_json, write_json
 from sweet.models.vit import encoder_shapes
-from sweet.results.costs import Total, crossing, pretraining_of, targets, totals
+from sweet.results.costs import Total, break_even, crossing, pretraining_of, targets, totals
 from sweet.results.files import find_tables
+from sweet.results.sentences import sentences
 
 
 @pytest.mark.parametrize(
@@ -30,15 +31,15 @@ def test_what_a_template_and_own_pretraining_cost(results: Callable[..., Path]) 
     cells = {(arm, size): [1.0] for arm in ("random", "sweet", "dmae") for size in ("L6H6", "L3H12")}
     [table] = find_tables(results(cells))
     found = {one.arm: one for one in totals(table)}
-    assert set(found) == {"sweet", "random", "dmae"}
-    assert (found["sweet"].once, found["random"].once, found["dmae"].once) == (0.28, 0.0, 0.25)
+    assert set(found) == {"sweet", "own_mae", "dmae"}
+    assert (found["sweet"].once, found["own_mae"].once, found["dmae"].once) == (0.28, 0.0, 0.25)
     config = table.config
     assert config is not None
     mae = table.sources["micro-tucker"].mae
     assert mae is not None
     own = [3 * 399360 * mae_image_flops(config.resized(depth, heads), mae) / 1e15 for depth, heads in ((6, 6), (3, 12))]
-    assert found["random"].each == pytest.approx(sum(own) / 2)
-    assert found["sweet"].each < 1e-3 * found["dmae"].each < found["random"].each
+    assert found["own_mae"].each == pytest.approx(sum(own) / 2)
+    assert found["sweet"].each < 1e-3 * found["dmae"].each < found["own_mae"].each
     assert [pretraining_of(table, arm) for arm in ("random", "sweet", "dmae")] == [0.0, 0.28, 0.25]
 
 
@@ -52,6 +53,31 @@ def test_the_main_arm_decides_what_a_template_costs(results: Callable[..., Path]
     write_json(folder / "table1" / "cell-0.json", cell | {"source": "micro-converted"})
     [table] = find_tables(folder.parent)
     assert [one.once for one in totals(table) if one.arm == "sweet"] == [0.25]
+
+
+def test_from_how_many_sizes_on_one_source_is_cheaper_than_pretraining_each(results: Callable[..., Path]) -> None:
+    """As measured: 0.28 PFLOPs once against 0.05 and 0.07 for two sizes: five sizes, 0.30, cost more."""
+    sizes = ("L6H6", "L3H12")
+    folder = results({(arm, size): [1.0, 2.0] for arm in ("sweet", "own_mae") for size in sizes}) / "micro"
+    spec = read_json(folder / "table1" / "table.json")
+    spec["arms"][1] |= {"source": "own.{size}"}
+    write_json(folder / "table1" / "table.json", spec)
+    [table] = find_tables(folder.parent)
+    assert break_even(table) is not None  # by the source that stands there now
+    for i, (size, pflops) in enumerate(zip(sizes, (0.05, 0.07), strict=True)):
+        own = read_json(folder / "sources" / "none.json") | {"source": f"micro-own-{size}"}
+        own["training"] |= {"pflops": pflops}
+        write_json(folder / "sources" / f"own.{size}.json", own)
+        path = folder / "table1" / f"cell-{2 + i}.json"
+        write_json(path, read_json(path) | {"source": f"micro-own-{size}"})
+    [table] = find_tables(folder.parent)
+    found = break_even(table)
+    assert found is not None and (found.source.once, found.own.each) == (0.28, pytest.approx(0.06))
+    assert (found.sizes, found.needed) == (sizes, 5)
+    assert "each of 2 sizes pre-trained itself 0.06 on average: one source is cheaper from 5 sizes on." in " ".join(
+        sentences(table)
+    )
+    assert [one.each for one in totals(table) if one.arm == "own_mae"] == [pytest.approx(0.06)]
 
 
 def test_targets_are_exact(results: Callable[..., Path]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sweet.errors import UserError
 from sweet.files import read_json, write_json
 from sweet.results.fairness import check
+from sweet.results.records import RULES
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,7 +45,6 @@ def test_a_fair_table_is_let_through(tmp_path: Path) -> None:
         ({"n_train": 11}, "L1H1: n_train of sweet is 10, of dmae 11"),
         ({"test_images": 4}, "L1H1: dmae is tested on 4 of 5 images"),
         ({"recipe": {"epochs": 2, "lr": 1}}, "L1H1: sweet is fine-tuned by another recipe than dmae"),
-        ({"switches": {"layers": "first"}}, "layers are chosen by first for dmae, even for sweet"),
         ({"runs": cell("dmae", "L1H1", "b", (0,))["runs"]}, "L1H1: dmae has seeds [0], others [0, 1]"),
     ],
 )
@@ -59,6 +59,81 @@ def test_a_source_learned_once_more_is_a_line(tmp_path: Path) -> None:
         one["runs"][0]["source_sha256"] = weights  # older runs record none
     [line] = check(folder(tmp_path, *cells, a=1.0))["violations"]
     assert line == "micro/table1: source a was learned more than once: its checksums are one, two"
+
+
+ENVIRONMENT = {"cpu": "AVX2", "gpu": None}
+NEW = {"code": 2, "precision": "no", "environment": ENVIRONMENT}
+
+
+def replicated(tmp_path: Path, **spec: Any) -> Path:
+    """A table of two arms and two replicates by today's rules, each with a source of its own, nothing wrong."""
+    cells = [cell(arm, "L1H1", None) for arm in ("sweet", "dmae")]
+    for one in cells:
+        place = "a" if one["arm"] == "sweet" else "b"
+        one["runs"] = [run | NEW | {"source": f"{place}{run['seed']}"} for run in one["runs"]]
+    names = {f"{place}{seed}": 1.0 for place in "ab" for seed in (0, 1)}
+    out = folder(tmp_path, *cells, **names)
+    for name in names:
+        path = out / "micro" / "sources" / f"{name}.json"
+        one = read_json(path) | {"seed": int(name[1]), "code": 2, "environment": ENVIRONMENT}
+        write_json(path, one | {"training": one["training"] | {"precision": "no"}})
+    arms = [{"name": arm, "method": arm} for arm in ("sweet", "dmae")]
+    whole = {"table": "table1", "protocol": "micro", "version": RULES, "arms": arms, "main": "sweet"}
+    write_json(out / "micro" / "table1" / "table.json", whole | {"columns": [{"size": "L1H1", "seeds": 2}]} | spec)
+    return out
+
+
+def changed(path: Path, **changes: Any) -> None:
+    """Keys of a file, or of the first run of a cell."""
+    value = read_json(path)
+    target = value["runs"][0] if "runs" in value else value
+    target |= changes
+    write_json(path, value)
+
+
+GPU = {"gpu": "H200", "cpu": "AVX512"}
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "line"),
+    [
+        ("table1/classify-dmae-L1H1", {"environment": GPU}, "replicate 0 has several machines: CPU AVX2, H200"),
+        ("sources/a0", {"environment": GPU}, "replicate 0 has several machines: CPU AVX2, H200"),
+        ("table1/classify-dmae-L1H1", {"precision": "bf16"}, "replicate 0 has several precisions: bf16, no"),
+        ("table1/classify-dmae-L1H1", {"code": 1}, "replicate 0 has several versions of the training code: 1, 2"),
+        ("sources/b0", {"code": 1}, "replicate 0 has several versions of the training code: 1, 2"),
+        ("table1/classify-dmae-L1H1", {"source": "b1"}, "replicate 0 starts from source b1 of another one"),
+        ("table1/classify-dmae-L1H1", {"seed": 2}, "L1H1: dmae lacks replicate 0"),
+    ],
+)
+def test_what_a_replicate_must_share(tmp_path: Path, file: str, changes: dict[str, Any], line: str) -> None:
+    out = replicated(tmp_path)
+    assert check(out)["violations"] == []
+    changed(out / "micro" / f"{file}.json", **changes)
+    assert f"micro/table1: {line}" in check(out)["violations"]
+
+
+def test_a_row_that_was_not_measured_at_all_is_a_line(tmp_path: Path) -> None:
+    arms = [{"name": arm, "method": arm} for arm in ("sweet", "dmae", "wave", "random")]
+    out = replicated(tmp_path, arms=arms, impossible=[["random", "L1H1"]])
+    assert check(out)["violations"] == ["micro/table1: L1H1: wave lacks replicate 0, 1"]
+
+
+def test_a_source_of_each_size_has_the_images_of_the_others_not_their_flops(tmp_path: Path) -> None:
+    arms = [{"name": "sweet", "method": "sweet"}, {"name": "dmae", "method": "dmae", "source": "own.{size}"}]
+    out = replicated(tmp_path, arms=arms)
+    for place in "ab":
+        for seed in (0, 1):
+            path = out / "micro" / "sources" / f"{place}{seed}.json"
+            one = read_json(path)
+            training = one["training"] | {"images": 512, "steps": 4, "pflops": 1.0 if place == "a" else 0.1}
+            write_json(path, one | {"constraint": "none", "ranks": None, "training": training})
+    assert check(out)["violations"] == []
+    path = out / "micro" / "sources" / "b0.json"
+    write_json(path, read_json(path) | {"training": read_json(path)["training"] | {"steps": 8, "images": 1024}})
+    assert check(out)["violations"] == [
+        "micro/table1: source b0 took 1024 images in 8 steps, a source of the table 512 in 4"
+    ]
 
 
 def test_means_are_computed_again(tmp_path: Path) -> None:
@@ -78,4 +153,4 @@ def test_without_results_there_is_nothing_to_check(tmp_path: Path) -> None:
 
 def test_committed_tables_are_fair() -> None:
     """A study asks what a budget does; a table compares methods at one."""
-    assert [line for line in check(ROOT / "results")["violations"] if not line.startswith("nano/study")] == []
+    assert [line for line in check(ROOT / "results")["violations"] if not line.startswith("history/nano/study")] == []

@@ -15,6 +15,7 @@ from sweet.files import read_json, write_json
 from sweet.results.files import (
     add_run,
     check_same,
+    check_source,
     find_tables,
     read_cell,
     read_sources,
@@ -24,11 +25,11 @@ from sweet.results.files import (
     write_source,
     write_spec,
 )
-from sweet.results.records import ArmSpec, CellResult, ColumnSpec, Run, SourceResult, TableSpec
+from sweet.results.records import RULES, ArmSpec, CellResult, ColumnSpec, Run, SourceResult, TableSpec
 
 ROOT = Path(__file__).parents[2]
-SPECS = sorted((ROOT / "results").glob("*/*/table.json"))
-CELL = CellResult(arm="sweet", method="sweet", size="L2H2", source="one", recipe_hash="a", n_train=10, test_images=5)
+SPECS = sorted((ROOT / "results").rglob("table.json"))
+CELL = CellResult(arm="sweet", method="sweet", size="L2H2", recipe_hash="a", n_train=10, test_images=5)
 
 
 def cell(**changes: Any) -> CellResult:
@@ -52,7 +53,7 @@ def test_runs_of_one_cell_gather_in_one_file(tmp_path: Path) -> None:
     assert read_cell(path).values("top1") == {0: 10.0, 1: 12.0}
     assert read_json(path)["runs"][1]["curve"] == [[1, 0.5]]
     before = path.read_bytes()
-    for other in ({"recipe_hash": "b"}, {"n_train": 11}, {"test_images": 6}, {"source": "another"}, {"source": None}):
+    for other in ({"recipe_hash": "b"}, {"n_train": 11}, {"test_images": 6}):
         with pytest.raises(UserError, match=f"a.json: {next(iter(other))} is .*, this run has .*; remove the file"):
             add_run(path, cell(**other), run(2, 99.0))
     assert path.read_bytes() == before
@@ -70,19 +71,26 @@ def test_another_recipe_is_named_by_its_keys(tmp_path: Path) -> None:
 def test_a_source_learned_once_more_makes_no_mean_with_the_first(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for seed, weights in ((0, "one"), (0, "two"), (1, "two")):  # the only seed may be measured again
-        add_run(path, CELL, run(seed, source_sha256=weights))
+        add_run(path, CELL, run(seed, source="a", source_sha256=weights))
     with pytest.raises(UserError, match="source_sha256 is two, this run has three"):
-        add_run(path, CELL, run(2, source_sha256="three"))
+        add_run(path, CELL, run(2, source="a", source_sha256="three"))
+    add_run(path, CELL, run(2, source="b", source_sha256="three"))  # another replicate
+    assert read_cell(path).sources == ["a", "b"]
+
+
+def test_the_source_of_an_old_cell_is_that_of_its_runs(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", CELL.to_dict() | {"source": "one", "runs": [{"seed": 0}, {"seed": 1}]})
+    assert [one.source for one in read_cell(tmp_path / "a.json").runs] == ["one", "one"]
+    with pytest.raises(UserError, match=r"a\.json: source of seed 1 is one, this run has two; remove the file"):
+        check_source(tmp_path / "a.json", read_cell(tmp_path / "a.json").runs[1], "two")
 
 
 def test_what_a_file_does_not_record_is_not_compared() -> None:
-    """Older files have fewer keys; an absent source is a start without one."""
+    """Older files have fewer keys."""
     old = cell(recipe_hash=None, switches={})
     check_same(Path("a"), old, cell(switches={"order": "prefix"}), ("recipe_hash", "switches"))
     with pytest.raises(UserError, match="switches is"):
         check_same(Path("a"), cell(switches={"order": "prefix"}), cell(switches={"order": "principal"}), ("switches",))
-    with pytest.raises(UserError, match="source is None"):
-        check_same(Path("a"), cell(source=None), CELL, ("source",))
 
 
 def test_old_names_of_switches_are_read(tmp_path: Path) -> None:
@@ -113,8 +121,7 @@ def test_a_table_describes_itself(tmp_path: Path) -> None:
 
 
 def test_a_folder_from_before_tables_described_themselves_is_read(results: Callable[..., Path]) -> None:
-    cells = {(arm, "L6H6"): [1.0] for arm in ("dmae", "sweet", "sweet_prefix")}
-    [table] = find_tables(results(cells, spec=None))
+    [table] = find_tables(results({(arm, "L6H6"): [1.0] for arm in ("dmae", "sweet")}, spec=None))
     assert (table.title, table.main, table.baselines, table.columns) == ("micro / table1", "sweet", ["dmae"], ["L6H6"])
 
 
@@ -122,7 +129,7 @@ def test_each_source_is_kept_once(tmp_path: Path) -> None:
     there = read_json(ROOT / "results/quickstart/sources/template.json")
     first, second = (SourceResult.model_validate(there | {"source": f"a-{n}"}) for n in (1, 2))
     for source in (first, second, first):  # another one later, under the same name in the table
-        write_source(tmp_path, "micro", "dense", source)
+        write_source(tmp_path, "micro", "dense", source.source, lambda source=source: source)
     assert {path.name for path in (tmp_path / "micro" / "sources").iterdir()} == {"dense.json", "dense-2.json"}
     assert read_sources(tmp_path, "micro") == {"a-1": first, "a-2": second}
 
@@ -134,19 +141,19 @@ def test_committed_tables_describe_all_that_was_measured(path: Path) -> None:
     assert (spec.protocol, spec.table) == path.parts[-3:-1]
     assert spec.main in {arm.name for arm in spec.arms}
     arms, columns = {arm.name for arm in spec.arms}, {(column.task, column.name) for column in spec.columns}
-    sources = read_sources(ROOT / "results", spec.protocol)
+    out = path.parents[2]
+    sources = read_sources(out, spec.protocol)
     for file in path.parent.glob("*-*.json"):
         one = read_cell(file)
         assert (one.protocol, one.table, one.arm in arms) == (spec.protocol, spec.table, True)
         assert (one.task, one.column) in columns and (one.arm, one.size) not in spec.impossible
-        assert one.source is None or sources[one.source].training.pflops is not None
-        assert file == result_path(
-            ROOT / "results", one.protocol, one.table, task=one.task, arm=one.arm, size=one.size, set=one.set
-        )
+        assert all(sources[name].training.pflops is not None for name in one.sources)
+        assert file == result_path(out, one.protocol, one.table, task=one.task, arm=one.arm, size=one.size, set=one.set)
 
 
 @pytest.mark.parametrize("key", PROTOCOLS, ids=" ".join)
 def test_committed_tables_are_those_of_the_protocols(key: tuple[str, str]) -> None:
     """When this fails: sweet bench TABLE --out results --resume writes table.json again."""
     spec = spec_of(PROTOCOLS[key], key[0])
-    assert read_spec(ROOT / "results" / spec.protocol / spec.table) in (spec, None)
+    found = read_spec(ROOT / "results" / spec.protocol / spec.table)
+    assert found is None or found.version < RULES or found == spec

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,13 @@ import pytest
 from PIL import Image
 
 from sweet.errors import UserError
-from sweet.results.render.draw import axes, style, svg
+from sweet.results.compare import compare
+from sweet.results.render.colours import mark
+from sweet.results.render.draw import apart, axes, round_ticks, style, svg
 from sweet.results.render.markdown import results_page
+from sweet.results.render.panels import write_picture
+from sweet.results.render.strip import strip
+from sweet.results.render.words import ABOUT, CONDITIONING
 from sweet.results.report import command, read, report
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +42,7 @@ class Page(HTMLParser):
         self.refers: list[str] = []
         self.words: list[str] = []
         self.open: list[str] = []
+        self.at_once: list[str] = []  # tags outside of what is folded
         self.feed(text)
         self.close()
         assert not self.open, f"not closed: {self.open}"
@@ -47,6 +54,8 @@ class Page(HTMLParser):
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        if "details" not in self.open:
+            self.at_once.append(tag)
         for key, value in attrs:
             assert not key.startswith("on"), f"<{tag} {key}> is a script"
             if key in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
@@ -97,9 +106,90 @@ def test_the_committed_results(committed: tuple[Path, dict[str, Any]], tmp_path:
     beside = "SWEET (paper, ImageNet-1K)" in page.text.replace("\n", "")
     assert beside == any(table["table"].endswith("table1") for table in reported["tables"])
     assert page.tags.count("svg") >= 12
-    assert out.stat().st_size < 3e6
+    assert out.stat().st_size < 4e6
     with pytest.raises(UserError, match="nothing"):
         report([tmp_path / "nothing"], out)
+
+
+def test_a_reader_sees_a_paragraph_a_chart_and_a_strip_of_each_table(committed: tuple[Path, dict[str, Any]]) -> None:
+    """Everything else is folded, so that all tables are less than 15 screens (9 of 1366 x 900, 14 of 390 x 844)."""
+    out, reported = committed
+    page = checked(out)
+    assert page.text.count(ABOUT) == 1 and page.text.count(CONDITIONING) <= 1
+    charts = page.at_once.count("svg")
+    assert charts == len(reported["tables"]) and "table" not in page.at_once
+    assert page.tags.count("svg") > 2 * charts
+    assert page.at_once.count("summary") == 0 and page.tags.count("summary") > 5 * charts  # one word each, then more
+
+
+def test_a_strip_counts_and_a_loss_has_its_context(results: Make, tmp_path: Path) -> None:
+    cells = {("random", "L6H6"): [30.0, 32.0], ("sweet", "L6H6"): [47.0, 48.0], ("sweet_tiles", "L6H6"): [50.0, 51.0]}
+    cells |= {("wave", "L6H6"): [60.0, 61.0], ("dmae", "L6H6"): [47.5, 47.5]}
+    about = {"sweet_tiles": "of tiles", "wave": "by its paper"}
+    arms = [{"name": arm, "method": arm, "role": "ours" if "sweet" in arm else "baseline", "about": about.get(arm, "")}
+            for arm, _ in cells]  # fmt: skip
+    found = compare(read([results(cells, spec={"arms": arms})])[0][0])
+    assert found
+    made = strip(found)
+    assert made and [tile.style for tile in made.tiles] == ["win", "tie", "loss"]
+    assert made.counted == "1 win, 1 tie, 1 loss"
+    assert made.tiles[0].title == "sweet minus random at L6H6: +16.50 ± 0.50 points (gain)"
+    assert "sweet_tiles (of tiles) at L6H6, by 3.00 points" in made.losses
+    assert "wave (by its paper) at L6H6, by 13.00 points" in made.losses
+    assert "their seed spread by 0.71 points" in made.losses
+
+
+def test_names_are_explained_where_they_are_touched(results: Make, tmp_path: Path) -> None:
+    cells = {("sweet", "L6H6"): [47.0, 48.0], ("wave", "L6H6"): [1.0, 2.0]}
+    arms = [{"name": "sweet", "method": "sweet", "role": "ours"},
+            {"name": "wave", "method": "wave", "role": "baseline", "about": "tiles <of> others"}]  # fmt: skip
+    report([results(cells, spec={"arms": arms})], tmp_path / "a.html")
+    checked(tmp_path / "a.html")
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert '<abbr title="tiles &lt;of&gt; others">wave</abbr>' in text  # in tables
+    assert "<title>tiles &lt;of&gt; others</title>wave</text>" in text  # in drawings
+    assert '<abbr title="6 layers, 6 heads, width 96: 0.68 million parameters without a head">L6H6</abbr>' in text
+
+
+def test_labels_do_not_collide() -> None:
+    values = [50.0, 50.1, 50.2, 10.0, 49.0, 11.5]
+    places = apart(values, 2.0)
+    assert all(abs(a - b) > 2 - 1e-9 for i, a in enumerate(places) for b in places[:i])
+    order = sorted(range(6), key=lambda i: values[i])
+    assert order == sorted(range(6), key=lambda i: places[i])
+    assert sum(places) == pytest.approx(sum(values)) and apart([1.0, 5.0], 2.0) == [1.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0.3, 12, [1, 3, 10]), (2.7, 27, [5, 10, 20]), (10, 2000, [10, 100, 1000]), (0.34, 0.68, [0.4, 0.5, 0.6])],
+)
+def test_ticks_are_round(low: float, high: float, ticks: list[float]) -> None:
+    found = round_ticks(low, high)
+    assert [tick for tick in ticks if any(tick == pytest.approx(one) for one in found)] == ticks
+    assert 3 <= len(found) <= 12 and all(low <= tick <= high for tick in found)
+
+
+def test_arms_that_stand_together_look_different() -> None:
+    from sweet.bench.protocols import PROTOCOLS
+
+    for protocol in PROTOCOLS.values():
+        if protocol.arms and len(protocol.arms) <= 30:  # sweeps vary one arm
+            seen = [mark(arm) for arm in protocol.arms if "@" not in arm]
+            assert len(seen) == len(set(seen)), [*protocol.arms]
+
+
+def test_a_table_is_drawn_as_rows_of_panels(results: Make, tmp_path: Path) -> None:
+    cells = {(arm, f"L{n}H6"): [30.0 + n, 32.0] for arm in ("sweet", "random") for n in range(1, 6)}
+    [table], _ = read([results(cells)])
+    write_picture(table, tmp_path / "table.png")
+    with Image.open(tmp_path / "table.png") as image:
+        wide, high = image.size
+    assert 1.5 < wide / high < 6 and wide > 1300  # three panels in a row, two rows
+    write_picture(replace(table, cells={key: cell for key, cell in table.cells.items() if key[1] == "L1H6"}),
+                  tmp_path / "one.png")  # fmt: skip
+    with Image.open(tmp_path / "one.png") as image:
+        assert image.size[0] < wide / 2 and image.size[1] < high
 
 
 def test_one_cell_is_enough(results: Make, tmp_path: Path) -> None:
@@ -183,9 +273,13 @@ def test_runs(template: Path, classifier: Path, tmp_path: Path) -> None:
         assert any(word.startswith(title) for word in words), title
     assert words.count("ok") == 8 and "WRONG" not in words
     assert "circle" in words
+    for title in ("Environment", "Checksums"):  # folded
+        assert (
+            page.words[page.words.index(title) - 1].strip() == "" and f"<summary>{title}</summary>" in out.read_text()
+        )
     [picture] = [load for load in page.loads if load.startswith("data:image/png")]
     sheet = Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2])))
-    assert (sheet.width, sheet.height) == (6 * 64, 6 * 64)  # six images; the image, what is visible, four sizes
+    assert (sheet.width, sheet.height) == (6 * 192, 6 * 192)  # six images; the image, what is visible, four sizes
 
 
 def test_what_a_run_lacks_is_left_out(template: Path, classifier: Path, tmp_path: Path) -> None:

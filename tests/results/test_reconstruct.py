@@ -11,7 +11,7 @@ from sweet.template.sizes import Size
 def test_sheet() -> None:
     black, white = (torch.full((2, 3, 32, 32), value, dtype=torch.uint8) for value in (0, 255))
     made = sheet([black, white])
-    assert (made.size, made.getpixel((0, 0)), made.getpixel((127, 127))) == ((128, 128), (0, 0, 0), (255, 255, 255))
+    assert (made.size, made.getpixel((0, 0)), made.getpixel((383, 383))) == ((384, 384), (0, 0, 0), (255, 255, 255))
 
 
 def test_sizes() -> None:

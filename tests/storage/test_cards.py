@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,15 +13,17 @@ from sweet.errors import UserError
 from sweet.export import export
 from sweet.files import read_json, write_json
 from sweet.storage.cards import model_card, shareable
-from sweet.storage.records import read_record
+from sweet.storage.records import TrainingRecord, flops_text, read_record
 
 
 def test_a_source_states_cost_terms_and_use(template: Path, dense: Path) -> None:
     for folder, title in ((template, "# Template `tiny`"), (dense, "# Dense source `tiny`")):
         card, info = (folder / "README.md").read_text(), read_json(folder / "config.json")
         assert card.startswith(title)
-        for text in ("L2H2, width 16, 16 px, patch 4", f"{info['training']['pflops']} PFLOP", "shapes:n=64,size=16",
-                     "their terms apply", "arXiv 2601.19694", "SHA256SUMS", "sweet init", "seed | 0"):  # fmt: skip
+        assert ("| compute |" in card) == bool(info["training"]["pflops"])  # so few are recorded as 0
+        for text in ("L2H2, width 16, 16 px, patch 4", "shapes:n=64,size=16",
+                     "| numbers | float32 |", "their terms apply", "arXiv 2601.19694", "SHA256SUMS",
+                     "sweet init", "seed | 0"):  # fmt: skip
             assert text in card, text
 
 
@@ -29,11 +32,36 @@ def test_a_classifier_states_its_recipe_and_metrics(classifier: Path) -> None:
     recipe = yaml.safe_load((classifier / "recipe.yaml").read_text())
     made, metrics = info["made"], info["metrics"]
     for text in (f"| top1 | {metrics['top1']} |", "One seed", f"lr {recipe['lr']:g}, batch 16, seed 0",
-                 "| task | classify |", made["source_sha256"], f"{info['training']['steps']} (",
+                 "| task | classify |", f"| parameters | {made['parameters']:,} |", "| initialised by | sweet |",
+                 made["source_sha256"], f"{info['training']['steps']} (",
                  "`shapes:n=64,size=16`", "terms"):  # fmt: skip
         assert text in card, text
+    assert not re.search(r"precision|\bin no\b|pflops|_", re.sub(r"`[^`]*`|https?://\S+", "", card)), card
     assert made["source_data"] == "shapes:n=64,size=16"
     assert "--to timm" in card and "Licence: mit" not in card
+
+
+def test_numbers_have_units_that_people_read() -> None:
+    assert [flops_text(value) for value in (5e14, 5.5e12, 2.5e15, 1.25e9, 3e6)] == [
+        "500 TFLOP",
+        "5.5 TFLOP",
+        "2.5 PFLOP",
+        "1.25 GFLOP",
+        "3 MFLOP",
+    ]
+    words = TrainingRecord(
+        steps=3, images=1234, loss=0.5, seconds=61.2, device="cpu", precision="no", pflops=0.0005
+    ).words()
+    assert words == {
+        "steps": "3 (1,234 images seen)",
+        "time": "61 s on cpu",
+        "numbers": "float32",
+        "compute": "500 GFLOP",
+        "loss at the end": "0.5000",
+    }
+    assert (
+        TrainingRecord(steps=3, images=1, loss=0, seconds=1, precision="bf16").words()["numbers"].startswith("bfloat16")
+    )
 
 
 def test_several_seeds_give_a_spread(classifier: Path, tmp_path: Path) -> None:

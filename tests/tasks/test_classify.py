@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
@@ -74,8 +75,26 @@ def test_predictions_by_hand(colours: Path) -> None:
         Classify(["a"]).predict(model, images, SETTINGS, top=1, out=Path("somewhere"))
 
 
+def test_the_picture_counts_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(
+        "sweet.tasks.classification.classify.save_figure", lambda figure, *_, **__: drawn.append(figure)
+    )
+    metrics = Metrics({"top1": 80.0}, 15, confusion=[[3, 2, 0], [0, 5, 0], [1, 0, 4]])
+    Classify(["a", "b", "c"]).pictures(nn.Identity(), open_images("shapes:n=1", "train"), SETTINGS, metrics, tmp_path)
+    axes = drawn[0].axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == (
+        "predicted",
+        "true (images)",
+        "top-1 80.0 % of 15 images",
+    )
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a (5)", "b (5)", "c (5)"]
+    counts = {tuple(map(int, text.get_position())): text.get_text() for text in axes.texts}
+    assert counts == {(0, 0): "3", (1, 0): "2", (1, 1): "5", (0, 2): "1", (2, 2): "4"}  # (predicted, true)
+
+
 @pytest.mark.parametrize("count", [3, 41])
-def test_the_picture_shows_the_shares(tmp_path: Path, count: int, make_source: Callable) -> None:
+def test_the_picture_shows_shows_the_shares(tmp_path: Path, count: int, make_source: Callable) -> None:
     """The darkest blue stands where all images of a class are, white where none is; names as long as they fit."""
     table = np.eye(count, dtype=int)[::-1] * 5  # everything is taken for something else
     metrics = Metrics({"top1": 0.0}, 5 * count, confusion=table.tolist())

@@ -97,7 +97,7 @@ def test_what_travels_with_a_detector(detector: Path) -> None:
     vit = sweet.load(detector)  # what is around the ViT stays behind
     assert vit(torch.zeros(1, 3, 16, 16)).shape == (1, 16)
     with Image.open(detector / "pictures" / "detections.png") as sheet:  # 8 pairs, 2 in a row, of 320 px and a caption
-        assert sheet.size == (4 * (320 + 4) + 4, 4 * (320 + 14 + 4) + 4)
+        assert sheet.size == (4 * (320 + 4) + 4, 4 * (320 + 22 + 4) + 4)
 
 
 def test_evaluate_repeats_what_finetune_measured(detector: Path) -> None:

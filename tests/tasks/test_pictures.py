@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from sweet.data import IGNORE
-from sweet.tasks.pictures import contact_sheet, drawn, overlay, palette, save_grid, sheet_of_pairs
+from sweet.tasks import fonts
+from sweet.tasks.pictures import contact_sheet, drawn, overlay, palette, save_grid, sheet_of_pairs, short
 
 
 def opened(path: Path) -> np.ndarray:
@@ -54,11 +55,40 @@ def test_a_mask_tints_its_pixels() -> None:
 def test_pairs_side_by_side() -> None:
     red, blue = (Image.new("RGB", (20, 10), colour) for colour in ("red", "blue"))
     sheet = np.asarray(sheet_of_pairs([(red, blue)] * 3, ("left", "right"), 24))
-    tile, gap = (10 + 14, 24), 4  # a caption of 14 pixels, two pairs in a row
-    assert sheet.shape == (2 * (tile[0] + gap) + gap, 4 * (tile[1] + gap) + gap, 3)
-    for column, colour in enumerate([(255, 0, 0), (0, 0, 255)] * 2):
+    tile, gap = (10 + 22, 24), 4  # a caption of 22 pixels
+    assert sheet.shape == (3 * (tile[0] + gap) + gap, 2 * (tile[1] + gap) + gap, 3)  # two in a row would leave a hole
+    for column, colour in enumerate([(255, 0, 0), (0, 0, 255)]):
         left = gap + column * (tile[1] + gap)
-        assert (sheet[gap + 14 : gap + 24, left : left + 20] == colour).all()
+        assert (sheet[gap + 22 : gap + 32, left : left + 20] == colour).all()
+    even = sheet_of_pairs([(red, blue)] * 4, ("left", "right"), 24)
+    assert even.size == (4 * (tile[1] + gap) + gap, 2 * (tile[0] + gap) + gap)
+
+
+def test_names_of_boxes_can_be_read_and_lie_apart() -> None:
+    """A plate in the colour of its box behind each name, 14 pixels high or more; two boxes in one place, two plates."""
+    boxes = torch.tensor([[40.0, 60.0, 100.0, 120.0]] * 2)
+    image = Image.new("RGB", (320, 320), (9, 9, 9))
+    named, plain = (np.asarray(drawn(image, boxes, [0, 3], names, None)) for names in (["cat", "dog"], ["", ""]))
+    changed = (named != plain).any(2)
+    rows = np.flatnonzero(changed.any(1))
+    assert rows.min() < 60 and len(rows) >= 2 * 14
+    for label in (0, 3):
+        plate = (named == palette(10)[label]).all(2) & changed
+        assert plate.sum() > 100 and len(np.flatnonzero(plate.any(1))) >= 14
+    assert not ((named == palette(10)[0]).all(2) & (named == palette(10)[3]).all(2)).any()
+
+
+def test_what_no_font_can_draw_is_written_as_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = fonts.files()[0]
+    assert fonts.visible("caf\u00e9 a\nb") == "caf\u00e9 a\\nb"
+    for letter in fonts.PROBES:  # drawn where this machine has a font for it
+        there = any(fonts.has(path, letter) for path in fonts.files())
+        assert short(letter) == (letter if there else letter.encode("unicode_escape").decode())
+        best = fonts.pillow_font(letter, 12)
+        assert not there or fonts.has(str(best.path), letter)
+    monkeypatch.setattr(fonts, "files", lambda: (plain,))
+    assert short("\u82b1 daisy") == "\\u82b1 daisy"
+    assert fonts.width("\u82b1a") == 3
 
 
 def test_a_contact_sheet_keeps_every_pixel(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from sweet.inference.evaluate import evaluate, predict
 from sweet.recipes.loader import task_recipe
 from sweet.recipes.schema import FinetuneRecipe
 from sweet.tasks.labelled import Labelled, images_of
-from sweet.tasks.registry import ENTRIES, METRICS, METRICS_OF, TASKS, Metric, TaskEntry, task_class
+from sweet.tasks.registry import ENTRIES, METRICS, METRICS_OF, TASKS, Metric, TaskEntry, measured_by, task_class
 from sweet.tasks.task import EvalSettings, Metrics, Row
 from sweet.training.finetune import finetune
 
@@ -95,3 +95,11 @@ def test_metrics_as_one_flat_object() -> None:
         "a": 1.5, "b": None, "images": 7, "per_class": {"x": 2.0}, "note": "text", "confusion": [[7]]
     }  # fmt: skip
     assert "confusion" not in Metrics({}, 1).to_dict()
+
+
+def test_metrics_of_features_are_named_by_their_extractor() -> None:
+    fid, top1 = METRICS["fid"], METRICS["top1"]
+    assert (fid.label, fid.unit) == ("FID-shapes32", "FID-shapes32")
+    assert measured_by(fid, "shapes32 0123456789ab") == fid == measured_by(fid, None)
+    assert measured_by(fid, "inception 0123").label == "FID" and measured_by(fid, "own 0123").label == "FID-own"
+    assert measured_by(METRICS["is"], "own 0123").unit == "IS-own" and measured_by(top1, "own 0123") == top1

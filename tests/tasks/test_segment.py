@@ -29,7 +29,7 @@ from sweet.recipes.schema import FinetuneRecipe
 from sweet.storage.records import DataConfig
 from sweet.tasks.pictures import palette
 from sweet.tasks.segmentation.segment import Segment, median_frequency, metrics_of, starts
-from sweet.tasks.task import EvalSettings
+from sweet.tasks.task import EvalSettings, Metrics
 from sweet.training.finetune import finetune, parameter_groups
 from sweet.training.network import FinetunedModel, start_network
 
@@ -89,6 +89,19 @@ def test_what_is_written(segmenter: Path, model: Path) -> None:
     vit = sweet.load(segmenter, num_classes=0)  # the backbone alone is a plain timm model again
     assert isinstance(vit, nn.Module)
     assert vit(torch.zeros(1, 3, 16, 16)).shape == (1, 16)
+
+
+@pytest.mark.parametrize("void", [False, True])
+def test_what_is_not_judged_is_in_the_legend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, void: bool) -> None:
+    images, legends = open_images(SHAPES, "val").select(range(2)), []
+    module = "sweet.tasks.segmentation.segment"
+    monkeypatch.setattr(f"{module}.save_grid", lambda *words: legends.append(words[3]))
+    monkeypatch.setattr(Segment, "_classes_in", lambda self, model, image, settings: np.zeros((16, 16), np.uint8))
+    mask = np.full((16, 16), IGNORE if void else 1, np.uint8)
+    monkeypatch.setattr(type(images), "mask", lambda self, index: mask)
+    task = Segment(["a", "b"])
+    task.pictures(nn.Identity(), images, EvalSettings(DATA_CONFIG), Metrics({"miou": 1.0}, 2), tmp_path)
+    assert [name for name, _ in legends[0]] == [*(["void, not judged"] if void else []), "a", "b"]
 
 
 def test_evaluate_repeats_what_finetune_measured(segmenter: Path) -> None:

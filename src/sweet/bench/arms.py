@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sweet.results.records import Role
+from sweet.template.sizes import Size
 
 Switches = Mapping[str, str | float]
 
@@ -14,8 +15,9 @@ Switches = Mapping[str, str | float]
 class Arm:
     """One row of a table: an initialiser with its switches, and which of ``Protocol.sources`` it starts from.
 
-    All methods of a table have one rule for ``layers``, unless an arm's switches have another. ``lr`` and
-    ``layer_decay`` are of fine-tuning, where a sweep of the method found other values than the table's.
+    ``source`` may hold ``{size}``: then each size has its own. All methods of a table have one rule for ``layers``,
+    unless an arm's switches have another. ``lr`` and ``layer_decay`` are of fine-tuning, where a sweep of the method
+    found other values than the table's.
     """
 
     method: str
@@ -54,14 +56,27 @@ class FineTuned:
     of: str
 
 
-Recipe = list[str] | Converted | Rotated | FineTuned
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights that somebody else trained, as a dense source at the image size of use; ``--checkpoint`` names them.
+
+    ``shape`` are overrides of the table's recipe that describe them.
+    """
+
+    shape: tuple[str, ...]
+
+
+Recipe = list[str] | Converted | Rotated | FineTuned | Checkpoint
 
 DENSE = "template.constraint=none"
 KRONECKER = "template.constraint=kronecker"
 FACTORED = "template.learn=factored"  # the paper's way
 GELU = "model.family=vit"
-SCALED = "width.mode=independent"
+LITERAL = "width.mode=independent"  # Eq. 7-8: masks on the matrices alone
+SLICED = "width.apply=slice"  # narrower sub-networks instead
 TAUGHT = [KRONECKER, "objective=supervised", "teacher=@taught"]
+OWN = "own.{size}"  # a source of each size
+OWN_RANKS = ["template.ranks=null"]  # those of a recipe are for its own size
 
 # Overrides of a table's recipe, or made of another. ``init_from=@NAME`` goes on from another of these,
 # ``teacher=@NAME`` learns from its answers and the labels of the table. Only sources that a cell needs are learned.
@@ -70,18 +85,26 @@ SOURCES: dict[str, Recipe] = {
     "template": [FACTORED],
     "linear": ["template.constraint=linear"],
     "kronecker": [KRONECKER],
+    # the same functions as templates of full ranks: nothing is lost, nothing learned
     "converted": Converted("dense"),
+    "tiles": Converted("kronecker"),
     # the paper's second way to learn WAVE's tiles
     "taught": FineTuned("dense"),
     "kronecker.taught": TAUGHT,
-    # once more from another seed: how much of a difference comes from the source's seed
-    "template.seed1": [FACTORED, "seed=1"],
-    "dense.seed1": [DENSE, "seed=1"],
     # the paper's Table 5
     "dense.gelu": [DENSE, GELU],
-    "template.scaled": [FACTORED, SCALED],
-    "template.scaled-gelu": [FACTORED, SCALED, GELU],
+    "template.literal": [FACTORED, LITERAL],
+    "template.sliced": [FACTORED, LITERAL, SLICED],
+    "template.literal-gelu": [FACTORED, LITERAL, GELU],
 }
+
+
+def own_sources(*sizes: str) -> dict[str, Recipe]:
+    """A dense source of each size, learned as the other ones are: the same images and steps, fewer FLOPs."""
+    return {
+        OWN.format(size=size): [DENSE, *OWN_RANKS, f"model.depth={shape.depth}", f"model.heads={shape.heads}"]
+        for size, shape in ((size, Size.parse(size)) for size in sizes)
+    }
 
 
 def sources(*, template: float, scaled: float, taught: float) -> dict[str, Recipe]:
@@ -95,9 +118,9 @@ def sources(*, template: float, scaled: float, taught: float) -> dict[str, Recip
     def epochs(name: str) -> list[str]:
         if name == "kronecker.taught":
             return [f"epochs={taught:g}"]
-        if "scaled" in name:
+        if name.startswith("template."):
             return [f"epochs={scaled:g}"]
-        return [f"epochs={template:g}"] if name.startswith("template") else []
+        return [f"epochs={template:g}"] if name == "template" else []
 
     return {name: [*made, *epochs(name)] if isinstance(made, list) else made for name, made in SOURCES.items()}
 
@@ -107,14 +130,45 @@ def ours(method: str, source: str, switches: Switches | None = None, *, about: s
     return Arm(method, source, switches or {}, role="ours", about=about)
 
 
+def conditioned(arm: Arm, *, role: Role = "conditioned") -> Arm:
+    """The same start with ``condition=true``: its function as it was, its coordinates as ours are (methods 20)."""
+    return replace(arm, switches={**arm.switches, "condition": "true"}, role=role, about=f"{arm.about}; conditioned")
+
+
+PREFIX = {"order": "prefix"}
+WEIGHT_SELECTION = Arm(
+    "weight_selection", "dense", {"rule": "consecutive"}, about="first channels of a dense source (WT-Select)"
+)
+ISOMORPHIC = Arm("isomorphic", "dense", about="pruned by Taylor scores; at full width weight selection")
+WAVE = Arm("wave", "kronecker", about="Kronecker templates; scalers trained for the size, by MAE")
+OWN_MAE = Arm(
+    "weight_selection",
+    OWN,
+    {"rule": "consecutive"},
+    role="reference",
+    about="the size pre-trained itself by MAE, as many images and steps as a source",
+)
+PAPER = Arm(
+    "sweet",
+    "template.literal",
+    PREFIX,
+    role="paper",
+    about="the paper's method: masked factors (Eq. 5-8), its prefix slice",
+)
+PAPER_FITTED = Arm(
+    "sweet_fitted",
+    "template.literal",
+    {**PREFIX, "train": "xuv", "objective": "mae"},
+    role="paper",
+    about="the paper's method, its scalers then fitted by MAE (Eq. 9)",
+)
+
 ARMS = {
     "random": Arm("random", about="timm's own initialisation"),
     # timm's weights are small for a short budget (docs/log.md)
     "random_rms": Arm("random", None, {"rms": 0.07}, about="the same with every matrix at root mean square 0.07"),
     "mimetic": Arm("mimetic", about="random, with attention that looks like a trained one's; no source"),
-    "weight_selection": Arm(
-        "weight_selection", "dense", {"rule": "consecutive"}, about="first channels of a dense source (WT-Select)"
-    ),
+    "weight_selection": WEIGHT_SELECTION,
     "weight_selection_uniform": Arm(
         "weight_selection", "dense", {"rule": "uniform"}, about="evenly spaced channels, the rule of its paper"
     ),
@@ -124,40 +178,35 @@ ARMS = {
     "weight_selection_heads": Arm(
         "weight_selection", "dense", {"rule": "whole_heads"}, about="evenly spaced channels, but whole heads"
     ),
-    "isomorphic": Arm("isomorphic", "dense", about="pruned by Taylor scores; at full width weight selection"),
+    "isomorphic": ISOMORPHIC,
     "tleg": Arm("tleg", "dense", about="a line through the dense source's first and last block"),
     "tleg_trained": Arm("tleg", "linear", about="blocks on a line, learned so"),
-    "wave": Arm("wave", "kronecker", about="Kronecker templates; scalers trained for the size, by MAE"),
+    "wave": WAVE,
     "wave_supervised": Arm("wave", "kronecker.taught", about="the same, learned and trained by a teacher with labels"),
     "dmae": Arm("dmae", "dense", about="distilled from the dense source for the size"),
     "principal_slice": Arm("principal_slice", "dense", about="first principal directions of the dense source, no more"),
-    "sweet_prefix": ours(
-        "sweet", "template", {"order": "prefix"}, about="the paper's slice of a template learned at full width alone"
-    ),
-    "sweet_paper": ours(
-        "sweet", "template.scaled", {"order": "prefix"}, about="the paper's method: masked factors (Eq. 5-8), its slice"
-    ),
-    "sweet_paper_fitted": ours(
-        "sweet_fitted",
-        "template.scaled",
-        {"order": "prefix", "train": "xuv", "objective": "mae"},
-        about="the paper's method, its scalers then fitted by MAE (Eq. 9)",
-    ),
-    "sweet_learned": ours(
-        "sweet", "template", about="the paper's template, a third of the numbers, in principal order"
-    ),
+    "weight_selection_conditioned": conditioned(WEIGHT_SELECTION),
+    "isomorphic_conditioned": conditioned(ISOMORPHIC),
+    "wave_conditioned": conditioned(WAVE),
+    "sweet_paper_conditioned": conditioned(PAPER),
+    "own_mae": OWN_MAE,
+    "own_mae_conditioned": conditioned(OWN_MAE, role="reference"),
+    "sweet_paper": PAPER,
+    "sweet_paper_fitted": PAPER_FITTED,
+    "sweet_prefix": ours("sweet", "template", PREFIX, about="the paper's slice of a template learned at full width"),
+    "sweet_tiles_prefix": ours("sweet", "tiles", PREFIX, about="the paper's slice of the template of sweet"),
+    "sweet_tucker": ours("sweet", "template", about="sweet; of the paper's Tucker template, learned at full width"),
+    "sweet_dense": ours("sweet", "converted", about="sweet; of a template learned without a constraint"),
     "sweet_inner_prefix": ours(
-        "sweet", "converted", {"inner": "prefix"}, about="sweet with each layer's first heads and hidden units"
+        "sweet", "tiles", {"inner": "prefix"}, about="sweet with each layer's first heads and hidden units"
     ),
     "sweet": ours(
-        "sweet", "converted", about="principal order, equal gains, highest-energy heads; of a template learned whole"
+        "sweet", "tiles", about="principal order, equal gains, highest-energy heads; of the very tiles that wave takes"
     ),
-    "sweet_tiles": ours("sweet", "kronecker", about="sweet; of a template learned as sums of Kronecker products"),
-    "sweet_tiles_prefix": ours("sweet", "kronecker", {"order": "prefix"}, about="the paper's slice of that template"),
-    "sweet_fitted": ours("sweet_fitted", "converted", about="sweet, its scalers then fitted on unlabelled images"),
+    "sweet_fitted": ours("sweet_fitted", "tiles", about="sweet, its scalers then fitted on unlabelled images"),
     # only what reads the features learns
     "sweet_fitted_control": ours(
-        "sweet_fitted", "converted", {"train": "decoder", "objective": "mae"}, about="sweet; a fit of the decoder alone"
+        "sweet_fitted", "tiles", {"train": "decoder", "objective": "mae"}, about="sweet; a fit of the decoder alone"
     ),
 }
 
@@ -174,7 +223,7 @@ def both_orders(rows: Mapping[str, tuple[str, str]]) -> dict[str, Arm]:
         if source.startswith("dense"):
             result[name] = Arm("weight_selection", source, {"rule": "consecutive"}, about=about)
         else:
-            result[name] = ours("sweet", source, {"order": "prefix"}, about=about)
+            result[name] = ours("sweet", source, PREFIX, about=about)
         result[f"{name}_principal"] = ours(
             "sweet", source, {"order": "principal"}, about="the same by the defaults of sweet"
         )
@@ -190,18 +239,14 @@ CONSTRAINTS = both_orders(
         "tucker": ("template", "of a Tucker template, the paper's choice"),
     }
 )
-# The paper's Table 5. WT-Select there starts from the MAE of everybody, GELU and LayerNorm.
+# The paper's Table 5, and how its scaling is computed. WT-Select there starts from the MAE of everybody, GELU and
+# LayerNorm.
 ABLATIONS = both_orders(
     {
+        "literal": ("template.literal", "the paper's template, its matrices masked in width at random (Eq. 7-8)"),
+        "sliced": ("template.sliced", "the same, but narrower sub-networks"),
         "no_scaling": ("template", "the template learned at full width alone"),
+        "gelu": ("template.literal-gelu", "literal, with GELU and LayerNorm"),
         "weight_selection": ("dense.gelu", "first channels of a dense source with GELU and LayerNorm (WT-Select)"),
-        "no_architecture": ("template.scaled-gelu", "the template with GELU and LayerNorm, its width scaled at random"),
-        "sweet": ("template.scaled", "the paper's template, its width scaled at random"),
     }
 )
-# A mean over seeds of the fine-tuning says nothing of the source's own seed: rows of their own, never one mean.
-SECOND_SOURCE = {
-    f"{name}{seed}": Arm(arm.method, f"{arm.source}{seed}", arm.switches, role=arm.role)
-    for seed in ("", ".seed1")
-    for name, arm in arms("weight_selection", "principal_slice", "sweet_learned").items()
-}

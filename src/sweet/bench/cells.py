@@ -15,8 +15,8 @@ from sweet.results.records import CellResult, Run
 from sweet.storage.layout import TENSORS
 from sweet.template.sizes import Size
 
-from .protocol import Cell, Protocol
-from .sources import HOW, digest, settings_of
+from .protocol import Cell, Overrides, Protocol, Trial
+from .sources import HOW, TRAINING_VERSION, digest, settings_of
 from .starts import start_of, switches_of
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def finetune_recipe(protocol: Protocol, cell: Cell, recipe: PretrainRecipe, data
         *(protocol.finetune if classify else ()),
         *trial.finetune,
         *(value for value in protocol.finetune if value.startswith("workers=")),  # how cells run, whatever the task
+        *held_out(protocol, trial),
         f"seed={cell.seed}",
         f"device={recipe.device}",
         f"data.source={data}",
@@ -59,6 +60,13 @@ def finetune_recipe(protocol: Protocol, cell: Cell, recipe: PretrainRecipe, data
     return load_recipe(FinetuneRecipe, None if classify else task_recipe(trial.task), overrides)
 
 
+def held_out(protocol: Protocol, trial: Trial) -> Overrides:
+    """Where settings are chosen: training images without a label take the place of the test images."""
+    if protocol.validation is None:
+        return ()
+    return trial.validation or (f"data.held_out={protocol.validation}",)
+
+
 def hash_of(recipe: FinetuneRecipe, layers: str) -> str:
     """Cells with the same one may be compared."""
     return digest([settings_of(recipe, exclude=NOT_COMPARED, changed=True), layers])
@@ -71,19 +79,19 @@ def run_folder(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe, source: P
     return cache_folder() / "cells" / f"{cell.arm}-{column}-{cell.seed}-{about}"
 
 
-def description(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path) -> CellResult:
+def description(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe) -> CellResult:
     """What can be said of a cell before it is measured."""
     arm, trial = protocol.arms[cell.arm], cell.trial
     return CellResult(
         protocol=protocol.name,
         arm=cell.arm,
+        role=arm.role,
         method=arm.method,
         switches=switches_of(arm, protocol.layers),
         size=cell.size,
         task=trial.task,
         set=trial.data,
         patch_size=trial.patch_size,
-        source=source.name if arm.source else None,
         data=without_path(recipe.data.source or ""),
         recipe_hash=hash_of(recipe, protocol.layers),
         recipe=settings_of(recipe, exclude=NOT_COMPARED),
@@ -118,7 +126,7 @@ def measure(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path
     )
     metrics = measured.to_dict()
     classes, metrics["test_loss"] = len(prepared.task.classes), metrics.pop("loss", None)
-    head = description(protocol, cell, recipe, source).model_copy(
+    head = description(protocol, cell, recipe).model_copy(
         update={
             "n_train": prepared.train_images,
             "test_set": prepared.test_images,
@@ -136,11 +144,20 @@ def measure(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path
         "seconds": round(result.seconds, 1),
         **start.model_dump(),
         **checked,
-        "source_sha256": sha256(source / TENSORS[stored.record.kind]) if head.source else None,
+        **source_of_run(protocol, cell, source, stored),
+        "code": TRAINING_VERSION,
+        "precision": prepared.accelerator.mixed_precision,
         "curve": curve(folder),
         "environment": environment(),
     }
     return head, Run.model_validate(run)
+
+
+def source_of_run(protocol: Protocol, cell: Cell, source: Path, stored: StoredSource) -> dict[str, str]:
+    """Which weights a run starts from; nothing where its arm has no source."""
+    if protocol.arms[cell.arm].source is None:
+        return {}
+    return {"source": source.name, "source_sha256": sha256(source / TENSORS[stored.record.kind])}
 
 
 @dataclass(frozen=True)

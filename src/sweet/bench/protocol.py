@@ -10,11 +10,11 @@ from typing import NamedTuple
 from sweet.initialise.registry import NAMES
 from sweet.recipes.loader import load_recipe
 from sweet.recipes.resolved import resolve
-from sweet.recipes.schema import PretrainRecipe
-from sweet.results.records import ArmSpec, ColumnSpec, TableSpec
+from sweet.recipes.schema import ModelKeys, PretrainRecipe
+from sweet.results.records import RULES, ArmSpec, ColumnSpec, TableSpec
 from sweet.template.sizes import Size
 
-from .arms import SOURCES, Arm, Recipe
+from .arms import SOURCES, Arm, Checkpoint, Converted, FineTuned, Recipe, Rotated
 
 Overrides = tuple[str, ...]  # "key=value" of a recipe
 
@@ -24,7 +24,8 @@ class Trial:
     """What every arm is tested by: a task, on images beside those of pre-training, and what differs in its budget.
 
     ``data`` is the NAME of ``--transfer NAME=SRC``; None: the images of pre-training. ``finetune`` overrides
-    ``Protocol.finetune``, or the recipe of another task than classification. For images of ``img_size`` pixels in
+    ``Protocol.finetune``, or the recipe of another task than classification; ``validation`` does so too where settings
+    are chosen. For images of ``img_size`` pixels in
     patches of ``patch_size`` the initial weights are resampled; None: as the source saw them. ``images`` is the size of
     a transfer set's training split, for estimates only.
     """
@@ -32,6 +33,7 @@ class Trial:
     task: str = "classify"
     data: str | None = None
     finetune: Overrides = ()
+    validation: Overrides = ()
     img_size: int | None = None
     patch_size: int | None = None
     images: int | None = None
@@ -64,11 +66,17 @@ class Protocol:
     """Arms, columns, seeds and budgets of one table.
 
     ``pretrain`` names the recipe from which ``sources`` are made (:data:`sweet.bench.arms.SOURCES`), ``finetune`` are
-    overrides of a fine-tuning recipe. ``main`` is the arm that the others are compared with; in an ``ablation`` the
-    arms are variants of one method, and main is compared with all of them. ``fewer_seeds`` are seeds of sizes that take
-    longer. ``borrows`` names tables of the same protocol whose runs are taken over where they are the same cell. With
-    ``shows_costs`` classifiers are tested before their fine-tuning too (a sixth more work). ``write_models`` leaves
-    model folders of every size beside the results. ``images`` is the size of the pre-training set, for estimates only.
+    overrides of a fine-tuning recipe. A seed is a replicate: sources, initial weights and fine-tuning by that seed;
+    with ``one_source`` it is that of the fine-tuning alone. ``fewer_seeds`` are those of sizes that take longer, and
+    ``partial`` names the only sizes of some arms.
+
+    ``main`` is the arm that the others are compared with; in an ``ablation`` the arms are variants of one method, and
+    main is compared with all of them. With ``validation`` settings are chosen: cells are tested on training images that
+    nobody was given a label of, so many; a trial's own ``validation`` overrides that. ``chosen_by`` are such tables,
+    whose best variants of each arm are taken (:mod:`.sweeps`). ``borrows`` names tables whose runs are taken over where
+    they are the same cell. With ``shows_costs`` classifiers are tested before their fine-tuning too, which takes a
+    sixth more. ``write_models`` leaves model folders of every size beside the results. ``images`` is the size of the
+    pre-training set, for estimates only.
     """
 
     name: str
@@ -79,10 +87,14 @@ class Protocol:
     finetune: Overrides
     sources: dict[str, Recipe] = field(default_factory=lambda: SOURCES)
     fewer_seeds: Mapping[str, int] = field(default_factory=dict)
+    partial: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    one_source: bool = False
     trials: tuple[Trial, ...] = (Trial(),)
     layers: str = "even"
     main: str = "sweet"
     ablation: bool = False
+    validation: int | None = None
+    chosen_by: Mapping[str, Protocol] = field(default_factory=dict)
     borrows: tuple[str, ...] = ()
     shows_costs: bool = False
     write_models: bool = False
@@ -101,20 +113,48 @@ class Protocol:
         ]
 
     def can(self, arm: str, size: str) -> bool:
-        """Whether a method makes a size at all: some cannot grow, WAVE makes whole tiles. Others leave the cell out."""
-        made = self.sources[self.source_of(arm)]
-        recipe = _recipe(self.pretrain, tuple(own_overrides(made)) if isinstance(made, list) else ())
-        target, method = Size.parse(size, recipe.model.head_dim), self.arms[arm].method
-        larger = target.depth > recipe.model.depth or target.heads > recipe.model.heads
-        return (NAMES[method].grows or not larger) and (method != "wave" or target.width % resolve(recipe).tile == 0)
+        """Whether a table has a cell: some methods cannot grow, WAVE makes whole tiles, and some arms are partial."""
+        if size not in self.partial.get(arm, self.sizes):
+            return False
+        config = self.shape(arm, size)
+        target, method = Size.parse(size, config.head_dim), self.arms[arm].method
+        larger = target.depth > config.depth or target.heads > config.heads
+        return (NAMES[method].grows or not larger) and (method != "wave" or target.width % self.tile(arm, size) == 0)
+
+    def shape(self, arm: str, size: str) -> ModelKeys:
+        """Of the source that an arm starts from; one that is made of another is as large as that."""
+        return self.own_recipe(self.source_of(arm, size)).model
+
+    def tile(self, arm: str, size: str) -> int:
+        """Of an arm's Kronecker source."""
+        return resolve(self.own_recipe(self.source_of(arm, size))).tile
+
+    def own_recipe(self, source: str) -> PretrainRecipe:
+        """What a source is trained by, without its images and the sources that it refers to.
+
+        Of one that is made of another what that was trained by; of a checkpoint its shape.
+        """
+        made = self.sources[source]
+        if isinstance(made, Converted | Rotated | FineTuned):
+            return self.own_recipe(made.of)
+        return _recipe(self.pretrain, made.shape if isinstance(made, Checkpoint) else tuple(own_overrides(made)))
+
+    @property
+    def from_checkpoint(self) -> bool:
+        """Whether nothing is pre-trained."""
+        return any(isinstance(made, Checkpoint) for made in self.sources.values())
+
+    def replicate(self, seed: int) -> int:
+        """The seed of the sources and initial weights of the cells of a seed."""
+        return 0 if self.one_source else seed
 
     def checks(self, trial: Trial) -> bool:
         """Whether a classifier is tested before it is fine-tuned too."""
         return self.shows_costs and trial.task == "classify"
 
-    def source_of(self, arm: str) -> str:
+    def source_of(self, arm: str, size: str) -> str:
         """The source of an arm; one without any takes its shape from the first."""
-        return self.arms[arm].source or next(iter(self.sources))
+        return (self.arms[arm].source or next(iter(self.sources))).format(size=size)
 
 
 @cache
@@ -132,11 +172,19 @@ def spec_of(protocol: Protocol, table: str) -> TableSpec:
     return TableSpec(
         table=table,
         protocol=protocol.name,
+        version=RULES,
+        one_source=protocol.one_source,
+        validation=protocol.validation is not None,
+        chosen_by=tuple(protocol.chosen_by),
         arms=tuple(
             ArmSpec(name=name, method=arm.method, role=arm.role, source=arm.source, about=arm.about)
             for name, arm in protocol.arms.items()
         ),
-        columns=tuple(trial.column(size) for trial in protocol.trials for size in protocol.sizes),
+        columns=tuple(
+            trial.column(size).model_copy(update={"seeds": protocol.fewer_seeds.get(size, protocol.seeds)})
+            for trial in protocol.trials
+            for size in protocol.sizes
+        ),
         main=protocol.main,
         ablation=protocol.ablation,
         shows_costs=protocol.shows_costs,

@@ -6,33 +6,46 @@ from dataclasses import replace
 from typing import Any
 
 from sweet.errors import UserError
-from sweet.recipes.loader import load_recipe
-from sweet.recipes.schema import FinetuneRecipe
 
 from .arms import (
     ABLATIONS,
     ARMS,
     CONSTRAINTS,
     DENSE,
+    FACTORED,
     KRONECKER,
-    SECOND_SOURCE,
+    OWN_RANKS,
     TAUGHT,
     Arm,
+    Checkpoint,
     Converted,
     FineTuned,
     Recipe,
+    Switches,
     arms,
+    conditioned,
     ours,
+    own_sources,
     sources,
 )
 from .protocol import Overrides, Protocol, Trial
+from .sweeps import rate_arms, setting_arms
 
-OLD_TABLES = {"luck": "source_seed", "rates": "learning_rates"}  # names of before, for the command line
+OLD_TABLES = {"rates": "learning_rates"}  # names of before, for the command line
 
-TABLE1 = ("L6H6", "L12H3", "L3H12", "L12H6", "L6H12")
+FIRST = ("L6H6", "L12H3", "L3H12")  # three replicates, and all rows
+TABLE1 = (*FIRST, "L12H6", "L6H12")
 BEYOND = "L16H14"  # deeper and wider than the source
-FEWER = {"L3H12": 2, "L6H12": 2, BEYOND: 1}
-# design 7; the other rows of ARMS are in table init
+FEWER = {"L12H6": 1, "L6H12": 1, BEYOND: 1}
+CONDITIONED = (
+    "weight_selection_conditioned",
+    "isomorphic_conditioned",
+    "wave_conditioned",
+    "sweet_paper_conditioned",
+    "own_mae",
+    "own_mae_conditioned",
+)
+# issue 21 E; the other rows of ARMS are in table init
 TABLE1_ARMS = arms(
     "random",
     "weight_selection",
@@ -40,26 +53,29 @@ TABLE1_ARMS = arms(
     "dmae",
     "wave",
     "wave_supervised",
-    "sweet_prefix",
-    "sweet_learned",
+    *CONDITIONED,
+    "sweet_paper",
+    "sweet_paper_fitted",
+    "sweet_tucker",
     "sweet",
-    "sweet_tiles",
     "sweet_fitted",
 )
-
-
-def rate_arms(lr: float) -> dict[str, Arm]:
-    """Every method of table1 at the table's own rate (``lr``), at half of it, and without decay by layer."""
-    whole, half = 1000 * lr, 500 * lr
-    return {
-        f"{name}{ending}": row
-        for name, arm in TABLE1_ARMS.items()
-        for ending, row in (
-            ("", arm),
-            (f"@{half:g}", replace(arm, lr=lr / 2)),
-            (f"@{whole:g}-flat", replace(arm, layer_decay=1.0)),
-        )
-    }
+ONLY_FIRST = dict.fromkeys(CONDITIONED, FIRST)
+# Settings of each method besides its rate of fine-tuning: as many trials for baselines as for ours.
+SETTINGS: dict[str, list[Switches]] = {
+    "weight_selection": [
+        {"layers": "first"},
+        *({"rule": rule, "layers": layers} for rule in ("uniform", "whole_heads") for layers in ("even", "first")),
+    ],
+    "isomorphic": [{"layers": "first"}],
+    "dmae": [{"lr": 7.5e-4}, {"lr": 3e-3}, {"steps": 624}, {"layer": 0.5}, {"layer": 1.0}],
+    "wave": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}],
+    "wave_supervised": [{"layers": "first"}, {"lr": 3e-3}, {"steps": 400}],
+    "sweet_paper": [{"layers": "first"}, {"gains": "none"}],
+    "sweet_paper_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}],
+    "sweet": [{"layers": "first"}, {"gains": "rms"}],
+    "sweet_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}],
+}
 
 
 # 4e-3 with its decay by layer was the best for three ways to start, docs/log.md. What one cell has compiled, the next
@@ -82,17 +98,19 @@ QUICKSTART_FINETUNE = tuple(
     "epochs=10 batch_size=64 lr=4e-3 checkpoint_every=1000 label_smoothing=0.0 workers=0 optim.layer_decay=0.75 "
     "data.labels=1000 data.augment=none data.val_split=test".split()
 )
-MICRO_SOURCES = sources(template=3.58, scaled=4.82, taught=0.88)
-SMALL_SOURCES = sources(template=98.8, scaled=131.7, taught=25.7)
+MICRO_SOURCES = sources(template=3.58, scaled=4.82, taught=0.88) | own_sources(*FIRST)
+SMALL_SOURCES = sources(template=98.8, scaled=131.7, taught=25.7) | own_sources(*FIRST)
 # the paper's template scales its width in training; a baseline's source does not, and gets as many FLOPs
 UNSCALED = "width.mode=none"
 PAPER_SOURCES: dict[str, Recipe] = {
     "dense": [DENSE, UNSCALED, "epochs=386"],
-    "template": [],
+    "template": [FACTORED, UNSCALED, "epochs=383"],
+    "template.literal": [],
     "kronecker": [KRONECKER, UNSCALED, "epochs=386"],
-    "converted": Converted("dense"),
+    "tiles": Converted("kronecker"),
     "taught": FineTuned("dense"),
     "kronecker.taught": [*TAUGHT, UNSCALED, "epochs=159"],
+    **{name: [*made, UNSCALED, "epochs=386"] for name, made in own_sources(*FIRST).items() if isinstance(made, list)},
 }
 
 
@@ -133,9 +151,7 @@ TASK_TRIALS = (
         ("max_steps=60", "checkpoint_every=20", "data.val_split=test", "head.steps=5", "head.samples=1000"),
     ),
 )
-# Gains, heads and units were chosen by classification (docs/log.md): other tasks measure what was tried before as well.
-PLAIN = ours("sweet", "converted", {"gains": "rms", "inner": "prefix"}, about="principal order as it was first tried")
-TASK_ARMS = arms("random", "weight_selection") | {"sweet_rms": PLAIN} | arms("sweet")
+TASK_ARMS = arms("random", "weight_selection", "sweet_paper", "sweet")
 
 
 def _tables(
@@ -143,33 +159,125 @@ def _tables(
     finetune: Overrides,
     made: dict[str, Recipe],
     transfers: tuple[Trial, ...],
-    fewer: dict[str, int],
-    before: tuple[str, ...],
+    held: int,
 ) -> dict[tuple[str, str], Protocol]:
-    """Tables that are the same in two protocols but for recipe and budgets; table1 takes cells over from ``before``."""
+    """Tables that are the same in two protocols but for recipe and budgets."""
 
     def table(sizes: tuple[str, ...], rows: dict[str, Arm], **more: Any) -> Protocol:
-        return Protocol(name, name, sizes, rows, 3, finetune, made, fewer, **more)
+        return Protocol(name, name, sizes, rows, 3, finetune, made, FEWER, **more)
 
-    lr = load_recipe(FinetuneRecipe, None, finetune).lr
+    def sweep(rows: dict[str, Arm], **more: Any) -> Protocol:
+        partial = {row: ("L6H6", "L12H3") for row in rows}
+        return replace(table(("L6H6", "L12H3"), rows, validation=held, **more), seeds=1, partial=partial)
+
+    settings = sweep(setting_arms(TABLE1_ARMS, SETTINGS), main="sweet@default")
+    rates = sweep(rate_arms(TABLE1_ARMS), main="sweet@4", chosen_by={"settings": settings})
+    chosen = {"settings": settings, "learning_rates": rates}
+    table1 = table((*TABLE1, BEYOND), TABLE1_ARMS, partial=ONLY_FIRST, chosen_by=chosen)
+    constraints = {"main": "tucker_principal", "ablation": True}
     return {
-        ("table1", name): table((*TABLE1, BEYOND), TABLE1_ARMS, borrows=before),
-        ("init", name): table(("L6H6", "L12H3", "L3H12"), ARMS, borrows=("table1",), shows_costs=True),
-        ("learning_rates", name): replace(table(("L6H6",), rate_arms(lr), borrows=("init", "table1")), seeds=1),
-        ("table3", name): table(("L6H6",), TABLE1_ARMS, trials=transfers),
-        ("table4", name): table(("L3H5", "L4H4", "L5H3"), CONSTRAINTS, main="tucker_principal", ablation=True),
-        ("table5", name): table(("L3H3", "L3H4", "L3H5"), ABLATIONS, main="sweet_principal", ablation=True),
-        ("source_seed", name): table(("L6H6", "L12H3"), SECOND_SOURCE, main="sweet_learned", borrows=("table1",)),
+        ("settings", name): settings,
+        ("learning_rates", name): rates,
+        ("table1", name): table1,
+        ("init", name): replace(table(FIRST, ARMS, borrows=("table1",), shows_costs=True, chosen_by=chosen), seeds=1),
+        ("table3", name): table(("L6H6",), TABLE1_ARMS, trials=transfers, chosen_by=chosen),
+        ("table4", name): table(("L3H5", "L4H4", "L5H3"), CONSTRAINTS, **constraints),
+        ("table5", name): table(("L3H3", "L3H4", "L3H5"), ABLATIONS, main="literal", ablation=True),
     }
 
 
 def _paper(sizes: tuple[str, ...], **more: Any) -> Protocol:
     name, images = "vit_b16_in1k", 1_281_167
-    return Protocol("paper", name, sizes, TABLE1_ARMS, 1, PAPER_FINETUNE, PAPER_SOURCES, images=images, **more)
+    return Protocol(
+        "paper", name, sizes, TABLE1_ARMS, 1, PAPER_FINETUNE, PAPER_SOURCES, partial=ONLY_FIRST, images=images, **more
+    )
+
+
+# The second scale (design 7): a checkpoint that somebody else trained, three fine-tuning seeds.
+REAL_FINETUNE = tuple(
+    "epochs=15 batch_size=64 lr=1e-3 checkpoint_every=100 label_smoothing=0.0 workers=0 optim.layer_decay=0.75 "
+    "data.labels=2000 data.augment=crop data.val_split=test".split()
+)
+REAL_SOURCES: dict[str, Recipe] = {
+    "checkpoint": Checkpoint(
+        ("model.family=vit", "model.heads=6", "model.patch_size=14", "data.img_size=98", *OWN_RANKS)
+    ),
+    "template": Converted("checkpoint"),
+}
+FLOWERS = Trial(
+    data="flowers102",
+    finetune=("epochs=30", "data.labels=null"),
+    validation=("data.val_split=val",),
+    img_size=98,
+    images=1020,
+)
+REAL_TRIALS = (
+    FLOWERS,
+    Trial(data="cifar10", img_size=56, images=50_000),
+    Trial(data="tiny-imagenet-100", finetune=("data.val_split=val",), img_size=70, images=50_000),
+)
+
+
+def _selected(rule: str, layers: str, about: str) -> Arm:
+    return Arm("weight_selection", "checkpoint", {"rule": rule, "layers": layers}, about=about)
+
+
+SELECTED = _selected("consecutive", "even", "first channels, even layers")
+REAL_ARMS = {
+    "random": ARMS["random"],
+    "weight_selection_uniform": _selected("uniform", "even", "evenly spaced channels, the released rule; even layers"),
+    "weight_selection_uniform_first": _selected("uniform", "first", "the released rule; first layers"),
+    "weight_selection": SELECTED,
+    "weight_selection_conditioned": conditioned(SELECTED),
+    "isomorphic": Arm("isomorphic", "checkpoint", about="pruned by Taylor scores of its own features"),
+    "distilled_selected": Arm(
+        "distilled",
+        "checkpoint",
+        {"start": "weight_selection"},
+        about="first channels; all weights then learn the checkpoint's features, 500 steps of 128",
+    ),
+    "distilled": ours("distilled", "template", about="sweet; the same 500 steps"),
+    "sweet": ours("sweet", "template", about="principal order, equal gains, highest-energy heads"),
+    "sweet_fitted": ours("sweet_fitted", "template", about="sweet, its scalers then fitted on unlabelled images"),
+    "checkpoint": Arm(
+        "weight_selection", "checkpoint", {"rule": "consecutive"}, role="reference", about="the whole checkpoint"
+    ),
+}
+
+
+def _real() -> dict[tuple[str, str], Protocol]:
+    """Table ``real`` and the sweeps that choose its settings, at L6H3 on one set."""
+    cut, whole = ("L6H3", "L12H3", "L6H6"), "L12H6"
+    partial: dict[str, tuple[str, ...]] = dict.fromkeys(REAL_ARMS, cut)
+    partial |= {"distilled": cut[:2], "distilled_selected": cut[:2], "checkpoint": (whole,)}
+
+    def table(sizes: tuple[str, ...], rows: dict[str, Arm], **more: Any) -> Protocol:
+        return Protocol(
+            "real", "vit_b16_in1k", sizes, rows, 3, REAL_FINETUNE, REAL_SOURCES, {"L6H6": 1, whole: 1},
+            one_source=True, **more,
+        )  # fmt: skip
+
+    def sweep(rows: dict[str, Arm], **more: Any) -> Protocol:
+        return replace(table(cut[:1], rows, trials=(FLOWERS,), validation=1020, **more), seeds=1)
+
+    rules: list[Switches] = [{"rule": "uniform"}, {"rule": "uniform", "layers": "first"}]
+    settings = sweep(
+        setting_arms(REAL_ARMS, {"weight_selection_conditioned": rules}), main="weight_selection_conditioned@default"
+    )
+    rated = {name: arm for name, arm in REAL_ARMS.items() if name != "checkpoint"}
+    rates = sweep(rate_arms(rated), main="sweet@1", chosen_by={"settings": settings})
+    return {
+        ("settings", "real"): settings,
+        ("learning_rates", "real"): rates,
+        ("real", "real"): table(
+            (*cut, whole), REAL_ARMS, trials=REAL_TRIALS, partial=partial,
+            chosen_by={"settings": settings, "learning_rates": rates},
+        ),
+    }  # fmt: skip
 
 
 PROTOCOLS = {  # by table and protocol; reports keep this order
-    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, FEWER, ("init", "learning_rates", "tasks")),
+    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, 5000),
     ("tasks", "micro"): Protocol(
         name="micro",
         pretrain="micro",
@@ -179,18 +287,19 @@ PROTOCOLS = {  # by table and protocol; reports keep this order
         finetune=MICRO_FINETUNE,
         sources=MICRO_SOURCES,
         trials=TASK_TRIALS,
-        main="sweet_rms",  # until the other tasks are measured with today's defaults
         borrows=("table1",),
     ),
-    **_tables("small", SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, {}, ("learning_rates", "init")),
+    **_tables("small", SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, 5000),
+    **_real(),
     ("table1", "paper"): _paper((*TABLE1, BEYOND)),
     ("table3", "paper"): _paper(("L6H6",), trials=PAPER_TRANSFER),
     ("quickstart", "micro"): Protocol(
         name="quickstart",
         pretrain="quickstart",
         sizes=("L6H6", "L6H3", "L3H6", "L3H3"),
-        arms={"random": ARMS["random"], "sweet": ARMS["sweet_learned"]},
+        arms={"random": ARMS["random"], "sweet": ARMS["sweet_tucker"]},
         seeds=3,
+        one_source=True,
         finetune=QUICKSTART_FINETUNE,
         sources={"template": []},
         write_models=True,

@@ -33,51 +33,53 @@ def run(
     workers: int | None = None,
     max_minutes: float | None = None,
     device: str = "auto",
+    checkpoint: str | None = None,
     archive: Path | None = None,
     quiet: bool = False,
 ) -> dict[str, object]:
     """Measure what is missing of table ``name`` and return it; killed and started again, it goes on.
 
     ``transfer`` are NAME=SRC, where the images of the table's other sets lie; only sets that are given are measured.
-    After ``max_minutes`` everything stops at a checkpoint. ``archive`` is a tar file of all JSON below ``out``, written
-    anew after each result. Raises UserError for an unknown method and size and for missing data, before anything is
-    written.
+    ``checkpoint`` is the folder of a pre-trained ViT, for a table that starts from one. After ``max_minutes`` all stops
+    at a checkpoint. ``archive`` is a tar file of all JSON below ``out``, written anew after each result. Raises
+    UserError for an unknown method and size and for missing data, before anything is written.
     """
-    from sweet.data.sources import source_splits
     from sweet.models.device import resolve_device
 
     until = None if max_minutes is None else time.time() + 60 * max_minutes
-    table = TableJobs(protocol, name, out, data, transfer, device)
+    table = TableJobs(protocol, name, out, data, transfer, device, checkpoint)
     cells = table.choose(methods, sizes, seeds)
-    for images in {table.data, *(table.images(cell.trial) for cell in cells)}:
-        source_splits(images)  # a UserError now, not one from each worker
+    table.check_inputs(cells)
+    table.match_existing(cells)
     workers = workers or (min(2, cores()) if resolve_device(device).type == "cpu" else 1)
-    for cell, recipe in cells.items():
-        table.match_existing(cell, recipe)
-    open_cells = {cell: recipe for cell, recipe in cells.items() if not table.done(cell)}
-    jobs = table.jobs(open_cells)
 
     def note(text: str) -> None:
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
-    note(f"{name} ({protocol.name}): {len(open_cells)} of {len(cells)} cells open, {workers} workers")
     # which folder this is, for --overwrite; what was measured where stands in each result
     write_json(out / "env.json", {"bench": name, "protocol": protocol.name, "workers": workers})
-    write_spec(out, spec_of(protocol, name))
-    table.write_sources()
-    outcome = work(jobs, Keeper(table, archive), workers=workers, until=until, note=note)
+    write_spec(out, spec_of(table.protocol, name))
+    failures: dict[str, str] = {}
+    while True:
+        missing = {cell: recipe for cell, recipe in cells.items() if not table.done(cell) and str(cell) not in failures}
+        note(f"{name} ({protocol.name}): {len(missing)} of {len(cells)} cells open, {workers} workers")
+        table.write_sources(cells)
+        outcome = work(table.jobs(missing), Keeper(table, archive), workers=workers, until=until, note=note)
+        failures |= outcome.failed
+        more = table.choose(methods, sizes, seeds)
+        if outcome.left or more.keys() <= cells.keys():
+            break
+        cells = more  # a sweep has come to the edge of its rates
+        table.match_existing(cells)
     if protocol.write_models:
         table.write_models(sizes, note)
-    left = [cell for cell in open_cells if not table.done(cell) and str(cell) not in outcome.failed]
-    failed = {(cell.arm, cell.column) for job, cell in table.of_job.items() if job in outcome.failed}
-    summary = summarise(out, spec_of(protocol, name), failed)
     if archive is not None:
         write_archive(out, archive)
-    return summary.to_dict() | {
-        "open": len(left),
-        "failed": [f"{job}: {why}" for job, why in outcome.failed.items()],
-    }
+    failed = {(cell.arm, cell.column) for job, cell in table.of_job.items() if job in failures}
+    left = sum(not table.done(cell) and str(cell) not in failures for cell in cells)
+    summary = summarise(out, spec_of(table.protocol, name), failed).to_dict()
+    return summary | {"open": left, "failed": [f"{job}: {why}" for job, why in failures.items()]}
 
 
 class Keeper:
@@ -89,7 +91,7 @@ class Keeper:
     def __call__(self, job: Job, result: Any) -> str:
         cell = self.table.of_job.get(job.name)
         if cell is None:  # a source, or initial weights
-            self.table.write_sources()
+            self.table.write_sources(self.table.of_job.values())
             return job.name
         head, run = result
         update = {"table": self.table.name}
@@ -112,7 +114,7 @@ def dry_run(
     """What :func:`run` would do, checked as far as it can be without images; nothing is read or written."""
     transfer = [f"{trial.data}=shapes:" for trial in protocol.trials if trial.data]
     table = TableJobs(protocol, name, Path(), "shapes:", transfer, "cpu")
-    return plan(protocol, name, table.choose(methods, sizes, seeds))
+    return plan(table.protocol, name, table.choose(methods, sizes, seeds))
 
 
 def write_archive(out: Path, archive: Path) -> None:

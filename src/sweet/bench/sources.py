@@ -6,12 +6,14 @@ import hashlib
 import json
 import shutil
 from dataclasses import astuple, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
-from sweet.files import cache_folder, sha256
+from sweet.errors import UserError
+from sweet.files import cache_folder, read_json, sha256
 from sweet.recipes.loader import load_recipe
 from sweet.recipes.resolved import resolve
 from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe, TrainKeys
@@ -19,7 +21,7 @@ from sweet.results.records import SourceResult, SourceTraining
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import FolderRecord, read_record
 
-from .arms import Converted, FineTuned, Recipe, Rotated
+from .arms import Checkpoint, Converted, FineTuned, Recipe, Rotated
 from .protocol import Protocol, own_overrides
 
 TRAINING_VERSION = 2  # a source that other code has learned is another one: raised when a recipe gives other weights
@@ -49,10 +51,16 @@ def finetune_recipe_of(protocol: Protocol, *overrides: str) -> FinetuneRecipe:
 
 @dataclass(frozen=True)
 class Sources:
-    """The sources of a protocol, learned on the images of ``data``."""
+    """The sources of a protocol, learned by ``seed`` on the images of ``data``.
+
+    A :class:`Checkpoint` is what ``checkpoint`` names, for images of ``img_size`` pixels.
+    """
 
     protocol: Protocol
     data: str
+    seed: int = 0
+    checkpoint: str | None = None
+    img_size: int | None = None
 
     def made(self, name: str) -> Recipe:
         """How a source comes about."""
@@ -61,6 +69,8 @@ class Sources:
     def before(self, name: str) -> str | None:
         """The source that this one is made from, goes on from or is taught by (override ``KEY=@NAME``)."""
         made = self.made(name)
+        if isinstance(made, Checkpoint):
+            return None
         return next(iter(_others(made).values()), None) if isinstance(made, list) else made.of
 
     def chain(self, name: str) -> list[str]:
@@ -71,18 +81,22 @@ class Sources:
     def recipe(self, name: str) -> PretrainRecipe:
         """What a source is trained by; of one that is made of another, what that was trained by."""
         made = self.made(name)
-        if not isinstance(made, list):
+        overrides = [f"data.source={self.data}", f"seed={self.seed}"]
+        if isinstance(made, Checkpoint):
+            overrides += made.shape if self.img_size is None else (*made.shape, f"data.img_size={self.img_size}")
+        elif isinstance(made, list):
+            overrides += own_overrides(made)
+            for key, other in _others(made).items():
+                overrides.append(f"{key}={self.folder(other)}")
+                if key == "teacher":
+                    overrides.append(f"data.labels={json.dumps(finetune_recipe_of(self.protocol).data.labels)}")
+        else:
             return self.recipe(made.of)
-        overrides = own_overrides(made)
-        for key, other in _others(made).items():
-            overrides.append(f"{key}={self.folder(other)}")
-            if key == "teacher":
-                overrides.append(f"data.labels={json.dumps(finetune_recipe_of(self.protocol).data.labels)}")
-        return load_recipe(PretrainRecipe, self.protocol.pretrain, [f"data.source={self.data}", *overrides])
+        return load_recipe(PretrainRecipe, self.protocol.pretrain, overrides)
 
     def teacher_recipe(self) -> FinetuneRecipe:
         """What a teacher is fine-tuned by: as the cells of the table are."""
-        return finetune_recipe_of(self.protocol, f"data.source={self.data}", "data.label_seed=0")
+        return finetune_recipe_of(self.protocol, f"data.source={self.data}", f"seed={self.seed}", "data.label_seed=0")
 
     def folder(self, name: str) -> Path:
         """Where a source is cached.
@@ -93,10 +107,14 @@ class Sources:
         default follows from the size.
         """
         made, recipe, folder = self.made(name), self.recipe(name), cache_folder() / "sources"
+        if isinstance(made, Checkpoint):
+            return folder / f"checkpoint-{digest([weights_sha256(self.checkpoint), self.img_size, made.shape])}"
         if not isinstance(made, list):
             about = [self.folder(made.of).name, *astuple(made)[1:]]
             if isinstance(made, FineTuned):
                 about.append(settings_of(self.teacher_recipe(), changed=True))
+            if isinstance(self.made(self.chain(name)[0]), Checkpoint):  # the images that its order is computed from
+                about.append(Path(self.data).name)
             return folder / f"{recipe.name}-{type(made).__name__.lower()}-{digest(about)}"
         values = settings_of(recipe, changed=True)
         if TRAINING_VERSION > 1:
@@ -122,14 +140,29 @@ class Sources:
         """What results keep of a learned source; images, seconds and FLOPs of its training include its parents'."""
         folder, record = self.folder(name), self.record(name)
         tensors = folder / TENSORS[record.kind]
-        more = {"source": folder.name, "training": self.training(name), "sha256": sha256(tensors)}
-        return SourceResult.model_validate(record.to_dict() | more | {"order_spectrum": _spectrum(tensors)})
+        more = {
+            "source": folder.name,
+            "training": self.training(name),
+            "sha256": sha256(tensors),
+            "seed": self.seed,
+            "code": TRAINING_VERSION,
+            "environment": self._environment(name),
+            "order_spectrum": _spectrum(tensors),
+        }
+        return SourceResult.model_validate(record.to_dict() | more)
+
+    def _environment(self, name: str) -> dict[str, object]:
+        """Of its training; of one that is made of another, of that one's."""
+        files = (self.folder(one) / "env.json" for one in reversed(self.chain(name)))
+        return next((read_json(file) for file in files if file.is_file()), {})
 
     def training(self, name: str) -> SourceTraining:
         """What training a source took, all before it included."""
         record, made, parent = self.record(name), self.made(name), self.before(name)
         own = record.training or (record.converted.healing if record.converted else None)
         values = own.to_dict() if own else {}
+        if isinstance(made, Checkpoint):
+            values["pflops"] = 0.0  # somebody else's
         if isinstance(made, list) and "teacher" in _others(made):
             values["teacher"] = self.folder(_others(made)["teacher"]).name
         if isinstance(made, FineTuned):
@@ -137,6 +170,17 @@ class Sources:
         for key, value in self.training(parent).to_dict().items() if parent else ():
             values[key] = values.get(key, 0) + value if key in ADDED_UP else values.get(key, value)
         return SourceTraining.model_validate(values)
+
+
+@cache
+def weights_sha256(folder: str | None) -> str:
+    """The checksum of the weights in a folder. Raises UserError naming it where there are none."""
+    if folder is None:
+        raise UserError("--checkpoint is missing: a folder with a pre-trained ViT, from which this table starts")
+    file = Path(folder) / "model.safetensors"
+    if not file.is_file():
+        raise UserError(f"--checkpoint {folder}: has no model.safetensors")
+    return sha256(file)
 
 
 def _others(made: list[str]) -> dict[str, str]:
@@ -155,6 +199,9 @@ def learn_source(sources: Sources, name: str, device: str) -> None:
     if isinstance(made, list):
         pretrain(sources.recipe(name).model_copy(update={"device": device}), folder, resume=True, quiet=False)
         return
+    if isinstance(made, Checkpoint):
+        adopt(sources, name, folder)
+        return
     parent = sources.folder(made.of)
     if isinstance(made, Converted):
         ranks, metric, steps, data = made.ranks, made.metric, made.heal, sources.data
@@ -163,6 +210,29 @@ def learn_source(sources: Sources, name: str, device: str) -> None:
         rotate(parent, folder)
     else:
         teach(parent, sources.teacher_recipe().model_copy(update={"device": device}), folder)
+
+
+def adopt(sources: Sources, name: str, out: Path) -> None:
+    """A checkpoint of somebody else as a dense source for the image size of use, its positions resampled.
+
+    Raises UserError where it is not what the table describes.
+    """
+    from sweet.convert.order_images import Seen
+    from sweet.convert.read import read
+    from sweet.models.mae import source_from_state
+    from sweet.storage.folders import source_tensors
+
+    assert sources.checkpoint is not None
+    checkpoint, expected = read(sources.checkpoint)[0], resolve(sources.recipe(name))
+    seen = Seen.at(checkpoint, source_from_state(checkpoint.state, checkpoint.config), sources.img_size)
+    config, wanted = seen.config, expected.vit
+    for key in ("depth", "heads", "head_dim", "patch_size"):
+        if getattr(config, key) != getattr(wanted, key):
+            values = f"{key} {getattr(config, key)}, this table is of {getattr(wanted, key)}"
+            raise UserError(f"--checkpoint {sources.checkpoint}: has {values}")
+    data = checkpoint.data.model_copy(update={"img_size": config.img_size})
+    record = FolderRecord(kind="dense", vit=config, mae=checkpoint.mae, data=data)
+    write_folder(out, (TENSORS["dense"], source_tensors(seen.source)), record, f"checkpoint: {checkpoint.name}\n", "")
 
 
 def rotate(dense: Path, out: Path) -> None:
@@ -179,7 +249,7 @@ def rotate(dense: Path, out: Path) -> None:
 
 
 def teach(source: Path, recipe: FinetuneRecipe, out: Path) -> None:
-    """A source as a classifier of its own size, fine-tuned; seed 0."""
+    """A source as a classifier of its own size, fine-tuned."""
     from sweet.initialise.make import initialise_to
     from sweet.training.finetune import finetune
 

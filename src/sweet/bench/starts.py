@@ -1,5 +1,5 @@
-"""The initial weights of a cell. Those that images are needed for are made once, from one seed, as a source is: they
-lie in the cache beside the sources, and the seeds of a cell are seeds of its fine-tuning."""
+"""The initial weights of a cell. Those that images are needed for are made once for each replicate, as a source is, and
+lie in the cache beside the sources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sweet.template.sizes import Size
 
 from .arms import Arm
 from .protocol import Cell, Protocol
-from .sources import digest
+from .sources import TRAINING_VERSION, digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,14 +39,14 @@ def switches_of(arm: Arm, layers: str) -> dict[str, Any]:
 
 
 def start_folder(protocol: Protocol, cell: Cell, source: Path, data: str) -> Path | None:
-    """Where the start of all seeds is kept; None where making it takes no images."""
+    """Where a start is kept, for all cells of its replicate; None where making it takes no images."""
     from sweet.initialise.apply import looks_at_images
 
     arm = protocol.arms[cell.arm]
     chosen = switches_of(arm, protocol.layers)
     if not looks_at_images(arm.method, chosen):
         return None
-    about = digest([source.name, chosen, Path(data).name])
+    about = digest([source.name, chosen, Path(data).name, TRAINING_VERSION, protocol.replicate(cell.seed)])
     return cache_folder() / "starts" / f"{arm.method}-{cell.size}-{about}"
 
 
@@ -92,7 +92,7 @@ def _initialise(
             stored,
             size,
             data=images,
-            seed=0 if run else cell.seed,
+            seed=protocol.replicate(cell.seed) if run else cell.seed,
             device=device,
             run=run,
             **switches_of(arm, protocol.layers),

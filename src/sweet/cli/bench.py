@@ -17,6 +17,14 @@ from .options import NUMBER, DataOrRecipe, Device, Json, Overwrite, Resume
 from .words import listed
 
 CHECK = "check"
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        envvar="SWEET_CHECKPOINT",
+        help="The pre-trained ViT that `--protocol real` starts from: a folder of timm or transformers.",
+    ),
+]
 
 
 @app.command()
@@ -29,7 +37,7 @@ def bench(
     ],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write.")] = None,
     protocol: Annotated[
-        Literal["nano", "micro", "small", "paper"], typer.Option(help="Scale of the experiment.")
+        Literal["micro", "small", "paper", "real"], typer.Option(help="Scale of the experiment.")
     ] = "micro",
     methods: Annotated[str | None, typer.Option(help="Initialisers, with commas; default: all.")] = None,
     sizes: Annotated[str | None, typer.Option(help="Sizes as L6H6, with commas; default: the table's.")] = None,
@@ -46,6 +54,7 @@ def bench(
         list[str] | None,
         typer.Option(metavar="NAME=SRC", help="Where a further data set of the table is; may be repeated."),
     ] = None,
+    checkpoint: Checkpoint = None,
     archive: Annotated[
         Path | None, typer.Option(metavar="FILE.tar", help="Also put all JSON of --out into one file.")
     ] = None,
@@ -72,6 +81,7 @@ def bench(
         show(lambda: dry_run(found, table, **cells), as_json=as_json)
         return
     cells |= {"workers": workers, "max_minutes": max_minutes, "device": device, "data": data, "transfer": transfer}
+    cells |= {"checkpoint": checkpoint}
     place = _needed(out)
     with output_folder(place, resume=resume, overwrite=overwrite):
         result = show(lambda: run(found, table, out=place, archive=archive, **cells), as_json=as_json)

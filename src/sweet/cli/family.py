@@ -57,6 +57,7 @@ def family(
             **ONE_OF_METHODS, help="Also fine-tune the same sizes from this initialiser, as random; may be repeated."
         ),
     ] = None,
+    seeds: Annotated[int, typer.Option(metavar="N", help="Fine-tune each size by so many seeds; means, spread.")] = 1,
     resume: Resume = False,
     overwrite: Overwrite = False,
     no_verify: NoVerify = False,
@@ -86,6 +87,7 @@ def family(
                 img_size=img_size,
                 latency=latency,
                 compare=compare or (),
+                seeds=seeds,
                 resume=resume,
                 quiet=quiet,
             ),

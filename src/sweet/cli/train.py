@@ -12,6 +12,7 @@ from sweet.storage.paths import check_images
 
 from .app import app
 from .options import (
+    NUMBER,
     DataOrRecipe,
     Json,
     LogWith,
@@ -92,7 +93,16 @@ def finetune(
 
 
 @app.command()
-def plan(words: RecipeWords = None, data: DataOrRecipe = None, as_json: Json = False) -> None:
+def plan(
+    words: RecipeWords = None,
+    data: DataOrRecipe = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="KIND", help="h200, h100, a100, l40s, rtx4090: say its hours.")
+    ] = None,
+    utilisation: Annotated[float, typer.Option(metavar="SHARE", help="Of the peak of --gpu that is reached.")] = 0.3,
+    images: Annotated[int | None, typer.Option(**NUMBER, help="In an epoch, where --data is not at hand.")] = None,
+    as_json: Json = False,
+) -> None:
     """Check a recipe and count its cost; with --data also look at the images and time two steps."""
     from sweet.costs.plan import plan as run
     from sweet.recipes.loader import load_recipe
@@ -100,10 +110,13 @@ def plan(words: RecipeWords = None, data: DataOrRecipe = None, as_json: Json = F
 
     name, overrides = split_words(words, data)
     recipe = load_recipe(PretrainRecipe, name or "quickstart", overrides)
+    from sweet.costs.gpus import GpuGuess
+
+    guess = GpuGuess.of(gpu, utilisation, images)
     if data is None:
-        show(lambda: run(recipe), as_json=as_json)
+        show(lambda: run(recipe, guess), as_json=as_json)
         return
     check_images("--data", data)
     from sweet.training.trial import trial
 
-    show(lambda: {"here": trial(recipe).to_dict(), **run(recipe)}, as_json=as_json)
+    show(lambda: {"here": trial(recipe).to_dict(), **run(recipe, guess)}, as_json=as_json)

@@ -12,7 +12,10 @@ from sweet.storage.layout import RUN_FILES, TENSORS
 from sweet.template.image_size import size_text
 
 from .flops import TemplateCost, mae_image_flops, pretraining_flops, supervised_image_flops, template_cost
+from .gpus import GpuGuess
 from .table import bench_sizes, size_table
+
+SHOWN_HOURS = 0.1  # of one GPU, from which on a plan says so unasked
 
 
 def template_cost_of(resolved: ResolvedRecipe) -> TemplateCost:
@@ -83,8 +86,11 @@ def _draw_probabilities(full: int, low: int, full_probability: float) -> dict[in
     return {v: (1 - full_probability) / len(values) + full_probability * (v == full) for v in values}
 
 
-def plan(recipe: PretrainRecipe) -> Mapping[str, object]:
-    """Everything about a pre-training run that can be known without running it."""
+def plan(recipe: PretrainRecipe, gpus: GpuGuess | None = None) -> Mapping[str, object]:
+    """Everything about a pre-training run that can be known without running it.
+
+    ``gpus`` says on what it would run; by default that is stated where it would take one of them some minutes or more.
+    """
     resolved = resolve(recipe)
     config, keys, template = resolved.vit, recipe.template, template_cost_of(resolved)
     rebuild = pretraining_flops(0, images=0, steps=1, rebuild=template.rebuild_macs)
@@ -112,5 +118,11 @@ def plan(recipe: PretrainRecipe) -> Mapping[str, object]:
             "share_of_slices": round(parameters / (12 * config.depth * config.width**2), 3),
             "rebuild_share_of_step": round(rebuild / step, 3),
         }
+    guess = gpus or GpuGuess()
+    flops, seen = pretraining_cost(resolved, guess.images), resolved.steps(guess.images) * recipe.batch_size
+    rows = guess.table(flops, seen)
+    if gpus is not None or float(rows[0]["hours"]) >= SHOWN_HOURS:
+        of = f"{guess.images:,} images, " if recipe.max_steps is None else ""
+        result |= {"gpus_assume": of + guess.text, "gpus": rows}
     result["sizes"] = size_table(config, bench_sizes(config.head_dim), num_classes=1000)
     return result

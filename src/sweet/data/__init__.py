@@ -20,7 +20,7 @@ from .packed import ImageSet, Packed, pack, packed, should_pack, to_tensor
 from .samples import Samples, in_order
 from .skips import Skips, readable_images, write_skipped
 from .sources import open_images
-from .subset import balanced_subset, shuffled, some
+from .subset import balanced_subset, learned_and_held, shuffled, some
 from .views import random_view, scaled
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "eval_batches",
     "in_order",
     "jittered",
+    "learned_and_held",
     "normalise",
     "onto",
     "open_images",

@@ -50,6 +50,28 @@ def balanced_subset(labels: Sequence[int], n: int, seed: int) -> list[int]:
     return np.sort(np.concatenate(chosen)).tolist()
 
 
+def learned_and_held(labels: Sequence[int], labelled: int | None, held: int, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of the images to learn from and of ``held`` others, the same number of each class, ascending.
+
+    To learn from are the ``labelled`` ones of :func:`balanced_subset`, None for all that are not held out. Raises
+    UserError for numbers that are not the same of each class, and where a class has too few images.
+    """
+    values = np.asarray(labels)
+    learned = None if labelled is None else balanced_subset(labels, labelled, seed)
+    classes = np.unique(values)
+    each, rest = divmod(held, len(classes))
+    if rest:
+        raise UserError(f"data.held_out={held}: not a multiple of the {len(classes)} classes")
+    taken, chosen = (labelled or 0) // len(classes), []
+    for label in classes:
+        members = _members(values, label, seed)
+        if len(members) < taken + each + (labelled is None):
+            raise UserError(f"data.held_out={held}: class {label} has {len(members)} images, too few")
+        chosen.append(members[taken : taken + each])
+    out = np.sort(np.concatenate(chosen)).tolist()
+    return sorted(set(range(len(values))).difference(out)) if learned is None else learned, out
+
+
 def _members(values: NDArray[np.int64], label: int, seed: int) -> NDArray[np.int64]:
     """Images of a class, in an order drawn by the seed."""
     return np.random.default_rng([seed, int(label)]).permutation(np.flatnonzero(values == label))

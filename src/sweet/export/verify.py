@@ -41,7 +41,7 @@ def verify(
     if is_family(folder):
         known = read_family(folder)
         each = partial(verify, data=data, split=split, batch_size=batch_size, device=device)
-        models = [one.folder for one in (*known.members, *known.baselines)]
+        models = [name for one in (*known.members, *known.baselines) for name in one.folders]
         return {"layout": "family", "members": [{"model": name, **each(folder / name)} for name in models]}
     sums = check_sums(folder)
     if not folder.is_dir() or not sums:

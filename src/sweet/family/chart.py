@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sweet.files import replacing, write_text
-from sweet.results.family import Family, on_front
+from sweet.results.family import Family, Member, on_front
 from sweet.results.render.markdown import markdown
 from sweet.results.rows import Grid
 from sweet.tasks.registry import Metric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def write_table(family: Family, path: Path, *, about: str) -> None:
@@ -22,7 +27,7 @@ def write_table(family: Family, path: Path, *, about: str) -> None:
             "parameters, M": f"{row.params / 1e6:.3f}",
             "GFLOPs": f"{row.flops / 1e9:.3f}",
             **({"ms": f"{row.latency.ms:.3g}" if row.latency else None} if timed else {}),
-            metric.label: metric.text(row.quality(metric)),
+            metric.label: row.text(metric),
             "Pareto": "yes" if front else "no",
             **{
                 f"gain over {method}": _signed(family.gains(row).get(method), metric) for method in family.compared_with
@@ -30,7 +35,8 @@ def write_table(family: Family, path: Path, *, about: str) -> None:
         }
         for row, front in zip(rows, on_front(rows, metric), strict=True)
     )
-    note = "Parameters and FLOPs (all matrix products, one image) are the encoder's, without a head. One run each."
+    note = "Parameters and FLOPs (all matrix products, one image) are the encoder's, without a head."
+    note += f" {family.runs[:1].upper()}{family.runs[1:]}."
     write_text(path, "\n".join([about, "", markdown(grid), *family.sentences(), note, ""]))
 
 
@@ -41,29 +47,29 @@ def _signed(gain: float | None, metric: Metric) -> str | None:
 def write_chart(family: Family, folder: Path, *, title: str) -> None:
     """``pareto.png`` and ``pareto.svg``: every member a point, those that no other beats joined by a line.
 
-    The same sizes by another method are a dashed line.
+    The same sizes by another method are a dashed line. Bars are the standard deviation over seeds, where there are
+    several.
     """
-    rows, metric = family.members, family.judge
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({"svg.hashsalt": "sweet"}):  # the same family gives the same file
+    from sweet.results.render.draw import log_axis
+    from sweet.results.render.figures import name_points
+    from sweet.tasks.pictures import plain_text
+
+    rows, metric = family.members, family.judge
+    with mpl.rc_context({"svg.hashsalt": "sweet"}), plain_text():  # the same family gives the same file
         figure = Figure(figsize=(6.0, 3.8), layout="constrained")
         axes = figure.add_subplot()
-        quality = [row.quality(metric) for row in rows]
-        size = [row.params / 1e6 for row in rows]
-        front = sorted((x, y) for x, y, best in zip(size, quality, on_front(rows, metric), strict=True) if best)
-        axes.plot(size, quality, "o", color="#8fb2dd")
-        axes.plot(*zip(*front, strict=True), "o-", color="#1f5fa8", label="Pareto front")
+        places = {row.size: (row.params / 1e6, row.quality(metric)) for row in rows}
+        front = sorted(place for place, best in zip(places.values(), on_front(rows, metric), strict=True) if best)
+        axes.plot(*zip(*front, strict=True), "-", color="#1f5fa8", label="Pareto front")
+        _points(axes, rows, metric, color="#1f5fa8", fmt="o", label=family.method)
         for method in family.compared_with:
-            points = [(one.params / 1e6, one.quality(metric)) for one in family.baselines if one.method == method]
-            axes.plot(*zip(*points, strict=True), "o--", color="#8c8c8c", label=method)
-        for row, x, y in zip(rows, size, quality, strict=True):
-            axes.annotate(row.size, (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
-        axes.set_xscale("log")
-        axes.set_xticks(size, [f"{x:.3g}" for x in size])
-        axes.minorticks_off()
-        axes.margins(0.12)
+            others = [one for one in family.baselines if one.method == method]
+            _points(axes, others, metric, color="#8c8c8c", fmt="X--", label=method)
+        log_axis(axes, [x for x, _ in places.values()])
+        name_points(axes, places)
         axes.set_xlabel("parameters without a head, M")
         axes.set_ylabel(metric.label)
         axes.set_title(title, fontsize=10)
@@ -74,3 +80,10 @@ def write_chart(family: Family, folder: Path, *, title: str) -> None:
                 nothing = {"Date": None} if suffix == "svg" else None
                 figure.savefig(temporary, format=suffix, dpi=150, metadata=nothing)
                 temporary.chmod(0o644)
+
+
+def _points(axes: Axes, members: Sequence[Member], metric: Metric, **how: Any) -> None:
+    """Quality against parameters, with bars where there are several seeds."""
+    x, y = ([one.params / 1e6 for one in members], [one.quality(metric) for one in members])
+    spread = [one.mean.spread if one.seeds else 0.0 for one in members]
+    axes.errorbar(x, y, spread if any(spread) else None, capsize=3, markersize=6, **how)

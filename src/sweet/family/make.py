@@ -49,6 +49,7 @@ def family(
     img_size: ImageSize | None = None,
     latency: str | None = None,
     compare: Sequence[str] = (),
+    seeds: int = 1,
     resume: bool = False,
     quiet: bool = False,
 ) -> Mapping[str, object]:
@@ -58,16 +59,18 @@ def family(
     one image is timed. A method that looks at images is shown the training images, from which the order of a checkpoint
     that is converted on the way is computed as well.
     ``compare`` names initialisers by which the same sizes are made and fine-tuned besides: ``random`` says what the
-    source is worth on these images.
+    source is worth on these images. Each size is fine-tuned by ``seeds`` seeds, and the means are compared.
     Each model is a run folder ``<out>/<size>``, or ``<out>/<method>/<size>``. ``family.json``, ``table.md`` and
     ``pareto.png|svg`` are written anew after each, so that an interrupted family is worth something; with ``resume``
     it goes on, and takes further sizes. Raises UserError for bad input, before anything is written.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError("sweet family: runs in one process; fine-tune the sizes one by one with torchrun instead")
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds}: one or more")
     clock = None if latency is None else resolve_device(latency)
     source = _folder(source, recipe, img_size)
-    work = prepare(source, sizes, recipe, task, method, img_size)
+    work = prepare(source, sizes, recipe, task, method, img_size, seeds)
     methods = [None, *dict.fromkeys(name for name in compare if name != method)]
     for name in methods[1:]:
         switches(str(name))  # checks its name
@@ -80,12 +83,13 @@ def family(
             how = f"{size_cost(work.config, size)['params']:,} parameters{f', {name}' if name else ''}"
             print(f"[{number}/{len(jobs)}] {size}: {how}", file=sys.stderr, flush=True)
         place = Member.folder_of(str(size), name)
-        start, run = out / STARTS / place, out / place
-        finetune(start, work.recipe, run, task=task, resume=True, quiet=quiet)
+        start, runs = out / STARTS / place, work.runs(out, size, name)
+        for seed, run in runs.items():
+            finetune(start, work.recipe.model_copy(update={"seed": seed}), run, task=task, resume=True, quiet=quiet)
         shutil.rmtree(start, ignore_errors=True)
         before = known.member(str(size), name)
         timing = before.latency if before and clock is None else work.latency(size, clock)
-        known = known.joined(work.member(size, requested, run, timing, name))
+        known = known.joined(work.member(size, requested, runs, timing, name))
         write(known, out)
     shutil.rmtree(out / STARTS, ignore_errors=True)
     result = {"members": known.rows(), "metric": known.metric, "out": str(out)}
@@ -107,6 +111,7 @@ class FamilyPlan:
     sizes: dict[Size, str]
     config: ViTConfig
     recipe: FinetuneRecipe
+    seeds: int = 1
 
     def make_starts(self, source: Path, out: Path, img_size: ImageSize | None, methods: Sequence[str | None]) -> None:
         """Models of all sizes that are not finished, by the family's own method (None) and others.
@@ -118,8 +123,9 @@ class FamilyPlan:
         for size, name in product(largest, methods):
             method, place = name or self.family.method, Member.folder_of(str(size), name)
             fit = recipe.data.source if NAMES[method].images != 0 else None
-            start = out / STARTS / place
-            if not any((folder / "config.json").is_file() for folder in (out / place, start)):
+            start, runs = out / STARTS / place, self.runs(out, size, name).values()
+            finished = all((run / "config.json").is_file() for run in runs)
+            if not finished and not (start / "config.json").is_file():
                 initialise_to(
                     str(source),
                     start,
@@ -132,6 +138,14 @@ class FamilyPlan:
                     device=recipe.device,
                 )
 
+    def runs(self, out: Path, size: Size, method: str | None) -> dict[int, Path]:
+        """{seed: folder} of the fine-tunings of a size; the first is that of the recipe."""
+        first = self.recipe.seed
+        return {
+            seed: out / Member.folder_of(str(size), method, None if seed == first else seed)
+            for seed in range(first, first + self.seeds)
+        }
+
     def latency(self, size: Size, clock: torch.device | None) -> Latency | None:
         """How long one image takes on ``clock``."""
         if clock is None:
@@ -141,9 +155,13 @@ class FamilyPlan:
         timing = measure_latency(self.config.resized(size.depth, size.heads), clock)
         return Latency.model_validate({**timing.to_dict(), "protocol": protocol(clock)})
 
-    def member(self, size: Size, requested: str, run: Path, latency: Latency | None, method: str | None) -> Member:
-        """The fine-tuned model in the folder ``run``."""
-        record = read_record(run, ("model",))
+    def member(
+        self, size: Size, requested: str, runs: Mapping[int, Path], latency: Latency | None, method: str | None
+    ) -> Member:
+        """The fine-tuned model in the folders ``runs``; the first seed's is shown, where one is."""
+        records = {seed: read_record(run, ("model",)) for seed, run in runs.items()}
+        record = records[self.recipe.seed]
+        values = {str(seed): one.scores[self.family.metric] for seed, one in records.items()}
         return Member(
             size=str(size),
             method=method,
@@ -154,11 +172,18 @@ class FamilyPlan:
             latency=latency,
             metrics=record.metrics or {},
             training=record.training,
+            seeds=values if len(values) > 1 else {},
         )
 
 
 def prepare(
-    source: Path, sizes: Sequence[str], recipe: FinetuneRecipe, task: str, method: str, img_size: ImageSize | None
+    source: Path,
+    sizes: Sequence[str],
+    recipe: FinetuneRecipe,
+    task: str,
+    method: str,
+    img_size: ImageSize | None,
+    seeds: int = 1,
 ) -> FamilyPlan:
     """Sizes, recipe and record of a family; UserError now for what the first fine-tuning would say later."""
     make_task = task_class(task)
@@ -183,7 +208,7 @@ def prepare(
         img_size=config.img_size,
         metric=TASKS[task].key,
     )
-    return FamilyPlan(known, requested, config, recipe)
+    return FamilyPlan(known, requested, config, recipe, seeds)
 
 
 def write(known: Family, out: Path) -> None:

@@ -96,7 +96,7 @@ def draw_reconstructions(
     columns = [shown.masked, *shown.completed.values(), shown.original]
     names = ["masked", *(f"{size} {loss:.3f}" for size, loss in shown.losses.items()), "original"]
     rows = [str(number + 1) for number in range(len(images))]
-    contact_sheet(out, torch.stack(columns, 1).flatten(0, 1), rows, columns=names)
+    contact_sheet(out, torch.stack(columns, 1).flatten(0, 1), rows, columns=names, side=192)
     return {"images": len(images), "loss": shown.losses, "out": str(out)}
 
 

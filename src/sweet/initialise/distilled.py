@@ -7,7 +7,8 @@ TinyMIM, arXiv 2301.01296); ours starts further ahead.
 
 Switches: ``steps``, ``batch``, ``lr`` (peak), ``warmup`` (share), ``decay``: AdamW, half a cosine to zero.
 ``mask_ratio``: 0 (default) whole images; else the target sees the other patches only, the source the whole image.
-``start`` sweet (default) or random; ``order`` and ``layers`` as for ``sweet``.
+``start`` sweet (default), weight_selection (first channels; of a dense source) or random; ``order`` and ``layers`` as
+for ``sweet``.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from sweet.training.short_run import ShortRun, train_on
 
 from . import random as random_start
 from . import sweet as sliced_start
+from . import weight_selection as selected_start
 from .sweet_fitted import stored_weights
 
 FITTED = 64  # images on which the linear map is fitted
@@ -53,13 +55,14 @@ def initialise(
     warmup: float = 0.1,
     decay: float = 0.05,
     mask_ratio: float = 0.0,
-    start: Literal["sweet", "random"] = "sweet",
+    start: Literal["sweet", "weight_selection", "random"] = "sweet",
     order: Literal["principal", "prefix"] = "principal",
     layers: Literal["even", "first"] = "even",
 ) -> dict[str, Tensor]:
     """Weights of any depth and width, trained towards the features of any source; needs ``data``.
 
-    Raises UserError for numbers out of range, and where no order was computed.
+    Raises UserError for numbers out of range, where no order was computed, and for weight selection from a template or
+    to a larger size.
     """
     if data is None:
         raise ValueError("distilled: needs images")
@@ -70,6 +73,9 @@ def initialise(
     settings = ShortRun(steps, batch, lr, warmup=warmup, device=device, run=run)
     if start == "random":
         weights = random_start.initialise(source, size, seed=seed)
+    elif start == "weight_selection":
+        _check_selected(source, size)
+        weights = selected_start.initialise(source, size, seed=seed, rule="consecutive", layers=layers)
     else:
         weights = sliced_start.initialise(source, size, seed=seed, order=order, layers=layers)
     encoder = {name: value for name, value in weights.items() if not name.startswith("decoder.")}
@@ -78,6 +84,14 @@ def initialise(
         model.fit_reader(first_images(data, source, budget, seed))
         train_on(model, data, source, settings, budget=budget, seed=seed, groups=parameter_groups(model, decay))
     return {name: value.detach() for name, value in as_tensors(model.tensors).items()}
+
+
+def _check_selected(source: StoredSource, size: Size) -> None:
+    constraint, whole = source.source.core.constraint, source.config.size
+    if constraint != "none":
+        raise UserError(f"start=weight_selection: the source's constraint is {constraint}; it takes a dense one")
+    if size.depth > whole.depth or size.heads > whole.heads:
+        raise UserError(f"start=weight_selection: {size} is larger than the source {whole}")
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[ParameterGroup]:

@@ -10,7 +10,7 @@ class token; P is one linear map d -> D, thrown away afterwards (methods 4). Pix
 weights are the student's, its decoder included. One run for each target size, so the fair share of work is the
 source's pre-training samples divided by the sizes of a table, five.
 
-Switches: ``steps`` (0: the fair share), ``batch``, ``lr`` and ``alpha``.
+Switches: ``steps`` (0: the fair share), ``batch``, ``lr``, ``alpha`` and ``layer``, the share of the depth.
 """
 
 from __future__ import annotations
@@ -52,13 +52,16 @@ def initialise(
     batch: int = 128,
     lr: float = 1.5e-3,
     alpha: float = 1.0,
+    layer: float = 0.75,
 ) -> dict[str, Tensor]:
     """Weights distilled from a dense source; needs ``data``. Raises UserError where ``steps`` cannot be derived."""
     if data is None:
         raise ValueError("dmae: needs images")
     ShortRun(steps, batch, lr)  # refuses what cannot be
+    if not 0 < layer <= 1:
+        raise UserError(f"layer={layer:g}: is a share of the depth, above 0 and at most 1")
     settings = ShortRun(steps or fair_share(source, batch), batch, lr, WARMUP, device, run)
-    model = Distillation(source, size, alpha, torch.Generator().manual_seed(seed))
+    model = Distillation(source, size, alpha, torch.Generator().manual_seed(seed), layer)
     train_on(model, data, source, settings, budget=budget, seed=seed, groups=groups(model))
     return {name: value.detach() for name, value in as_tensors(model.student).items()}
 
@@ -71,24 +74,27 @@ def fair_share(source: StoredSource, batch: int) -> int:
     return max(1, training.images // (STUDENTS * batch))
 
 
-def aligned(depth: int) -> int:
-    """Index of the block at three quarters of the depth: 1, 4, 8 and 17 of 3, 6, 12 and 24."""
-    return max(0, int(0.75 * depth + 0.5) - 1)  # round() would take 4.5 to 4
+def aligned(depth: int, share: float = 0.75) -> int:
+    """Index of the block at a share of the depth: 1, 4, 8 and 17 of 3, 6, 12 and 24 at three quarters."""
+    return max(0, int(share * depth + 0.5) - 1)  # round() would take 4.5 to 4
 
 
 class Distillation(nn.Module):
     """Student, frozen teacher and the map between them; its forward is the loss of a batch."""
 
-    def __init__(self, source: StoredSource, size: Size, alpha: float, generator: torch.Generator) -> None:
+    def __init__(
+        self, source: StoredSource, size: Size, alpha: float, generator: torch.Generator, layer: float = 0.75
+    ) -> None:
         super().__init__()
         whole, self.mae, self.alpha = source.config, source.mae, alpha
         self.config = whole.resized(size.depth, size.heads)
+        self.aligned = aligned(size.depth, layer)
         fresh = init_source(self.config, self.mae, constraint="none", ranks=(), generator=generator)
         self.student = as_parameters(source_tensors(fresh))
         for name, parameter in self.student.items():  # fixed positions do not learn
             parameter.requires_grad_(name != "pos_embed")
         # only as deep as it is looked at
-        self.teacher_config = replace(whole, depth=aligned(whole.depth) + 1)
+        self.teacher_config = replace(whole, depth=aligned(whole.depth, layer) + 1)
         teacher = target_weights(source.source, whole.depth, whole.width, order="prefix", layers="first")
         self.teacher = as_parameters(teacher, learn=False)
         self.projection = nn.Linear(size.width, whole.width)
@@ -102,7 +108,7 @@ class Distillation(nn.Module):
         streams: dict[int, Tensor] = {}
         weights = as_tensors(self.student)
         made = reconstruct(weights, images, noise, self.config, self.mae, self.positions, hook=streams.__setitem__)
-        ours = self.projection(streams[2 * aligned(self.config.depth) + 2])
+        ours = self.projection(streams[2 * self.aligned + 2])
         theirs = features(as_tensors(self.teacher), images, noise, self.teacher_config, self.mae.mask_ratio)
         distance = (F.normalize(ours.float(), dim=-1) - F.normalize(theirs.float(), dim=-1)).abs().mean()
         return made.loss + self.alpha * distance

@@ -6,18 +6,20 @@ each block. The score of a member is first-order Taylor, the sum of |w * gradien
 it (weights and norm gains, no biases, as released), divided by its group's mean; a head's is the mean over its
 channels.
 
-The released recipe scores a classifier on 50 batches of 64; a source has none, so the loss is its own: masked
-autoencoding through its decoder, whole images, centre crop, ``budget`` of them drawn by ``seed``. Counts are fixed by
+The released recipe scores a classifier on 50 batches of 64; a source has none, so the loss is its own (``objective``):
+``mae``, masked autoencoding through its decoder; or ``features``, what masking takes from its features of the visible
+patches, for a checkpoint without a decoder; ``best`` (default) is the first that it allows. Whole images, centre crop,
+``budget`` of them drawn by ``seed``. Counts are fixed by
 the size, which makes the ranking global over the network for the stream and within a block for units and heads. Depth
 is not pruned in the release; blocks are chosen by rule and scores are taken over the chosen ones. Kept parts keep
 their order and scale. Fine-tuning follows like any other's; the release distils for 300 epochs.
 
-Switch: ``layers`` first (default) or even.
+Switches: ``objective``, and ``layers`` first (default) or even.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,13 +27,16 @@ import torch
 from torch import Tensor
 
 from sweet.data import ImageSource, eval_batches, some, step_generator
+from sweet.errors import UserError
 from sweet.models.config import ViTConfig
-from sweet.models.mae import reconstruct, sincos
+from sweet.models.forward import encode, patchify
+from sweet.models.mae import reconstruct, sincos, split_patches
 from sweet.storage.folders import StoredSource, source_tensors
 from sweet.template.sizes import Size, hidden_features
 from sweet.template.slices import FC1, FC2, PROJ, QKV
 from sweet.template.source import target_layers
 
+from .distilled import missed
 from .selection import Selection, channels, cut
 
 BATCH = 64
@@ -45,17 +50,25 @@ def initialise(
     budget: int | None = None,
     seed: int = 0,
     layers: Literal["even", "first"] = "first",
+    objective: Literal["best", "mae", "features"] = "best",
 ) -> dict[str, Tensor]:
-    """Weights cut from a dense source that is at least as deep and wide; needs ``data``."""
+    """Weights cut from a dense source that is at least as deep and wide; needs ``data``.
+
+    Raises UserError for ``objective="mae"`` where there is no decoder.
+    """
     if data is None:
         raise ValueError("isomorphic: needs images")
+    decodes = "pred.weight" in source.source.decoder
+    if objective == "mae" and not decodes:
+        raise UserError("objective=mae: this source has no decoder; use objective=features")
     config, data_config = source.config, source.data
     images = some(data, budget, seed)
     batches = eval_batches(
         images, batch_size=BATCH, img_size=config.img_size, mean=data_config.mean, std=data_config.std
     )
     chosen = target_layers(config.depth, size.depth, layers)
-    scores = group_scores(taylor(source, (batch for batch, _ in batches), seed), config, chosen)
+    loss_of = mae_loss if objective == "mae" or (objective == "best" and decodes) else features_loss
+    scores = group_scores(taylor(source, (batch for batch, _ in batches), seed, loss_of), config, chosen)
     keep = Selection(
         chosen,
         residual=best(scores.residual, size.width),
@@ -74,15 +87,33 @@ class Scores:
     hidden: Tensor
 
 
-def taylor(source: StoredSource, batches: Iterable[Tensor], seed: int) -> dict[str, Tensor]:
-    """|w * gradient| of every weight (timm's names, ``decoder.*``); gradients of the MAE loss summed over batches."""
-    config, mae = source.config, source.mae
+def mae_loss(weights: Mapping[str, Tensor], images: Tensor, noise: Tensor, source: StoredSource) -> Tensor:
+    """Masked autoencoding through the source's decoder; noise (B, N) chooses what is visible."""
+    positions = sincos(source.config.grid, source.mae.decoder_width)
+    return reconstruct(weights, images, noise, source.config, source.mae, positions).loss
+
+
+def features_loss(weights: Mapping[str, Tensor], images: Tensor, noise: Tensor, source: StoredSource) -> Tensor:
+    """The share of the variance of the source's features that the visible patches alone miss."""
+    config, patches = source.config, patchify(images, source.config.patch_size)
+    keep, _ = split_patches(noise, source.mae.mask_ratio)
+    with torch.no_grad():
+        whole = encode(weights, patches, config)
+    first = whole.shape[1] - patches.shape[1]
+    known = whole[:, first:].gather(1, keep[..., None].expand(-1, -1, whole.shape[-1]))
+    return missed(encode(weights, patches, config, keep=keep), torch.cat([whole[:, :first], known], 1))
+
+
+Loss = Callable[[Mapping[str, Tensor], Tensor, Tensor, StoredSource], Tensor]
+
+
+def taylor(source: StoredSource, batches: Iterable[Tensor], seed: int, loss_of: Loss = mae_loss) -> dict[str, Tensor]:
+    """|w * gradient| of every weight (timm's names, ``decoder.*``); gradients of a loss summed over batches."""
     tensors = {name: value for name, value in source_tensors(source.source).items() if not name.startswith("order.")}
     weights = {name: value.detach().clone().requires_grad_() for name, value in tensors.items()}
-    positions = sincos(config.grid, mae.decoder_width)
     for step, images in enumerate(batches):
-        noise = torch.rand(len(images), config.patches, generator=step_generator(seed, step, 0, "mask"))
-        reconstruct(weights, images, noise, config, mae, positions).loss.backward()
+        noise = torch.rand(len(images), source.config.patches, generator=step_generator(seed, step, 0, "mask"))
+        loss_of(weights, images, noise, source).backward()
     return {name: (w * w.grad).abs().detach() for name, w in weights.items() if w.grad is not None}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sweet.template.order import Order, principal_order
@@ -15,6 +16,8 @@ from sweet.template.target import target_weights
 
 from .config import ViTConfig
 from .forward import encode, normed_embedding, patchify
+
+PART = 256  # tokens whose squares are in memory at a time: a cache holds them
 
 
 class Moments(NamedTuple):
@@ -55,16 +58,14 @@ def moments_of(
     tokens, embedded, passed = 0, torch.zeros_like(stream[0]), 0
 
     def add_stream(index: int, value: Tensor) -> None:
-        x = value.flatten(0, 1).float()
-        if centred:
-            x = x - x.mean(-1, keepdim=True)
-        u = x * (x.square().mean(-1, keepdim=True) + config.eps).rsqrt()
-        stream[index] += u.t() @ u
+        x, shape = value.flatten(0, 1).float(), value.shape[-1:]
+        u = F.layer_norm(x, shape, eps=config.eps) if centred else F.rms_norm(x, shape, eps=config.eps)
+        stream[index].addmm_(u.t(), u)
 
     def add_inner(index: int, value: Tensor) -> None:
         x = value.flatten(0, 1).float()
         if index % 2:
-            second = x.square().sum(0)
+            second = torch.stack([part.square().sum(0) for part in x.split(PART)]).sum(0)
         else:
             heads = x.unflatten(1, (-1, config.head_dim)).transpose(0, 1)
             second = heads.transpose(1, 2) @ heads

@@ -117,6 +117,7 @@ class DataKeys(_Keys):
 class FinetuneDataKeys(DataKeys):
     """Besides: how training images are augmented."""
 
+    held_out: Count | None = None  # so many training images, as many of each class, take the place of val_split
     augment: Literal["rrc", "crop", "flip", "none"] = "rrc"  # random resized crop, or shift a little and flip, or flip
     scale_jitter: tuple[Positive, Positive] = (0.5, 2.0)  # long side of a resized scene, as a multiple of img_size
 
@@ -216,9 +217,7 @@ class OptimKeys(_Keys):
     clip: Positive | None = 1.0  # gradient norm
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     accumulate: Count = 1  # micro-batches in which one batch is computed
-    # torch.compile: faster steps after some minutes' start; each width is compiled apart. auto: where the training
-    # takes long enough to be worth it
-    compile: bool | Literal["auto"] = False
+    compile: bool | Literal["auto"] = False  # faster steps after some minutes' start; auto: in long trainings
 
 
 class FinetuneOptimKeys(OptimKeys):
@@ -274,8 +273,7 @@ class FinetuneRecipe(TrainKeys):
     mixup: NonNegative = 0.0
     cutmix: NonNegative = 0.0
     ema: OpenShare | None = None  # decay of the averaged weights
-    # epochs from one validation to the next; the best one is kept. 0: only at the end, the last one is kept. None: each
-    # epoch, or as rarely as it takes less than a third of the time of training; generators only at the end
+    # epochs between validations, of which the best is kept; 0: none but the last; None: one, or what costs little
     val_every: NonNegative | None = None
     patience: Count | None = None  # validations without a better one after which the training ends
     probe: bool = False  # train the head only

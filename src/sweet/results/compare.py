@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sweet.tasks.registry import Metric
 
-from .paired import Difference, Mean, Verdict, difference
+from .paired import Difference, Mean, Noise, Verdict, holm, paired
 from .table import Table
 
 AVERAGE = "average"
@@ -18,46 +18,63 @@ AVERAGE = "average"
 class Differences:
     """One arm minus all others in one metric: {arm: {column or "average": difference}}, whatever could be paired.
 
-    "average" is there where both arms were measured in every column of ``table.common``, with a common seed.
+    "average" is over the columns that the table has of both arms, where both were measured in all of them. Columns with
+    one replicate count in it alone. ``noise`` is what the differences in columns are judged by.
     """
 
     table: Table
     main: str
     metric: Metric
+    noise: Noise
     against: Mapping[str, Mapping[str, Difference]]
 
     @cached_property
     def baselines(self) -> list[str]:
-        """The arms that the main one is judged against."""
+        """The published baselines that the main arm is judged against; in an ablation all other arms."""
         return [arm for arm in self.table.baselines if arm in self.against]
+
+    @cached_property
+    def others(self) -> list[str]:
+        """What it is judged against besides: conditioned baselines, the paper's method, lines to reach."""
+        roles = ("conditioned", "paper", "reference")
+        return [arm for role in roles for arm in self.of_role(role)]
 
     @cached_property
     def variants(self) -> list[str]:
         """Other arms of our own method."""
-        return [arm for arm in self.against if arm not in self.baselines]
+        return [arm for arm in self.against if arm not in (*self.baselines, *self.others)]
+
+    def of_role(self, role: str) -> list[str]:
+        """The arms of a role that it was paired with, but for those that count as baselines."""
+        return [arm for arm in self.table.of_role(role) if arm in self.against and arm not in self.baselines]
 
     @cached_property
     def strongest(self) -> str | None:
-        """The baseline on which the main arm gains least, on average over columns.
+        """The baseline on which the main arm gains least, on average over columns."""
+        return self.least(self.baselines)
 
-        Only baselines that were measured in half as many columns as any or more count, and where any baseline has
-        columns with several seeds only those columns.
+    def least(self, arms: Sequence[str]) -> str | None:
+        """The one of ``arms`` on which the main arm gains least, on average over columns.
+
+        Only arms that were measured in half as many columns as any or more count, and where any has columns with
+        several replicates only those columns.
         """
-        found = {arm: [*self.by_column(arm).values()] for arm in self.baselines}
+        found = {arm: [*self.by_column(arm).values()] for arm in arms}
         several = {arm: [one for one in differences if one.seeds > 1] for arm, differences in found.items()}
         counted = several if any(several.values()) else found
         most = max(map(len, counted.values()), default=0)
         gains = {
             arm: Mean.of(one.value for one in differences).value
             for arm, differences in counted.items()
-            if 2 * len(differences) >= most
+            if differences and 2 * len(differences) >= most
         }
         return min(gains, key=lambda arm: gains[arm], default=None)
 
-    def decided(self) -> list[Difference]:
-        """The differences from baselines in each column; baselines with the same initial weights there count once."""
+    def decided(self, arms: Sequence[str] | None = None) -> list[Difference]:
+        """The differences from ``arms``, by default the baselines, in each column; those with the same initial weights
+        there count once."""
         found: dict[tuple[str, tuple[tuple[int, float], ...]], Difference] = {}
-        for arm in self.baselines:
+        for arm in self.baselines if arms is None else arms:
             for column, one in self.by_column(arm).items():
                 found.setdefault((column, (*self.table.values(arm, column, self.metric.key).items(),)), one)
         return [*found.values()]
@@ -71,6 +88,17 @@ class Differences:
         """Without the average."""
         return {column: one for column, one in self.against[arm].items() if column != AVERAGE}
 
+    def corrected(self) -> Differences:
+        """With Holm's correction: over the columns of all arms that it is judged against, over their averages, and the
+        same for variants of our own."""
+        against = {arm: dict(row) for arm, row in self.against.items()}
+        for arms in ([*self.baselines, *self.others], self.variants):
+            for average in (False, True):
+                places = [(arm, place) for arm in arms for place in against[arm] if (place == AVERAGE) == average]
+                for (arm, place), p in zip(places, holm([against[a][b].alone for a, b in places]), strict=True):
+                    against[arm][place] = replace(against[arm][place], p=p)
+        return replace(self, against=against)
+
 
 def compare(table: Table, main: str | None = None) -> Differences | None:
     """``main`` (by default the table's) against every arm that shares a seed and a column with it, in the metric that
@@ -78,19 +106,53 @@ def compare(table: Table, main: str | None = None) -> Differences | None:
     metric, main = table.metrics[0], main or table.main
     if main is None:
         return None
+    noise = Noise.of(distinct(table, [column], metric) for column in table.several)
     against = {}
     for arm in table.arms:
-        found = {column: one for column in table.columns if (one := _difference(table, main, arm, [column], metric))}
+        found = {column: one for column in table.columns if (one := _in_column(table, main, arm, column, noise))}
         if arm == main or not found:
             continue
-        average = _difference(table, main, arm, table.common, metric) if len(table.common) > 1 else None
+        average = _average(table, main, arm, found, noise)
         against[arm] = found | ({AVERAGE: average} if average else {})
-    return Differences(table, main, metric, against) if against else None
+    return Differences(table, main, metric, noise, against).corrected() if against else None
 
 
-def _difference(table: Table, main: str, arm: str, columns: Sequence[str], metric: Metric) -> Difference | None:
-    mine, theirs = (table.by_seed(one, columns, metric.key) for one in (main, arm))
-    return difference(mine, theirs, metric)
+def distinct(table: Table, columns: Sequence[str], metric: Metric) -> list[Mapping[int, float]]:
+    """{replicate: mean over columns} of the arms that have all of them; the same weights under two names count once."""
+    found = [table.by_seed(arm, columns, metric.key) for arm in table.arms]
+    return list({tuple(values.items()): values for values in found if values}.values())
+
+
+def _in_column(table: Table, main: str, arm: str, column: str, noise: Noise) -> Difference | None:
+    metric = table.metrics[0]
+    found = paired(table.values(main, column, metric.key), table.values(arm, column, metric.key), metric)
+    if found is None:
+        return None
+    value, seeds = found
+    judged = seeds > 1 and noise.freedom > 0
+    return Difference(value, noise.error(seeds) if judged else float("nan"), seeds, noise.freedom)
+
+
+def _average(table: Table, main: str, arm: str, found: Mapping[str, Difference], noise: Noise) -> Difference | None:
+    """Over the columns that the table has of both; None for fewer than two, and until all of them are measured.
+
+    The sizes of a replicate share its sources, so their differences are not independent: the noise of the average over
+    columns of several replicates is measured on such averages, and a column of one replicate adds its whole error.
+    """
+    columns = [column for column in table.columns if column in table.makes(main) and column in table.makes(arm)]
+    if len(columns) < 2 or any(column not in found for column in columns):
+        return None
+    metric, value = table.metrics[0], sum(found[column].value for column in columns) / len(columns)
+    several = [column for column in columns if found[column].seeds > 1]
+    mine, theirs = (table.by_seed(one, several, metric.key) for one in (main, arm))
+    together = paired(mine, theirs, metric)
+    own = Noise.of([distinct(table, several, metric)]) if several else noise
+    if together is None or together[1] < 2 or not own.freedom or not noise.freedom:
+        return Difference(value, float("nan"), min(found[column].seeds for column in columns))
+    single = len(columns) - len(several)
+    error = (len(several) * own.error(together[1]) + single * noise.error(1)) / len(columns)
+    freedom = min(own.freedom, noise.freedom) if single else own.freedom
+    return Difference(value, error, together[1], freedom)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def arm_costs(table: Table) -> list[ArmCost]:
         result.append(
             ArmCost(
                 arm=arm,
-                source=next((cell.source for cell in table.cells_of(arm)), None),
+                source=next((name for cell in table.cells_of(arm) for name in cell.sources), None),
                 images=source.training.images if source else None,
                 seconds=source.training.seconds if source else None,
                 pflops=pretraining_of(table, arm),
@@ -69,7 +69,7 @@ def arm_costs(table: Table) -> list[ArmCost]:
 
 def pretraining_of(table: Table, arm: str) -> float | None:
     """PFLOPs that went into the source of an arm, its parents' included; 0 without one, None if not recorded."""
-    if all(cell.source is None for cell in table.cells_of(arm)):
+    if not any(cell.sources for cell in table.cells_of(arm)):
         return 0.0
     source = table.source(arm)
     return source.training.pflops if source else None
@@ -138,8 +138,15 @@ def totals(table: Table) -> list[Total]:
         if seen := _fit_images(table):
             fit = _mean([fitting_flops(config, shape, mae, images=seen, ranks=ranks) for shape in shapes])
             result.append(Total("one template, fitted for each size", "sweet_fitted", "ours", once, fit))
-    own = _mean([pretraining_flops(mae_image_flops(shape, mae), images=images, steps=0, rebuild=0) for shape in shapes])
-    result.append(Total("own pre-training of each size, as many images", "random", "baseline", 0.0, own))
+    measured = own_pretraining(table)
+    own = (
+        sum(measured.values()) / len(measured)
+        if measured
+        else _mean(
+            [pretraining_flops(mae_image_flops(shape, mae), images=images, steps=0, rebuild=0) for shape in shapes]
+        )
+    )
+    result.append(Total("own pre-training of each size, as many images", "own_mae", "reference", 0.0, own))
     if dense is not None:
         shown = dense.training.images // STUDENTS
         each = _mean([distilling_flops(config, shape, mae, images=shown) for shape in shapes])
@@ -153,6 +160,41 @@ def crossing(one: Total, other: Total) -> int | None:
     if one.each >= other.each:
         return 1 if one.of(1) < other.of(1) else None
     return max(1, int((one.once - other.once) / (other.each - one.each)) + 1)
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """The source of the main arm against a pre-training of each of ``sizes``, as both were measured.
+
+    ``needed``: from how many sizes on the source costs less; None for never.
+    """
+
+    source: Total
+    own: Total
+    sizes: tuple[str, ...]
+    needed: int | None
+
+
+def break_even(table: Table) -> BreakEven | None:
+    """None until a size was pre-trained itself, and where the cost of the main arm's source is not recorded."""
+    spent = own_pretraining(table)
+    once = pretraining_of(table, table.main) if table.main else None
+    if not spent or not once or table.main is None:
+        return None
+    source = Total("one source for all sizes", table.main, "ours", once, 0.0)
+    own = Total("each size pre-trained itself", "own_mae", "reference", 0.0, sum(spent.values()) / len(spent))
+    return BreakEven(source, own, tuple(spent), crossing(source, own))
+
+
+def own_pretraining(table: Table) -> dict[str, float]:
+    """{size: PFLOPs} of the sizes that were pre-trained themselves."""
+    arms = [arm.name for arm in table.spec.arms if arm.of_each_size]
+    found = {}
+    for cell in (cell for arm in arms for cell in table.cells_of(arm)):
+        source = next((table.sources[name] for name in cell.sources if name in table.sources), None)
+        if source is not None and source.training.pflops is not None:
+            found[cell.size] = source.training.pflops
+    return found
 
 
 def _source(table: Table, constraint: str) -> SourceResult | None:

@@ -1,17 +1,21 @@
-"""``sweet bench check``: whether the results of a folder may be compared (design 7). Every violation is a line."""
+"""``sweet bench check``: whether the results of a folder may be compared (design 7). Every violation is a line.
+
+Of tables that were measured by earlier rules only what those had: one set of sources, whatever the seed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
 from sweet.errors import UserError
 from sweet.tasks.registry import METRICS_OF
 
+from .choices import best, chosen_for, is_at_edge, variants
 from .costs import TOLERANCE
 from .files import find_tables
-from .records import CellResult
+from .records import RULES, CellResult
 from .table import Table, unique
 
 SAME = ("n_train", "test_images", "classes", "data")  # of all cells of a column
@@ -34,41 +38,122 @@ def check(out: Path) -> Fairness:
     lines = [
         f"{folder.relative_to(out)}: {line}"
         for folder in folders
-        for line in violations([table for table in tables if table.folder == folder])
+        for line in violations([table for table in tables if table.folder == folder], tables)
     ]
     return {"tables": len(folders), "violations": lines}
 
 
-def violations(tables: list[Table]) -> Iterator[str]:
-    """What is unfair or wrong in one folder, whose tables are of several tasks."""
+def violations(tables: list[Table], others: Sequence[Table] = ()) -> Iterator[str]:
+    """What is unfair or wrong in one folder, whose tables are of several tasks.
+
+    ``others`` are tables that may have chosen its settings.
+    """
     for table in tables:
         for column in table.columns:
-            yield from _of_column(column, {arm: cell for (arm, place), cell in table.cells.items() if place == column})
-        yield from _layers(table)
+            yield from _of_column(table, column)
         yield from _learned_again(table)
         yield from _written(table)
+        if table.spec.validation:
+            yield from _edges(table)
+        if table.spec.version >= RULES:
+            yield from _complete(table)
+            yield from _mixed(table)
+            yield from _not_as_chosen(table, others)
     yield from dict.fromkeys(line for table in tables for line in _budgets(table))
 
 
 def _budgets(table: Table) -> Iterator[str]:
-    """Equal FLOPs of the sources, what each is made from included.
+    """Equal FLOPs of the sources of a replicate, what each is made from included.
 
-    A source that had a teacher is a row beside the others and may have taken more: its table shows them.
+    A source that had a teacher is a row beside the others and may have taken more: its table shows them. One of each
+    size is charged with fewer, and has as many images and steps as a dense source of the table.
     """
-    used = sorted(unique(cell.source for cell in table.cells.values()))
+    used = sorted({name for cell in table.cells.values() for name in cell.sources})
     training = {name: table.sources[name].training for name in used if name in table.sources}
     known = {name: one.pflops for name, one in training.items() if one.pflops is not None}
     yield from (f"source {name}: the FLOPs of its pre-training are not recorded" for name in used if name not in known)
-    fair = {name: pflops for name, pflops in known.items() if training[name].teacher is None}
+    of_each_size = [arm.name for arm in table.spec.arms if arm.of_each_size]
+    own = {name for arm in of_each_size for cell in table.cells_of(arm) for name in cell.sources}
+    fair = {name: pflops for name, pflops in known.items() if training[name].teacher is None and name not in own}
     least = min(fair, key=lambda name: fair[name], default="")
     for name, pflops in fair.items():
         if pflops > fair[least] * (1 + TOLERANCE):
             more = 100 * (pflops / fair[least] - 1)
             yield f"source {name} took {pflops:g} PFLOPs, {more:.1f} % more than {least} with {fair[least]:g}"
+    dense = [name for name in fair if table.sources[name].constraint == "none"]
+    for name in sorted(own & training.keys()):
+        seen = {(training[one].images, training[one].steps) for one in dense}
+        if seen and (training[name].images, training[name].steps) not in seen:
+            images, steps = next(iter(seen))
+            took = f"{training[name].images} images in {training[name].steps} steps"
+            yield f"source {name} took {took}, a source of the table {images} in {steps}"
 
 
-def _of_column(column: str, cells: Mapping[str, CellResult]) -> Iterator[str]:
+def _complete(table: Table) -> Iterator[str]:
+    """All rows of a replicate, in every column that is to have it, once any is there."""
+    for column in table.columns:
+        begun = {run.seed for (_, place), cell in table.cells.items() if place == column for run in cell.runs}
+        for arm in table.spec.arms:
+            if table.spec.validation and arm.name not in table.arms:
+                continue  # a rate that the sweep did not come to
+            missing = sorted(begun - table.values(arm.name, column, table.metrics[0].key).keys())
+            if missing and column in table.makes(arm.name):
+                yield f"{column}: {arm.name} lacks replicate {', '.join(map(str, missing))}"
+
+
+def _mixed(table: Table) -> Iterator[str]:
+    """One kind of machine, one precision and one version of the training code for all rows of a replicate."""
+    for seed in sorted({run.seed for run in table.runs}):
+        runs = [run for run in table.runs if run.seed == seed]
+        sources = [table.sources[name] for name in unique(run.source for run in runs) if name in table.sources]
+        measured = [one.environment for one in runs] + [one.environment for one in sources]
+        found: dict[str, set[object]] = {
+            "machines": {machine(one) for one in measured if one},
+            "precisions": {run.precision for run in runs} | {one.training.precision for one in sources} - {""},
+            "versions of the training code": {run.code for run in runs} | {one.code for one in sources},
+        }
+        for what, values in found.items():
+            if len(values) > 1:
+                yield f"replicate {seed} has several {what}: {', '.join(sorted(map(str, values)))}"
+        if not table.spec.one_source:
+            other = sorted({one.source for one in sources if one.seed != seed})
+            yield from (f"replicate {seed} starts from source {name} of another one" for name in other)
+
+
+def machine(environment: Mapping[str, object]) -> str:
+    """The kind of a machine: its GPU, or the instructions of its CPU."""
+    return str(environment.get("gpu") or f"CPU {environment.get('cpu', 'of unknown instructions')}")
+
+
+def _edges(table: Table) -> Iterator[str]:
+    """A sweep whose best rate is the lowest or the highest has not ended."""
+    for row, ones in variants(table).items():
+        if is_at_edge(ones):
+            tried = ", ".join(f"{one.lr:g}" for one in ones)
+            yield f"the best rate of {row}, {best(ones).lr:g}, is at the edge of those that were tried: {tried}"
+
+
+def _not_as_chosen(table: Table, others: Sequence[Table]) -> Iterator[str]:
+    """Every rate is the one that a sweep of the table has chosen."""
+    spec, rated = table.spec, []
+    if spec.validation or not spec.chosen_by:
+        return
+    for other in others:
+        if other.spec.protocol == spec.protocol and other.spec.table in spec.chosen_by:
+            found = variants(other)
+            rated.append({row: ones for row, ones in found.items() if len({one.lr for one in ones}) > 1})
+    for arm in table.arms:
+        wanted = next((chosen for found in rated if (chosen := chosen_for(arm, found))), None)
+        rates = sorted({float(cell.recipe.get("lr", 0)) for cell in table.cells_of(arm)})
+        if wanted is None:
+            yield f"{arm}: no sweep has chosen its rate"
+        elif rates != [wanted.lr]:
+            yield f"{arm} is fine-tuned at {', '.join(f'{lr:g}' for lr in rates)}, the sweep has chosen {wanted.lr:g}"
+
+
+def _of_column(table: Table, column: str) -> Iterator[str]:
     """The same images, budget, seeds and test set for every arm."""
+    cells = {arm: cell for (arm, place), cell in table.cells.items() if place == column}
     first = next(iter(cells))
     for arm, cell in cells.items():
         for key in SAME:
@@ -83,7 +168,7 @@ def _of_column(column: str, cells: Mapping[str, CellResult]) -> Iterator[str]:
             if len(values) > 1:
                 yield f"{column}: {key} of {arm} differ, or differ from {first}: {values}"
     every = sorted({run.seed for cell in cells.values() for run in cell.runs})
-    for arm, cell in cells.items():
+    for arm, cell in cells.items() if table.spec.version < RULES else ():
         seeds = [run.seed for run in cell.runs]
         if seeds != every:
             yield f"{column}: {arm} has seeds {seeds}, others {every}"
@@ -99,18 +184,13 @@ def _budget(cell: CellResult) -> dict[str, object]:
 
 def _learned_again(table: Table) -> Iterator[str]:
     """One set of weights behind the name of a source: learned again, on another machine, it is another source."""
-    for name in sorted(unique(cell.source for cell in table.cells.values())):
-        cells = [cell for cell in table.cells.values() if cell.source == name]
-        sums = sorted(unique(run.source_sha256 for cell in cells for run in cell.runs))
-        if len(sums) > 1:
-            yield f"source {name} was learned more than once: its checksums are {', '.join(sums)}"
-
-
-def _layers(table: Table) -> Iterator[str]:
-    """One rule for the layers of all methods that have a choice."""
-    rules = {arm: cell.switches["layers"] for (arm, _), cell in table.cells.items() if "layers" in cell.switches}
-    if len(set(rules.values())) > 1:
-        yield "layers are chosen by " + ", ".join(f"{rule} for {arm}" for arm, rule in sorted(rules.items()))
+    sums: dict[str, set[str]] = {}
+    for run in table.runs:
+        if run.source is not None and run.source_sha256 is not None:
+            sums.setdefault(run.source, set()).add(run.source_sha256)
+    for name, found in sorted(sums.items()):
+        if len(found) > 1:
+            yield f"source {name} was learned more than once: its checksums are {', '.join(sorted(found))}"
 
 
 def _written(table: Table) -> Iterator[str]:

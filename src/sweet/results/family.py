@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from sweet.errors import UserError
 from sweet.files import read_json
 from sweet.storage.legacy import upgraded_family
 from sweet.storage.records import PixelSize, Record, RecordedMetrics, TrainingRecord
 from sweet.tasks.registry import TASKS, Metric
+
+from .paired import Mean
 
 FILE = "family.json"
 SAME = ("source_sha256", "task", "method", "img_size")  # in all sessions of one family
@@ -29,7 +31,8 @@ class Latency(Record):
 class Member(Record):
     """One fine-tuned size: what it costs, headless, and how good it is; ``pareto`` where no other one beats it.
 
-    Its run folder is ``<size>``, or ``<method>/<size>`` where it was initialised by another ``method`` than its family.
+    Its run folder is ``<size>``, or ``<method>/<size>`` where it was initialised by another ``method`` than its family;
+    the runs of further seeds lie beside it. ``seeds`` are {seed: the deciding metric} where there are several.
     """
 
     size: str
@@ -41,29 +44,48 @@ class Member(Record):
     latency: Latency | None = None
     metrics: RecordedMetrics
     training: TrainingRecord | None = None
+    seeds: dict[str, float] = Field({})
     pareto: bool = False
 
     @staticmethod
-    def folder_of(size: str, method: str | None) -> str:
-        """Where it lies in the folder of its family."""
-        return size if method is None else f"{method}/{size}"
+    def folder_of(size: str, method: str | None, seed: int | None = None) -> str:
+        """Where it lies in the folder of its family; ``seed``: one of the further seeds."""
+        place = size if method is None else f"{method}/{size}"
+        return place if seed is None else f"{place}.seed{seed}"
 
     @property
     def folder(self) -> str:
         """Where it lies in the folder of its family."""
         return self.folder_of(self.size, self.method)
 
+    @property
+    def folders(self) -> list[str]:
+        """Of the runs of all its seeds."""
+        return [self.folder, *(self.folder_of(self.size, self.method, int(seed)) for seed in [*self.seeds][1:])]
+
     def quality(self, metric: Metric) -> float:
-        """Its value of a metric."""
+        """Its value of the metric that decides, the mean over its seeds."""
+        if self.seeds:
+            return self.mean.value
         value = self.metrics[metric.key]
         assert isinstance(value, int | float)
         return value
+
+    @property
+    def mean(self) -> Mean:
+        """Mean and spread of the deciding metric over its seeds, of which there are several."""
+        return Mean.of(self.seeds.values())
+
+    def text(self, metric: Metric) -> str:
+        """Its quality; with several seeds their spread and number too."""
+        return self.mean.text(metric) if self.seeds else metric.text(self.quality(metric))
 
     def row(self, metric: Metric) -> Mapping[str, object]:
         """For the terminal."""
         timed = {"ms": self.latency.ms} if self.latency else {}
         shown = self.model_dump(include={"size", "requested", "params", "flops"})
-        return shown | timed | {metric.key: self.quality(metric), "pareto": self.pareto}
+        spread = {"spread": round(self.mean.spread, 3)} if self.seeds else {}
+        return shown | timed | {metric.key: round(self.quality(metric), 5)} | spread | {"pareto": self.pareto}
 
 
 class Family(Record):
@@ -106,6 +128,13 @@ class Family(Record):
         marked = (one.model_copy(update={"pareto": front}) for one, front in zip(rows, fronts, strict=True))
         return self.model_copy(update={name: tuple(marked)})
 
+    @property
+    def runs(self) -> str:
+        """How many runs a number of this family is of, in words."""
+        counts = sorted({max(1, len(one.seeds)) for one in (*self.members, *self.baselines)})
+        number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "1"
+        return "one run each" if number == "1" else f"means of {number} runs that differ by their seed"
+
     def gains(self, member: Member) -> dict[str, float]:
         """{method: how much better the member is than the same size by it}, in the metric's own direction."""
         sign = 1 if self.judge.higher_is_better else -1
@@ -140,7 +169,7 @@ class Family(Record):
                 texts.append(
                     f"{self.method} is better than {method} at {better} of {len(gains)} sizes, by "
                     f"{sum(gains) / len(gains):+.{self.judge.digits}f} {self.judge.unit} of {self.judge.label} on "
-                    "average (one run each)."
+                    f"average ({self.runs})."
                 )
         return texts
 

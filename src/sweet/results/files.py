@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,11 +14,11 @@ from sweet.storage.legacy import upgraded
 from sweet.storage.records import Record
 from sweet.tasks.registry import TASKS
 
-from .records import ArmSpec, CellResult, ColumnSpec, Run, SourceResult, TableSpec, role_of
+from .records import ArmSpec, CellResult, ColumnSpec, Run, SourceResult, TableSpec
 from .table import Table
 
 SPEC = "table.json"
-SAME = ("recipe_hash", "n_train", "test_images", "patch_size", "source")  # of all runs of a cell
+SAME = ("recipe_hash", "n_train", "test_images", "patch_size")  # of all runs of a cell
 R = TypeVar("R", bound=Record)
 
 
@@ -51,14 +51,14 @@ def add_run(path: Path, cell: CellResult, run: Run) -> None:
     """Add the run of one seed to the file of a cell, in place of an earlier one of the same seed.
 
     ``cell`` describes the run; its own ``runs`` are ignored. Raises UserError where the file holds runs of another
-    recipe, number of images, patch size or source. A source that was learned again has another checksum and is another
-    source.
+    recipe, number of images or patch size, and of a source that was learned again since then.
     """
     there = read_cell(path) if path.is_file() else cell.model_copy(update={"runs": ()})
     check_same(path, there, cell, SAME)
     others = [other for other in there.runs if other.seed != run.seed]
     for other in others:
-        if None not in (other.source_sha256, run.source_sha256) and other.source_sha256 != run.source_sha256:
+        same = other.source == run.source and None not in (other.source_sha256, run.source_sha256)
+        if same and other.source_sha256 != run.source_sha256:
             raise UserError(_differs(path, "source_sha256", other.source_sha256, run.source_sha256))
     runs = tuple(sorted([*others, run], key=lambda one: one.seed))
     write_json(path, there.model_copy(update={"runs": runs}).to_dict())
@@ -67,12 +67,12 @@ def add_run(path: Path, cell: CellResult, run: Run) -> None:
 def check_same(path: Path, cell: CellResult, other: CellResult, keys: Sequence[str]) -> None:
     """Check that two descriptions of one cell agree in ``keys``: runs of different things have no mean.
 
-    A key that either of them does not record is not compared, except for ``source``: its absence means a start without
-    one. Raises UserError naming the file and the key; for a recipe, the key of the recipe.
+    A key that either of them does not record is not compared. Raises UserError naming the file and the key; for a
+    recipe, the key of the recipe.
     """
     for key in keys:
         was, now = getattr(cell, key), getattr(other, key)
-        if was == now or (key != "source" and (was in (None, {}) or now in (None, {}))):
+        if was == now or was in (None, {}) or now in (None, {}):
             continue
         if key == "recipe_hash":  # the recipe says more; where it is the same, the rule for layers differs
             old, new = dotted(cell.recipe), dotted(other.recipe)
@@ -128,7 +128,7 @@ def read_tables(folder: Path, spec: TableSpec | None = None) -> list[Table]:
 def _old_spec(folder: Path, cells: Sequence[CellResult]) -> TableSpec:
     """Of a folder that was written before tables described themselves; its arms and columns are those of its cells."""
     place, first = folder.resolve(), cells[0]
-    ours = [cell.arm for cell in cells if role_of(cell.method or cell.arm) == "ours"]
+    ours = [cell.arm for cell in cells if cell.role == "ours"]
     return TableSpec(
         table=first.table or place.name,
         protocol=first.protocol or place.parent.name,
@@ -143,8 +143,7 @@ def _complete(spec: TableSpec, cells: Iterable[CellResult]) -> TableSpec:
     arms = {arm.name: arm for arm in spec.arms}
     columns = {(column.task, column.name): column for column in spec.columns}
     for cell in sorted(cells, key=lambda cell: list(TASKS).index(cell.task) if cell.task in TASKS else len(TASKS)):
-        method = cell.method or cell.arm
-        arms.setdefault(cell.arm, ArmSpec(name=cell.arm, method=method, role=role_of(method), source=cell.source))
+        arms.setdefault(cell.arm, ArmSpec(name=cell.arm, method=cell.method or cell.arm, role=cell.role))
         column = ColumnSpec(size=cell.size, task=cell.task, set=cell.set, patch_size=cell.patch_size)
         columns.setdefault((cell.task, cell.column), column)
     return spec.model_copy(update={"arms": tuple(arms.values()), "columns": tuple(columns.values())})
@@ -161,14 +160,17 @@ def read_source_folder(folder: Path) -> dict[str, SourceResult]:
     return {source.source: source for source in found}
 
 
-def write_source(out: Path, protocol: str, name: str, source: SourceResult) -> None:
-    """Keep the record of a source, once. Another source that had the same ``name`` in a table keeps its own file."""
+def write_source(out: Path, protocol: str, name: str, cached: str, result: Callable[[], SourceResult]) -> None:
+    """Keep the record of a source, once; ``result()`` makes it. ``cached`` is its name in the cache.
+
+    Another source that had the same ``name`` in a table keeps its own file.
+    """
     folder = out / protocol / "sources"
-    if source.source in read_source_folder(folder):
+    if cached in read_source_folder(folder):
         return
     taken = (folder / f"{name}.json").exists()
-    file = f"{name}-{source.source.rpartition('-')[2]}.json" if taken else f"{name}.json"
-    write_json(folder / file, source.to_dict())
+    file = f"{name}-{cached.rpartition('-')[2]}.json" if taken else f"{name}.json"
+    write_json(folder / file, result().to_dict())
 
 
 def _cell(values: Any, path: Path) -> CellResult:
@@ -187,6 +189,12 @@ def _parsed(record: type[R], values: Any, path: Path) -> R:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise UserError(f"{path}: {key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from None
+
+
+def check_source(path: Path, run: Run, wanted: str | None) -> None:
+    """Raises UserError naming the file where a run starts from another source than ``wanted``."""
+    if run.source != wanted:
+        raise UserError(_differs(path, f"source of seed {run.seed}", run.source, wanted))
 
 
 def _differs(path: Path, key: str, was: object, now: object) -> str:

@@ -16,13 +16,11 @@ from sweet.storage.records import FolderRecord, Record, TrainingRecord
 from sweet.tasks.registry import METRICS
 from sweet.template.sizes import Size
 
-Role = Literal["ours", "baseline"]
-OUR_METHODS = ("sweet", "sweet_fitted")
+Role = Literal["ours", "paper", "baseline", "conditioned", "reference"]
+"""What a row is: a variant of our method, the paper's as it is written, a baseline as it was published, one whose start
+was conditioned as ours is, or a line to reach that is no way to take a size from a source."""
 
-
-def role_of(method: str) -> Role:
-    """Whether an initialiser is ours or a baseline."""
-    return "ours" if method in OUR_METHODS else "baseline"
+RULES = 2  # rules of a comparison (design 7); tables of an earlier one are history
 
 
 def column_name(size: str, images: str | None) -> str:
@@ -31,23 +29,32 @@ def column_name(size: str, images: str | None) -> str:
 
 
 class ArmSpec(Record):
-    """A row of a table: an initialiser, its source, and whether it is ours or a baseline."""
+    """A row of a table: an initialiser, its source, and what it is. ``{size}`` in a source: each size has its own."""
 
     name: str
     method: str
-    role: Role
+    role: Role = "baseline"
     source: str | None = None
     about: str = ""
 
+    @property
+    def of_each_size(self) -> bool:
+        """Whether each size has a source of its own."""
+        return self.source is not None and "{size}" in self.source
+
 
 class ColumnSpec(Record):
-    """A column of a table: a size on the images of one task; ``set`` names images other than those of pre-training."""
+    """A column of a table: a size on the images of one task; ``set`` names images other than those of pre-training.
+
+    ``seeds`` is how many replicates it is to have.
+    """
 
     size: str
     task: str = "classify"
     set: str | None = None
     img_size: int | None = None
     patch_size: int | None = None
+    seeds: int | None = None
 
     @property
     def name(self) -> str:
@@ -58,12 +65,19 @@ class ColumnSpec(Record):
 class TableSpec(Record):
     """What a table compares, in the order in which it is shown.
 
-    ``impossible`` are (arm, size) that a method cannot make. ``main`` is the arm that the others are compared with.
-    With ``ablation`` all arms are variants of one method, and all of them are compared with the main one.
+    ``impossible`` are (arm, size) that a method cannot make, or that the table leaves out. ``main`` is the arm that the
+    others are compared with. With ``ablation`` all arms are variants of one method, and all of them are compared with
+    the main one. With ``validation`` settings were chosen by it, on training images; ``chosen_by`` are the tables that
+    have chosen its own. ``version`` are the rules by which
+    it was measured; with ``one_source`` seeds are those of the fine-tuning alone.
     """
 
     table: str
     protocol: str
+    version: int = 1
+    one_source: bool = False
+    validation: bool = False
+    chosen_by: tuple[str, ...] = ()
     arms: tuple[ArmSpec, ...]
     columns: tuple[ColumnSpec, ...]
     main: str
@@ -73,7 +87,10 @@ class TableSpec(Record):
 
 
 class Run(Record):
-    """One fine-tuning and its test, by one seed. Metrics of the task stand beside these keys."""
+    """One fine-tuning and its test, by one seed. Metrics of the task stand beside these keys.
+
+    ``source`` is its name in the cache, and in the records of sources. ``code`` is the version of the training code.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -86,7 +103,10 @@ class Run(Record):
     init_images: int | None = None
     init_mae_loss: float | None = None
     init_knn: float | None = None
+    source: str | None = None
     source_sha256: str | None = None
+    code: int | None = None
+    precision: str | None = None
     curve: tuple[tuple[int, float], ...] = ()
     environment: dict[str, Any] = Field({})
     commit: str | None = None
@@ -112,13 +132,13 @@ class CellResult(Record):
     protocol: str = ""
     table: str = ""
     arm: str
+    role: Role = "baseline"
     method: str = ""
     switches: dict[str, Any] = Field({})
     size: str
     task: str = "classify"
     set: str | None = None
     patch_size: int | None = None
-    source: str | None = None
     data: str = ""
     recipe_hash: str | None = None
     recipe: dict[str, Any] = Field({})
@@ -140,6 +160,11 @@ class CellResult(Record):
         """How a table heads its column."""
         return column_name(self.size, self.set)
 
+    @property
+    def sources(self) -> list[str]:
+        """Those that its runs start from, each once."""
+        return list(dict.fromkeys(run.source for run in self.runs if run.source is not None))
+
     def values(self, key: str) -> dict[int, float]:
         """{seed: number} of the runs that have it: a set without small objects has no AP of them."""
         found = {run.seed: run.value(key) for run in self.runs}
@@ -157,9 +182,15 @@ class SourceTraining(TrainingRecord):
 
 
 class SourceResult(FolderRecord):
-    """The ``config.json`` of a source as a bench keeps it, under its name in the cache."""
+    """The ``config.json`` of a source as a bench keeps it, under its name in the cache.
+
+    ``seed`` is the replicate that it is of, ``code`` the version of the code that learned it in ``environment``.
+    """
 
     source: str
+    seed: int = 0
+    code: int = 1
+    environment: dict[str, Any] = Field({})
     training: SourceTraining
     sha256: str | None = None
     order_spectrum: tuple[float, ...] = ()

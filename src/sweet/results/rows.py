@@ -12,7 +12,7 @@ from .compare import AVERAGE, Differences, Gains, compare, gains_over_best
 from .costs import arm_costs, budget_note, targets
 from .paired import Difference, Verdict, signed
 from .paper import paper, paper_table
-from .sentences import PLAIN, listed
+from .sentences import listed
 from .table import Table, unique
 
 NONE = "-"
@@ -109,7 +109,7 @@ def gain_grid(found: Differences) -> Grid:
     higher = metric.higher_is_better
     rows = []
     means = {arm: table.means(arm, metric.key) for arm in table.arms}
-    for arm in dict.fromkeys([found.main, PLAIN]) if found.baselines else ():
+    for arm in (found.main, *found.of_role("paper")) if found.baselines else ():
         if arm in means:
             gains = gains_over_best(
                 means, arm, table.columns, baselines=found.baselines, higher=higher, common=table.common
@@ -128,7 +128,7 @@ def gain_grid(found: Differences) -> Grid:
 def record_grid(found: Differences) -> Grid:
     """In which columns the main arm wins, ties and loses against each other arm, and on average."""
     rows = []
-    for arm in [*found.baselines, *found.variants]:
+    for arm in (*found.baselines, *found.others, *found.variants):
         row = {f"{found.main} against": arm}
         row |= {word: ", ".join(found.columns_of(arm, verdict)) or NONE for verdict, word in COUNTED.items()}
         average = found.against[arm].get(AVERAGE)
@@ -138,15 +138,15 @@ def record_grid(found: Differences) -> Grid:
 
 
 def paired_grid(found: Differences) -> Grid:
-    """Every paired difference; ``*``: a t test at 95 % sees it too."""
+    """Every paired difference with its 95 % interval."""
 
     def text(one: Difference | None) -> str:
-        return f"{one.text(found.metric.digits)} {one.verdict}{'*' if one.sure else ''}" if one else NONE
+        return f"{one.text(found.metric.digits)} {one.verdict}" if one else NONE
 
     columns = [*found.table.columns, AVERAGE]
     return Grid.of(
         {f"{found.main} minus": arm} | {column: text(found.against[arm].get(column)) for column in columns}
-        for arm in [*found.baselines, *found.variants]
+        for arm in (*found.baselines, *found.others, *found.variants)
     )
 
 

@@ -1,29 +1,33 @@
-"""What a table shows, in at most four sentences."""
+"""What a table shows, in a few sentences."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from statistics import median
 
 from sweet.tasks.registry import Metric
 
 from .compare import AVERAGE, Differences, compare
+from .costs import break_even
 from .paired import Difference, Verdict
 from .table import Table
 
 VERBS: dict[Verdict, str] = {"gain": "wins", "no gain": "is level", "worse": "loses", "one seed": "has one seed"}
 SCORES: dict[Verdict, str] = {"gain": "win", "no gain": "tie", "worse": "loss", "one seed": "single seed"}
-PLAIN = "sweet_prefix"  # the paper's own slice of its own template
 
 
 def sentences(table: Table) -> list[str]:
-    """Who wins where, how often, how the paper's own slice does, and how far runs spread; the first says most."""
+    """Ours, then the paper's method, against each kind of baseline; where neither leads; costs and noise.
+
+    The first says most.
+    """
     found = compare(table)
     if found is None:
         return [f"Nothing to compare yet{'' if table.main else f': {table.spec.main} was not measured'}."]
     counted = [tally(found)] if found.baselines else []
-    return [headline(found), *counted, *plainly(found), noise(found)]
+    more = [*conditioned(found), *references(found), *papers(found), *not_ahead(found), *cheaper(table)]
+    return [headline(found), *counted, *more, noise(found)]
 
 
 def headline(found: Differences) -> str:
@@ -36,54 +40,116 @@ def headline(found: Differences) -> str:
     clauses = [clause for verdict in VERBS if (clause := _clause(found, strongest, verdict))]
     text = f"Against {strongest}, {among} here, {main} {listed(clauses)}"
     if AVERAGE in found.against[strongest]:
-        text += f"; on average over {_columns(table)} {_average(found.against[strongest][AVERAGE], found.metric)}"
+        text += f"; on average over {_columns(found, strongest)} {_average(found, strongest)}"
     return text + "."
 
 
 def tally(found: Differences) -> str:
-    """Wins, ties and losses over all baselines and columns, and how many of them a t test sees."""
-    decided = found.decided()
-    counts = Counter(one.verdict for one in decided)
-    seen = [one for one in decided if one.verdict in ("gain", "worse")]
-    counted = [_counted(counts, key) for key in SCORES if counts[key] or key in ("gain", "worse")]
-    text = f"All {found.table.other}s and sizes: {listed(counted)} of {len(decided)}"
-    text += " (a win or a loss is two standard errors or more)"
-    if seen:
-        text += f"; a paired t test at 95 % sees {sum(one.sure for one in seen)} of the {len(seen)}"
-    return text + "."
+    """Wins, ties and losses over all baselines and columns."""
+    how = "a win or a loss: p below 5 % after Holm's correction"
+    return f"All {found.table.other}s and sizes: {_tally(found)} ({how})."
 
 
-def plainly(found: Differences) -> list[str]:
-    """One sentence on the paper's own slice, where it stands beside the main arm, which has our changes in it."""
-    if found.main == PLAIN or PLAIN not in found.against or not found.baselines:
+def conditioned(found: Differences) -> list[str]:
+    """One sentence on baselines that were conditioned as ours is."""
+    arms = found.of_role("conditioned")
+    strongest = found.least(arms)
+    if strongest is None:
         return []
-    plain = compare(found.table, PLAIN)
-    assert plain is not None
-    counts = Counter(one.verdict for one in plain.decided())
-    counted = ", ".join(_counted(counts, key) for key in SCORES if counts[key])
-    text = f"The paper's own slice ({PLAIN}), without our changes, against the same {found.table.other}s: {counted}"
-    average = plain.against.get(found.strongest or "", {}).get(AVERAGE)
-    if average:
-        text += f"; {_amount(average, plain.metric)} against {found.strongest} on average ({average.verdict})"
+    text = f"Against baselines conditioned as ours is: {_tally(found, arms)}; the strongest is {strongest}"
+    if AVERAGE in found.against[strongest]:
+        text += f", on average over {_columns(found, strongest)} {_average(found, strongest)}"
     return [f"{text}."]
 
 
+def references(found: Differences) -> list[str]:
+    """One sentence on lines to reach, such as the size pre-trained itself."""
+    parts = []
+    for arm in found.of_role("reference"):
+        clauses = [clause for verdict in VERBS if (clause := _clause(found, arm, verdict))]
+        shown = _average(found, arm) if AVERAGE in found.against[arm] else listed(clauses)
+        parts.append(f"against {arm} {shown}")
+    return [f"Lines to reach: {'; '.join(parts)}."] if parts else []
+
+
+def papers(found: Differences) -> list[str]:
+    """A sentence for each row that is the paper's method as it is written, against the published baselines."""
+    result = []
+    for arm in found.of_role("paper"):
+        own = compare(found.table, arm)
+        if own is None or not own.baselines:
+            continue
+        text = f"The paper's method ({arm}) against the same {found.table.other}s: {_tally(own)}"
+        strongest = own.strongest
+        if strongest and AVERAGE in own.against[strongest]:
+            text += f"; on average over {_columns(own, strongest)} {_average(own, strongest)} against {strongest}"
+        result.append(f"{text}.")
+    return result
+
+
+def not_ahead(found: Differences) -> list[str]:
+    """One sentence on the columns in which the main arm leads some arm of others by nothing that can be seen."""
+    parts = []
+    for column in found.table.columns:
+        rows = {arm: found.against[arm].get(column) for arm in (*found.baselines, *found.others)}
+        open_ = {arm: one for arm, one in rows.items() if one and one.verdict in ("no gain", "worse")}
+        if open_:
+            shown = [f"{arm} {one.text(found.metric.digits)}" for arm, one in open_.items()]
+            parts.append(f"{column} ({', '.join(shown)})")
+    if not parts or found.table.spec.ablation:
+        return []
+    return [f"Where {found.main} is not ahead of every other method: {'; '.join(parts)}."]
+
+
+def cheaper(table: Table) -> list[str]:
+    """One sentence on how many sizes a source must serve to be cheaper than pre-training each of them."""
+    found = break_even(table)
+    if found is None:
+        return []
+    own = f"each of {len(found.sizes)} sizes pre-trained itself {found.own.each:.3g} on average"
+    text = f"The source of {table.main} took {found.source.once:.3g} PFLOPs, {own}"
+    if found.needed is None:
+        return [f"{text}: one source never costs less."]
+    return [f"{text}: one source is cheaper from {found.needed} {'size' if found.needed == 1 else 'sizes'} on."]
+
+
 def noise(found: Differences) -> str:
-    """How far runs of one cell lie apart, against which differences are to be seen."""
-    table, metric = found.table, found.metric
-    means = [table.mean(arm, column, metric.key) for arm, column in table.cells]
-    spreads = [mean.spread for mean in means if mean and mean.seeds > 1]
-    if not spreads:
+    """How far runs lie apart, against which differences are to be seen, and what the test set itself leaves open."""
+    metric, pooled = found.metric, found.noise
+    if not pooled.freedom:
         return "Every cell has one seed: the spread between seeds is not known."
-    middle = f"{metric.text(median(spreads))} {metric.unit}"
-    return (
-        f"Runs that differ only in their seed spread by {middle} (median standard deviation of {len(spreads)} cells)."
-    )
+    spread = f"{metric.text(math.sqrt(pooled.variance))} {metric.unit}"
+    text = f"Runs spread by {spread} beside what a replicate shares (standard deviation pooled over the table, "
+    text += f"{pooled.freedom} degrees of freedom); ± is a 95 % interval."
+    sampling = sampling_error(found)
+    if sampling is not None:
+        text += f" The choice of test images leaves {metric.text(sampling)} {metric.unit} open, the same for all arms."
+    return text
+
+
+def sampling_error(found: Differences) -> float | None:
+    """The largest standard error of an accuracy of the main arm by its test images alone; None for other metrics."""
+    if found.metric.key != "top1":
+        return None
+    errors = []
+    for column, value in found.table.means(found.main, "top1").items():
+        images = found.table.cells[found.main, column].test_images
+        if images:
+            errors.append(math.sqrt(max(0.0, value * (100 - value)) / images))
+    return max(errors, default=None)
 
 
 def listed(words: Sequence[str]) -> str:
     """``a, b and c``."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def _tally(found: Differences, arms: Sequence[str] | None = None) -> str:
+    """``3 wins and 1 tie of 4``."""
+    decided = found.decided(arms)
+    counts = Counter(one.verdict for one in decided)
+    counted = [_counted(counts, key) for key in SCORES if counts[key] or key in ("gain", "worse")]
+    return f"{listed(counted)} of {len(decided)}"
 
 
 def _clause(found: Differences, arm: str, verdict: Verdict) -> str:
@@ -101,8 +167,9 @@ def _clause(found: Differences, arm: str, verdict: Verdict) -> str:
     return clause
 
 
-def _average(one: Difference, metric: Metric) -> str:
-    amount = _amount(one, metric)
+def _average(found: Differences, arm: str) -> str:
+    one = found.against[arm][AVERAGE]
+    amount = _amount(one, found.metric)
     if one.verdict == "one seed":
         return f"one seed shows {amount}"
     word = {"gain": "it is ahead", "worse": "it is behind"}.get(one.verdict, "the two are level")
@@ -113,9 +180,10 @@ def _amount(one: Difference, metric: Metric) -> str:
     return f"{one.text(metric.digits)} {metric.unit}"
 
 
-def _columns(table: Table) -> str:
-    several = len({table.column(name).set for name in table.common}) > 1
-    return f"{len(table.common)} {'data sets' if several else 'sizes'}"
+def _columns(found: Differences, arm: str) -> str:
+    names = [*found.by_column(arm)]
+    several = len({found.table.column(name).set for name in names}) > 1
+    return f"{len(names)} {'data sets' if several else 'sizes'}"
 
 
 def _counted(counts: Counter[Verdict], verdict: Verdict) -> str:

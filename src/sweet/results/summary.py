@@ -46,8 +46,8 @@ def summarise(out: Path, spec: TableSpec, failed: Collection[tuple[str, str]] = 
 
     ``failed`` are (arm, name of the column) of cells that could not be measured: they are marked.
     """
-    from .render.figures import write_picture
     from .render.markdown import section
+    from .render.panels import write_picture
 
     folder = out / spec.protocol / spec.table
     tables = read_tables(folder, spec)
@@ -68,10 +68,10 @@ def compared(table: Table) -> list[dict[str, object]]:
             f"{found.main} against": arm,
             "size": column,
             "difference": round(one.value, 3),
-            "standard_error": None if math.isnan(one.error) else round(one.error, 3),
+            "margin": None if math.isnan(one.margin) else round(one.margin, 3),  # of the 95 % interval
             "seeds": one.seeds,
             "verdict": one.verdict,
         }
-        for arm in found.baselines
+        for arm in (*found.baselines, *found.others)
         for column, one in found.by_column(arm).items()
     ]

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sweet.models.config import ViTConfig
-from sweet.tasks.registry import METRICS, TASKS, Metric
+from sweet.tasks.registry import METRICS, TASKS, Metric, measured_by
 
 from .paired import Mean
 from .records import CellResult, ColumnSpec, Run, SourceResult, TableSpec
@@ -68,11 +68,15 @@ class Table:
         """What a column is."""
         return self._columns[name]
 
+    def makes(self, arm: str) -> list[str]:
+        """The columns that the table has of an arm: those that its method can make and that are not left out."""
+        left_out = {size for name, size in self.spec.impossible if name == arm}
+        return [name for name, column in self._columns.items() if column.size not in left_out]
+
     @cached_property
     def common(self) -> list[str]:
-        """The measured columns whose size every arm of the table can make: all averages are over these."""
-        impossible = {size for _, size in self.spec.impossible}
-        return [name for name in self.columns if self._columns[name].size not in impossible]
+        """The measured columns that the table has of every arm: all averages are over these."""
+        return [name for name in self.columns if all(name in self.makes(arm.name) for arm in self.spec.arms)]
 
     @property
     def main(self) -> str | None:
@@ -81,12 +85,20 @@ class Table:
 
     @cached_property
     def baselines(self) -> list[str]:
-        """The measured arms that the main one is judged against: baselines, in an ablation all other arms."""
-        return [
-            arm.name
-            for arm in self.spec.arms
-            if arm.name in self.arms and arm.name != self.spec.main and (self.spec.ablation or arm.role == "baseline")
-        ]
+        """The measured arms that the main one is judged against: published baselines, in an ablation all others."""
+        if self.spec.ablation:
+            return [arm for arm in self.arms if arm != self.spec.main]
+        return self.of_role("baseline")
+
+    def of_role(self, role: str) -> list[str]:
+        """The measured arms of a role, but for the main one."""
+        known = {arm.name for arm in self.spec.arms if arm.role == role}
+        return [arm for arm in self.arms if arm in known and arm != self.spec.main]
+
+    @cached_property
+    def several(self) -> list[str]:
+        """The columns in which some arm was measured by more than one replicate."""
+        return list(dict.fromkeys(column for (_, column), cell in self.cells.items() if len(cell.runs) > 1))
 
     @property
     def other(self) -> str:
@@ -102,7 +114,11 @@ class Table:
     def metrics(self) -> list[Metric]:
         """The known metrics that were measured; the one that decides comes first."""
         found = [metric for metric in METRICS.values() if any(run.value(metric.key) is not None for run in self.runs)]
-        return sorted(found, key=lambda metric: metric != TASKS.get(self.task))
+        found.sort(key=lambda metric: metric != TASKS.get(self.task))
+        head: Mapping[str, object] = next(
+            (cell.recipe["head"] for cell in self.cells.values() if cell.recipe.get("head")), {}
+        )
+        return [measured_by(metric, head.get("extractor")) for metric in found]
 
     @cached_property
     def chance(self) -> float | None:
@@ -143,7 +159,7 @@ class Table:
 
     def source(self, arm: str) -> SourceResult | None:
         """The source that an arm starts from, where it has one and its record is there."""
-        names = unique(cell.source for cell in self.cells_of(arm))
+        names = unique(name for cell in self.cells_of(arm) for name in cell.sources)
         return next((self.sources[name] for name in names if name in self.sources), None)
 
     @cached_property

@@ -15,7 +15,7 @@ from sweet.models.config import ViTConfig
 from sweet.recipes.schema import PretrainRecipe, without_path
 from sweet.template.image_size import size_text
 
-from .records import FolderRecord, OriginRecord
+from .records import FolderRecord, OriginRecord, flops_text
 
 PAPER = "SWEET: Self-Supervised Weight Templates for Scalable Vision Model Initialization (arXiv 2601.19694)"
 CHECK = "every file's SHA256 stands in `SHA256SUMS`: `sweet verify .` or `sha256sum -c SHA256SUMS`"
@@ -96,6 +96,19 @@ classifier = AutoModelForImageClassification.from_pretrained("this-folder")  # w
 """,
 }
 
+MADE = {  # rows about how a model was made
+    "method": "initialised by",
+    "images": "unlabelled images for it",
+    "seed": "seed of the initialisation",
+    "train_images": "images that it learned from",
+    "train_seconds": "seconds that it learned",
+    "train_pflops": "compute that it took",
+    "source_kind": "source",
+    "source_size": "size of the source",
+    "source_sha256": "sha256 of the source",
+    "source_data": "the source was learned from",
+}
+
 PIPELINES = {  # of the hub, by task
     "classify": "image-classification",
     "multilabel": "image-classification",
@@ -119,10 +132,7 @@ def source_card(record: FolderRecord, recipe: PretrainRecipe) -> str:
         if recipe.teacher
         else "labels",
         "images": f"{_plain(training.data)} ({training.data_images:,}); their terms apply to what is made from them",
-        "images seen": f"{training.images:,}",
-        "compute": f"{training.pflops} PFLOP",
-        "time": f"{training.seconds:.0f} s on {training.device} in {training.precision}",
-        "loss at the end": training.loss,
+        **training.words(),
         "seed": recipe.seed,
         "method": PAPER,
         "checksums": CHECK,
@@ -235,7 +245,12 @@ def _made(record: FolderRecord) -> dict[str, Any]:
         return {}
     rows = record.made.to_dict()
     rows.pop("origin", None)
-    return {key: _plain(value) for key, value in (rows | _origin(record.made.origin)).items()}
+    rows["parameters"] = f"{record.made.parameters:,}" if record.made.parameters else None
+    rows["images"] = f"{record.made.images:,}" if record.made.images else None
+    if record.made.train_pflops:
+        rows["train_pflops"] = flops_text(1e15 * record.made.train_pflops)
+    named = {MADE.get(key, key): value for key, value in rows.items() if value is not None}
+    return {key: _plain(value) for key, value in (named | _origin(record.made.origin)).items()}
 
 
 def _training_rows(record: FolderRecord, recipe: Mapping[str, Any]) -> dict[str, str]:
@@ -245,9 +260,14 @@ def _training_rows(record: FolderRecord, recipe: Mapping[str, Any]) -> dict[str,
     rows = {"task": record.task, "fine-tuned on": _plain(_tuned_on(recipe))}
     if "lr" in recipe:
         rows["recipe"] = f"lr {recipe['lr']:g}, batch {recipe['batch_size']}, seed {recipe['seed']}; see recipe.yaml"
-    rows["steps"] = f"{training.steps:,} ({training.images:,} images seen)"
-    rows["time"] = f"{training.seconds:.0f} s on {training.device} in {training.precision}"
-    return {key: value for key, value in rows.items() if value is not None}
+    return {key: value for key, value in rows.items() if value is not None} | training.words()
+
+
+def _label(key: str, metrics: Mapping[str, Any]) -> str:
+    """A metric as people call it: one of features has the name of what extracted them."""
+    if key in ("fid", "is"):
+        return f"{key.upper()}-{_plain(str(metrics.get('fid_extractor', '')).partition(' ')[0])}".rstrip("-")
+    return str(_plain(key.replace("_", " ")))
 
 
 def _tuned_on(recipe: Mapping[str, Any]) -> str | None:
@@ -266,20 +286,20 @@ def _results(record: FolderRecord, seeds: Sequence[Mapping[str, float]]) -> str:
         return ""
     if not seeds:
         values = record.metrics or {}
-        rows = {_plain(k): _plain(v) for k, v in values.items() if isinstance(v, int | float | str)}
+        rows = {_label(k, values): _plain(v) for k, v in values.items() if isinstance(v, int | float | str)}
         return f"## Results\n\nOne seed, on the validation split.\n\n{_table(rows)}\n"
     head = f"| | this model | mean of {len(seeds) + 1} seeds | standard deviation |\n|---|---|---|---|\n"
     lines = []
     for key, value in metrics.items():
         both = [value, *(float(other[key]) for other in seeds if key in other)]
         if len(both) > 1:
-            lines.append(f"| {_plain(key)} | {value} | {mean(both):.5g} | {stdev(both):.3g} |\n")
+            lines.append(f"| {_label(key, record.metrics or {})} | {value} | {mean(both):.5g} | {stdev(both):.3g} |\n")
     return f"## Results\n\nOn the validation split.\n\n{head}{''.join(lines)}\n"
 
 
 def _terms(record: FolderRecord, recipe: Mapping[str, Any], licence: str | None) -> str:
     source_data = record.made.source_data if record.made is not None else None
-    sources = [text for text in (source_data, _tuned_on(recipe)) if text]
+    sources = dict.fromkeys(text for text in (source_data, _tuned_on(recipe)) if text)
     origin = record.origin_record
     stated = f"Licence: {_plain(licence)}. " if licence else ""
     if origin is not None and origin.licence and origin.licence != licence:

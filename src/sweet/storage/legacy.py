@@ -17,7 +17,8 @@ def upgraded_family(values: dict[str, Any]) -> dict[str, Any]:
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     """``config.json`` or a cell's result of any version as today's.
 
-    Keys that were null or empty are absent, values of switches have their new names.
+    Keys that were null or empty are absent, values of switches have their new names. The source of a cell is now
+    that of each of its runs.
     """
     result = {key: value for key, value in values.items() if value is not None}
     if not result.get("mae"):
@@ -26,4 +27,7 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
         switches = result.get(key)
         if isinstance(switches, dict) and switches.get("inner") in OLD_SWITCHES:
             result[key] = switches | {"inner": OLD_SWITCHES[switches["inner"]]}
+    if isinstance(result.get("runs"), list) and "source" in result:
+        source = result.pop("source")
+        result["runs"] = [{"source": source} | run for run in result["runs"]]
     return result

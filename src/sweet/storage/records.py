@@ -81,6 +81,17 @@ class DataConfig(Record):
         return self.model_copy(update={"mean": (mean,) * channels, "std": (std,) * channels})
 
 
+PRECISIONS = {"no": "float32", "bf16": "bfloat16, weights in float32", "fp16": "float16, weights in float32"}
+
+
+def flops_text(flops: float) -> str:
+    """A number of FLOPs with the unit in which it is from 1 to 1000."""
+    for unit, size in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if flops >= size:
+            return f"{flops / size:.3g} {unit}"
+    return f"{flops / 1e6:.3g} MFLOP"
+
+
 class TrainingRecord(Record):
     """What a pre-training or fine-tuning took, in images, seconds and FLOPs, all over until its last step."""
 
@@ -97,6 +108,19 @@ class TrainingRecord(Record):
     finished: str = ""
     best_step: int | None = None  # the one that is kept, of a run that was validated
     best_epoch: float | None = None
+
+    def words(self) -> dict[str, str]:
+        """What it took, for people: {what: value with its unit}."""
+        speed = f" ({self.img_per_s:,.0f} images/s)" if self.img_per_s else ""
+        found = {
+            "steps": f"{self.steps:,} ({self.images:,} images seen)",
+            "time": f"{self.seconds:,.0f} s on {self.device or 'an unknown device'}{speed}",
+            "numbers": PRECISIONS.get(self.precision, self.precision),
+            "compute": flops_text(1e15 * self.pflops) if self.pflops else "",
+            "loss at the end": f"{self.loss:.4f}",
+            "finished": self.finished.partition("+")[0].replace("T", " "),
+        }
+        return {what: value for what, value in found.items() if value}
 
 
 class HealingRecord(Record):

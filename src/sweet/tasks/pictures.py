@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,24 +21,27 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make
 from sweet.data import Picture, as_rgb
 from sweet.files import replacing
 
+from . import fonts
+
 NARROW = 14  # characters of names that fit six in a row
 NAME_SHOWN = 32  # characters of a name in a picture
 LEGEND_SHOWN = 60  # classes
 MOST_SLENDER = 4.0  # height to width of a row, or the other way round
+CAPTION = 22  # pixels above a picture of a sheet
 SIDE_SHOWN = 640  # pixels of a picture of an image, at most
 Pixels = NDArray[np.uint8]  # (H, W, 3), or (n, 3) colours
 
 
 @contextmanager
 def plain_text() -> Iterator[None]:
-    """Drawing inside takes names as they are: matplotlib would read TeX between two dollar signs."""
-    with matplotlib.rc_context({"text.parse_math": False}):
+    """Drawing inside takes names as they are, in any script: matplotlib would read TeX between two dollar signs."""
+    with matplotlib.rc_context({"text.parse_math": False, "font.family": [*fonts.families()]}):
         yield
 
 
 def short(name: str) -> str:
-    """A name as one short line for a picture; what cannot be seen is written as an escape."""
-    line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+    """A name as one short line for a picture; what cannot be drawn is written as an escape."""
+    line = fonts.visible(name)
     return line if len(line) <= NAME_SHOWN else f"{line[: NAME_SHOWN - 1]}\u2026"
 
 
@@ -124,22 +126,54 @@ def drawn(
         # where two edges fall on one pixel, there is still something to see
         corners = (boxes * scale).round()
         corners[:, 2:] = torch.maximum(corners[:, 2:], corners[:, :2] + 1)
-        pixels = draw_bounding_boxes(pixels, corners, list(map(short, names)), colours, width=max(1, max(size) // 200))
+        pixels = draw_bounding_boxes(pixels, corners, colors=colours, width=max(1, max(size) // 200))
+        shown = to_pil_image(pixels)
+        _name_boxes(shown, corners.int().tolist(), [short(name) for name in names], colours)
+        return shown
     return to_pil_image(pixels)
+
+
+def _name_boxes(
+    image: Image.Image, boxes: Sequence[Sequence[int]], names: Sequence[str], colours: Sequence[tuple[int, ...]]
+) -> None:
+    """Write each name on its box's colour, above the box where there is room, and not on another name."""
+    draw, taken = ImageDraw.Draw(image), list[tuple[float, ...]]()
+    size = min(28, max(11, max(image.size) // 26))
+    for (left, top, *_), name, colour in zip(boxes, names, colours, strict=True):
+        if not name:
+            continue
+        font = fonts.pillow_font(name, size)
+        wide, high = draw.textlength(name, font) + 4, size + 3
+        x = max(0, min(left, image.width - wide))
+        y = top - high if top >= high else top
+        while any(x < one[2] and x + wide > one[0] and y < one[3] and y + high > one[1] for one in taken):
+            y += high
+            if y + high > image.height:  # more names than fit
+                break
+        else:
+            taken.append((x, y, x + wide, y + high))
+            draw.rectangle((x, y, x + wide - 1, y + high - 1), fill=colour)
+            bright = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] > 140
+            draw.text((x + 2, y + high / 2), name, fill="black" if bright else "white", font=font, anchor="lm")
 
 
 def sheet_of_pairs(
     pairs: Sequence[tuple[Image.Image, Image.Image]], captions: tuple[str, str], side: int
 ) -> Image.Image:
-    """Pairs of images side by side, two pairs a row, each image ``side`` pixels wide under its caption."""
+    """Pairs of images side by side, each image ``side`` pixels wide under its caption.
+
+    Two pairs a row, where that leaves no place empty.
+    """
     tiles, height = [], max(image.height for pair in pairs for image in pair)
     for pair in pairs:
         for image, caption in zip(pair, captions, strict=True):
-            tile = Image.new("RGB", (side, height + 14), "white")
-            tile.paste(image, (0, 14))
-            ImageDraw.Draw(tile).text((2, 1), caption, fill="black")
+            tile = Image.new("RGB", (side, height + CAPTION), "white")
+            tile.paste(image, (0, CAPTION))
+            font = fonts.pillow_font(caption, CAPTION - 7)
+            ImageDraw.Draw(tile).text((2, CAPTION / 2), caption, fill="black", font=font, anchor="lm")
             tiles.append(pil_to_tensor(tile))
-    return to_pil_image(make_grid(torch.stack(tiles), nrow=min(4, len(tiles)), padding=4, pad_value=255))
+    across = 2 if len(pairs) % 2 else 4
+    return to_pil_image(make_grid(torch.stack(tiles), nrow=across, padding=4, pad_value=255))
 
 
 def save_png(image: Image.Image, path: Path) -> None:
@@ -151,11 +185,11 @@ def save_png(image: Image.Image, path: Path) -> None:
 
 @plain_text()
 def contact_sheet(
-    path: Path, images: Tensor, rows: Sequence[str], *, columns: Sequence[str] = (), title: str = ""
+    path: Path, images: Tensor, rows: Sequence[str], *, columns: Sequence[str] = (), title: str = "", side: int = 64
 ) -> None:
     """Write a PNG with images (rows * columns, C, H, W) uint8, row by row; ``rows`` and ``columns`` are their names.
 
-    Every pixel is drawn as a whole number of pixels.
+    Every pixel is drawn as a whole number of pixels, so that an image is about ``side`` pixels high, or as it is.
     """
     gap, dpi = 2, 100
     if images.shape[1] not in (1, 3):  # more channels than can be seen
@@ -163,8 +197,8 @@ def contact_sheet(
     rows, columns = ([short(name) for name in names] for names in (rows, columns))
     across, (height, width) = len(images) // len(rows), images.shape[-2:]
     grid = make_grid(images, nrow=across, padding=gap, pad_value=255).permute(1, 2, 0).numpy()
-    zoom = max(1, round(64 / height))
-    left, top = 14 + 7 * max(map(len, rows)), 10 + 16 * bool(columns) + 20 * bool(title)
+    zoom = max(1, round(side / height))
+    left, top = 14 + 7 * max(map(fonts.width, rows)), 10 + 16 * bool(columns) + 20 * bool(title)
     total = (grid.shape[1] * zoom + left + 6, grid.shape[0] * zoom + top + 6)
     figure = Figure(figsize=(total[0] / dpi, total[1] / dpi), dpi=dpi)
     box = (left / total[0], 6 / total[1], grid.shape[1] * zoom / total[0], grid.shape[0] * zoom / total[1])
@@ -183,7 +217,6 @@ def contact_sheet(
 
 def save_figure(figure: Figure, path: Path, dpi: float | None = None) -> None:
     """Write a matplotlib figure as PNG; the file appears only once complete. ``dpi`` None: the figure's own."""
-    with replacing(path) as temporary, plain_text(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # drawn as a box
+    with replacing(path) as temporary, plain_text():
         figure.savefig(temporary, format="png", dpi=dpi or "figure")
         temporary.chmod(0o644)

@@ -7,7 +7,7 @@ A new task is a folder of ``tasks/`` in which a module defines a class ``TASK``,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,10 @@ ENTRIES: dict[str, TaskEntry] = {
     "segment": TaskEntry("segmentation.segment", (Metric("miou", "mIoU, %"), Metric("macc", "mAcc, %"))),
     "generate": TaskEntry(
         "generation.generate",
-        (Metric("fid", "FID", higher_is_better=False, unit="FID"), Metric("is", "Inception score", unit="IS")),
+        (
+            Metric("fid", "FID-shapes32", higher_is_better=False, unit="FID-shapes32"),
+            Metric("is", "IS-shapes32", unit="IS-shapes32"),
+        ),
     ),
     "multilabel": TaskEntry(
         "multilabel.multilabel", (Metric("map", "mAP, %"), Metric("f1", "F1, mean over classes, %"))
@@ -72,6 +75,15 @@ TASKS: dict[str, Metric] = {name: metrics[0] for name, metrics in METRICS_OF.ite
 METRICS: dict[str, Metric] = {
     metric.key: metric for metrics in (*METRICS_OF.values(), OF_ANY_TASK) for metric in metrics
 }
+
+
+def measured_by(metric: Metric, extractor: object) -> Metric:
+    """A metric of features under the name of what extracted them: ``FID`` alone is that of Inception's features."""
+    if metric.key not in ("fid", "is") or not isinstance(extractor, str):
+        return metric
+    name = extractor.partition(" ")[0]  # behind it a checksum
+    label = metric.label.partition("-")[0] + ("" if name == "inception" else f"-{name}")
+    return replace(metric, label=label, unit=label)
 
 
 def task_class(name: str) -> type[Task]:

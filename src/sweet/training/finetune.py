@@ -23,6 +23,7 @@ from sweet.data import (
     Packed,
     Skips,
     balanced_subset,
+    learned_and_held,
     open_images,
     readable_images,
     should_pack,
@@ -226,18 +227,25 @@ def with_model_data(recipe: FinetuneRecipe, data: DataConfig, model: Path) -> Fi
 
 
 def open_splits(recipe: FinetuneRecipe) -> tuple[ImageSource, ImageSource]:
-    """Training images (all, or the labelled subset) and validation images of a recipe."""
+    """Training images (all, or the labelled subset) and validation images of a recipe.
+
+    Those that are held out are drawn from the training images beside the labelled ones.
+    """
     keys = recipe.data
     assert keys.source is not None
     train_images = open_images(keys.source, keys.train_split, pixels=keys)
-    val_images = open_images(keys.source, keys.val_split or "val", pixels=keys)
     if keys.limit is not None:
         train_images = train_images.select(shuffled(len(train_images), keys.label_seed)[: keys.limit])
-    if keys.labels is not None:
-        if train_images.labels is None:
-            raise UserError(f"data.labels={keys.labels}: {keys.source} has no class labels")
-        train_images = train_images.select(balanced_subset(train_images.labels, keys.labels, keys.label_seed))
-    return train_images, val_images
+    labels = train_images.labels
+    for key, count in (("labels", keys.labels), ("held_out", keys.held_out)):
+        if count is not None and labels is None:
+            raise UserError(f"data.{key}={count}: {keys.source} has no class labels")
+    if keys.held_out is None:
+        if keys.labels is not None:
+            train_images = train_images.select(balanced_subset(labels or (), keys.labels, keys.label_seed))
+        return train_images, open_images(keys.source, keys.val_split or "val", pixels=keys)
+    learned, held = learned_and_held(labels or (), keys.labels, keys.held_out, keys.label_seed)
+    return train_images.select(learned), train_images.select(held)
 
 
 def finetune_model(

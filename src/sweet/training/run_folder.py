@@ -51,6 +51,7 @@ def environment() -> dict[str, str | int | None]:
         "torch": torch.__version__,
         "timm": timm.__version__,
         "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),  # the instructions that kernels use
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,15 +64,61 @@ def axes(width: float = WIDTH, height: float = HEIGHT) -> Axes:
     return Figure(figsize=(width, height), layout="constrained").add_subplot()
 
 
+def apart(values: Sequence[float], least: float) -> list[float]:
+    """Places near ``values``, in their order, no two of them nearer than ``least``: labels that do not collide."""
+    groups: list[list[int]] = []
+
+    def places(group: list[int]) -> list[float]:
+        middle = sum(values[i] for i in group) / len(group)
+        return [middle + (n - (len(group) - 1) / 2) * least for n in range(len(group))]
+
+    for i in sorted(range(len(values)), key=lambda i: values[i]):
+        groups.append([i])
+        while len(groups) > 1 and places(groups[-1])[0] - places(groups[-2])[-1] < least:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    found = {i: place for group in groups for i, place in zip(group, places(group), strict=True)}
+    return [found[i] for i in range(len(values))]
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """Round numbers for a logarithmic axis from ``low`` to ``high``: three or more where there are so many."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    found: list[float] = []
+    for digits in (
+        (1,),
+        (1, 3),
+        (1, 2, 5),
+        range(1, 10),
+        [n / 2 for n in range(2, 20)],
+        [n / 10 for n in range(10, 100)],
+    ):
+        ticks = (digit * 10.0**power for power in range(first, last + 1) for digit in digits)
+        found = [tick for tick in ticks if low <= tick <= high]
+        if len(found) > 2:
+            break
+    return found
+
+
+def log_axis(ax: Axes, values: Sequence[float]) -> None:
+    """A logarithmic x axis for ``values``, a little longer than they reach, with round numbers."""
+    low, high = min(values) / 1.15, max(values) * 1.15
+    ticks = round_ticks(low, high)
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+
+
 def legend(ax: Axes, columns: int) -> None:
-    """Below the plot, which keeps its height: the figure grows."""
+    """Below the plot, which keeps its height: the figure grows. ``columns`` at most, as many as fit."""
     handles, labels = ax.get_legend_handles_labels()
     if not handles:
         return
     figure = ax.get_figure(root=True)
     assert figure is not None
-    columns = min(columns, len(handles))
     width, height = figure.get_size_inches()
+    widest = 0.45 + 0.065 * max(map(len, labels))  # inches
+    columns = max(1, min(columns, len(handles), int(width / widest)))
     figure.set_size_inches(width, height + 0.2 * -(-len(handles) // columns))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 

@@ -24,4 +24,4 @@ def family_section(folder: Path, family: Family, name: str) -> Section:
         Part("Quality against size", drawings=[Drawing(drawn[drawn.index("<svg") :], "")] if drawn else []),
     ]
     shown = {key: text(value) for key, value in about.items()}
-    return Section(name, folder.name, [first, *family.sentences()], shown, parts)
+    return Section(name, folder.name, " ".join([first, *family.sentences()]), shown, parts)

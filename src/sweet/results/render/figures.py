@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweet.results.costs import crossing, pretraining_of, targets, totals
@@ -15,7 +14,8 @@ from sweet.tasks.registry import Metric
 from sweet.template.sizes import Size
 
 from .colours import mark
-from .draw import INK, Drawing, axes, drawing, legend, style, write_png
+from .draw import INK, Drawing, apart, axes, drawing, log_axis
+from .words import metric_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,15 +32,50 @@ def figures(table: Table, name: str) -> list[Drawing]:
     return [one for i, make in enumerate(makers) for one in make(table, f"{name}{i}")]
 
 
-def write_picture(table: Table, path: Path) -> None:
-    """Every seed and mean of all arms as a PNG."""
-    with style():
-        ax = axes(max(7.0, 1.1 + 0.16 * len(table.arms) * len(table.columns)), 3.8)
-        _draw_scores(ax, table, table.arms)
-        ax.set_title(table.title, fontsize=10)
-        ax.set_ylabel(_label(table.metrics[0]))
-        legend(ax, 6)
-        write_png(ax, path)
+def headline(table: Table, name: str) -> Drawing | None:
+    """The main arm beside the best baseline and all others, in each column; None where it was not measured."""
+    metric, sign = table.metrics[0], 1 if table.metrics[0].higher_is_better else -1
+    if table.main is None:
+        return next(iter(by_size(table, name)), None)
+    arms, ax, labels = [arm for arm in shown_arms(table) if arm != table.main], axes(), []
+    for x, column in enumerate(table.columns):
+        found = {arm: mean for arm in arms if (mean := table.mean(arm, column, metric.key))}
+        best = max(
+            (arm for arm in found if arm in table.baselines), key=lambda arm: sign * found[arm].value, default=None
+        )
+        for arm, mean in found.items():
+            colour, marker = mark(arm)
+            at = x - 0.4 + 0.4 * (arms.index(arm) + 0.5) / len(arms)
+            ax.plot([at], [mean.value], marker, color=colour, alpha=1 if arm == best else 0.65, markeredgewidth=0)
+            if arm == best:
+                labels.append((x, mean.value, mark(arm)[0], "normal"))
+        own = table.mean(table.main, column, metric.key)
+        if own:
+            colour, marker = mark(table.main)
+            spread = None if math.isnan(own.spread) else own.spread
+            ax.errorbar([x + 0.1], [own.value], spread, color=colour, marker=marker, markersize=7, capsize=2)
+            labels.append((x, own.value, colour, "bold"))
+    _values(ax, labels, metric)
+    for arm in (table.main, *arms):
+        colour, marker = mark(arm)
+        ax.plot([], [], marker, color=colour, label=arm)
+    ax.set_xlim(-0.5, len(table.columns) - 0.35)
+    ax.set_xticks(range(len(table.columns)), [column.replace(" ", "\n") for column in table.columns])
+    ax.grid(visible=False, axis="x")
+    text = f"Means over seeds; the bar of {table.main} is the standard deviation. Values: {table.main} (bold) and the "
+    return drawing(ax, name, f"{text}best {table.other} of each column.", y=metric_label(metric), columns=3)
+
+
+def _values(ax: Axes, labels: Sequence[tuple[int, float, str, str]], metric: Metric) -> None:
+    """(column, value, colour, weight) as text at the right of each column, none over another."""
+    low, high = ax.get_ylim()
+    for x in {label[0] for label in labels}:
+        own = [label for label in labels if label[0] == x]
+        heights = apart([value for _, value, _, _ in own], 0.055 * (high - low))
+        for (_, value, colour, weight), y in zip(own, heights, strict=True):
+            text = metric.text(value) if abs(value) < 10 else f"{value:.1f}"
+            ax.annotate(text, (x + 0.1, y), (7, 0), textcoords="offset points", va="center", color=colour, fontsize=8,
+                        weight=weight)  # fmt: skip
 
 
 def shown_arms(table: Table) -> list[str]:
@@ -60,7 +95,7 @@ def by_size(table: Table, name: str) -> Iterable[Drawing]:
     _draw_scores(ax, table, arms)
     left_out = len(table.arms) - len(arms)
     more = f" {left_out} of {len(table.arms)} arms are left out; the table has all of them." if left_out else ""
-    yield drawing(ax, name, f"Every seed is a mark, the mean a bar.{more}", y=_label(table.metrics[0]))
+    yield drawing(ax, name, f"Every seed is a mark, the mean a bar.{more}", y=metric_label(table.metrics[0]))
 
 
 def _draw_scores(ax: Axes, table: Table, arms: Sequence[str]) -> None:
@@ -99,12 +134,26 @@ def by_cost(table: Table, name: str) -> Iterable[Drawing]:
         for arm in shown_arms(table):
             means = table.means(arm, metric.key)
             _line(ax, arm, sorted((known[column][key] / unit, value) for column, value in means.items()))
-        for column, value in table.means(table.main or "", metric.key).items():
-            at = known[column][key] / unit, value
-            ax.annotate(column, at, (0, 6), textcoords="offset points", ha="center", fontsize=7)
+        log_axis(ax, [one[key] / unit for one in known.values()])
+        name_points(ax, {
+            column: (known[column][key] / unit, value)
+            for column, value in table.means(table.main or "", metric.key).items()
+        })  # fmt: skip
         x = f"{'parameters' if key == 'params' else 'FLOPs'} of the target, {'G' if billions else 'millions'}"
         text = f"Against exact {what}, without a head; means over seeds. Sizes are written at {table.spec.main}."
-        yield drawing(ax, f"{name}{key}", text, x=x, y=_label(metric))
+        yield drawing(ax, f"{name}{key}", text, x=x, y=metric_label(metric))
+
+
+def name_points(ax: Axes, points: dict[str, tuple[float, float]]) -> None:
+    """Names of points above a plot with a logarithmic x axis, a thin line to each, none over another."""
+    low, high = (math.log10(edge) for edge in ax.get_xlim())
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom, top + 0.12 * (top - bottom))
+    places = apart([math.log10(x) for x, _ in points.values()], 0.13 * (high - low))
+    shift = min(0, high - max(places)) + max(0, low - min(places))
+    for (name, (x, y)), place in zip(points.items(), places, strict=True):
+        ax.plot([x, 10 ** (place + shift)], [y, top], color=INK, alpha=0.25, linewidth=0.6)
+        ax.annotate(name, (10 ** (place + shift), top), (0, 2), textcoords="offset points", ha="center", fontsize=7)
 
 
 def by_pretraining(table: Table, name: str) -> Iterable[Drawing]:
@@ -122,7 +171,7 @@ def by_pretraining(table: Table, name: str) -> Iterable[Drawing]:
         ax.plot([value], [mean], marker, color=colour, label=arm, markersize=8)
     ax.set_xlim(left=-0.05 * ax.get_xlim()[1])
     text = f"Mean over {', '.join(columns)} against what was spent on the source, once for all sizes."
-    yield drawing(ax, name, text, x="pre-training of the source, PFLOPs", y=_label(metric))
+    yield drawing(ax, name, text, x="pre-training of the source, PFLOPs", y=metric_label(metric))
 
 
 def total_cost(table: Table, name: str) -> Iterable[Drawing]:
@@ -159,7 +208,7 @@ def from_template(table: Table, name: str) -> Iterable[Drawing]:
         ax.errorbar([*found], values, spreads, color=colour, marker=marker, label=arm, capsize=2)
     ax.set_xticks(range(len(columns)), columns)
     text = "Ways to take a size from a template, beside random. Bars are the standard deviation over seeds."
-    yield drawing(ax, name, text, x="target, narrow to wide", y=_label(metric))
+    yield drawing(ax, name, text, x="target, narrow to wide", y=metric_label(metric))
 
 
 def before_tuning(table: Table, name: str) -> Iterable[Drawing]:
@@ -198,10 +247,6 @@ def _line(ax: Axes, arm: str, points: Sequence[tuple[float, float]], *, marks: b
     colour, marker = mark(arm)
     if points:
         ax.plot(*zip(*points, strict=True), color=colour, marker=marker if marks else None, label=arm)
-
-
-def _label(metric: Metric) -> str:
-    return metric.label + ("" if metric.higher_is_better else " (lower is better)")
 
 
 def _crossing(sizes: int | None, name: str) -> str:

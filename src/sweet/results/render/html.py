@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
@@ -18,18 +20,19 @@ from sweet.results.paper import paper
 from sweet.results.rows import Grid, blocks, description
 from sweet.results.runs import RunFolder
 from sweet.results.sentences import sentences
-from sweet.results.table import Table
+from sweet.results.table import Table, unique
 from sweet.version import VERSION
 
 from .draw import style
 from .family_section import family_section
-from .figures import figures
+from .figures import figures, headline
 from .parts import HeatCell, HeatMap, Part, Section, as_yaml, text
 from .run_figures import spectrum_figure
 from .run_section import run_section
+from .strip import STYLES, strength, strip
+from .words import ABOUT, caution, glossary, question
 
 MARKS: dict[Verdict, str] = {"gain": "▲", "worse": "▼", "no gain": "=", "one seed": "1"}
-CLASSES: dict[Verdict, str] = {"gain": "win", "worse": "loss", "no gain": "tie", "one seed": "single"}
 
 
 def page(
@@ -44,29 +47,46 @@ def page(
         loader=PackageLoader("sweet.results.render", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["breakable"] = breakable
+    environment.filters["explained"] = explained
     with style():
         sections = [table_section(table, f"t{i}") for i, table in enumerate(tables)]
         sections += [family_section(*one, f"f{i}") for i, one in enumerate((families or {}).items())]
         sections += [run_section(run, f"r{i}", data) for i, run in enumerate(runs)]
-    names = [section.title for section in sections]
+    names = [section.name or section.title for section in sections]
     return environment.get_template("page.html").render(
-        title=", ".join(names) if len(names) < 4 else f"{len(names)} tables and runs",
+        title=", ".join(names) if len(names) < 4 else _number_of(tables, runs, families or {}),
         sections=sections,
+        about=[ABOUT, *unique(caution(table) or None for table in tables)] if tables else [],
         paper=paper(),
         version=VERSION,
     )
 
 
+def _number_of(tables: Sequence[Table], runs: Sequence[RunFolder], families: Mapping[Path, Family]) -> str:
+    counts = {"tables of results": len(tables), "families": len(families), "runs": len(runs)}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
 def breakable(name: str) -> Markup:
     """A name that a narrow column may break after an underscore, a dot or an @."""
-    return Markup("").join(escape(piece) + Markup("<wbr>") for piece in re.split(r"(?<=[_.@])", name))
+    return Markup("<wbr>").join(escape(piece) for piece in re.split(r"(?<=[_.@])", name))
+
+
+def explained(svg: str, glossary: Mapping[str, str]) -> Markup:
+    """A drawing whose words say what they mean when they are touched."""
+
+    def with_title(found: re.Match[str]) -> str:
+        about = glossary.get(unescape(found[2]))
+        return f"{found[1]}<title>{escape(about)}</title>{found[2]}" if about else found[0]
+
+    return Markup(re.sub(r"(<text[^>]*>)([^<]+)", with_title, svg))
 
 
 def table_section(table: Table, name: str) -> Section:
     """Everything about a table; ids inside begin with ``name``."""
     found = compare(table)
-    heat = [Part(f"Where {found.main} wins", heat=heat_map(found))] if found else []
-    drawn = figures(table, name)
+    heat = [Part(f"Where {found.main} wins", heat=heat_map(found), folded=True)] if found else []
+    drawn, words = figures(table, name), sentences(table)
     for i, source in enumerate(one for one in table.sources.values() if one.order_spectrum):
         one = spectrum_figure(source.order_spectrum, f"{name}s{i}")
         drawn.append(type(one)(one.svg, f"{source.source}: {one.caption}"))
@@ -75,14 +95,25 @@ def table_section(table: Table, name: str) -> Section:
     files = Grid(("file", "sha256"), tuple((path.name, sha256(path)) for path in table.files))
     parts = [
         *heat,
-        *map(Part.of, blocks(table)),
-        Part("Figures", drawings=drawn),
+        *(replace(Part.of(block), folded=True) for block in blocks(table)),
+        Part("Figures", drawings=drawn, folded=True),
         Part("Recipe of fine-tuning", text=as_yaml(next(iter(table.cells.values())).recipe)),
         Part("Recipes of the sources", text=as_yaml(recipes)),
         Part("Environment", environments(table), folded=True),
         Part("Checksums of the results", files, folded=True),
     ]
-    return Section(name, table.title, sentences(table), description(table), parts)
+    return Section(
+        name,
+        question(table),
+        words[0],
+        description(table),
+        parts,
+        name=table.title,
+        chart=headline(table, f"{name}h"),
+        strip=strip(found) if found else None,
+        notes=words[1:],
+        glossary=glossary(table),
+    )
 
 
 def heat_map(found: Differences) -> HeatMap:
@@ -96,14 +127,20 @@ def heat_map(found: Differences) -> HeatMap:
             return None
         return HeatCell(
             text=signed(one.value, digits),
-            error="" if one.seeds < 2 else f"± {one.error:.{digits}f}",
-            mark=MARKS[one.verdict] + ("*" if one.sure and one.verdict != "no gain" else ""),
-            style=f"{CLASSES[one.verdict]} {'up' if one.value > 0 else 'down'}",
-            alpha=round(0.08 + 0.72 * (abs(one.value) / largest) ** 0.7, 2),
+            error="" if one.verdict == "one seed" else f"± {one.margin:.{digits}f}",
+            mark=MARKS[one.verdict],
+            style=f"{STYLES[one.verdict]} {'up' if one.value > 0 else 'down'}",
+            alpha=strength(one, largest),
             title=f"{one.verdict}, {one.seeds} seeds",
         )
 
-    groups = {f"{found.table.other}s": found.baselines, "other arms of our method": found.variants}
+    groups = {
+        f"{found.table.other}s": found.baselines,
+        "conditioned baselines": found.of_role("conditioned"),
+        "the paper's method": found.of_role("paper"),
+        "lines to reach": found.of_role("reference"),
+        "other arms of our method": found.variants,
+    }
     cells = {
         word: {arm: [cell(found.against[arm].get(column)) for column in columns] for arm in arms}
         for word, arms in groups.items()

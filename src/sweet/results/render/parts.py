@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import yaml
@@ -11,6 +11,7 @@ import yaml
 from sweet.results.rows import Block, Grid
 
 from .draw import Drawing
+from .strip import Strip
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,22 @@ class Part:
 
 @dataclass(frozen=True)
 class Section:
-    """A table or a run; the first of ``sentences`` stands at the top of the page too."""
+    """A table or a run: what is read first, ``parts`` below it.
+
+    ``name`` is a table's own; its ``title`` is a question. ``notes`` and ``properties`` are what to know
+    before the numbers, folded where there is a ``chart``. ``glossary`` explains names where they are touched.
+    """
 
     id: str
     title: str
-    sentences: Sequence[str]
+    sentence: str
     properties: Mapping[str, str]
     parts: Sequence[Part]
+    name: str = ""
+    chart: Drawing | None = None
+    strip: Strip | None = None
+    notes: Sequence[str] = ()
+    glossary: Mapping[str, str] = field(default_factory=dict)
 
 
 def pairs(values: Mapping[str, object]) -> Grid:

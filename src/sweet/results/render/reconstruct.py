@@ -16,6 +16,7 @@ from sweet.template.sizes import Size
 from sweet.template.target import target_weights
 
 SHOWN, MEASURED = 6, 512  # images in the picture, and for the loss
+SIDE = 192  # pixels of an image there, of small ones at most so many
 
 
 @dataclass(frozen=True)
@@ -65,5 +66,5 @@ def sheet(rows: list[Tensor]) -> Image.Image:
     """One picture of rows of images (B, C, H, W) uint8, small ones enlarged without smoothing."""
     values = torch.cat([torch.cat(list(row), 2) for row in rows], 1).permute(1, 2, 0)
     image = Image.fromarray(values.numpy() if values.shape[2] == 3 else values[..., 0].numpy())
-    factor = max(1, 64 // rows[0].shape[-1])
+    factor = max(1, SIDE // rows[0].shape[-1])
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

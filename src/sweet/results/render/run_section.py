@@ -7,7 +7,7 @@ from sweet.files import SUMS, check_sums
 from sweet.results.rows import Grid
 from sweet.results.runs import RunFolder
 from sweet.storage.folders import load_source
-from sweet.tasks.registry import METRICS
+from sweet.tasks.registry import METRICS, Metric, measured_by
 
 from .draw import png
 from .parts import Part, Section, Sheet, pairs, text
@@ -24,19 +24,23 @@ def run_section(run: RunFolder, name: str, data: str | None) -> Section:
     if run.kind in ("template", "dense"):
         parts += _source(run, name, data)
     if record is not None:
-        records = {"Cost": record.training, "Made by": record.made, "Converted from": record.converted}
-        parts += [Part(title, pairs(one.to_dict()), look="narrow") for title, one in records.items() if one]
+        records = {
+            "Cost": record.training and record.training.words(),
+            "Made by": record.made and record.made.to_dict(),
+            "Converted from": record.converted and record.converted.to_dict(),
+        }
+        parts += [Part(title, pairs(one), look="narrow") for title, one in records.items() if one]
     if left_out := skipped(run.folder / FILE):
         lines = tuple((problem,) for problem in left_out)
         parts.append(Part("Images left out", Grid(("why",), lines), "By data.on_error=skip.", look="words"))
     parts.append(Part("Recipe", text=run.recipe))
-    parts.append(Part("Environment", pairs(run.environment), look="narrow"))
-    parts.append(Part("Checksums", sums, note="" if sums.lines else f"There is no {SUMS}."))
+    parts.append(Part("Environment", pairs(run.environment), look="narrow", folded=True))
+    parts.append(Part("Checksums", sums, note="" if sums.lines else f"There is no {SUMS}.", folded=True))
     properties = {"kind": run.kind}
     if record is not None:
         properties |= {key: str(getattr(record.vit, key)) for key in SHAPE}
         properties |= {"ranks": text(record.ranks)} if record.ranks else {}
-    return Section(name, run.title, [summary(run)], properties, parts)
+    return Section(name, run.title, summary(run), properties, parts)
 
 
 def summary(run: RunFolder) -> str:
@@ -48,7 +52,7 @@ def summary(run: RunFolder) -> str:
     says = {"template": "A template", "dense": "A dense source", "model": "A model"}[record.kind]
     if training := record.training:
         says += f", trained on {training.images:,} images in {training.seconds:,.0f} s; final loss {training.loss}"
-    first = next((METRICS[key] for key in METRICS if key in record.scores), None)
+    first = next((_metric(run, key) for key in METRICS if key in record.scores), None)
     if first is None:
         return f"{says}."
     label, percent, _ = first.label.partition(", %")
@@ -59,7 +63,7 @@ def _metrics(run: RunFolder) -> list[Part]:
     """All numbers in one line, then a part for each metric that has several, of classes for example."""
     metrics = (run.record.metrics if run.record else None) or {}
     plain = {key: value for key, value in metrics.items() if not isinstance(value, dict | list)}
-    labels = {key: METRICS[key].label if key in METRICS else key for key in plain}
+    labels = {key: _metric(run, key).label if key in METRICS else key for key in plain}
     parts = [Part("Metrics", Grid.of([{labels[key]: text(value) for key, value in plain.items()}] if plain else []))]
     for key, values in metrics.items():
         if isinstance(values, dict) and values:
@@ -68,6 +72,12 @@ def _metrics(run: RunFolder) -> list[Part]:
             grid = Grid(heads, tuple((str(one), text(value)) for one, value in values.items()))
             parts.append(Part("Per class" if classes else key, grid, look="narrow"))
     return parts
+
+
+def _metric(run: RunFolder, key: str) -> Metric:
+    """What a number of a run is."""
+    metrics = (run.record.metrics if run.record else None) or {}
+    return measured_by(METRICS[key], metrics.get("fid_extractor"))
 
 
 def _source(run: RunFolder, name: str, data: str | None) -> list[Part]:

@@ -22,6 +22,7 @@ from sweet.tasks.pictures import plain_text, save_figure, short
 from sweet.tasks.task import EvalSettings, Metrics, Row, TrainSettings
 
 NAMED = 40  # classes of a confusion matrix that have room for their names
+COUNTED = 20  # and for their counts
 
 
 class Classify(Labelled):
@@ -127,17 +128,26 @@ class Classify(Labelled):
 
     @plain_text()
     def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
-        """``confusion.png``: for each true class, the share of its images that each class was predicted for."""
-        table = np.array(metrics.confusion, dtype=float)
+        """``confusion.png``: for each true class, how many of its images were predicted as each class."""
+        table = np.array(metrics.confusion)
         shares = 100 * table / table.sum(1, keepdims=True).clip(1)
         side = 2.5 + 0.3 * min(len(table), NAMED)
         figure = Figure(figsize=(side + 1, side), layout="constrained")
-        axes = figure.add_subplot(xlabel="predicted", ylabel="true", title=f"top-1 {metrics.scores['top1']:.1f} %")
-        figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=100), label="%", shrink=0.7)
+        axes = figure.add_subplot(xlabel="predicted", ylabel="true (images)")
+        axes.set_title(f"top-1 {metrics.scores['top1']:.1f} % of {table.sum():,} images", fontsize=10)
+        figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=100), label="% of the true class", shrink=0.7)
         if len(table) <= NAMED:
             names = [short(name) for name in self.classes]
             axes.set_xticks(range(len(table)), names, rotation=90)
-            axes.set_yticks(range(len(table)), names)
+            counts = table.sum(1)
+            axes.set_yticks(
+                range(len(table)), [f"{name} ({count:,})" for name, count in zip(names, counts, strict=True)]
+            )
+        if len(table) <= COUNTED:
+            for (row, column), count in np.ndenumerate(table):
+                if count:
+                    colour = "white" if shares[row, column] > 55 else "black"
+                    axes.text(column, row, f"{count}", ha="center", va="center", fontsize=7, color=colour)
         save_figure(figure, out / "confusion.png", dpi=120)
 
 

@@ -16,6 +16,7 @@ from sweet.errors import UserError
 from sweet.storage.records import DataConfig
 from sweet.tasks.labelled import Labelled, images_of
 from sweet.tasks.pictures import contact_sheet
+from sweet.tasks.registry import TASKS, measured_by
 from sweet.tasks.task import EvalSettings, Metrics, Options, Row, TrainSettings
 from sweet.template.image_size import sides
 
@@ -160,7 +161,8 @@ class Generate(Labelled):
         rows, each = min(len(self.classes), SHEET[0]), SHEET[1]
         labels = [label for label in range(rows) for _ in range(each)]
         images = torch.cat([batch.cpu() for batch in self.sample(model, labels, settings)])
-        title = f"FID {metrics.scores['fid']:.2f} ({metrics.notes['fid_extractor']})"
+        fid = measured_by(TASKS["generate"], metrics.notes["fid_extractor"])
+        title = f"{fid.label} {metrics.scores['fid']:.2f}"
         contact_sheet(out / "samples.png", images, self.classes[:rows], title=title)
 
 

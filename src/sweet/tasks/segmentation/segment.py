@@ -236,14 +236,17 @@ class Segment(Task):
     def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
         """``segments.png``: validation images, evenly picked, beside their masks and what is predicted for them."""
         assert isinstance(data, ImageSource)
-        colours, rows = palette(len(self.classes)), []
+        colours, rows, void = palette(len(self.classes)), [], False
         picked = sorted({round(place) for place in np.linspace(0, len(data) - 1, SHOWN)})
         for index in settings.shown(picked, len(picked), 1):
             image = data.decode(index)
             maps = data.mask(index), self._classes_in(model, image, settings)
+            void |= bool((maps[0] == IGNORE).any())
             shown, smaller = for_a_picture(image, maps)
             rows.append([np.asarray(shown), *(overlay(shown, classes, colours, 0.8) for classes in smaller)])
         legend = list(zip(self.classes, colours, strict=True))
+        if void:
+            legend.insert(0, ("void, not judged", np.zeros(3, np.uint8)))
         titles = ["image", "truth", f"predicted (mIoU {metrics.scores['miou']:.1f} %)"]
         save_grid(out / "segments.png", rows, titles, legend)
 

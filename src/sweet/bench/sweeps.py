@@ -1,0 +1,81 @@
+"""Tables that choose settings: variants of each arm, more rates while the best is at an edge, and what was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sweet.results.choices import MARK, Variant, chosen_for, is_at_edge, row_of, variants
+from sweet.results.files import read_tables
+
+from .arms import Arm, Switches
+from .protocol import Protocol, spec_of
+
+RATES = tuple(1e-3 * 2**i for i in range(-3, 7))  # as far as a sweep may go
+FIRST = RATES[3:7]  # 1e-3 to 8e-3, design 7
+DEFAULT = "default"
+
+
+def rate_arms(rows: Mapping[str, Arm]) -> dict[str, Arm]:
+    """Every row at every rate that a sweep may come to: ``ROW@2`` is at 2e-3."""
+    return {f"{row}{MARK}{1000 * lr:g}": replace(arm, lr=lr) for row, arm in rows.items() for lr in RATES}
+
+
+def setting_arms(rows: Mapping[str, Arm], settings: Mapping[str, Sequence[Switches]]) -> dict[str, Arm]:
+    """Every row as it is, ``ROW@default``, and with other switches, ``ROW@steps=400``."""
+    result = {}
+    for row, given in settings.items():
+        for switches in ({}, *given):
+            name = "+".join(f"{key}={value}" for key, value in switches.items()) or DEFAULT
+            result[f"{row}{MARK}{name}"] = replace(rows[row], switches={**rows[row].switches, **switches})
+    return result
+
+
+def measured(protocol: Protocol, table: str, out: Path) -> dict[str, list[Variant]]:
+    """{row: its variants that were measured} of a sweep below ``out``."""
+    found = read_tables(out / protocol.name / table, spec_of(protocol, table))
+    return variants(found[0]) if found else {}
+
+
+def rates_to_try(arms: Mapping[str, Arm], found: Mapping[str, list[Variant]]) -> list[str]:
+    """The arms that a sweep needs by what was measured so far: the first rates, and one more beyond a best at an edge.
+
+    Arms of other settings are all needed.
+    """
+    ladders: dict[str, list[str]] = {}
+    for name in sorted(arms, key=lambda name: arms[name].lr or 0.0):
+        ladders.setdefault(row_of(name), []).append(name)
+    wanted = set()
+    for row, names in ladders.items():
+        chosen = [name for name in names if arms[name].lr in (None, *FIRST)]
+        tried = [one for one in found.get(row, ()) if one.arm in names]
+        if len(chosen) < len(names) and tried and {one.arm for one in tried}.issuperset(chosen):
+            chosen = [one.arm for one in tried]
+            if is_at_edge(tried):
+                low, high = names.index(chosen[0]), names.index(chosen[-1])
+                lowest = max(tried, key=lambda one: one.score).arm == chosen[0]
+                chosen += names[max(0, low - 1) : low] if lowest else names[high + 1 : high + 2]
+        wanted |= {*chosen}
+    return [name for name in arms if name in wanted]
+
+
+def with_choices(protocol: Protocol, out: Path) -> Protocol:
+    """A table whose arms have the settings that its sweeps below ``out`` have chosen; the table's own without."""
+    arms = dict(protocol.arms)
+    for table, sweep in protocol.chosen_by.items():
+        found = measured(sweep, table, out)
+        for name, arm in arms.items():
+            if chosen := chosen_for(name, found):
+                variant = sweep.arms[chosen.arm]
+                given = changed(sweep, variant, chosen.arm)
+                lr = arm.lr if variant.lr is None else variant.lr
+                arms[name] = replace(arm, lr=lr, switches={**arm.switches, **given})
+    return replace(protocol, arms=arms)
+
+
+def changed(sweep: Protocol, variant: Arm, name: str) -> Switches:
+    """The switches in which a variant differs from its row as it is."""
+    default = sweep.arms.get(f"{row_of(name)}{MARK}{DEFAULT}")
+    base = default.switches if default else variant.switches
+    return {key: value for key, value in variant.switches.items() if base.get(key) != value}
