@@ -207,7 +207,7 @@ class Survey:
 def _pixel_hash(image: Picture) -> bytes:
     digest = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
     for stripe in stripes(image):
-        digest.update(np.ascontiguousarray(stripe))
+        digest.update(np.ascontiguousarray(stripe).data)
     return digest.digest()
 
 
