@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweet.data import open_images
+from sweet.data import bands, open_images, stats
 from sweet.data.check import SizeRange, check
 from sweet.data.repack import pack_to
 from sweet.data.shapes import CLASSES
@@ -198,3 +198,22 @@ def test_images_that_exif_turns_are_said(
     make_image(1).save(tmp_path / "straight.png")
     found = {row.found: row.handling for row in check(f"folder:{tmp_path}").findings}
     assert found["1 image that EXIF turns"].startswith("turned upright")
+
+
+def test_pixels_are_read_by_stripes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the pixels of a huge image there is never a whole copy, and what is said of it is the same."""
+    monkeypatch.setattr(bands, "STRIPE", 100)
+    monkeypatch.setattr(stats, "MANY", 20 * 33)  # every second row
+    pixels = np.random.default_rng(0).integers(0, 256, (47, 33, 3), dtype=np.uint8)
+    other = pixels.copy()
+    other[46, 32, 2] ^= 1
+    for name, values in {"0": pixels, "1": pixels, "2": other, "3": pixels[:, :, ::-1]}.items():
+        Image.fromarray(np.ascontiguousarray(values)).save(tmp_path / f"{name}.png")
+    copied = []
+    to_bytes = Image.Image.tobytes
+    monkeypatch.setattr(Image.Image, "tobytes", lambda image, *a: copied.append(image.size[1]) or to_bytes(image, *a))
+    found = check(f"folder:{tmp_path}").splits["train"]
+    assert copied and max(copied) == 100 // 33
+    assert found.duplicates == [[str(tmp_path / "0.png"), str(tmp_path / "1.png")]]
+    rows = np.stack([pixels, pixels, other, pixels[:, :, ::-1]])[:, ::2] / 255
+    assert found.mean == pytest.approx(rows.mean((0, 1, 2)), abs=1e-4)

@@ -153,6 +153,15 @@ def test_a_config_that_disagrees_costs_nothing(source: Path, tuned: Path, key: s
             assert code == 2 and line.startswith("error: ") and line.count("\n") == 1 and len(line) < 400
 
 
+@pytest.mark.parametrize("key", ["depth", "heads", "head_dim", "img_size", "rope_grid"])
+def test_a_number_beyond_its_limits_is_named(source: Path, key: str) -> None:
+    config = json.loads((source / "config.json").read_text())
+    config["vit"][key] = 10**9
+    (source / "config.json").write_text(json.dumps(config))
+    code, line = run(f"inspect {source}")
+    assert code == 2 and f"{key} " in line and "1000000000" in line
+
+
 def test_a_head_of_another_number_of_classes_is_not_drawn_anew(tuned: Path) -> None:
     config = json.loads((tuned / "config.json").read_text())
     config["data"]["classes"].pop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Box = tuple[float, float, float, float]
+STRIPE = 8_000_000  # pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +47,6 @@ class Bands:
         """Each channel resized by Pillow, as an image of that channel alone would be."""
         channels = [Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(self.pixels, 2, 0)]
         return Bands(np.stack([np.asarray(channel.resize(size, resample, box)) for channel in channels], 2))
-
-    def tobytes(self) -> bytes:
-        return self.pixels.tobytes()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.pixels, dtype=dtype) if copy else np.asarray(self.pixels, dtype=dtype)
@@ -93,6 +92,14 @@ class StoredBands:
 
 Picture = Image.Image | Bands
 Stored = Image.Image | StoredBands
+
+
+def stripes(image: Picture) -> Iterator[NDArray[np.uint8]]:
+    """The pixels (rows, W, C) from top to bottom, :data:`STRIPE` at a time: Pillow gives them as a copy."""
+    width, height = image.size
+    rows = max(1, STRIPE // width)
+    for top in range(0, height, rows):
+        yield np.asarray(image.crop((0, top, width, min(top + rows, height))))
 
 
 def as_rgb(image: Picture) -> Image.Image:

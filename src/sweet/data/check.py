@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sweet.errors import UserError
 
+from .bands import Picture, stripes
 from .check_findings import Look, name_table, place_table, refusal, split_table
 from .decode import is_turned
 from .findings import Finding, class_findings, counted
@@ -148,15 +149,17 @@ class Survey:
         if images.has_boxes:
             self.objects.update(images.objects(index).labels.tolist())
         self.sizes.append(image.size)
-        with images.open(index) as stored:
-            self.modes[stored.mode] += 1
-            self.turned += is_turned(stored)
-        key = hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
-        self.files.setdefault(key, []).append(images.where(index))
+        self._count_mode(index)
+        self.files.setdefault(_pixel_hash(image), []).append(images.where(index))
         if measured:
             self.moments.append(moments_of(image))
         if images.mask_classes is not None:
             self.pixels += np.bincount(images.mask(index).ravel(), minlength=256)
+
+    def _count_mode(self, index: int) -> None:
+        with self.images.open(index) as stored:
+            self.modes[stored.mode] += 1
+            self.turned += is_turned(stored)  # this may load all pixels
 
     def _pixel_shares(self) -> dict[str, float] | None:
         if self.images.mask_classes is None:
@@ -199,6 +202,13 @@ class Survey:
             except UserError as problem:
                 rows.append(refusal(split, problem))
         return rows
+
+
+def _pixel_hash(image: Picture) -> bytes:
+    digest = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
+    for stripe in stripes(image):
+        digest.update(np.ascontiguousarray(stripe).data)
+    return digest.digest()
 
 
 def _named(classes: list[str] | None, counts: Counter[int]) -> dict[str, int] | None:

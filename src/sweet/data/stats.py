@@ -187,10 +187,15 @@ def proposed_range(values: NDArray[np.float64], full: float | None) -> tuple[flo
 
 def moments_of(image: Picture) -> NDArray[np.float32]:
     """(2, C): mean and mean square per channel of one image, in 0..1: every image counts alike, whatever its size."""
-    values = np.asarray(image)
-    values = values[:: max(1, values.shape[0] * values.shape[1] // MANY)]  # of a huge image some rows are enough
+    width, height = image.size
+    step = width * height // MANY
+    if step > 1:  # of a huge image some rows are enough
+        values = np.concatenate([image.crop((0, top, width, top + 1)) for top in range(0, height, step)])
+    else:
+        values = np.asarray(image)
     pixels = values.reshape(-1, values.shape[-1]).astype(np.float32) / 255
-    return np.stack([pixels.mean(0), (pixels**2).mean(0)])
+    mean = pixels.mean(0)
+    return np.stack([mean, np.square(pixels, out=pixels).mean(0)])
 
 
 def mean_and_std(moments: list[NDArray[np.float32]]) -> tuple[list[float], list[float]]:

@@ -40,6 +40,13 @@ def _check_range(name: str, value: int, limit: int) -> None:
         raise ValueError(f"{name} must be at most {limit}, got {value}")
 
 
+def _read_size(name: str, value: object) -> ImageSize:
+    try:
+        return read_image_size(value)
+    except ValueError as problem:
+        raise ValueError(f"{name} {problem}") from None
+
+
 @dataclass(frozen=True)
 class ViTConfig:
     """The shape of an encoder: a pre-norm Vision Transformer of timm.
@@ -97,10 +104,7 @@ class ViTConfig:
             raise ValueError(f"unknown family {self.family!r}, expected one of {', '.join(FAMILIES)}")
         for name, limit in LIMITS.items():
             _check_range(name, getattr(self, name), limit)
-        try:
-            object.__setattr__(self, "img_size", read_image_size(self.img_size))
-        except ValueError as problem:
-            raise ValueError(f"img_size {problem}") from None
+        object.__setattr__(self, "img_size", _read_size("img_size", self.img_size))
         if not whole_patches(self.img_size, self.patch_size):
             size = size_text(self.img_size)
             raise ValueError(f"image size {size} is not a multiple of patch size {self.patch_size}")
@@ -113,7 +117,7 @@ class ViTConfig:
         if not self.rope_grid:
             object.__setattr__(self, "rope_grid", joined(*self.grid))
         if self.rope_grid != -1:
-            object.__setattr__(self, "rope_grid", read_image_size(self.rope_grid))
+            object.__setattr__(self, "rope_grid", _read_size("rope_grid", self.rope_grid))
         reference = () if self.rope_grid == -1 else sides(self.rope_grid)
         if (most := max(*self.grid, *reference)) > MAX_GRID:
             raise ValueError(f"a grid of {most} patches a side, should be from 1 to {MAX_GRID}")
