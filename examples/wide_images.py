@@ -21,8 +21,6 @@ KEYS = "device=cpu workers=0 max_steps=20 batch_size=16 data.source=shapes:n=60,
 
 with playground() as place:
     initialise_to(str(make_source(place / "template")), place / "vit", depth=2, heads=2, img_size=(16, 24))
-    result = finetune(place / "vit", load_recipe(FinetuneRecipe, None, KEYS), place / "classifier", quiet=True)
-    vit = sweet.load(place / "classifier")
-    print(
-        f"{vit.patch_embed.grid_size} patches of 4 pixels, top-1 {result['top1']:.0f} % after {result['steps']} steps"
-    )
+    made = finetune(place / "vit", load_recipe(FinetuneRecipe, None, KEYS), place / "classifier", quiet=True)
+    grid = sweet.load(place / "classifier").patch_embed.grid_size
+    print(f"{grid} patches of 4 pixels, top-1 {made['top1']:.0f} % after {made['training']['steps']} steps")

@@ -351,7 +351,7 @@ def test_bench_plans_without_a_folder_or_images() -> None:
     result = run("bench", "table1", "--protocol", "paper", "--dry-run", "--json")
     assert result.exit_code == 0, result.stderr
     planned = json.loads(result.stdout)
-    assert (planned["recipe"], planned["cells"]) == ("vit_b16_in1k", 61)
+    assert (planned["recipe"], planned["cells"]) == ("vit_b16_in1k", 79)
     without_teacher = [row for row in planned["sources"] if row["source"] != "kronecker.taught"]
     assert max(row["against_the_least"] for row in without_teacher) < 1.05
 

@@ -25,7 +25,7 @@ def test_from_images_to_metrics(tmp_path: Path, capfd: pytest.CaptureFixture[str
     made = sweet.pretrain(TINY, out=source, max_steps=3, progress=seen.append)
     assert made["steps"] == 3 and read_json(source / "config.json")["kind"] == "template"
     assert [(one.what, one.done, one.total) for one in seen] == [("training", step, 3) for step in (1, 2, 3)]
-    assert seen[0].values.keys() == {"loss", "lr", "img_per_s"}
+    assert seen[0].values.keys() == {"loss", "lr", "img_per_s", "data_wait"}
 
     assert sweet.init(source, out=model, params="5k", order="prefix")["order"] == "prefix"
     seen.clear()

@@ -115,7 +115,7 @@ def test_a_method_that_trains_sees_the_same_images_and_says_its_cost(checkpoint:
     words = f"init {checkpoint} --depth 1 --heads 2 --data {DATA} --device cpu --json --out {tmp_path}/d --method"
     made = json.loads(run(*words.split(), "distilled", "steps=2", "batch=4").stdout)
     assert made["train_images"] == 8 and made["train_seconds"] > 0
-    assert "train_images | 8" in (tmp_path / "d" / "README.md").read_text()
+    assert "images that it learned from | 8" in (tmp_path / "d" / "README.md").read_text()
     assert len((tmp_path / "d" / "metrics.jsonl").read_text().splitlines()) == 2
     assert not (tmp_path / "d" / ".training").exists()
     again = run(*words.split(), "distilled", "steps=2", "batch=4", "--resume")

@@ -30,6 +30,7 @@ from sweet.models.config import ViTConfig
 from sweet.recipes.schema import FinetuneRecipe
 from sweet.results.family import Family, Member, on_front
 from sweet.results.report import report
+from sweet.storage.legacy import MEMBER
 from sweet.tasks.registry import TASKS, Metric
 from sweet.template.sizes import Size
 
@@ -252,7 +253,8 @@ def test_a_family_of_before_is_resumed(
     written = read_json(out / "family.json")
     keys = {"requested": "asked"}
     before = [
-        {keys.get(k, k): v for k, v in row.items()} | {"latency": None, "training": {}} for row in written["members"]
+        {keys.get(k, k): row[k] for k in MEMBER if k in row} | {"latency": None, "training": {}}
+        for row in written["members"]
     ]
     write_json(out / "family.json", written | {"members": before})
     family(template, SIZES[:1], tiny_finetune(), out, resume=True, quiet=True)

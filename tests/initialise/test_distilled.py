@@ -150,7 +150,7 @@ def test_mistakes_are_one_line(wide: Wide, images: ImageSource, make_source: Cal
     for given, message in (
         ({"mask_ratio": 1}, "mask_ratio=1: should be at least 0 and below 1"),
         ({"warmup": 1}, "warmup=1 decay=0.05: should be at least 0, and warmup below 1"),
-        ({"start": "cold"}, "start=cold: expected one of sweet, random"),
+        ({"start": "cold"}, "start=cold: expected one of sweet, weight_selection, random"),
         ({"steps": -1}, "steps=-1 batch=128"),
     ):
         with pytest.raises(UserError, match=message):

@@ -133,7 +133,7 @@ def test_a_strip_counts_and_a_loss_has_its_context(results: Make, tmp_path: Path
     made = strip(found)
     assert made and [tile.style for tile in made.tiles] == ["win", "tie", "loss"]
     assert made.counted == "1 win, 1 tie, 1 loss"
-    assert made.tiles[0].title == "sweet minus random at L6H6: +16.50 ± 0.50 points (gain)"
+    assert made.tiles[0].title == "sweet minus random at L6H6: +16.50 ± 1.39 points (gain)"
     assert "sweet_tiles (of tiles) at L6H6, by 3.00 points" in made.losses
     assert "wave (by its paper) at L6H6, by 13.00 points" in made.losses
     assert "their seed spread by 0.71 points" in made.losses

@@ -72,9 +72,9 @@ def test_a_summary_is_written_and_printed(results: Make, tmp_path: Path) -> None
         10.0,
     )
     assert summary["top1"][0] == {"arm": "sweet", "L1H1": "13.50 ± 2.12 (2)", "L2H2": "12.00 (1)", "average": "12.75"}
-    one = {"sweet against": "random", "size": "L1H1", "difference": 3.0, "standard_error": 1.0, "seeds": 2}
-    other = {"sweet against": "random", "size": "L2H2", "difference": 2.0, "standard_error": None, "seeds": 1}
-    assert summary["comparison"] == [one | {"verdict": "gain"}, other | {"verdict": "one seed"}]
+    one = {"sweet against": "random", "size": "L1H1", "difference": 3.0, "margin": 12.706, "seeds": 2}
+    other = {"sweet against": "random", "size": "L2H2", "difference": 2.0, "margin": None, "seeds": 1}
+    assert summary["comparison"] == [one | {"verdict": "no gain"}, other | {"verdict": "one seed"}]
     assert (summary["costs"][0]["init, s"], summary["costs"][0]["PFLOPs"]) == ("0.250", "0.2800")
     place = folder / "micro" / "table1"
     assert (place / "table.md").read_text(encoding="utf-8") == section(table_of(folder))

@@ -107,9 +107,9 @@ def losses(out: Path) -> list[tuple[int, float]]:
 
 
 def log(out: Path) -> list[dict[str, Any]]:
-    """Every line, validations too, without the speed."""
+    """Every line, validations too, without what depends on the clock."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "img_per_s"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in ("img_per_s", "data_wait")} for line in lines]
 
 
 def everything(folder: Path) -> dict[str, tuple[int, str]]:

@@ -54,7 +54,7 @@ def test_a_service_gets_the_curve(
     logged = [values for what, values in calls if what == "log"]
     assert [step for step, _ in logged] == [1, 2, 2]
     assert {key for _, values in logged for key in values} == {
-        *("loss", "lr", "img_per_s", "val_top1", "val_top5", "val_loss")
+        *("loss", "lr", "img_per_s", "data_wait", "val_top1", "val_top5", "val_loss")
     }
     assert ("finish", None) in calls
     assert list((tmp_path / "mine" / "tensorboard").glob("events*"))

@@ -33,7 +33,7 @@ BUSY = ("drop_path=0.3", "mixup=0.8", "cutmix=1.0", "seed=3")  # whatever draws 
 
 def log(out: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "img_per_s"} for line in lines]
+    return [{key: value for key, value in line.items() if key not in ("img_per_s", "data_wait")} for line in lines]
 
 
 def losses(out: Path) -> list[float]:

@@ -146,6 +146,8 @@ def by_cost(table: Table, name: str) -> Iterable[Drawing]:
 
 def name_points(ax: Axes, points: dict[str, tuple[float, float]]) -> None:
     """Names of points above a plot with a logarithmic x axis, a thin line to each, none over another."""
+    if not points:
+        return
     low, high = (math.log10(edge) for edge in ax.get_xlim())
     bottom, top = ax.get_ylim()
     ax.set_ylim(bottom, top + 0.12 * (top - bottom))
