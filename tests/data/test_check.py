@@ -124,7 +124,7 @@ def test_the_table_says_what_is_odd_and_what_is_done(tmp_path: Path, make_image:
     for words in (
         "Train: a split called Train: is taken for train",
         "testing: has no labels: it is not used to judge a model",
-        "no val split: a tenth of train is drawn by seed 0, each class in both parts",
+        "no val split: a tenth of train is drawn by seed 0, each class of two images and more in both",
         "folders beside the splits (extra): left out",
         "__MACOSX in",
         "classes without an image (cow): they keep their place and are never learned",

@@ -236,9 +236,9 @@ def test_what_the_check_says_of_objects(write: Write) -> None:
     values["annotations"].append({"id": 9, "image_id": 7, "category_id": 2, "bbox": [50, 50, 4, 4]})
     lines = [finding.text() for finding in opened(write(values)).findings()]
     for words in (
-        "crowd regions (2): not learned",
+        "crowd regions (id 2): not learned",
         "images without objects (b.png): kept",
-        "1 boxes outside their image",
+        "1 object outside the image",
         "classes without an object (cow)",
     ):
         assert any(words in line for line in lines), (words, lines)

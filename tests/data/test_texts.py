@@ -94,6 +94,7 @@ WRITTEN = {  # how an editor may write a text
     "utf-16": lambda text: text.encode("utf-16"),
     "blanks": lambda text: text.replace("\n", " \t\n").encode(),
 }
+SAID = {"mark": "byte order mark", "utf-16": "byte order mark", "windows": "as on Windows", "latin-1": "Latin-1"}
 
 
 @pytest.mark.parametrize("way", WRITTEN)
@@ -120,9 +121,8 @@ def test_yolo_whatever_wrote_it(tmp_path: Path, way: str, make_image: Callable[.
 def test_the_check_names_every_text_file(tmp_path: Path, way: str, make_image: Callable[..., Image.Image]) -> None:
     make_image(1).save(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_bytes(WRITTEN[way]("image,labels\na.png,café\n"))
-    said = {"mark": "byte order mark", "utf-16": "byte order mark", "windows": "as on Windows", "latin-1": "Latin-1"}
     (row,) = [row for row in place_table(f"csv:{tmp_path}") if row.found.startswith("labels.csv: ")]
-    assert said.get(way, "blanks around its lines") in row.found and row.handling == "read as such"
+    assert SAID.get(way, "blanks around its lines") in row.found and row.handling == "read as such"
 
 
 def test_labels_in_two_spellings_are_one_class(tmp_path: Path, make_image: Callable[..., Image.Image]) -> None:
@@ -130,3 +130,22 @@ def test_labels_in_two_spellings_are_one_class(tmp_path: Path, make_image: Calla
         make_image(1).save(tmp_path / f"{name}.png")
     (tmp_path / "labels.csv").write_text("image,labels\na.png,cafe\u0301\nb.png,caf\u00e9\n", encoding="utf-8")
     assert open_images(f"csv:{tmp_path}", "train", val_share=0).label_lists == [[0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("data", "ways"),
+    [
+        (
+            b"\xef\xbb\xbfimage\tlabels\r\na.png\tx\r\n",
+            "a byte order mark, lines end as on Windows, tabs between its columns",
+        ),
+        (b"image\tlabels\na.png\tx\n", "tabs between its columns"),
+        (b"image,labels\r\na.png,caf\xe9 \r\n", "Latin-1, not UTF-8, lines end as on Windows, blanks around its lines"),
+    ],
+)
+def test_several_ways_at_once(tmp_path: Path, data: bytes, ways: str, make_image: Callable[..., Image.Image]) -> None:
+    make_image(1).save(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_bytes(data)
+    (row,) = [row for row in place_table(f"csv:{tmp_path}") if row.found.startswith("labels.csv: ")]
+    assert row.found.endswith(ways)
+    assert open_images(f"csv:{tmp_path}", "train", val_share=0).label_lists == [[0]]

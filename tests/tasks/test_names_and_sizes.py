@@ -158,17 +158,18 @@ def test_one_mean_makes_grey_of_any_rgb(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(grey, (luma - 0.5) / 0.25)
 
 
-def test_what_a_screen_shows_and_the_file_has(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("count", [40, 100, 1000])
+def test_what_a_screen_shows_and_the_file_has(capsys: pytest.CaptureFixture[str], count: int) -> None:
     from sweet.console import show
 
     result = {
         "top1": 5.0,
-        "per_class": {f"class{i:03d}": float(i) for i in range(100)},
-        "confusion": [[0] * 100 for _ in range(100)],
+        "per_class": {f"class{i:03d}": float(i) for i in range(count)},
+        "confusion": [[0] * count for _ in range(count)],
     }
     show(lambda: result, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["top1", "5"] and len(lines) < 20
-    assert any("class000" in line for line in lines) and "100 x 100, see --json" in lines[-1]
+    assert any("class000" in line for line in lines) and f"{count} x {count}, see --json" in lines[-1]
     show(lambda: result, as_json=True)
     assert json.loads(capsys.readouterr().out) == result

@@ -193,6 +193,9 @@ class Survey:
         rows = [*images.findings(), *class_findings(split, images.classes, images.labels), *list_findings(images)]
         rows += split_table(look)
         if images.mask_classes is not None:
+            if void := self.pixels[IGNORE]:
+                shown = f"{100 * void / self.pixels.sum():.2g} % of the pixels of the masks without a class"
+                rows.append(Finding(split, shown, "left out of the loss and of every metric"))
             try:
                 pixels = torch.from_numpy(self.pixels[None, : len(images.mask_classes)])
                 rows += unseen_classes(images, pixels, without_class=bool(self.pixels[IGNORE]))
@@ -204,7 +207,7 @@ class Survey:
 def _pixel_hash(image: Picture) -> bytes:
     digest = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
     for stripe in stripes(image):
-        digest.update(np.ascontiguousarray(stripe))
+        digest.update(np.ascontiguousarray(stripe).data)
     return digest.digest()
 
 

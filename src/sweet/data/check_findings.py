@@ -10,6 +10,7 @@ from sweet.errors import UserError
 from sweet.files import BYTE_ORDER_MARKS
 
 from .class_names import CLASSES_FILE
+from .decode import ORDINARY
 from .findings import Finding, counted, some_names
 from .splits import is_hidden, split_folders, subfolders
 from .stats import Depth, depth_handling, proposed_keys
@@ -21,6 +22,8 @@ TEXTS = (  # of sources, that somebody may have written
     *("labels/**/*.txt", "*/labels/*.txt"),
 )
 SHOWN_NAME = 32  # characters; longer names are cut in pictures
+MARKUP = set("$^\\%|<>&`*[]")  # of TeX, Markdown, HTML and tables
+LAST_LATIN = "\u024f"
 
 
 @dataclass(frozen=True)
@@ -45,22 +48,26 @@ def split_table(look: Look) -> list[Finding]:
 
 def _depths(look: Look) -> list[Finding]:
     depth, found = look.depth, []
-    values = f"values from {depth.low:g} to {depth.high:g}" if depth.low is not None else ""
     for mode, count in look.modes.items():
         handling = depth_handling(mode)
         if handling is None and mode != "RGB":
             handling = "see below: every value is mapped to 0..255"
         if handling is not None:
             found.append(Finding(look.split, f"{counted(count, 'image')} stored as {mode}", handling))
-    if depth.value_range is not None:
-        low, high = depth.value_range
-        text = f"{low:g} becomes 0, {high:g} becomes 255; {depth.clipped:.2g} % clipped, with the keys below"
-        found.append(Finding(look.split, values, text))
-    elif depth.low is not None:
-        found.append(Finding(look.split, values, "stretched to 0..255 by their type"))
-    if (depth.channels not in (1, 3) or depth.value_range is not None) and look.mean and look.std:
+    if depth.low is not None:
+        handling = "stretched to 0..255 by their type"
+        if depth.value_range is not None:
+            low, high = depth.value_range
+            handling = f"{low:g} becomes 0, {high:g} becomes 255; {depth.clipped:.2g} % clipped, with the keys below"
+        found.append(Finding(look.split, f"values from {depth.low:g} to {depth.high:g}", handling))
+    if depth.blank:
+        found.append(Finding(look.split, f"{depth.blank:.2g} % of the values are no numbers", "become 0, black"))
+    odd = depth.channels not in ORDINARY
+    if (odd or depth.value_range is not None) and look.mean and look.std:
+        without = "refused" if odd or not depth.typed else "dark, with few levels,"
         keys = " ".join(proposed_keys(depth, look.mean, look.std))
-        found.append(Finding(look.split, f"{depth.channels} channels", f"refused unless the recipe says {keys}"))
+        handling = f"{without} unless the recipe says {keys}"
+        found.append(Finding(look.split, counted(depth.channels, "channel"), handling))
     return found
 
 
@@ -72,7 +79,7 @@ def _sizes(look: Look) -> list[Finding]:
         found.append(Finding(look.split, f"{counted(look.turned, 'image')} that EXIF turns", handling))
     tiny = sum(min(size) < TINY for size in look.sizes)
     if long:
-        handling = f"classify takes the centre; detect pads; segment makes the long side {LONG} x the short one at most"
+        handling = f"the centre is taken; detect pads; segment makes the long side {LONG} x the short one at most"
         found.append(Finding(look.split, f"{counted(long, 'image')} longer than {LONG} to 1", handling))
     if tiny:
         found.append(Finding(look.split, f"{counted(tiny, 'image')} below {TINY} pixels", "enlarged, like any other"))
@@ -92,16 +99,30 @@ def _damage(look: Look) -> list[Finding]:
 def name_table(names: Sequence[str]) -> list[Finding]:
     """Rows about names of classes that are hard to show."""
     odd = [name for name in names if not name.isprintable() or len(name) > SHOWN_NAME]
-    commas = [name for name in names if "," in name]
-    found = []
-    if odd:
-        shown = [ascii(name)[1:41] for name in odd]
-        handling = "kept in every file; pictures show escapes and the first 31 characters"
-        found.append(Finding("", some_names(shown, "class names that are long or cannot be printed"), handling))
-    if commas:
-        handling = "sweet generate --classes takes the longest known name between commas"
-        found.append(Finding("", some_names(commas, "class names with commas"), handling))
-    return found
+    plain = [name for name in names if name not in odd]
+    rows = (
+        (
+            [ascii(name)[1:-1][:40] for name in odd],
+            "class names that are long or cannot be printed",
+            "kept in every file; pictures show escapes and the first 31 characters",
+        ),
+        (
+            [name for name in plain if MARKUP & set(name)],
+            "class names with signs of markup",
+            "kept in every file; pictures and cards show the signs themselves",
+        ),
+        (
+            [name for name in plain if max(name, default="") > LAST_LATIN],
+            "class names beyond Latin letters",
+            "kept in every file; pictures show escapes for what no font of this machine has",
+        ),
+        (
+            [name for name in names if "," in name],
+            "class names with commas",
+            "sweet generate --classes takes the longest known name between commas",
+        ),
+    )
+    return [Finding("", some_names(found, what), handling) for found, what, handling in rows if found]
 
 
 def place_table(spec: str) -> list[Finding]:
@@ -121,6 +142,9 @@ def place_table(spec: str) -> list[Finding]:
         others = [name for name in subfolders(images) if name not in splits]
         if others:
             found.append(Finding("", some_names(others, "folders beside the splits"), "left out", warn=True))
+    elif reader == "folder" and (inner := [name for name in subfolders(root) if split_folders(root / name)]):
+        handling = f"taken for classes; for its splits say folder:{root / inner[0]}"
+        found.append(Finding("", some_names(inner, "folders with splits inside"), handling, warn=True))
     return found + _writings(sorted({file for pattern in TEXTS for file in root.glob(pattern)}))
 
 
@@ -135,16 +159,28 @@ def _writings(files: Sequence[Path]) -> list[Finding]:
 
 def _writing(file: Path) -> str:
     data = file.read_bytes()
+    ways = []
     if any(data.startswith(mark) for mark in BYTE_ORDER_MARKS):
-        return "begins with a byte order mark"
+        ways.append("begins with a byte order mark")
+    elif not _is_utf8(data):
+        ways.append("Latin-1, not UTF-8")
+    if b"\r\n" in data:
+        ways.append("lines end as on Windows")
+    if file.suffix in (".txt", ".csv"):
+        lines = data.splitlines()
+        if any(b"\t" in line.strip() for line in lines):
+            ways.append("tabs between its columns")
+        if any(line != line.strip() for line in lines):
+            ways.append("blanks around its lines")
+    return ", ".join(ways)
+
+
+def _is_utf8(data: bytes) -> bool:
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
-        return "Latin-1, not UTF-8"
-    if b"\r\n" in data:
-        return "lines end as on Windows"
-    blanks = file.suffix in (".txt", ".csv") and any(line != line.strip() for line in data.splitlines())
-    return "blanks around its lines" if blanks else ""
+        return False
+    return True
 
 
 def refusal(split: str, problem: UserError) -> Finding:

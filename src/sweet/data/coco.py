@@ -23,8 +23,9 @@ from sweet.files import read_json
 from .bands import Picture, Stored
 from .class_names import check_distinct, on_disk, one_spelling
 from .decode import open_stored
-from .findings import Finding, class_findings, some_names
+from .findings import Finding, some_names
 from .images import ImageSource, digest, rarest, stamps
+from .label_lists import object_findings
 from .objects import Objects
 from .splits import Splits, split_folders
 
@@ -110,33 +111,14 @@ class CocoImages(ImageSource):
 
     def findings(self) -> list[Finding]:
         objects = [one for several in self.annotations for one in several]
-        found = class_findings(self.split, self.classes, [one.label for one in objects], what="object")
-        rows: list[tuple[list[str], str, str]] = [
-            (
-                [str(one.id) for one in objects if one.crowd],
-                "crowd regions",
-                "not learned, and no error to find or miss",
-            ),
-            (
-                [str(one.id) for one in objects if not one.crowd and isinstance(one.segmentation, dict)],
-                "masks as run lengths",
-                "read like polygons",
-            ),
-            (
-                [Path(f).name for f, several in zip(self.files, self.annotations, strict=True) if not several],
-                "images without objects",
-                "kept: they teach what is no object",
-            ),
-        ]
-        found += [Finding(self.split, some_names(names, what), handling) for names, what, handling in rows if names]
-        if self.left_out:
-            empty = f"{self.left_out} boxes outside their image, or without width or height"
-            found.append(Finding(self.split, empty, "left out", warn=True))
-        without = [str(one.id) for one in objects if not one.segmentation]
-        if without and len(without) < len(objects):
-            found.append(
-                Finding(self.split, some_names(without, "objects without a mask"), "boxes alone are learned", True)
-            )
+        crowd = [f"id {one.id}" for one in objects if one.crowd]
+        lengths = [f"id {one.id}" for one in objects if not one.crowd and isinstance(one.segmentation, dict)]
+        found = object_findings(self, [bool(one.segmentation) for one in objects])
+        if crowd:
+            handling = "not learned, and no error to find or miss"
+            found.append(Finding(self.split, some_names(crowd, "crowd regions"), handling))
+        if lengths:
+            found.append(Finding(self.split, some_names(lengths, "masks as run lengths"), "read like polygons"))
         return found
 
     def _mask(self, one: Annotation, height: int, width: int) -> NDArray[np.bool_]:

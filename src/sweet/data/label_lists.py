@@ -1,13 +1,16 @@
-"""Targets of images with several labels each."""
+"""Images with several labels or objects each: targets, and what is odd about them."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sweet.errors import UserError
 
-from .findings import Finding, class_findings, counted
+from .findings import Finding, class_findings, counted, some_names
 from .images import ImageSource
 
 
@@ -41,6 +44,24 @@ def list_findings(images: ImageSource) -> list[Finding]:
     if empty := counts.count(0):
         rows.append(Finding(images.split, f"{counted(empty, 'image')} without a label", "kept, as images of no class"))
     return rows + class_findings(images.split, images.classes, labels, what="image with them")
+
+
+def object_findings(images: ImageSource, masks: Sequence[bool]) -> list[Finding]:
+    """Rows about boxes. ``masks``: of each object, whether it has one."""
+    split, lists = images.split, images.label_lists or []
+    found = class_findings(split, images.classes, [label for several in lists for label in several], what="object")
+    empty = [Path(images.where(index)).name for index, several in enumerate(lists) if not several]
+    if empty:
+        handling = "kept: they teach what is no object"
+        found.append(Finding(split, some_names(empty, "images without objects"), handling))
+    if images.left_out:
+        outside = f"{counted(images.left_out, 'object')} outside the image, or without width or height"
+        found.append(Finding(split, outside, "left out", warn=True))
+    if masks and not all(masks):
+        objects, some = counted(len(masks), "object"), any(masks)
+        without = f"{masks.count(False)} of {objects} without a mask" if some else f"{objects}, none with a mask"
+        found.append(Finding(split, without, "boxes alone are learned", warn=some))
+    return found
 
 
 def with_lists_alone(images: ImageSource) -> ImageSource:

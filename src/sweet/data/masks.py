@@ -121,7 +121,7 @@ def unseen_classes(images: ImageSource, pixels: Tensor, *, without_class: bool |
         )
     training = is_training(images.split)
     handling = "never learned" if training else "no metric is measured for them"
-    more = "; masks hold 255, which is no class unless classes.txt names it (255: NAME)" if white else ""
+    more = "; some pixels are of no class, as 255 is unless classes.txt names it (255: NAME)" if white else ""
     return [Finding(images.split, some_names(unseen, "classes that no mask shows"), handling + more, warn=True)]
 
 

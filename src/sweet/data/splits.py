@@ -143,7 +143,8 @@ def split_findings(splits: Splits) -> list[Finding]:
     if unlabelled is not None:
         found.append(Finding(unlabelled, "has no labels", "it is not used to judge a model; predict takes its files"))
     if stands_in is None:
-        found.append(Finding("", "no val split", "a tenth of train is drawn by seed 0, each class in both parts"))
+        handling = "a tenth of train is drawn by seed 0, each class of two images and more in both parts"
+        found.append(Finding("", "no val split", handling))
     elif find_split(splits, "val") is None:
         found.append(Finding(stands_in, "no val split", f"{stands_in} stands in for it"))
     return found

@@ -32,7 +32,8 @@ class Depth:
 
     stored: images of each mode, of at most ``LOOKED_AT``; low and high: smallest and largest value of images of more
     than 8 bits, None where there are none; value_range: what should become 0 and 255, None where the type says it;
-    clipped: percent of the values that lie outside.
+    typed: whether the type says a range that holds all values; clipped: percent of the values that lie outside of
+    value_range; blank: percent that are no numbers.
     """
 
     stored: dict[str, int]
@@ -40,7 +41,9 @@ class Depth:
     low: float | None = None
     high: float | None = None
     value_range: tuple[float, float] | None = None
+    typed: bool = True
     clipped: float = 0.0
+    blank: float = 0.0
 
     @property
     def pixel_format(self) -> PixelFormat:
@@ -89,9 +92,7 @@ def stats(spec: str, split: str = "train") -> StatsReport:
             last = problem
     if not moments:
         raise UserError(f"--data {spec}: no image of {images.split} can be read, the last one: {last}")
-    mean, std = mean_and_std(moments)
-    if depth.channels == 1:  # three equal channels
-        mean, std = mean[:1], std[:1]
+    mean, std = (values[: depth.channels] for values in mean_and_std(moments))  # grey has three equal channels
     return StatsReport(spec, images.split, len(moments), depth, mean, std, proposed_keys(depth, mean, std))
 
 
@@ -101,8 +102,9 @@ def proposed_keys(depth: Depth, mean: list[float], std: list[float]) -> list[str
     def listed(values: tuple[float, float] | list[float]) -> str:
         return f"[{','.join(f'{value:g}' for value in values)}]"
 
-    # a channel that never changes would be divided by nothing
-    keys = [f"data.mean={listed(mean)}", f"data.std={listed([max(value, 0.001) for value in std])}"]
+    # grey is measured as three equal channels; a channel that never changes would be divided by nothing
+    mean, std = mean[: depth.channels], [max(value, 0.001) for value in std[: depth.channels]]
+    keys = [f"data.mean={listed(mean)}", f"data.std={listed(std)}"]
     if depth.channels != 3:
         keys.insert(0, f"model.in_chans={depth.channels}")
     if depth.value_range is not None:
@@ -132,13 +134,15 @@ def find_depth(images: ImageSource) -> Depth:
     if not deep:
         return Depth(dict(stored), most)
     values = np.concatenate(deep).astype(np.float64)
-    values = values[np.isfinite(values)]
+    finite = np.isfinite(values)
+    blank, values = 100 * float(1 - finite.mean()), values[finite]
     if not values.size:
-        return Depth(dict(stored), most)
+        return Depth(dict(stored), most, blank=blank)
     low, high = float(values.min()), float(values.max())
-    value_range = proposed_range(values, {str(array.dtype) for array in deep})
+    full = typed_range(values, {str(array.dtype) for array in deep})
+    value_range = proposed_range(values, full)
     outside = 0.0 if value_range is None else np.mean((values < value_range[0]) | (values > value_range[1]))
-    return Depth(dict(stored), most, low, high, value_range, 100 * float(outside))
+    return Depth(dict(stored), most, low, high, value_range, full is not None, 100 * float(outside), blank)
 
 
 def channels_of(image: Stored) -> int:
@@ -162,12 +166,17 @@ def deep_values(image: Stored) -> list[NDArray[Any]]:
     return [] if flat.dtype in (np.uint8, np.bool_) else [flat[:: max(1, flat.size // 10_000)]]
 
 
-def proposed_range(values: NDArray[np.float64], kinds: set[str]) -> tuple[float, float] | None:
-    """None where the type of number says the range and the images use a fair share of it; else two round numbers."""
-    low, high = np.percentile(values, [TAIL, 100 - TAIL])
+def typed_range(values: NDArray[np.float64], kinds: set[str]) -> float | None:
+    """What is white by the type of number, where all values lie between 0 and that."""
     kind = "float" if all(name.startswith("float") for name in kinds) else next(iter(kinds)) if len(kinds) == 1 else ""
     full = FULL.get(kind)
-    if full is not None and values.min() >= 0 and values.max() <= full and high >= USED * full:
+    return full if full is not None and values.min() >= 0 and values.max() <= full else None
+
+
+def proposed_range(values: NDArray[np.float64], full: float | None) -> tuple[float, float] | None:
+    """None where the images use a fair share of :func:`typed_range`; else two round numbers."""
+    low, high = np.percentile(values, [TAIL, 100 - TAIL])
+    if full is not None and high >= USED * full:
         return None
     if 0 <= low < 0.1 * high:
         low = 0.0
@@ -204,7 +213,7 @@ def depth_handling(mode: str) -> str | None:
         "LA": "grey, transparency is dropped",
         "RGBA": "transparency is dropped (a model of four channels keeps it)",
         "PA": "colours of the palette, transparency is dropped",
-        "P": "colours of the palette",
+        "P": "colours of the palette, transparency is dropped where there is any",
         "CMYK": "converted to RGB without a colour profile",
         "YCbCr": "converted to RGB",
         "LAB": "converted to RGB",
@@ -214,4 +223,6 @@ def depth_handling(mode: str) -> str | None:
         return None
     if mode.startswith("I;16"):
         return "16 bits: the upper 8 are kept"
+    if mode.endswith("xuint8"):
+        return "8 bits, taken as they are"
     return known.get(mode)

@@ -24,8 +24,10 @@ from sweet.files import decode_text
 
 from .class_names import on_disk, one_spelling
 from .decode import readable, upright_size
+from .findings import Finding
 from .folder import FolderImages, image_files
 from .images import ImageSource, digest, stamps
+from .label_lists import object_findings
 from .objects import Objects
 from .splits import Splits, split_called
 
@@ -63,6 +65,10 @@ class YoloImages(FolderImages):
 
     def fingerprint(self) -> str:
         return digest(super().fingerprint(), *stamps(map(str, self.texts)))
+
+    def findings(self) -> list[Finding]:
+        masks = [bool(line.outline) for several in self.lines for line in several]
+        return [*super().findings(), *object_findings(self, masks)]
 
     def objects(self, index: int) -> Objects:
         with readable(self.where(index)), self.open(index) as image:

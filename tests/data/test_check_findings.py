@@ -1,0 +1,165 @@
+"""The table of ``sweet data check``: nothing odd is left unsaid, and what it says is what decoding does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sweet.data import open_images
+from sweet.data.check import check
+from sweet.data.check_findings import name_table, place_table
+from sweet.data.decode import PixelFormat
+from sweet.errors import UserError
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import PretrainRecipe
+
+NUMBERS = np.random.default_rng(0).random((16, 20, 12))
+
+
+def rows(spec: str) -> list[str]:
+    return [finding.text().removeprefix("train: ") for finding in check(spec).findings]
+
+
+def said(lines: list[str], *words: str) -> None:
+    for word in words:
+        assert any(line.startswith(word) for line in lines), (word, lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("twelve.png", (NUMBERS[..., 0] * 4095).astype(np.uint16), ["1 image stored as I;16", "1 channel: dark, with"]),
+        ("signed.tif", (NUMBERS[..., 0] * 60_000).astype(np.int32), ["1 image stored as I: see", "1 channel: refused"]),
+        ("scan.tif", (NUMBERS[..., 0] * 3000 - 1000).astype(np.float32), ["values from -", "1 channel: refused"]),
+        ("whole.tif", NUMBERS[..., 0].astype(np.float32), ["1 image stored as F: see", "values from 0."]),
+        (
+            "five.npy",
+            (NUMBERS[..., :5] * 255).astype(np.uint8),
+            ["1 image stored as 5xuint8: 8", "5 channels: refused"],
+        ),
+        ("twelve.npy", NUMBERS, ["1 image stored as 12xfloat64: see", "12 channels: refused"]),
+        ("holes.npy", np.where(NUMBERS < 0.25, np.nan, NUMBERS)[..., :3], ["2", "values from 0.25"]),
+    ],
+)
+def test_what_becomes_of_the_numbers(tmp_path: Path, name: str, values: np.ndarray, words: list[str]) -> None:
+    file = tmp_path / name
+    np.save(file, values) if file.suffix == ".npy" else Image.fromarray(values).save(file)
+    lines = rows(f"folder:{tmp_path}")
+    said(lines, *words)
+    assert any(line.endswith("are no numbers: become 0, black") for line in lines) == ("holes" in name)
+    images = open_images(f"folder:{tmp_path}", "train", val_share=0)
+    (keys,) = [line.partition(" recipe says ")[2] for line in lines if " recipe says " in line] or [""]
+    if any(": refused unless" in line for line in lines):
+        with pytest.raises(UserError, match=r"channels, the model takes 3|what is black and what is white"):
+            images.read_as(PixelFormat()).decode(0)
+    recipe = load_recipe(PretrainRecipe, "nano", keys.split())  # the keys as they are printed
+    pixels = np.asarray(images.read_as(PixelFormat.of(recipe.data)).decode(0))
+    assert pixels.max() > 235 and len(recipe.data.mean) == recipe.model.in_chans
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("$1_$2", "signs of markup ($1_$2)"),
+        ("a|b", "signs of markup (a|b)"),
+        ("back\\slash", "signs of markup (back\\slash)"),
+        ("100 %", "signs of markup (100 %)"),
+        ("two\nlines", "long or cannot be printed (two\\nlines)"),
+        ("\u202egpj", "long or cannot be printed (\\u202egpj)"),
+        ("n" * 50, f"long or cannot be printed ({'n' * 40})"),
+        ("\u05e9\u05dc\u05d5\u05dd", "beyond Latin letters (\u05e9\u05dc\u05d5\u05dd)"),
+        ("\U0001f600", "beyond Latin letters (\U0001f600)"),
+        ("tench, Tinca", "with commas (tench, Tinca)"),
+    ],
+)
+def test_names_that_are_hard_to_show(name: str, row: str) -> None:
+    (finding,) = name_table(["plain", "caf\u00e9", "hot_dog", name])
+    assert row in finding.found
+
+
+@pytest.mark.parametrize("inner", [["photos"], ["photos", "more"], ["Photos of 2024"]])
+def test_a_set_inside_the_folder(tmp_path: Path, inner: list[str], make_image: Callable[..., Image.Image]) -> None:
+    """As an archive unpacks into a folder of its own name: its splits would be read as images of one class."""
+    for name in inner:
+        for place in ("train/ant", "train/bee", "val/ant"):
+            (tmp_path / name / place).mkdir(parents=True)
+            make_image(0).save(tmp_path / name / place / "0.png")
+    (row,) = [row for row in place_table(f"folder:{tmp_path}") if row.warn]
+    assert row.found.startswith("folders with splits inside (") and sorted(inner)[0] in row.handling
+    assert not any(row.warn for row in place_table(row.handling.rpartition(" say ")[2]))  # what it proposes
+
+
+BOX = "0 0.5 0.5 0.4 0.4\n"
+LINE = "0 0.1 0.1 0.9 0.1 0.5 0.9\n"
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([BOX, ""], ["classes without an object (dog)", "images without objects (1.png)", "1 object, none with"]),
+        ([BOX + LINE, LINE], ["1 of 3 objects without a mask: boxes alone"]),
+        (
+            ["0 0.5 0.5 0 0.4\n" + LINE, "1" + LINE[1:]],
+            ["1 object outside the image, or without width or height: left"],
+        ),
+        ([LINE, "1" + LINE[1:]], []),
+    ],
+)
+def test_objects_of_yolo(
+    tmp_path: Path, labels: list[str], words: list[str], make_image: Callable[..., Image.Image]
+) -> None:
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for number, text in enumerate(labels):
+        make_image(number).save(tmp_path / "images" / f"{number}.png")
+        (tmp_path / "labels" / f"{number}.txt").write_text(text)
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [cat, dog]\n")
+    lines = rows(f"yolo:{tmp_path}")
+    said(lines, *words)
+    assert words or not any("object" in line for line in lines)
+
+
+LENGTHS = {"size": [10, 12], "counts": [40, 20, 60]}
+
+
+@pytest.mark.parametrize(
+    ("objects", "words"),
+    [
+        ([{"segmentation": LENGTHS}], ["masks as run lengths (id 0): read like polygons"]),
+        ([{}, {"iscrowd": 1, "segmentation": LENGTHS}], ["crowd regions (id 1): not", "1 of 2 objects without a mask"]),
+        ([{"segmentation": []}], ["1 object, none with a mask: boxes alone are learned"]),
+        ([{"segmentation": [[1, 1, 5, 5]]}], ["1 image that cannot be used: a training stops and names it"]),
+        ([], ["classes without an object (cat)", "images without objects (0.png)"]),
+    ],
+)
+def test_objects_of_coco(
+    tmp_path: Path, objects: list[dict[str, object]], words: list[str], make_image: Callable[..., Image.Image]
+) -> None:
+    make_image(0, 12, 10).save(tmp_path / "0.png")
+    known = [{"id": i, "image_id": 1, "category_id": 1, "bbox": [2, 2, 5, 5]} | one for i, one in enumerate(objects)]
+    image = {"id": 1, "file_name": "0.png", "width": 12, "height": 10}
+    values = {"images": [image], "categories": [{"id": 1, "name": "cat"}], "annotations": known}
+    (tmp_path / "boxes.json").write_text(json.dumps(values))
+    said(rows(f"coco:{tmp_path / 'boxes.json'}"), *words)
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "words"),
+    [
+        ([0, 1, 255, 255], "a\nb\n", ["50 % of the pixels of the masks without a class"]),
+        ([0, 1, 1, 2], "a\nb\nvoid\n", ["25 % of the pixels of the masks without a class", "void in classes.txt"]),
+        ([0, 0, 0, 0], "a\nb\n", ["classes that no mask shows (b): never learned"]),
+        ([0, 1, 1, 7], "a\nb\n", ["1 image that cannot be used"]),
+    ],
+)
+def test_values_of_masks(tmp_path: Path, values: list[int], classes: str, words: list[str]) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.array(values, np.uint8).reshape(2, 2)).save(tmp_path / name / "0.png")
+    (tmp_path / "classes.txt").write_text(classes)
+    said(rows(f"masks:{tmp_path}"), *words)
