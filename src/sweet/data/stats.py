@@ -135,7 +135,7 @@ def find_depth(images: ImageSource) -> Depth:
         return Depth(dict(stored), most)
     values = np.concatenate(deep).astype(np.float64)
     finite = np.isfinite(values)
-    blank, values = 100 * float(1 - finite.mean()), values[finite]
+    blank, values = 100 * float(np.isnan(values).mean()), values[finite]
     if not values.size:
         return Depth(dict(stored), most, blank=blank)
     low, high = float(values.min()), float(values.max())
