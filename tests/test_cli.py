@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -66,6 +67,19 @@ def test_help_recipes_and_plan_import_nothing_heavy(words: str) -> None:
     imported = set(re.findall(r"\|\s+(\w+)", done.stderr))
     assert "typer" in imported
     assert not imported & HEAVY
+
+
+def test_a_mistyped_folder_of_a_source_is_said_before_torch_is_imported(tmp_path: Path) -> None:
+    """``runs/tempalte`` looks like a name of the hub; where ``runs`` is a folder, it is none."""
+    from sweet.storage.paths import check_checkpoint
+
+    (tmp_path / "runs").mkdir()
+    with contextlib.chdir(tmp_path):
+        with pytest.raises(UserError, match=r"^SOURCE runs/tempalte: no such file or folder$"):
+            check_checkpoint("SOURCE", "runs/tempalte")
+        check_checkpoint("SOURCE", "runs")
+        check_checkpoint("SOURCE", "anna/vit@main")
+        check_checkpoint("SOURCE", "timm:vit_tiny_patch16_224")
 
 
 @pytest.mark.parametrize(("folder", "needed"), [("model", set()), ("template", {"numpy"})])
@@ -223,6 +237,30 @@ def test_plan_looks_at_images_and_times_two_steps(tmp_path: Path) -> None:
     words = f"plan {TINY} --data shapes:n=20,size=16 max_steps=null epochs=3 --json"
     few = json.loads(run(*words.split()).stdout)["here"]["notes"]
     assert few == ["20 images in batches of 16 make 3 steps in all, few to learn from; epochs=200 makes 200"]
+
+
+def test_plan_times_a_part_of_a_batch_that_takes_a_cpu_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch for a GPU would fill the memory of a laptop before anything is printed."""
+    from sweet.recipes.loader import load_recipe
+    from sweet.recipes.schema import PretrainRecipe
+    from sweet.training import trial as module
+
+    seen: list[int] = []
+    real = module.prepare
+
+    def prepare(short: PretrainRecipe, out: Path) -> object:
+        seen.append(short.batch_size)
+        return real(short, out)
+
+    monkeypatch.setattr(module, "prepare", prepare)
+    recipe = load_recipe(PretrainRecipe, str(TINY), ["data.source=shapes:n=64,size=16", "max_steps=3"])
+    whole = module.trial(recipe)
+    monkeypatch.setattr(module, "LARGEST_STEP", module.LARGEST_STEP / 1e6)
+    small = module.trial(recipe)
+    large = module.trial(recipe.model_copy(update={"batch_size": 100_000, "max_steps": 3}))
+    assert seen[0] == recipe.batch_size and seen[1] < recipe.batch_size and seen[2] < 1000
+    assert large.seconds_per_step > 10 * small.seconds_per_step > 0
+    assert large.memory_mb >= small.memory_mb and whole.steps == small.steps == large.steps == 3
 
 
 def test_days_of_a_cpu_are_said() -> None:

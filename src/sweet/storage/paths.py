@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from sweet.errors import UserError
 
+from .hub import is_hub_name
 from .overwrite import NEW
 
 ON_DISK = {name: "PATH" for name in ("folder", "parquet", "csv", "coco", "yolo", "masks")} | {"packed": "FILE"}
@@ -42,7 +42,7 @@ def check_folder(option: str, path: Path, *kinds: str) -> None:
 
 def check_checkpoint(option: str, text: str) -> None:
     """Raises UserError unless ``text`` is a path that is there, or the name of a checkpoint elsewhere."""
-    if not (Path(text).expanduser().exists() or re.match(r"timm:|(hub:)?[\w.-]+/[\w.-]+(@|$)", text)):
+    if not (Path(text).expanduser().exists() or text.startswith("timm:") or is_hub_name(text)):
         raise UserError(f"{option} {text}: no such file or folder")
 
 

@@ -16,12 +16,14 @@ from sweet.console import Progress, listening_to_progress
 from sweet.costs.advice import advice
 from sweet.costs.plan import pretraining_cost
 from sweet.data import open_images, should_pack
+from sweet.models.device import resolve_device
 from sweet.recipes.resolved import resolve
 from sweet.recipes.schema import PretrainRecipe
 
 from .pretrain import prepare
 
 TIMED = 2  # steps, after one that warms up
+LARGEST_STEP = 1e11  # training FLOPs of a timed step of a CPU, a second or so; larger batches are timed in part
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,21 @@ def trial(recipe: PretrainRecipe) -> Trial:
     """Time :data:`TIMED` steps of a recipe on as many of its images as they take.
 
     The decoded images of the whole set count to the memory where a training would keep them. torch.compile is left out.
+    A CPU times a part of a batch that would take it minutes, and counts time and memory up to the whole one.
     Raises UserError for images that cannot be learned from.
     """
     assert recipe.data.source is not None
     found = open_images(recipe.data.source, recipe.data.train_split, pixels=recipe.data)
     count = min(len(found), recipe.data.limit or len(found))
-    few = min(count, (TIMED + 1) * recipe.batch_size)
+    resolved = resolve(recipe)
+    steps, vit = resolved.steps(count), resolved.vit
+    cost = pretraining_cost(resolved, count)
+    on_cpu = resolve_device(recipe.device).type == "cpu"
+    batch = part_of_batch(recipe, cost / steps) if on_cpu else recipe.batch_size
+    few = min(count, (TIMED + 1) * batch)
     short = recipe.model_copy(
         update={
+            "batch_size": batch,
             "max_steps": TIMED + 1,
             "epochs": float(TIMED + 1),
             "data": recipe.data.model_copy(update={"limit": few}),
@@ -67,6 +76,9 @@ def trial(recipe: PretrainRecipe) -> Trial:
         }
     )
     run = prepare(short, Path())
+    device, parts = run.accelerator.device, recipe.batch_size / batch
+    states = 3 * 4 * sum(parameter.numel() for parameter in run.model.parameters())  # gradients, and Adam's two
+    before = peak_memory(device) + states
     times = [time.perf_counter()]
 
     def note(_: Progress) -> None:
@@ -74,13 +86,20 @@ def trial(recipe: PretrainRecipe) -> Trial:
 
     with listening_to_progress(note):
         run.train(None, resume=False, quiet=True)
-    seconds = mean(later - earlier for earlier, later in pairwise(times[1:]))
-    resolved, device = resolve(recipe), run.accelerator.device
-    steps, vit = resolved.steps(count), resolved.vit
+    seconds = parts * mean(later - earlier for earlier, later in pairwise(times[1:]))
     pixels = vit.patches * vit.patch_size**2 * found.pixel_format.stored_channels
     kept = count * pixels if should_pack(found, vit.img_size) else 0
-    notes = advice(recipe, count, steps, pretraining_cost(resolved, count), on_cpu=device.type == "cpu")
-    return Trial(count, steps, seconds, round((peak_memory(device) + kept) / 1e6), str(device), notes)
+    memory = peak_memory(device)
+    memory += round((parts - 1) * max(0, memory - before))
+    notes = advice(recipe, count, steps, cost, on_cpu=on_cpu)
+    return Trial(count, steps, seconds, round((memory + kept) / 1e6), str(device), notes)
+
+
+def part_of_batch(recipe: PretrainRecipe, flops: float) -> int:
+    """Images of a timed step of a CPU; ``flops`` are those of a whole step."""
+    micro_batches = recipe.optim.accumulate
+    images = int(recipe.batch_size * min(1.0, LARGEST_STEP / flops))
+    return max(images // micro_batches, 1) * micro_batches
 
 
 def peak_memory(device: torch.device) -> int:
