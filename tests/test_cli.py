@@ -390,8 +390,10 @@ def test_bench_plans_without_a_folder_or_images() -> None:
     assert result.exit_code == 0, result.stderr
     planned = json.loads(result.stdout)
     assert (planned["recipe"], planned["cells"]) == ("vit_b16_in1k", 79)
-    without_teacher = [row for row in planned["sources"] if row["source"] != "kronecker.taught"]
-    assert max(row["against_the_least"] for row in without_teacher) < 1.05
+    # a teacher comes on top; a size that is pre-trained itself costs what its size costs
+    alike = [row for row in planned["sources"] if row["source"] != "kronecker.taught" and "own." not in row["source"]]
+    costs = [row["against_the_least"] for row in alike]
+    assert len(costs) > 3 and max(costs) < 1.05 * min(costs)
 
 
 def test_a_folder_of_unfair_results_is_refused(tmp_path: Path) -> None:

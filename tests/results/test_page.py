@@ -136,7 +136,7 @@ def test_a_strip_counts_and_a_loss_has_its_context(results: Make, tmp_path: Path
     assert made.tiles[0].title == "sweet minus random at L6H6: +16.50 ± 1.39 points (gain)"
     assert "sweet_tiles (of tiles) at L6H6, by 3.00 points" in made.losses
     assert "wave (by its paper) at L6H6, by 13.00 points" in made.losses
-    assert "their seed spread by 0.71 points" in made.losses
+    assert "4 degrees of freedom" in made.losses and "95 % interval" in made.losses
 
 
 def test_names_are_explained_where_they_are_touched(results: Make, tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def total_cost(table: Table, name: str) -> Iterable[Drawing]:
         ax.plot(numbers, [one.of(n) for n in numbers], color=colour, marker=marker, label=one.name)
     ax.set_xticks(numbers)
     ax.set_ylim(bottom=0)
-    others = [one for one in found if one.role == "baseline"] if found[0].role == "ours" else []
+    others = [one for one in found if one.role in ("baseline", "reference")] if found[0].role == "ours" else []
     crossings = [_crossing(crossing(found[0], one), one.name) for one in others]
     text = " ".join(["Training FLOPs, counted by formula for sizes as in this table, on average.", *crossings])
     yield drawing(ax, name, text, x="number of target sizes", y="PFLOPs in all", columns=1)
