@@ -4,7 +4,7 @@
 
 The template has the shape of recipe ``vit_b16_in1k`` with random values (time does not depend on them), and an order,
 so that both the principal slice and the paper's prefix are timed. ``prefix_first`` is a template's first model in
-prefix order, for which the stored basis is turned back; later ones do without. The contestants take turns; medians of
+prefix order, for which the stored basis is rotated back; later ones do without. The contestants take turns; medians of
 ratios. The floor of a ViT-B is a copy of its bytes and the product X G.
 """
 

@@ -14,7 +14,7 @@ from sweet.errors import UserError
 
 from .bands import Picture, stripes
 from .check_findings import Look, name_table, place_table, refusal, split_table
-from .decode import is_turned
+from .decode import is_rotated
 from .findings import Finding, class_findings, counted
 from .images import IGNORE, ImageSource
 from .label_lists import flat_labels, list_findings
@@ -111,7 +111,7 @@ class Survey:
     files: dict[bytes, list[str]] = field(default_factory=dict)  # hash of the pixels: files with them
     sizes: list[tuple[int, int]] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
-    turned: int = 0  # as EXIF says
+    rotated: int = 0  # images, as EXIF says
     corrupt: list[str] = field(default_factory=list)
     objects: Counter[int] = field(default_factory=Counter)  # of each class
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))  # of each value of the masks
@@ -159,7 +159,7 @@ class Survey:
     def _count_mode(self, index: int) -> None:
         with self.images.open(index) as stored:
             self.modes[stored.mode] += 1
-            self.turned += is_turned(stored)  # this may load all pixels
+            self.rotated += is_rotated(stored)  # this may load all pixels
 
     def _pixel_shares(self) -> dict[str, float] | None:
         if self.images.mask_classes is None:
@@ -188,7 +188,7 @@ class Survey:
         images, split = self.images, self.images.split
         identical = sum(len(group) > 1 for group in self.files.values())
         look = Look(
-            split, self.sizes, self.modes, self.turned, self.corrupt, identical, self.depth, *self._mean_and_std()
+            split, self.sizes, self.modes, self.rotated, self.corrupt, identical, self.depth, *self._mean_and_std()
         )
         rows = [*images.findings(), *class_findings(split, images.classes, images.labels), *list_findings(images)]
         rows += split_table(look)

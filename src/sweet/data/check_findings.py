@@ -33,7 +33,7 @@ class Look:
     split: str
     sizes: Sequence[tuple[int, int]]
     modes: Mapping[str, int]
-    turned: int
+    rotated: int
     corrupt: Sequence[str]
     identical: int
     depth: Depth
@@ -74,9 +74,9 @@ def _depths(look: Look) -> list[Finding]:
 def _sizes(look: Look) -> list[Finding]:
     found = []
     long = sum(max(size) > LONG * min(size) for size in look.sizes)
-    if look.turned:
+    if look.rotated:
         handling = "turned upright; boxes and masks are those of the upright image"
-        found.append(Finding(look.split, f"{counted(look.turned, 'image')} that EXIF turns", handling))
+        found.append(Finding(look.split, f"{counted(look.rotated, 'image')} that EXIF turns", handling))
     tiny = sum(min(size) < TINY for size in look.sizes)
     if long:
         handling = f"the centre is taken; detect pads; segment makes the long side {LONG} x the short one at most"

@@ -208,7 +208,7 @@ def to_bytes(values: NDArray[Any], value_range: tuple[float, float] | None) -> N
     return np.nan_to_num(scaled, nan=0.0).clip(0, 255).round().astype(np.uint8)
 
 
-def is_turned(image: Stored) -> bool:
+def is_rotated(image: Stored) -> bool:
     """Whether the camera was held sideways or upside down."""
     orientation = image.orientation if isinstance(image, StoredBands) else image.getexif().get(ORIENTATION, 1)
     return bool(orientation != 1)

@@ -21,7 +21,6 @@ CALLED = {  # a split and its other names, in any case of letters
     "val": ("val", "validation", "valid", "validating", "dev"),
     "test": ("test", "testing"),
 }
-STANDS_FOR = {"val": ("val", "test"), "test": ("test", "val"), "train": ("train",)}
 NO_IMAGES = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information")  # left by other programs
 
 

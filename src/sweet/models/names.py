@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 FREQS = "rope.freqs"
-GATED = ("mlp.fc1_g", "mlp.fc1_x")
 SCALES = re.compile(r"^(blocks\.\d+\.)(gamma_[12]|ls[12]\.gamma)$")
 
 

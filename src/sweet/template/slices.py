@@ -39,7 +39,7 @@ INNER_NORMS = ("attn.norm.weight", "attn.norm.bias", "mlp.norm.weight", "mlp.nor
 HEAD_AXIS = {"attn.freqs": 2, "attn.relative_position_bias_table": 2}  # (L, 2, h, d / 2), (L, distances, h)
 COMMON = ("attn.q_norm.weight", "attn.q_norm.bias", "attn.k_norm.weight", "attn.k_norm.bias")
 BLOCK = 4608  # numbers of one of G's slices at a time: what a product of few rows is fastest with on a CPU
-TURNED = 8  # such blocks are transposed together: whole lines of the cache
+TRANSPOSED = 8  # such blocks are transposed together: whole lines of the cache
 Units = tuple[int, int]
 """Hidden units of a source and of a target, where these are not the default numbers."""
 
@@ -79,18 +79,18 @@ def combined(x: Tensor, core: Tensor, mlp: str) -> dict[str, Tensor]:
     if not (torch.is_grad_enabled() and (x.requires_grad or core.requires_grad)):
         return _combined_in_place(x.unflatten(0, (depth, SLICES)), core, mlp)
     readers, writer, rest = x.unflatten(0, (depth, SLICES)).split((3, 1, SLICES - 4), 1)
-    turned = core.transpose(1, 2).contiguous()
-    qkv = readers.reshape(-1, r1) @ turned.flatten(1)
+    transposed = core.transpose(1, 2).contiguous()
+    qkv = readers.reshape(-1, r1) @ transposed.flatten(1)
     proj = writer.reshape(-1, r1) @ core.flatten(1)
     if mlp == "swiglu":
         units = inner // 3
-        gate_up, down = turned[:, : 3 * units].unflatten(1, (units, 3)).movedim(2, 0).split((2, 1))
+        gate_up, down = transposed[:, : 3 * units].unflatten(1, (units, 3)).movedim(2, 0).split((2, 1))
         fc1 = rest.reshape(-1, r1) @ gate_up.flatten(2)  # gate and up apart (2, 8 L, units R)
         fc1 = fc1.unflatten(1, (depth, -1)).transpose(0, 1)
         fc2 = rest.reshape(-1, r1) @ down.squeeze(0).flatten(1)
     else:
         rows, columns = rest.chunk(2, 1)
-        fc1, fc2 = (half.reshape(-1, r1) @ turned.flatten(1) for half in (rows, columns))
+        fc1, fc2 = (half.reshape(-1, r1) @ transposed.flatten(1) for half in (rows, columns))
     return {
         QKV: qkv.view(depth, -1, residual),
         PROJ: proj.view(depth, residual, inner),
@@ -110,10 +110,10 @@ def _combined_in_place(x: Tensor, core: Tensor, mlp: str) -> dict[str, Tensor]:
     readers, writer, rows = (part.reshape(-1, r1) for part in x[:, : 4 + groups].split((3, 1, groups), 1))
     block = max(1, BLOCK // residual // step) * step  # whole triples
     for first in range(0, inner, block):
-        if first % (TURNED * block) == 0:
-            turned = core[:, :, first : first + TURNED * block].transpose(1, 2).contiguous()
-        within = first % (TURNED * block)
-        some = turned[:, within : within + block]
+        if first % (TRANSPOSED * block) == 0:
+            transposed = core[:, :, first : first + TRANSPOSED * block].transpose(1, 2).contiguous()
+        within = first % (TRANSPOSED * block)
+        some = transposed[:, within : within + block]
         torch.mm(readers, some.flatten(1), out=qkv[:, first * residual : (first + some.shape[1]) * residual])
         filled = slice(first // step, min(first // step + some.shape[1] // step, units))
         for part in range(fc1.shape[1]):

@@ -80,10 +80,10 @@ def as_trained(source: Source) -> Source:
     if not isinstance(core, Tucker) or order is None or not order.absorbed:
         return source
     back = StreamMaps(source, source.width, None, seed=0)
-    turned = back.writer(core.core, None) if core.u is None else core.core
+    trained = back.writer(core.core, None) if core.u is None else core.core
     return replace(
         source,
-        core=replace(core, core=turned, u=None if core.u is None else order.rotation @ core.u),
+        core=replace(core, core=trained, u=None if core.u is None else order.rotation @ core.u),
         blocks=source.blocks | {name: back.written(source.blocks[name]) for name in WRITER_BIASES},
         stem=back.stem(),
         decoder={name.removeprefix("decoder."): value for name, value in back.decoder().items()},
