@@ -24,7 +24,7 @@ from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.forward import patchify
 from sweet.models.mae import MaskedAutoencoder, init_source, patch_targets, sincos, split_patches
 from sweet.models.vit import materialised
-from sweet.training.device import keep_memory, resolve_precision, use_plain_attention
+from sweet.training.device import keep_memory, resolve_precision
 
 CONFIG = ViTConfig(depth=12, heads=12, head_dim=16, img_size=32, patch_size=4)
 MAE = MaeConfig()
@@ -85,7 +85,6 @@ def main() -> None:
     optimizers = {}
     for name, model in models.items():
         model.to(device).train()
-        use_plain_attention(model, device)  # timm's default, the fused kernel, is slower here
         optimizers[name] = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def step(name: str, number: int) -> float:

@@ -36,6 +36,7 @@ from sweet.models.vit import build_vit
 from sweet.storage.folders import load_source
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import FolderRecord
+from sweet.template.image_size import ImageSize, joined, sides
 from sweet.template.source import Source
 from sweet.template.target import target_weights
 
@@ -91,14 +92,22 @@ def on_meta(architecture: str) -> Any:
 
 
 def reduced(architecture: str) -> Any:
-    """An architecture with two blocks and two heads of its own width, on images of four by four patches."""
+    """An architecture with two blocks and two heads of its own width, on images of four by four patches, or by three
+    where its own are not square."""
     whole = on_meta(architecture)
     patch = getattr(getattr(whole, "patch_embed", None), "patch_size", (16, 16))
     heads = getattr(getattr(whole.blocks[0], "attn", None), "num_heads", None) or 12
-    options = {"depth": 2, "num_heads": 2, "embed_dim": 2 * (whole.embed_dim // heads), "img_size": 4 * patch[0]}
+    rows, columns = getattr(getattr(whole, "patch_embed", None), "img_size", None) or (1, 1)
+    size = joined(4 * patch[0], 4 * patch[0] if rows == columns else 3 * patch[0])
+    options = {"depth": 2, "num_heads": 2, "embed_dim": 2 * (whole.embed_dim // heads), "img_size": size}
+    shared = {}
+    attn = getattr(whole.blocks[0], "attn", None)
+    if hasattr(attn, "num_kv_heads") and attn.qkv is None:  # said for each block
+        grouped = any(block.attn.num_kv_groups > 1 for block in whole.blocks)
+        shared = {"num_kv_heads": (2, 1 if grouped else 2)}
     for names in REDUCTIONS:
         try:
-            kept = {name: options[name] for name in names}
+            kept = {name: options[name] for name in names} | shared
             return timm.create_model(architecture, pretrained=False, num_classes=0, **kept)
         except (TypeError, AssertionError, RuntimeError, ValueError):
             continue
@@ -130,9 +139,9 @@ def converted(found: Checkpoint, folder: Path) -> Source:
     return load_source(folder).source
 
 
-def images(config: ViTConfig, size: int, count: int = 2) -> Tensor:
-    """Noise (count, C, size, size)."""
-    return torch.randn(count, config.in_chans, size, size, generator=torch.Generator().manual_seed(count))
+def images(config: ViTConfig, size: ImageSize, count: int = 2) -> Tensor:
+    """Noise (count, C, height, width)."""
+    return torch.randn(count, config.in_chans, *sides(size), generator=torch.Generator().manual_seed(count))
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
@@ -153,9 +162,10 @@ def check(row: Row, model: Any, folder: Path) -> None:
     for depth, heads in (*TARGETS["smaller"], *TARGETS["larger"]):
         export_and_reload(template, found, depth, heads, folder / f"L{depth}H{heads}")
         row.targets.append(f"L{depth}H{heads}")
-    model.set_input_size(2 * size)
-    ours = build_vit(config, whole, img_size=2 * size)
-    twice = images(config, 2 * size)
+    doubled = joined(*(2 * side for side in sides(size)))
+    model.set_input_size(doubled)
+    ours = build_vit(config, whole, img_size=doubled)
+    twice = images(config, doubled)
     row.error_2x = relative(ours.forward_features(twice), model.forward_features(twice))
     row.converts = row.error < TOLERANCE and row.error_2x < TOLERANCE
     if not row.converts:

@@ -68,6 +68,13 @@ def test_help_recipes_and_plan_import_nothing_heavy(words: str) -> None:
     assert not imported & HEAVY
 
 
+@pytest.mark.parametrize(("folder", "needed"), [("model", set()), ("template", {"numpy"})])
+def test_inspect_imports_no_torch(folder: str, needed: set[str]) -> None:
+    done = sweet_process("inspect", Path(__file__).parent / "storage" / "frozen_v1" / folder)
+    imported = set(re.findall(r"\|\s+(\w+)", done.stderr))
+    assert done.returncode == 0 and imported & HEAVY == needed
+
+
 def test_help_takes_less_than_0_4_seconds() -> None:
     seconds = []
     for _ in range(3):

@@ -19,9 +19,9 @@ def main() -> None:
 def run() -> None:
     """The command line; whatever a signal has interrupted ends in one line."""
     try:
-        from sweet.cli import app
+        from sweet.cli import run as run_verb
 
-        app(prog_name="sweet")
+        run_verb()
     except BaseException as problem:
         # an import that a signal has ended may look like anything
         if interrupts.received() is None or isinstance(problem, SystemExit):

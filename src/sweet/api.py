@@ -116,11 +116,11 @@ class Template(StoredSource):
         images = open_images(data, "train", pixels=self.data) if isinstance(data, str) else data
         weights = initialise(method, self, size, data=images, budget=budget, seed=seed, device=device, **given)
         # a slice is a view: what is trained from here on must not be the source itself
-        shared = {value.untyped_storage().data_ptr() for value in source_tensors(self.source).values()}
-        own = {k: v.clone() if v.untyped_storage().data_ptr() in shared else v for k, v in weights.items()}
+        own = self.own(weights)
+        weights = {name: value if name in own else value.clone() for name, value in weights.items()}
         config = self.config.resized(size.depth, size.heads)
         vit: nn.Module = build_vit(
-            config, own, num_classes=num_classes, seed=seed, img_size=pixels, **channels, **options
+            config, weights, num_classes=num_classes, seed=seed, img_size=pixels, **channels, **options
         )
         attach_cfg(vit, self.data.model_copy(update={"classes": None}))  # the head is new: it has no names yet
         return vit

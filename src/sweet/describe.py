@@ -1,23 +1,24 @@
-"""What a folder holds: size, ranks, spectra, order, provenance, checksums."""
+"""What a folder holds: size, ranks, spectra, order, provenance, checksums. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from sweet.costs.plan import bench_sizes, size_table
+from sweet.costs.table import bench_sizes, size_table
 from sweet.errors import UserError
-from sweet.files import SUMS, check_sums, verifying
-from sweet.results.family import is_family, read_family
-from sweet.storage.folders import load_source
-from sweet.storage.integrity import check_header, read_header
+from sweet.files import SUMS, check_sums
+from sweet.storage.header import ORDER, Header, check_header, read_header
 from sweet.storage.layout import TENSORS
 from sweet.storage.records import FolderRecord, read_record
-from sweet.template.constraints import Kronecker
-from sweet.template.source import Source
-from sweet.template.tucker import Tucker
+from sweet.template.sizes import MATRICES, PROJ
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def inspect(path: Path, *, verify: bool = False) -> Mapping[str, object]:
@@ -25,13 +26,16 @@ def inspect(path: Path, *, verify: bool = False) -> Mapping[str, object]:
 
     Raises UserError for anything else, and naming the file whose sum is wrong.
     """
-    if is_family(path):
+    if (path / "family.json").is_file():
+        from sweet.results.family import read_family
+
         known = read_family(path)
         about = known.model_dump(mode="json", include={"source", "task", "data", "method", "img_size", "metric"})
         return {"kind": "family", **about, "conclusion": " ".join(known.sentences()) or None, "members": known.rows()}
     record = read_record(path, tuple(TENSORS))
     file = path / TENSORS[record.kind]
-    check_header(file, read_header(file), record)
+    header = read_header(file)
+    check_header(file, header, record)
     config, classes = record.vit, record.data.classes
     result: dict[str, object] = {
         "kind": record.kind,
@@ -50,41 +54,62 @@ def inspect(path: Path, *, verify: bool = False) -> Mapping[str, object]:
     if record.kind == "model":
         metrics = {key: value for key, value in (record.metrics or {}).items() if not isinstance(value, dict)}
         return result | {"metrics": metrics, "cost": size_table(config, [config.size], len(classes or ()))}
-    with verifying(False):  # that is what _checksums says
-        source = load_source(path).source
-    return result | _source_rows(source, record)
+    return result | _source_rows(file, header, record)
 
 
-def _source_rows(source: Source, record: FolderRecord) -> dict[str, object]:
+def _source_rows(file: Path, header: Header, record: FolderRecord) -> dict[str, object]:
     """Numbers of the core, and what its principal order keeps at each width."""
-    core, config = source.core, record.vit
+    import numpy as np
+
+    config, tensors = record.vit, _arrays(file, header)
     result: dict[str, object] = {}
-    if core.constraint != "none":
-        parameters = sum(tensor.numel() for tensor in core.tensors().values())
-        result["constraint"] = core.constraint
+    if record.constraint != "none":
+        parameters = sum(prod(shape) for name, (_, shape) in header.items() if name.startswith("core."))
+        result["constraint"] = record.constraint
         result["parameters_m"] = round(parameters / 1e6, 3)
         result["share_of_slices"] = round(parameters / (config.slices * config.depth * config.width**2), 3)
-    if isinstance(core, Kronecker):
-        result |= {"tile": core.tile, "templates": {name: len(t) for name, t in core.templates.items()}}
-    if isinstance(core, Tucker):
-        result["ranks"] = list(core.core.shape)
+    if record.constraint == "kronecker":
+        counts = {name: len(tensors[f"core.templates.{name}"]) for name in MATRICES}
+        result |= {"tile": tensors[f"core.templates.{PROJ}"].shape[1], "templates": counts}
+    if record.constraint == "tucker":
+        core = tensors["core.core"]
+        result["ranks"] = list(core.shape)
         # directions needed for 90 % of the core's energy, per mode, and how far each factor is from orthonormal
-        result["core_rank_90"] = [_rank(core.core, mode) for mode in range(3)]
-        factors = [f for f in (core.x, core.u, core.v) if f is not None]
-        result["condition"] = [round(float(torch.linalg.cond(f)), 2) for f in factors]
-    if source.order is not None:
+        result["core_rank_90"] = [_rank(core, mode) for mode in range(3)]
+        factors = [tensors[name] for name in ("core.x", "core.u", "core.v") if name in tensors]
+        result["condition"] = [round(float(np.linalg.cond(factor)), 2) for factor in factors]
+    if {f"order.{name}" for name in ORDER} <= tensors.keys():
+        energy = tensors["order.energy"].sum(0, dtype=np.float64)
         result["kept_energy"] = [
-            {"channels": n, "share": round(float(source.order.spectrum[:n].sum()), 4)}
+            {"channels": n, "share": round(float(energy[:n].sum() / energy.sum()), 4)}
             for n in sorted({max(1, config.width * eighth // 8) for eighth in range(1, 9)})
         ]
     return result | {"sizes": size_table(config, bench_sizes(config.head_dim), 1000)}
 
 
-def _rank(core: torch.Tensor, mode: int, share: float = 0.9) -> int:
+def _arrays(file: Path, header: Header) -> dict[str, Array]:
+    """The tensors of a source. Raises UserError naming the first in which a number is not finite."""
+    import numpy as np
+    from safetensors import safe_open
+
+    arrays: dict[str, Array] = {}
+    with safe_open(file, "np") as opened:
+        for name, (dtype, _) in header.items():
+            if dtype == "BF16":  # numpy has no such type; the order and a core are never in it
+                continue
+            arrays[name] = opened.get_tensor(name)
+            if not np.isfinite(arrays[name]).all():
+                raise UserError(f"{file}: tensor {name} holds numbers that are not finite")
+    return arrays
+
+
+def _rank(core: Array, mode: int, share: float = 0.9) -> int:
     """Singular values of an unfolding of the core that hold a share of its energy."""
-    matrix = core.movedim(mode, 0).flatten(1)
-    values = torch.linalg.eigvalsh(matrix @ matrix.t()).flip(0)
-    return int((values.cumsum(0) < share * values.sum()).sum()) + 1
+    import numpy as np
+
+    matrix = np.moveaxis(core, mode, 0).reshape(core.shape[mode], -1)
+    values = np.linalg.eigvalsh(matrix @ matrix.T)[::-1]
+    return int((values.cumsum() < share * values.sum()).sum()) + 1
 
 
 def _checksums(path: Path, verify: bool) -> str:

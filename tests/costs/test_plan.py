@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from sweet.costs.plan import plan, size_table
+from sweet.costs.plan import plan
+from sweet.costs.table import size_table
 from sweet.recipes.loader import load_recipe
 from sweet.recipes.resolved import resolve, vit_config
 from sweet.recipes.schema import PretrainRecipe

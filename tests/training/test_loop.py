@@ -24,6 +24,7 @@ from sweet.models.device import resolve_device
 from sweet.models.mae import MaskedAutoencoder
 from sweet.recipes.resolved import resolve
 from sweet.recipes.schema import OptimKeys, PretrainRecipe, TrainKeys
+from sweet.storage.folders import load_source
 from sweet.training.checkpoint import steps_of
 from sweet.training.device import make_accelerator, resolve_precision
 from sweet.training.loop import TrainResult, learning_rate, micro_batch_size, total_steps, train
@@ -177,6 +178,19 @@ def test_step_sizes_of_the_factors(tiny: Callable[..., PretrainRecipe], tmp_path
     long = checkpointed(recipe, tmp_path / "b", 4)
     same = {name for name, value in long.items() if torch.equal(value, short[name])}
     assert same == {fixed}
+
+
+def test_square_scalers_that_do_not_learn_are_left_out(tiny: Callable[..., PretrainRecipe], tmp_path: Path) -> None:
+    """They are in the core: nothing is multiplied at each step, and the folder is the same."""
+    recipe = tiny("template.lr_u=0", "template.lr_v=0", "template.ranks=[8,16,16]", "model.norm_gain=false")
+    learned = checkpointed(recipe, tmp_path / "run")
+    assert {name for name in learned if name.startswith("core.")} == {"core.core", "core.x"}
+    stored = load_source(tmp_path / "run")
+    assert stored.source.order is not None and stored.source.order.absorbed
+    again = tiny("template.lr_u=0", "template.lr_v=0", "template.ranks=[8,16,16]", f"init_from={tmp_path / 'run'}")
+    assert initial_source(resolve(again)).core.u is None
+    narrow = tiny("template.lr_u=0", "template.lr_v=0", "template.ranks=[8,8,8]")
+    assert initial_source(resolve(narrow)).core.u is not None
 
 
 def test_weight_decay_is_for_matrices_and_of_a_tucker_for_its_core(tiny: Callable[..., PretrainRecipe]) -> None:

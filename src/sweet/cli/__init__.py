@@ -4,6 +4,6 @@ One file for each group of verbs; they stand in ``--help`` in the order of these
 """
 
 from . import train, make, use, family, share, bench, report, doctor, data, cache  # noqa: F401, I001
-from .app import app
+from .app import app, run
 
-__all__ = ["app"]
+__all__ = ["app", "run"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from typing import Annotated, Any
 
@@ -70,6 +71,15 @@ data_app = typer.Typer(help="Check images, or resize them.", rich_markup_mode=No
 app.add_typer(data_app, name="data")
 cache_app = typer.Typer(help="Look at what is kept on this machine, or remove it.", rich_markup_mode=None)
 app.add_typer(cache_app, name="cache")
+
+
+def run() -> None:
+    """The command line. Where it begins with a verb only that one is built: to build all takes a tenth of a second."""
+    chosen, verb = copy.copy(app), sys.argv[1:2]
+    named = [one for one in app.registered_commands if one.callback and [one.callback.__name__] == verb]
+    if named:
+        chosen.registered_commands, chosen.registered_groups = named, []
+    chosen(prog_name="sweet")
 
 
 @app.callback(invoke_without_command=True)

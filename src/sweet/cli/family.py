@@ -29,6 +29,15 @@ from .options import (
 )
 from .words import listed, split_words
 
+SourceWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SOURCE|KEY=VALUE",
+        help="A source or a checkpoint as for init, and overrides of finetune.",
+        autocompletion=complete_finetuning,
+    ),
+]
+
 
 @app.command()
 def family(
@@ -36,14 +45,7 @@ def family(
         str, typer.Option(metavar="LIST", help="Parameters or sizes, with commas: 3M,6M,12M or L3H6,L6H6.")
     ],
     out: Out,
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="SOURCE|KEY=VALUE",
-            help="A source or a checkpoint as for init, and overrides of finetune.",
-            autocompletion=complete_finetuning,
-        ),
-    ] = None,
+    words: SourceWords = None,
     task: Task = "classify",
     data: DataOrRecipe = None,
     method: Method = "sweet",

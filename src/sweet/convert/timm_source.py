@@ -79,12 +79,15 @@ def check_architecture(architecture: str, args: Mapping[str, Any], where: str) -
             torch.manual_seed(0)
             try:
                 model = timm.create_model(architecture, pretrained=False, **{**args, "depth": 1})
-            except TypeError:  # it has no depth, so it is none of ours
+            except (TypeError, AssertionError):  # it has no depth, or says something for each block
                 with torch.device("meta"):
                     model = timm.create_model(architecture, pretrained=False, **args)
     except Exception as problem:
         raise UserError(f"{where}: timm cannot make architecture {architecture} ({reason(problem)})") from None
-    from_model(model, where, "")
+    if reasons := refusals(model):
+        raise UserError(f"{where}: {'; '.join(reasons)}")
+    if not any(value.is_meta for value in model.parameters()):
+        from_model(model, where, "")
 
 
 def from_folder(folder: Path, *, file: Path | None = None, part: str | None = None) -> Checkpoint:

@@ -6,18 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise, product
 
-from sweet.models.config import ViTConfig
 from sweet.recipes.resolved import ResolvedRecipe, resolve
 from sweet.recipes.schema import PretrainRecipe
 from sweet.storage.layout import RUN_FILES, TENSORS
 from sweet.template.image_size import size_text
-from sweet.template.sizes import Size
 
 from .flops import TemplateCost, mae_image_flops, pretraining_flops, supervised_image_flops, template_cost
 from .gpus import GpuGuess
+from .table import bench_sizes, size_table
 
 SHOWN_HOURS = 0.1  # of one GPU, from which on a plan says so unasked
-TABLE_SIZES = ("L3H12", "L6H12", "L6H6", "L12H6", "L12H3")  # of the paper's Table 1
 
 
 def template_cost_of(resolved: ResolvedRecipe) -> TemplateCost:
@@ -28,30 +26,6 @@ def template_cost_of(resolved: ResolvedRecipe) -> TemplateCost:
         return learned
     written = template_cost(vit, keys.constraint, ranks=resolved.ranks, tile=tile)
     return replace(written, rebuild_macs=learned.rebuild_macs)
-
-
-def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[Mapping[str, str | int | float]]:
-    """Parameters (M) and forward FLOPs (G) of sizes, by both conventions (methods 14.1)."""
-    rows: list[Mapping[str, str | int | float]] = []
-    for size in sizes:
-        c = config.resized(size.depth, size.heads).cost(num_classes)
-        positions = config.positions == "table"
-        rows.append(
-            {
-                "size": str(size),
-                "width": size.width,
-                "params_m": round(c.parameters(positions=positions) / 1e6, 3),
-                "params_no_head_m": round(c.parameters(head=False, positions=positions) / 1e6, 3),
-                "gflops": round(c.flops() / 1e9, 3),
-                "gflops_with_attention": round(c.flops(attention=True) / 1e9, 3),
-            }
-        )
-    return rows
-
-
-def bench_sizes(head_dim: int) -> list[Size]:
-    """The sizes of the paper's Table 1."""
-    return [Size.parse(text, head_dim) for text in TABLE_SIZES]
 
 
 def pretraining_cost(resolved: ResolvedRecipe, images: int) -> float:

@@ -16,7 +16,6 @@ from sweet.data import ImageSource, Packed, eval_batches, step_generator
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import reconstruct, sincos
 from sweet.storage.records import DataConfig
-from sweet.training.device import use_plain_attention
 
 BATCH = 256
 
@@ -67,7 +66,6 @@ def knn(
     tokens after the final norm. Leaves ``vit`` on ``device`` and in eval mode.
     """
     vit.to(device).eval()
-    use_plain_attention(vit, torch.device(device))
 
     def features(images: Tensor) -> Tensor:
         pooled = vit.forward_head(vit.forward_features(images.to(device)), pre_logits=True)

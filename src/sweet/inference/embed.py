@@ -15,7 +15,6 @@ from sweet.files import replacing, sha256
 from sweet.models.device import resolve_device
 from sweet.storage.folders import load_model
 from sweet.storage.layout import TENSORS
-from sweet.training.device import use_plain_attention
 
 MODEL_KEY = b"sweet_model_sha256"  # in the metadata of the file: the checksum of the weights that made it
 
@@ -27,7 +26,6 @@ class Encoder:
         self.vit, self.record = load_model(folder, num_classes=0)
         self.device = resolve_device(device)
         self.vit.to(self.device).eval()
-        use_plain_attention(self.vit, self.device)
         self.sha256 = sha256(folder / TENSORS["model"])
         self.width = self.record.vit.width
 

@@ -45,7 +45,14 @@ def initialise(
     rule = best_gains(source, order) if gains == "best" else gains
     plain = "rms" if rule == "equal" else rule
     weights = target_weights(
-        source.source, size.depth, size.width, order=order, layers=layers, gains=plain, inner=inner, seed=seed
+        source.source if order == "principal" else source.as_trained,
+        size.depth,
+        size.width,
+        order=order,
+        layers=layers,
+        gains=plain,
+        inner=inner,
+        seed=seed,
     )
     return with_equal_gains(weights, source, size, layers) if rule == "equal" else weights
 
@@ -66,4 +73,5 @@ def with_equal_gains(weights: dict[str, Tensor], source: StoredSource, size: Siz
     """The weights of a target in principal order with :func:`sweet.template.gains.equalise_gains`."""
     known = at_depth(source.source, size.depth, layers)
     assert known.order is not None
-    return equalise_gains(weights, principal_energy(known.order, size.width, centred=known.norm == "layer"))
+    energy = principal_energy(known.order, size.width, centred=known.norm == "layer")
+    return equalise_gains(weights, energy, in_place=source.own(weights))

@@ -33,7 +33,8 @@ from sweet.errors import UserError
 from sweet.models.forward import encode, linear, patchify
 from sweet.models.mae import reconstruct, sincos, split_patches
 from sweet.models.source_module import as_parameters, as_tensors
-from sweet.storage.folders import ORDER, StoredSource
+from sweet.storage.folders import StoredSource
+from sweet.storage.header import ORDER
 from sweet.template.constraints import core_of
 from sweet.template.sizes import Size
 from sweet.template.source import Source, at_depth

@@ -75,10 +75,11 @@ def rotate(x: Tensor, table: Tensor, layout: str = "half") -> Tensor:
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias) v for q, k, v (B, h, N, d) and a bias (h, N, N).
 
-    Plain products on a CPU where gradients are needed: the fused kernel's bf16 backward is several times slower there
-    at small d. Without gradients the fused kernel is faster, and the N x N products are never in memory.
+    The fused kernel, which never holds the N x N products, but for gradients in half precision on a CPU: its backward
+    is several times slower there at small d. In float32 it is 1.1 to 1.4 times as fast, with gradients and without
+    (``benchmarks/attention.py``).
     """
-    if q.device.type == "cpu" and torch.is_grad_enabled():
+    if q.device.type == "cpu" and torch.is_grad_enabled() and q.dtype.itemsize == 2:
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         return (scores if bias is None else scores + bias).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v, bias)
@@ -111,16 +112,25 @@ def linear(x: Tensor, w: Weights, name: str) -> Tensor:
 
 
 def read(x: Tensor, w: Weights, name: str) -> Tensor:
-    """What a matrix reads from the normed stream (B, N, D): its first channels, where masks leave no more."""
+    """What a matrix reads from the normed stream (B, N, D): its first channels, where masks leave no more.
+
+    One that is left in factors (:mod:`sweet.template.factored`) reads them through its ``basis`` (d, r2).
+    """
+    basis = w.get(f"{name}.basis")
+    if basis is not None:
+        return linear(x[..., : len(basis)] @ basis, w, name)
     return linear(x[..., : w[f"{name}.weight"].shape[1]], w, name)
 
 
 def write(x: Tensor, values: Tensor, w: Weights, name: str) -> Tensor:
     """The stream x (B, N, D) and what a matrix adds to it: to its first channels, where masks leave no more.
 
-    The bias is no part of the matrix and adds to all.
+    The bias is no part of the matrix and adds to all. One that is left in factors writes through its ``basis``.
     """
     weight, bias = w[f"{name}.weight"], w[f"{name}.bias"]
+    basis = w.get(f"{name}.basis")
+    if basis is not None:
+        values, weight = F.linear(values, weight), basis
     dead = x.shape[-1] - weight.shape[0]
     if not dead:
         return x + F.linear(values, weight, bias)

@@ -19,7 +19,8 @@ from sweet.template.tucker import Full, init_tucker
 
 from .config import MaeConfig, ViTConfig
 from .forward import Hook, Weights, block, encode, linear, norm, patchify
-from .source_module import SourceModule
+from .shapes import decoder_shapes
+from .source_module import WHOLE_STEP, Part, SourceModule
 from .vit import encoder_shapes
 
 
@@ -102,25 +103,6 @@ def sincos(grid: ImageSize, width: int, *, nested: bool = False) -> Tensor:
     padded = torch.zeros(1 + rows.numel(), width, dtype=torch.float64)
     padded[1:, : table.shape[1]] = table
     return padded.float()
-
-
-def decoder_shapes(config: ViTConfig, mae: MaeConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter of a decoder."""
-    width, pixels = mae.decoder_width, config.in_chans * config.patch_size**2
-    shapes: dict[str, tuple[int, ...]] = {"embed.weight": (width, config.width), "embed.bias": (width,)}
-    for i in range(mae.decoder_depth):
-        for name, rows, columns in (
-            ("attn.qkv", 3 * width, width),
-            ("attn.proj", width, width),
-            ("mlp.fc1", 4 * width, width),
-            ("mlp.fc2", width, 4 * width),
-        ):
-            shapes[f"blocks.{i}.{name}.weight"] = (rows, columns)
-            shapes[f"blocks.{i}.{name}.bias"] = (rows,)
-        for name in ("norm1", "norm2"):
-            shapes[f"blocks.{i}.{name}.weight"] = shapes[f"blocks.{i}.{name}.bias"] = (width,)
-    shapes |= {"norm.weight": (width,), "norm.bias": (width,), "pred.weight": (pixels, width), "pred.bias": (pixels,)}
-    return shapes | {"mask_token": (1, 1, width)}
 
 
 def init_decoder(config: ViTConfig, mae: MaeConfig, generator: torch.Generator) -> dict[str, Tensor]:
@@ -231,10 +213,17 @@ class MaskedAutoencoder(SourceModule):
         self.decoder_positions: Tensor
         self.register_buffer("decoder_positions", sincos(config.grid, mae.decoder_width), persistent=False)
 
-    def forward(self, images: Tensor, noise: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
-        """Mean loss () of the sub-networks ``networks``, default the full one; images (B, C, H, W), noise (B, N)."""
+    def forward(
+        self, images: Tensor, noise: Tensor, networks: Sequence[Network] | None = None, part: Part = WHOLE_STEP
+    ) -> Tensor:
+        """Mean loss () of the sub-networks ``networks``, default the full one; images (B, C, H, W), noise (B, N).
+
+        ``part`` says which micro-batch of a step this is.
+        """
+        visible = int(noise.shape[1] * (1 - self.mae.mask_ratio)) + self.config.prefix_tokens
+        made = [self.step_weights(network, len(images) * visible, part) for network in networks or [self.whole]]
         losses = [
             reconstruct(weights, images, noise, config, self.mae, self.decoder_positions).loss
-            for weights, config in map(self.weights, networks or [self.whole])
+            for weights, config in made
         ]
         return torch.stack(losses).mean()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sweet.template.constraints import core_of
@@ -14,6 +16,17 @@ from sweet.template.target import masked_weights, target_weights
 
 from .config import ViTConfig
 from .forward import Weights
+
+
+@dataclass(frozen=True)
+class Part:
+    """Micro-batch ``index`` of the ``count`` that make an optimiser step."""
+
+    index: int
+    count: int
+
+
+WHOLE_STEP = Part(0, 1)
 
 
 class SourceModule(nn.Module):
@@ -34,6 +47,7 @@ class SourceModule(nn.Module):
         self.decoder = as_parameters(source.decoder)
         self.pos_embed: Tensor | None
         self.register_buffer("pos_embed", source.stem.get("pos_embed"))
+        self._built: dict[Network, tuple[Weights, Weights, ViTConfig]] = {}  # of the step that is under way
 
     def source(self) -> Source:
         """The source made of this module's own tensors: gradients flow."""
@@ -64,15 +78,50 @@ class SourceModule(nn.Module):
         """The sub-network that is all of it."""
         return Network(self.config.depth, self.config.heads, self.config.heads)
 
-    def weights(self, network: Network) -> tuple[Weights, ViTConfig]:
-        """A sub-network's weights, through which gradients flow, and what :func:`encode` has to know of its shape."""
+    def weights(self, network: Network, tokens: int | None = None) -> tuple[Weights, ViTConfig]:
+        """A sub-network's weights, through which gradients flow, and what :func:`encode` has to know of its shape.
+
+        ``tokens``, how many they are for, as in :func:`sweet.template.target.target_weights`; None builds all.
+        """
         config, source = self.config, self.source()
         depth, live, inner = network.depth, network.residual * config.head_dim, network.inner * config.head_dim
         if self.masked:
-            weights = masked_weights(source, depth, live, inner)
+            weights = masked_weights(source, depth, live, inner, tokens=tokens)
         else:
-            weights = target_weights(source, depth, live, inner_width=inner, order="prefix")
+            weights = target_weights(source, depth, live, inner_width=inner, order="prefix", tokens=tokens)
         return weights, config.resized(depth, config.heads)
+
+    def step_weights(self, network: Network, tokens: int, part: Part) -> tuple[Weights, ViTConfig]:
+        """As :meth:`weights`, but built once for all micro-batches of a step, of ``tokens`` tokens each.
+
+        All but the last see copies, whose gradients add up there; the last hands the sum on to the source's tensors.
+        Compiled code builds them for each.
+        """
+        if part.count == 1 or torch.compiler.is_compiling():
+            return self.weights(network, tokens)
+        if part.index == 0:
+            made, config = self.weights(network, tokens * part.count)
+            copies = {n: v if v.is_leaf else v.detach().requires_grad_(v.requires_grad) for n, v in made.items()}
+            self._built[network] = made, copies, config
+        weights, leaves, config = self._built[network]
+        if part.index < part.count - 1:
+            return leaves, config
+        del self._built[network]
+        return {n: v if v.is_leaf else _WithGradient.apply(v, leaves[n]) for n, v in weights.items()}, config
+
+
+class _WithGradient(torch.autograd.Function):
+    """A tensor as it is, whose gradient is its own and what has added up in a copy."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, copy: Tensor) -> Tensor:
+        ctx.copy = copy
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,), before = gradients, ctx.copy.grad
+        return gradient if before is None else gradient + before, None
 
 
 def as_parameters(tensors: Mapping[str, Tensor], *, learn: bool = True) -> nn.ParameterDict:

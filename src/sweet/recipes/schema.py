@@ -16,6 +16,8 @@ from pydantic_core import PydanticCustomError
 from sweet.models.config import LIMITS, MAX_DECODER_WIDTH, MAX_GRID
 from sweet.template.image_size import ImageSize, read_image_size, sides, size_text, whole_patches
 
+from .head import HeadKeys
+
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -26,8 +28,6 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow", "swanlab", "comet_ml", "clearml", "dvclive", "aim"]
 Channels = Annotated[tuple[float, ...], Field(min_length=1)]
-HeadKeys = dict[str, bool | int | float | str]
-"""Options of a task's head; the task checks their names and types."""
 
 
 def _refuse(message: str, *keys: str) -> NoReturn:
@@ -53,7 +53,7 @@ ImageSizeKey = Annotated[ImageSize, BeforeValidator(_image_size)]
 
 
 class _Keys(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class TrainKeys(_Keys):
@@ -159,7 +159,7 @@ class TemplateKeys(_Keys):
     ranks: tuple[Count, Count, Count] | None = None  # None: 4 L, D, D, unless factored all; kronecker: as many numbers
     tile: Count | None = None  # channels of a Kronecker tile; None: three heads, or one where three do not divide
     lr_x: NonNegative = 1.0  # multipliers of lr; a Kronecker's scalers are its X
-    lr_u: NonNegative = 1.0
+    lr_u: NonNegative = 1.0  # with lr_v: both 0 at ranks r1, D, D leave U and V out, a third faster to rebuild
     lr_v: NonNegative = 1.0
     order_images: Count = 1024  # images from which the principal order is computed at the end
 

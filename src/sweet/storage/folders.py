@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,14 @@ from sweet.template.constraints import core_of
 from sweet.template.order import Order
 from sweet.template.slices import unstack_blocks
 from sweet.template.source import Source
+from sweet.template.target import as_trained
 from sweet.template.tucker import Full
 
+from .header import ORDER
 from .integrity import checked_tensors
 from .layout import TENSORS
 from .records import DataConfig, FolderRecord, read_record
 from .timm_cfg import attach_cfg
-
-ORDER = ("rotation", "energy", "heads", "units")
 
 
 @dataclass
@@ -52,6 +54,18 @@ class StoredSource:
     def data(self) -> DataConfig:
         """How its images are read and normalised."""
         return self.record.data
+
+    @cached_property
+    def as_trained(self) -> Source:
+        """:func:`sweet.template.target.as_trained`, computed once for all targets in prefix order."""
+        return as_trained(self.source)
+
+    def own(self, weights: Mapping[str, Tensor]) -> set[str]:
+        """Names of the weights that are no views of this source's tensors: they may be changed in place."""
+        sources = [self.source, *([self.as_trained] if "as_trained" in self.__dict__ else [])]
+        tensors = [value for source in sources for value in source_tensors(source).values()]
+        shared = {value.untyped_storage().data_ptr() for value in tensors}
+        return {name for name, value in weights.items() if value.untyped_storage().data_ptr() not in shared}
 
 
 def source_tensors(source: Source) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -21,11 +21,14 @@ from pydantic import (
 from sweet.errors import UserError
 from sweet.files import read_json
 from sweet.models.config import MaeConfig, ViTConfig
-from sweet.recipes.schema import DataKeys, HeadKeys
+from sweet.recipes.head import HeadKeys
 from sweet.template.image_size import ImageSize, read_image_size, size_text
 from sweet.version import VERSION
 
 from .legacy import upgraded
+
+if TYPE_CHECKING:
+    from sweet.recipes.schema import DataKeys
 
 FORMAT = 1
 Kind = Literal["template", "dense", "model"]
@@ -38,7 +41,7 @@ RecordedMetrics = dict[str, JsonValue]
 class Record(BaseModel):
     """A record in a JSON file; keys of a later version are ignored."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; what is None is left out."""

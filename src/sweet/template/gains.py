@@ -9,7 +9,7 @@ descent: LeCun et al., "Efficient BackProp", 1998; a rotation makes them so for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
@@ -19,12 +19,12 @@ from .slices import FC1, QKV
 LEAST = 1e-2  # a channel with less than this share of the mean energy is taken to have it: no gain above ten
 
 
-def equalise_gains(weights: Mapping[str, Tensor], energy: Tensor) -> dict[str, Tensor]:
+def equalise_gains(weights: Mapping[str, Tensor], energy: Tensor, in_place: Collection[str] = ()) -> dict[str, Tensor]:
     """A state dict (timm's names) of the same function, in which every norm puts out equal energies.
 
     ``energy`` (2 L + 1, d) is E[x^2] of each channel of each norm's output, norms numbered as in
     :class:`.order.Order`, up to a factor for each norm. The decoder's embedding and a classifier's head read
-    the last one.
+    the last one. Weights named by ``in_place`` are changed where they lie.
     """
     rms = (energy / energy.mean(1, keepdim=True)).clamp_min(LEAST).sqrt()
     result = dict(weights)
@@ -35,7 +35,9 @@ def equalise_gains(weights: Mapping[str, Tensor], energy: Tensor) -> dict[str, T
             norm = next((name for name in ("norm", "fc_norm") if f"{name}.weight" in result), "")
             readers = ["decoder.embed.weight", "head.weight"] if norm else []
         result |= {name: result[name] / scale for name in (f"{norm}.weight", f"{norm}.bias") if name in result}
-        result |= {name: result[name] * scale for name in readers if name in result}
+        for name in readers:
+            if name in result:
+                result[name] = result[name].mul_(scale) if name in in_place else result[name] * scale
     return result
 
 

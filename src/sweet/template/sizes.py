@@ -10,6 +10,8 @@ from .image_size import ImageSize, sides
 
 SLICES = 12
 """Slices of a block of ours, see ``slices.py``."""
+QKV, PROJ, FC1, FC2 = MATRICES = ("attn.qkv.weight", "attn.proj.weight", "mlp.fc1.weight", "mlp.fc2.weight")
+"""The matrices of a block, by timm's names in it."""
 Ranks = tuple[int, int, int]
 """(r1, r2, r3) of a Tucker core."""
 

@@ -23,18 +23,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .sizes import FC1 as FC1
+from .sizes import FC2 as FC2
+from .sizes import MATRICES as MATRICES
+from .sizes import PROJ as PROJ
+from .sizes import QKV as QKV
 from .sizes import SLICES as SLICES
 from .sizes import hidden_features, slices_of
 
-QKV, PROJ, FC1, FC2 = "attn.qkv.weight", "attn.proj.weight", "mlp.fc1.weight", "mlp.fc2.weight"
 READERS, WRITERS = (QKV, FC1), (PROJ, FC2)
-MATRICES = (QKV, PROJ, FC1, FC2)
 INNER_BIASES, WRITER_BIASES = ("attn.qkv.bias", "mlp.fc1.bias"), ("attn.proj.bias", "mlp.fc2.bias")
 # What only some networks have. Norms inside a block are selected as heads and hidden units are. What a layer has for
 # each head has these along the axis of ``HEAD_AXIS``; norms of queries and keys are common to all heads.
 INNER_NORMS = ("attn.norm.weight", "attn.norm.bias", "mlp.norm.weight", "mlp.norm.bias")
 HEAD_AXIS = {"attn.freqs": 2, "attn.relative_position_bias_table": 2}  # (L, 2, h, d / 2), (L, distances, h)
 COMMON = ("attn.q_norm.weight", "attn.q_norm.bias", "attn.k_norm.weight", "attn.k_norm.bias")
+BLOCK = 4608  # numbers of one of G's slices at a time: what a product of few rows is fastest with on a CPU
+TURNED = 8  # such blocks are transposed together: whole lines of the cache
 Units = tuple[int, int]
 """Hidden units of a source and of a target, where these are not the default numbers."""
 
@@ -45,20 +50,87 @@ def unpack(slices: Tensor, mlp: str, hidden: int = 0) -> dict[str, Tensor]:
     Shapes: qkv (L, 3d, R), proj (L, R, d), fc1 (L, 2h | h, R), fc2 (L, R, h). ``hidden`` is h where it is not the
     default number; there may be more than twelve slices then.
     """
-    depth, _, residual, inner = slices.shape
-    qkv = slices[:, :3].transpose(2, 3).reshape(depth, 3 * inner, residual)
-    proj = slices[:, 3].contiguous()  # a view would keep all slices in memory
+    depth, count, residual, inner = slices.shape
+    readers, writer, rest = slices.split((3, 1, count - 4), 1)  # an index would fill all of a gradient with zeros
+    qkv = readers.transpose(2, 3).reshape(depth, 3 * inner, residual)
+    proj = writer.squeeze(1).contiguous()  # a view would keep all slices in memory
     if hidden:
-        return {QKV: qkv, PROJ: proj} | _unpack_any(slices[:, 4:], mlp, hidden)
+        return {QKV: qkv, PROJ: proj} | _unpack_any(rest, mlp, hidden)
     if mlp == "swiglu":
         units = inner // 3
-        triples = slices[:, 4:, :, : 3 * units].unflatten(3, (units, 3))  # L 8 R p 3
-        fc1 = triples[..., :2].permute(0, 4, 1, 3, 2).reshape(depth, 16 * units, residual)
-        fc2 = triples[..., 2].transpose(1, 2).reshape(depth, residual, 8 * units)
+        gate_up, down = rest[..., : 3 * units].unflatten(3, (units, 3)).split((2, 1), 4)  # L 8 R p 3
+        fc1 = gate_up.permute(0, 4, 1, 3, 2).reshape(depth, 16 * units, residual)
+        fc2 = down.squeeze(4).transpose(1, 2).reshape(depth, residual, 8 * units)
     else:
-        fc1 = slices[:, 4:8].transpose(2, 3).reshape(depth, 4 * inner, residual)
-        fc2 = slices[:, 8:].transpose(1, 2).reshape(depth, residual, 4 * inner)
+        fc1, fc2 = rest.chunk(2, 1)
+        fc1 = fc1.transpose(2, 3).reshape(depth, 4 * inner, residual)
+        fc2 = fc2.transpose(1, 2).reshape(depth, residual, 4 * inner)
     return {QKV: qkv, PROJ: proj, FC1: fc1, FC2: fc2}
+
+
+def combined(x: Tensor, core: Tensor, mlp: str) -> dict[str, Tensor]:
+    """``unpack`` of the slices sum_a X[m, a] G_a, X (12 L, r1), G (r1, R, d), that moves G's numbers and not theirs.
+
+    Default number of hidden units. With gradients fc2 comes as a transposed view; without any, the stacked weights are
+    the only memory of their size.
+    """
+    r1, residual, inner = core.shape
+    depth = x.shape[0] // SLICES
+    if not (torch.is_grad_enabled() and (x.requires_grad or core.requires_grad)):
+        return _combined_in_place(x.unflatten(0, (depth, SLICES)), core, mlp)
+    readers, writer, rest = x.unflatten(0, (depth, SLICES)).split((3, 1, SLICES - 4), 1)
+    turned = core.transpose(1, 2).contiguous()
+    qkv = readers.reshape(-1, r1) @ turned.flatten(1)
+    proj = writer.reshape(-1, r1) @ core.flatten(1)
+    if mlp == "swiglu":
+        units = inner // 3
+        gate_up, down = turned[:, : 3 * units].unflatten(1, (units, 3)).movedim(2, 0).split((2, 1))
+        fc1 = rest.reshape(-1, r1) @ gate_up.flatten(2)  # gate and up apart (2, 8 L, units R)
+        fc1 = fc1.unflatten(1, (depth, -1)).transpose(0, 1)
+        fc2 = rest.reshape(-1, r1) @ down.squeeze(0).flatten(1)
+    else:
+        rows, columns = rest.chunk(2, 1)
+        fc1, fc2 = (half.reshape(-1, r1) @ turned.flatten(1) for half in (rows, columns))
+    return {
+        QKV: qkv.view(depth, -1, residual),
+        PROJ: proj.view(depth, residual, inner),
+        FC1: fc1.reshape(depth, fc1.numel() // (depth * residual), residual),
+        FC2: fc2.view(depth, fc2.numel() // (depth * residual), residual).transpose(1, 2),
+    }
+
+
+def _combined_in_place(x: Tensor, core: Tensor, mlp: str) -> dict[str, Tensor]:
+    """:func:`combined` of X (L, 12, r1), written into its result block by block of G, which stays in the cache."""
+    (depth, _, r1), (_, residual, inner) = x.shape, core.shape
+    step, groups = (3, 8) if mlp == "swiglu" else (1, 4)
+    units = inner // step
+    qkv = core.new_empty(depth * 3, inner * residual)
+    fc1 = core.new_empty(depth, step - 1 or 1, groups, units, residual)
+    fc2 = core.new_empty(depth, residual, groups, units)
+    readers, writer, rows = (part.reshape(-1, r1) for part in x[:, : 4 + groups].split((3, 1, groups), 1))
+    block = max(1, BLOCK // residual // step) * step  # whole triples
+    for first in range(0, inner, block):
+        if first % (TURNED * block) == 0:
+            turned = core[:, :, first : first + TURNED * block].transpose(1, 2).contiguous()
+        within = first % (TURNED * block)
+        some = turned[:, within : within + block]
+        torch.mm(readers, some.flatten(1), out=qkv[:, first * residual : (first + some.shape[1]) * residual])
+        filled = slice(first // step, min(first // step + some.shape[1] // step, units))
+        for part in range(fc1.shape[1]):
+            wanted = some[:, part : (filled.stop - filled.start) * step : step]
+            made = rows @ wanted.flatten(1)
+            fc1[:, part, :, filled] = made.view(depth, groups, wanted.shape[1], residual)
+    columns, block = x[:, -groups:].reshape(-1, r1), max(1, BLOCK // max(1, units))
+    for first in range(0, residual, block):
+        wanted = core[:, first : first + block, step - 1 : units * step : step]
+        made = columns @ wanted.flatten(1)
+        fc2[:, first : first + block] = made.view(depth, groups, wanted.shape[1], units).transpose(1, 2)
+    return {
+        QKV: qkv.view(depth, -1, residual),
+        PROJ: (writer @ core.flatten(1)).view(depth, residual, inner),
+        FC1: fc1.flatten(1, 3),
+        FC2: fc2.flatten(2),
+    }
 
 
 def pack(stacked: Mapping[str, Tensor], mlp: str) -> Tensor:
@@ -176,7 +248,9 @@ def select_inner_of_layers(stacked: Mapping[str, Tensor], channels: Tensor, unit
             result[name] = value.take_along_dim(kept[:, None], 2)
             continue
         rows = torch.cat([kept + first for first in range(0, value.shape[1], stacked[writer].shape[2])], 1)
-        result[name] = value.take_along_dim(rows[..., None] if value.dim() == 3 else rows, 1)
+        layers = torch.arange(len(rows), device=rows.device)[:, None] * value.shape[1]
+        chosen = value.flatten(0, 1).index_select(0, (rows + layers).flatten())
+        result[name] = chosen.unflatten(0, rows.shape)
     return result
 
 

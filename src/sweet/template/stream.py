@@ -32,16 +32,17 @@ class StreamMaps:
         """(..., D) -> (..., d): a vector that is added to the stream."""
         return _along(value, self.write, self.width)
 
-    def writer(self, weight: Tensor) -> Tensor:
-        """(n, R, c) -> (n, d, c): a matrix that adds to the stream, in the core's residual coordinates."""
-        u = self.source.core.u
+    def writer(self, weight: Tensor, u: Tensor | None) -> Tensor:
+        """(n, R, c) -> (n, d, c): a matrix that adds to the stream, in the core's residual coordinates.
+
+        ``u`` (D, R) says which these are, None for the stream's own.
+        """
         if u is not None:
             return self.written(u.t()).t() @ weight
         return weight[:, : self.width] if self.write is None else self.write.t() @ weight
 
-    def reader(self, weight: Tensor, gain: Tensor) -> Tensor:
+    def reader(self, weight: Tensor, gain: Tensor, u: Tensor | None) -> Tensor:
         """(n, c, R) -> (n, c, d): a matrix that reads the stream; in principal order the norm's gain is folded in."""
-        u = self.source.core.u
         if u is None:
             folded = weight * gain[:, None] if self.fold else weight
             return _along(folded, self.read, self.width)

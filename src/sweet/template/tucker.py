@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .sizes import SLICES, hidden_features
-from .slices import FC2, PROJ, Units, select_inner, unpack
+from .slices import FC2, PROJ, Units, combined, select_inner, unpack
 
 
 @dataclass
@@ -67,9 +67,30 @@ class Tucker:
         eye = torch.eye(self.width)
         return replace(self, u=eye if self.u is None else self.u, v=eye.clone() if self.v is None else self.v)
 
-    def narrowed(self, width: int) -> Tucker:
-        """The first ``width`` channels of the stream of every slice; itself where U still says which these are."""
-        return self if self.u is not None else replace(self, core=self.core[:, :width])
+    def narrowed(self, width: int, inner_width: int) -> Tucker:
+        """The first ``width`` channels of the stream of every slice, U in the core.
+
+        Itself where U takes fewer products in each slice (of ``inner_width`` columns) than in the core.
+        """
+        if self.u is None:
+            return replace(self, core=self.core[:, :width])
+        rank = self.core.shape[1]
+        last = self.products(rank, inner_width) + len(self.x) * rank * width * inner_width
+        if last <= self.products(width, inner_width) + self.core.numel() * width:
+            return self
+        return replace(self, core=self.u[:width] @ self.core, u=None)
+
+    def products(self, residual: int, inner_width: int) -> int:
+        """Multiplications of :meth:`stacked`, if the core has ``residual`` entries along the stream."""
+        return min(self._x_first(residual, inner_width), self._v_first(residual, inner_width))
+
+    def _x_first(self, residual: int, inner_width: int) -> int:
+        (r1, _, r3), n = self.core.shape, len(self.x)
+        return n * residual * (r1 * inner_width if self.v is None else r3 * (r1 + inner_width))
+
+    def _v_first(self, residual: int, inner_width: int) -> int:
+        (r1, _, r3), n = self.core.shape, len(self.x)
+        return r1 * residual * inner_width * (n if self.v is None else n + r3)
 
     def at_layers(self, layers: Sequence[int]) -> Tucker:
         """The same core with the scalers X of some layers."""
@@ -83,18 +104,15 @@ class Tucker:
         units = self.units(inner_width)
         if units is not None and inner_width < self.width:  # hidden units do not lie along the slices
             return select_inner(self.stacked(self.width, mlp), self.width, inner_width, mlp, units)
-        r1, r2, r3 = self.core.shape
-        x, n = self.x, self.x.shape[0]
-        if self.v is None:
-            slices = (x @ self.core[:, :, :inner_width].flatten(1)).unflatten(1, (r2, inner_width))
+        x, core, v = self.x, self.core, None if self.v is None else self.v[:inner_width]
+        residual = core.shape[1]
+        if v is not None and self._x_first(residual, inner_width) <= self._v_first(residual, inner_width):
+            slices = (x @ core.flatten(1)).unflatten(1, core.shape[1:]) @ v.t()
             return unpack(slices.unflatten(0, (-1, self.slices)), mlp, self.hidden)
-        v = self.v[:inner_width]
-        x_first = n * r1 * r2 * r3 + n * r2 * r3 * inner_width
-        v_first = r1 * r2 * r3 * inner_width + n * r1 * r2 * inner_width
-        if x_first <= v_first:
-            slices = (x @ self.core.flatten(1)).unflatten(1, (r2, r3)) @ v.t()
-        else:
-            slices = (x @ (self.core @ v.t()).flatten(1)).unflatten(1, (r2, inner_width))
+        core = core[:, :, :inner_width] if v is None else core @ v.t()
+        if not self.hidden:
+            return combined(x, core, mlp)
+        slices = (x @ core.flatten(1)).unflatten(1, core.shape[1:])
         return unpack(slices.unflatten(0, (-1, self.slices)), mlp, self.hidden)
 
 

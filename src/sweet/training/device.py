@@ -74,9 +74,9 @@ def keep_memory() -> None:
             libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def use_plain_attention(model: nn.Module, device: torch.device) -> None:
-    """On a CPU, timm's attention by plain products: see :func:`sweet.models.forward.attention`."""
-    if device.type == "cpu":
+def choose_attention(model: nn.Module, accelerator: Accelerator) -> None:
+    """timm's attention as it trains fastest, see :func:`sweet.models.forward.attention`."""
+    if accelerator.device.type == "cpu" and accelerator.mixed_precision != "no":
         for module in model.modules():
             if hasattr(module, "fused_attn"):
                 setattr(module, "fused_attn", False)  # noqa: B010  a module takes any attribute, its type does not say so

@@ -45,7 +45,7 @@ from sweet.template.image_size import size_text
 
 from . import divided
 from .compiling import decided
-from .device import make_accelerator, use_plain_attention
+from .device import choose_attention, make_accelerator
 from .loop import ParameterGroup, TrainResult, micro_batch_size, train
 from .network import start_network
 from .run_folder import begin
@@ -277,7 +277,7 @@ def finetune_model(
         for note in task.notes:
             say(note)
     network.to(accelerator.device)
-    use_plain_attention(network, accelerator.device)
+    choose_attention(network, accelerator)
     ema = ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
     measure = partial(
         measured, task, network if ema is None else ema.module, val_data, recipe, accelerator, metric, quiet=quiet

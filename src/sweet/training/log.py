@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate import Accelerator
 
@@ -18,6 +18,8 @@ from sweet.recipes.schema import TrainKeys
 from .trackers import start_trackers
 
 VALIDATION = "val_"  # before the names of what is measured on validation images
+
+T = TypeVar("T")
 
 
 class RunLog:
@@ -49,7 +51,7 @@ class RunLog:
         self.losses: list[Any] = []
         self.images = 0
         self.start, self.started = start, time.perf_counter()
-        self.since = self.started
+        self.since, self.waited = self.started, 0.0
         self.bar = None if self.quiet else open_bar(stays=True)
         if self.bar is not None:
             self.task = self.bar.add_task("training", total=steps, completed=start, status="")
@@ -57,6 +59,18 @@ class RunLog:
     def due(self, done: int) -> bool:
         """Whether the step ``done`` (from 1) ends an interval."""
         return done % self.every == 0 or done == self.steps
+
+    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches, and the time that each is waited for."""
+        iterator = iter(batches)
+        while True:
+            began = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - began
+            yield batch
 
     def step(self, step: int, loss: Any, images: int, lr: float) -> None:
         """Step ``step`` (from 0) is done; ``loss`` is a detached tensor."""
@@ -69,15 +83,16 @@ class RunLog:
             return
         mean = sum(float(loss) for loss in self.losses) / len(self.losses)
         now = time.perf_counter()
-        speed = self.images / max(now - self.since, 1e-9)
-        self.write({"step": done, "loss": mean, "lr": lr, "img_per_s": round(speed, 1)})
-        status = f"loss {mean:.4f}  {speed:.0f} img/s"
+        taken = max(now - self.since, 1e-9)
+        speed, wait = self.images / taken, self.waited / taken
+        self.write({"step": done, "loss": mean, "lr": lr, "img_per_s": round(speed, 1), "data_wait": round(wait, 3)})
+        status = f"loss {mean:.4f}  {speed:.0f} img/s  data {wait:.0%}"
         if self.bar is not None:
             self.bar.update(self.task, status=status)
         else:
             left = clock((now - self.started) / (done - self.start) * (self.steps - done))
             self.note(f"step {done}/{self.steps}  {status}  ETA {left}")
-        self.losses, self.images, self.since = [], 0, now
+        self.losses, self.images, self.since, self.waited = [], 0, now, 0.0
 
     def validated(self, step: int, values: Mapping[str, float], text: str, seconds: float) -> None:
         """The run was validated after ``step`` steps, which took ``seconds`` that are no time of training."""

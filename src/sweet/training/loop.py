@@ -187,7 +187,7 @@ class _Session:
         """Steps ``start`` to ``stop`` (from 0), or fewer where the validation says that it is enough."""
         state, accumulate = self.state, self.optim.accumulate
         first = start * accumulate
-        for micro, batch in enumerate(self.batches.iterate(first, stop * accumulate), first):
+        for micro, batch in enumerate(self.log.waiting(self.batches.iterate(first, stop * accumulate)), first):
             self.micro_step(batch, micro)
             if (micro + 1) % accumulate:
                 continue

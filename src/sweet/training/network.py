@@ -18,7 +18,7 @@ from sweet.storage.records import DataConfig, read_record
 from sweet.tasks.registry import task_class
 from sweet.tasks.task import Task
 
-from .device import keep_memory, use_plain_attention
+from .device import keep_memory
 
 
 def start_network(folder: Path, task: Task, task_name: str, *, seed: int = 0, drop_path: float = 0.0) -> nn.Module:
@@ -62,4 +62,3 @@ class FinetunedModel:
         self.device = resolve_device(device)
         keep_memory()
         self.model.to(self.device)
-        use_plain_attention(self.model, self.device)

@@ -34,6 +34,7 @@ from sweet.data.identity import identity
 from sweet.errors import UserError
 from sweet.models.mae import MaskedAutoencoder, init_decoder, init_source
 from sweet.models.moments import compute_order
+from sweet.models.source_module import WHOLE_STEP, Part
 from sweet.recipes.loader import dump_recipe
 from sweet.recipes.resolved import ResolvedRecipe, resolve
 from sweet.recipes.schema import PretrainRecipe, without_path
@@ -130,16 +131,19 @@ class Pretraining:
     def loss(self, model: nn.Module, images: Tensor, labels: Any, micro: int) -> Tensor:
         """The loss of one micro-batch (B, C, H, W); masks and sub-networks are functions of the step."""
         recipe, vit = self.recipe, self.resolved.vit
-        networks = networks_at(recipe, micro // recipe.optim.accumulate, self.steps)
+        step, index = divmod(micro, recipe.optim.accumulate)
+        networks = networks_at(recipe, step, self.steps)
+        # divided parameters are there during one micro-batch only
+        part = WHOLE_STEP if divided.wanted() else Part(index, recipe.optim.accumulate)
         loss: Tensor
         if recipe.objective == "supervised":
-            loss = model(images, labels, networks)
+            loss = model(images, labels, networks, part)
             return loss
         # drawn for the batch of all processes, so that their number changes no mask
         whole, rank = len(images) * self.accelerator.num_processes, self.accelerator.process_index
         noise = torch.rand(whole, vit.patches, generator=step_generator(recipe.seed, micro, 0, "mask"))
         noise = noise[rank * len(images) : (rank + 1) * len(images)]
-        loss = model(images, onto(noise, images.device), networks)
+        loss = model(images, onto(noise, images.device), networks, part)
         return loss
 
     def finish(self) -> Source:
@@ -256,8 +260,9 @@ def prepare(recipe: PretrainRecipe, out: Path, *, quiet: bool = True) -> Pretrai
 def initial_source(resolved: ResolvedRecipe) -> Source:
     """Random weights, or those of ``init_from``. Raises UserError where these have another shape than the recipe."""
     recipe, vit, mae = resolved.recipe, resolved.vit, resolved.mae
+    fixed = recipe.template.lr_u == recipe.template.lr_v == 0
     if recipe.init_from is None:
-        return init_source(
+        source = init_source(
             vit,
             mae,
             constraint=recipe.template.trained,
@@ -265,6 +270,9 @@ def initial_source(resolved: ResolvedRecipe) -> Source:
             tile=resolved.tile,
             generator=torch.Generator().manual_seed(recipe.seed),
         )
+        if fixed and isinstance(source.core, Tucker):
+            source.core = source.core.contracted()  # square ones that do not learn: nothing to multiply at each step
+        return source
     where = f"init_from={recipe.init_from}"
     stored = load_source(Path(recipe.init_from))
     if stored.config != vit:
@@ -285,7 +293,7 @@ def initial_source(resolved: ResolvedRecipe) -> Source:
     if isinstance(core, Kronecker) and core.tile != resolved.tile:
         raise UserError(f"{where}: its tile is {core.tile}; set template.tile={core.tile}")
     if isinstance(core, Tucker):
-        stored.source.core = core.expanded()
+        stored.source.core = core.contracted() if fixed else core.expanded()
     return stored.source
 
 

@@ -19,7 +19,7 @@ from sweet.data import ImageSource, balanced_subset
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.forward import Weights, encode, linear, patchify
-from sweet.models.source_module import SourceModule
+from sweet.models.source_module import WHOLE_STEP, Part, SourceModule
 from sweet.recipes.schema import PretrainRecipe
 from sweet.template.image_size import size_text
 from sweet.template.networks import Network
@@ -86,11 +86,17 @@ class SupervisedSource(SourceModule):
         # in a list: it is neither trained nor saved
         self.teacher: list[Any] = [] if teacher is None else [teacher]
 
-    def forward(self, images: Tensor, labels: Tensor, networks: Sequence[Network] | None = None) -> Tensor:
-        """The mean loss of ``networks``, by default of the whole one: a scalar in float32."""
+    def forward(
+        self, images: Tensor, labels: Tensor, networks: Sequence[Network] | None = None, part: Part = WHOLE_STEP
+    ) -> Tensor:
+        """The mean loss of ``networks``, by default of the whole one: a scalar in float32.
+
+        ``part`` says which micro-batch of a step this is.
+        """
         wanted = self.teacher_logits(images)
-        losses = []
-        for weights, config in map(self.weights, networks or [self.whole]):
+        losses, tokens = [], len(images) * (self.config.patches + self.config.prefix_tokens)
+        for network in networks or [self.whole]:
+            weights, config = self.step_weights(network, tokens, part)
             logits = class_logits(weights, images, config)
             loss = F.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum") / len(labels)
             losses.append(loss if wanted is None else loss + distance(logits, wanted))

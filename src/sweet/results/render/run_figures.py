@@ -14,7 +14,12 @@ from .draw import INK, Drawing, axes, drawing
 if TYPE_CHECKING:
     from sweet.storage.folders import StoredSource
 
-LABELS = {"loss": "training loss", "lr": "learning rate", "img_per_s": "images per second"}
+LABELS = {
+    "loss": "training loss",
+    "lr": "learning rate",
+    "img_per_s": "images per second",
+    "data_wait": "share of the time waiting for images",
+}
 
 
 def label_of(key: str) -> str:

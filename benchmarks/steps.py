@@ -1,0 +1,176 @@
+"""Steps of MAE pre-training to be timed: ours, as ``sweet pretrain`` runs them, and those of transformers' ViTMAE."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+
+import torch
+from torch import nn
+
+from sweet.data import onto
+from sweet.recipes.loader import load_recipe
+from sweet.recipes.schema import PretrainRecipe
+from sweet.training.device import keep_memory, resolve_precision
+from sweet.training.pretrain import Pretraining, parameter_groups, prepare
+from sweet.training.state import TrainState
+
+HEAD_DIM = 64
+FIXED = ("template.lr_u=0", "template.lr_v=0")  # square U and V say nothing that the core does not say
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An encoder of ``depth`` blocks and ``width`` channels on grid x grid patches of 4 px, its decoder, a batch."""
+
+    width: int = 384
+    depth: int = 12
+    grid: int = 8
+    batch: int = 64
+    decoder_width: int = 192
+    decoder_depth: int = 2
+
+    def keys(self) -> list[str]:
+        """Overrides of a recipe."""
+        return [
+            f"data.source=shapes:n={4 * self.batch},size={4 * self.grid}",
+            f"data.img_size={4 * self.grid}",
+            f"batch_size={self.batch}",
+            f"model.depth={self.depth}",
+            f"model.heads={self.width // HEAD_DIM}",
+            f"model.head_dim={HEAD_DIM}",
+            f"mae.decoder_width={self.decoder_width}",
+            f"mae.decoder_depth={self.decoder_depth}",
+            f"mae.decoder_head_dim={HEAD_DIM}",
+            "optim.compile=false",
+            "workers=0",
+        ]
+
+    def constraint(self, name: str) -> Sequence[str]:
+        """Overrides of one of our contestants."""
+        depth, width = self.depth, self.width
+        return {
+            "dense": ("template.constraint=none",),
+            "quarter": ("template.learn=factored", f"template.ranks=[{12 * depth},{width // 4},{width // 4}]"),
+            "shared": ("template.learn=factored", f"template.ranks=[{4 * depth},{width},{width}]", *FIXED),
+            "shared_uv": ("template.learn=factored", f"template.ranks=[{4 * depth},{width},{width}]"),
+            "tiles": ("template.constraint=kronecker",),
+        }[name]
+
+
+Step = Callable[[int], float]
+"""Runs the step of a number, with its images: CPU seconds, on a GPU seconds."""
+
+
+def pretraining(shape: Shape, name: str) -> Pretraining:
+    """What ``sweet pretrain`` would run."""
+    recipe = load_recipe(PretrainRecipe, "micro", [*shape.keys(), *shape.constraint(name)])
+    return prepare(recipe, Path(mkdtemp()))
+
+
+def our_step(shape: Shape, name: str) -> Step:
+    """One step of our loop."""
+    run = pretraining(shape, name)
+    recipe = run.recipe
+    state = TrainState(run.model, parameter_groups(run.model, recipe), recipe, recipe.optim, run.accelerator, None, {})
+    state.model.train()
+
+    def step(number: int) -> None:
+        state.micro_step(run.loss, *run.batches.at(number), number, 1e-3)
+
+    return timed(step)
+
+
+def transformers_step(shape: Shape) -> Step:
+    """One step of a plain loop over transformers' ViTMAE: the same images, sizes, precision and optimiser."""
+    from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+    run = pretraining(shape, "dense")
+    vit, device, optim = run.resolved.vit, run.accelerator.device, run.recipe.optim
+    config = ViTMAEConfig(
+        hidden_size=shape.width,
+        num_hidden_layers=shape.depth,
+        num_attention_heads=shape.width // HEAD_DIM,
+        intermediate_size=4 * shape.width,
+        image_size=vit.img_size,
+        patch_size=vit.patch_size,
+        decoder_hidden_size=shape.decoder_width,
+        decoder_num_hidden_layers=shape.decoder_depth,
+        decoder_num_attention_heads=shape.decoder_width // HEAD_DIM,
+        decoder_intermediate_size=4 * shape.decoder_width,
+        mask_ratio=run.resolved.mae.mask_ratio,
+        norm_pix_loss=True,
+    )
+    model = ViTMAEForPreTraining(config).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=optim.betas, fused=True)
+    bf16 = resolve_precision("auto", device) == "bf16"
+
+    def step(number: int) -> None:
+        images, _ = run.batches.at(number)
+        noise = onto(torch.rand(len(images), vit.patches), device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            loss = model(pixel_values=images, noise=noise).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return timed(step)
+
+
+def make(shape: Shape, name: str) -> Step:
+    """A contestant by name: ``transformers``, or one of :meth:`Shape.constraint`."""
+    keep_memory()  # all gain from it
+    warnings.filterwarnings("ignore")
+    return transformers_step(shape) if name == "transformers" else our_step(shape, name)
+
+
+def timed(run: Callable[[int], None]) -> Step:
+    """CPU seconds of this process, which another one's load changes little; on a GPU seconds until it is done."""
+
+    def step(number: int) -> float:
+        cuda = torch.cuda.is_available()
+        clock = time.perf_counter if cuda else time.process_time
+        began = clock()
+        run(number)
+        if cuda:
+            torch.cuda.synchronize()
+        return clock() - began
+
+    return step
+
+
+def in_turns(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each, taking turns; a first round warms up."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        for name in list(steps) if number % 2 else reversed(list(steps)):
+            seconds = steps[name](number % 4)
+            if number:
+                times[name].append(seconds)
+    return times
+
+
+def peak_mb(run: Callable[[], object]) -> float:
+    """Peak memory of this process above what it was before, in MB (Linux); on a GPU that of the device."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated() / 1e6
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1]) / 1e3

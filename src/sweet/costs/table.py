@@ -1,0 +1,34 @@
+"""Parameters and FLOPs of several sizes of a model, by closed formula. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sweet.models.config import ViTConfig
+from sweet.template.sizes import Size
+
+TABLE_SIZES = ("L3H12", "L6H12", "L6H6", "L12H6", "L12H3")  # of the paper's Table 1
+
+
+def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[Mapping[str, str | int | float]]:
+    """Parameters (M) and forward FLOPs (G) of sizes, by both conventions (methods 14.1)."""
+    rows: list[Mapping[str, str | int | float]] = []
+    for size in sizes:
+        c = config.resized(size.depth, size.heads).cost(num_classes)
+        positions = config.positions == "table"
+        rows.append(
+            {
+                "size": str(size),
+                "width": size.width,
+                "params_m": round(c.parameters(positions=positions) / 1e6, 3),
+                "params_no_head_m": round(c.parameters(head=False, positions=positions) / 1e6, 3),
+                "gflops": round(c.flops() / 1e9, 3),
+                "gflops_with_attention": round(c.flops(attention=True) / 1e9, 3),
+            }
+        )
+    return rows
+
+
+def bench_sizes(head_dim: int) -> list[Size]:
+    """The sizes of the paper's Table 1."""
+    return [Size.parse(text, head_dim) for text in TABLE_SIZES]
