@@ -23,7 +23,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweet.cli import app
+from sweet.costs.budget import size_cost
+from sweet.models.config import ViTConfig
 from sweet.tasks.registry import ENTRIES
+from sweet.template.sizes import Size
 from sweet.version import VERSION
 
 ROOT = Path(__file__).parents[1]
@@ -255,11 +258,40 @@ def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
     assert "sweet.api.load" in (tmp_path / "site" / "reference" / "python" / "index.html").read_text(encoding="utf-8")
 
 
-def test_every_task_has_a_page() -> None:
+def test_every_task_has_a_page_with_its_picture() -> None:
     site = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), yaml.BaseLoader)
+    menu = str(site["nav"])
     for task in ENTRIES:
-        assert f"tasks/{task}.md" in str(site["nav"])
-        assert any(words[0] == "finetune" for words in commands(DOCS / "tasks" / f"{task}.md"))
+        page = DOCS / "tasks" / f"{task}.md"
+        text = page.read_text(encoding="utf-8")
+        [picture] = re.findall(r"!\[[^]]+\]\(([^)]*)\)", text)
+        with Image.open(page.parent / picture) as image:
+            assert min(image.size) > 150 and image.width <= 1100
+        assert f"tasks/{task}.md" in menu
+        assert any(words[0] == "finetune" for words in commands(page))
+
+
+def test_the_notebook_has_what_its_commands_print(tmp_path: Path) -> None:
+    """Its outputs are those of its commands: those that cost nothing are run once more, the others are complete."""
+    notebook = runpy.run_path(str(DOCS / "notebook.py"))
+    text = (DOCS / "notebook.md").read_text(encoding="utf-8")
+    seen: list[tuple[str, str]] = []
+
+    def run(number: int, command: str, before: str) -> str:
+        seen.append((command, before))
+        return f"output of {number}\n"
+
+    again = notebook["with_outputs"](text, run)
+    assert len(seen) == text.count("```bash") == again.count("\noutput of ") >= 8
+    for command, output in seen:
+        assert output.strip() and "Traceback" not in output and "error:" not in output, command
+    shown = dict(zip(map(str.strip, (command for command, _ in seen)), (output for _, output in seen), strict=True))
+    init = next(output for command, output in shown.items() if command.startswith("sweet init runs/template --depth 3"))
+    size = size_cost(ViTConfig(depth=3, heads=6, head_dim=16, img_size=32, patch_size=4), Size(3, 6, 16))
+    assert f"{size['params']:,}" in init or str(size["params"]) in init
+    assert notebook["printed"]("echo a; echo; echo 'b  '", tmp_path) == "a\nb\n"
+    for found in notebook["PICTURE"].finditer(text):
+        assert (DOCS / found["shown"]).is_file(), found["shown"]
 
 
 def test_generated_pages() -> None:
