@@ -202,6 +202,8 @@ def test_what_readme_says_of_a_result_follows_it() -> None:
 def test_readme_is_short_and_in_order() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) < 120
+    code = "".join(re.findall(r"^```.*?^```", "\n".join(lines), re.M | re.S)).splitlines()
+    assert len(code) > 30 and max(map(len, code)) <= 120  # a page does not wrap it
     heads = ["Install", "Three commands", "Python", "Recipes", "What you get", "Use it elsewhere", "Results"]
     assert [line[3:] for line in lines if line.startswith("## ")] == [*heads, "How it works", "Cite, licence"]
 
@@ -232,6 +234,15 @@ def test_the_words_are_the_fields() -> None:
             assert found_word is None, f"{name}: {found_word and found_word[0]!r} in: {line}"
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.name
+)
+def test_links_lead_somewhere_in_the_repository_too(page: Path) -> None:
+    """The build of the site checks those between pages; here also those to files beside them."""
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert ":" in target or (page.parent / target).exists(), target
+
+
 @pytest.mark.slow
 def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
     """Strict: a link or an anchor that leads nowhere, or a page that is not in the menu, ends the build."""
@@ -255,6 +266,7 @@ def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
         assert not re.findall(
             r"<(?:script|img|iframe)[^>]*src=\"(?:https?:)?//[^\"]*|<link[^>]*href=\"(?:https?:)?//[^\"]*", html
         )
+    assert 'href="reference/examples/"' in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert "sweet.api.load" in (tmp_path / "site" / "reference" / "python" / "index.html").read_text(encoding="utf-8")
 
 
