@@ -8,7 +8,7 @@ from sweet.recipes.resolved import ResolvedRecipe
 
 from .flops import template_cost
 
-KEPT = 20  # numbers of each channel of a token that a block keeps for its backward pass
+KEPT = 30  # numbers of each channel of a token that a block keeps for its backward pass
 FLOAT, LEARNED = 4, 16  # bytes of a number, and of one with its gradient and Adam's two moments
 
 

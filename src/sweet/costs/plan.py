@@ -106,9 +106,11 @@ def plan(recipe: PretrainRecipe, gpus: GpuGuess | None = None, images: int | Non
         "max_steps": recipe.max_steps,
         "batch_size": recipe.batch_size,
         "step_gflops": round(step / 1e9, 2),
-        "memory_gb": round(training_memory(resolved, max(1, recipe.batch_size // recipe.optim.accumulate)) / 1e9, 2),
         "writes": [TENSORS["dense" if keys.constraint == "none" else "template"], *RUN_FILES],
     }
+    if images is None:  # else it was measured with them
+        memory = training_memory(resolved, max(1, recipe.batch_size // recipe.optim.accumulate))
+        result["memory_gb"] = round(memory / 1e9, 2)
     if keys.constraint == "tucker":
         result |= {"ranks": list(resolved.ranks), "learn": keys.learn}
     if keys.trained == "kronecker":
