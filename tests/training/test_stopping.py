@@ -208,7 +208,10 @@ def test_the_program_ends_with_the_code_of_its_signal(
     said = errors.read_text()
     assert process.exitcode == code, said
     [step] = steps_of(out)
-    assert f"saving a checkpoint at step {step}; the same command with --resume goes on" in said and "Traceback" not in said
+    assert (
+        f"saving a checkpoint at step {step}; the same command with --resume goes on" in said
+        and "Traceback" not in said
+    )
 
 
 def test_an_image_that_cannot_be_read_late(tmp_path: Path) -> None:
