@@ -40,7 +40,7 @@ def test_select(folder: Path) -> None:
     [
         (
             "zip:/x",
-            "--data zip:/x: expected folder:, parquet:, packed:, hub:, csv:, coco:, yolo:, masks:, wds:, shapes:",
+            "--data zip:/x: expected folder:, parquet:, packed:, hub:, stream:, csv:, coco:, yolo:, masks:, wds:, ",
         ),
         ("folder:", "--data folder:: nothing after folder:"),
         ("", "--data : expected"),
