@@ -8,6 +8,7 @@ import runpy
 import shutil
 import signal
 from collections.abc import Callable
+from itertools import chain
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def test_logs_of_earlier_versions(model: Path, tiny_finetune: Tiny, tmp_path: Pa
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     finetune(model, recipe, whole, quiet=True)
     shutil.copytree(whole, cut)
-    both = sorted(sum(log(cut), []), key=lambda line: (line["step"], "loss" not in line))
+    both = sorted(chain(*log(cut)), key=lambda line: (line["step"], "loss" not in line))
     (cut / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in both))
     (cut / "validation.jsonl").unlink()
     known = {"loss", "lr", "val_top1", "val_top5", "val_loss"}
