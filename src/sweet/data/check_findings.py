@@ -15,6 +15,15 @@ from .findings import Finding, counted, some_names
 from .splits import is_hidden, split_folders, subfolders
 from .stats import Depth, depth_handling, proposed_keys
 
+USUAL = {  # suffixes of formats, as most people write them
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg"),  # of phones: a JPEG with a second picture inside
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+}
 LONG = 4  # sides: what is longer is special to segmentation
 TINY = 8  # pixels
 TEXTS = (  # of sources, that somebody may have written
@@ -33,9 +42,12 @@ class Look:
     split: str
     sizes: Sequence[tuple[int, int]]
     modes: Mapping[str, int]
+    suffixes: Mapping[str, int]
+    several: Mapping[str, int]
     rotated: int
     corrupt: Sequence[str]
     identical: int
+    at_odds: Sequence[str]
     depth: Depth
     mean: list[float] | None
     std: list[float] | None
@@ -43,7 +55,17 @@ class Look:
 
 def split_table(look: Look) -> list[Finding]:
     """Rows about the images of a split."""
-    return [*_depths(look), *_sizes(look), *_damage(look)]
+    return [*_files(look), *_depths(look), *_sizes(look), *_damage(look)]
+
+
+def _files(look: Look) -> list[Finding]:
+    found = []
+    for name, count in look.suffixes.items():
+        found.append(Finding(look.split, f"{counted(count, 'image')} called {name}", "read as what it holds"))
+    for contents, count in look.several.items():
+        files = f"{counted(count, f'{contents} file')} of several images (frames, pages)"
+        found.append(Finding(look.split, files, "the first one is taken, the others are left out"))
+    return found
 
 
 def _depths(look: Look) -> list[Finding]:
@@ -93,6 +115,9 @@ def _damage(look: Look) -> list[Finding]:
         found.append(Finding(look.split, f"{counted(len(look.corrupt), 'image')} that cannot be used", handling))
     if look.identical:
         found.append(Finding(look.split, f"{counted(look.identical, 'group')} of identical images", "kept"))
+    if look.at_odds:
+        what = some_names(look.at_odds, "identical images with different labels")
+        found.append(Finding(look.split, what, "kept: at most one of the labels is right", warn=True))
     return found
 
 

@@ -17,10 +17,12 @@ def upgraded_family(values: dict[str, Any]) -> dict[str, Any]:
 def upgraded(values: dict[str, Any]) -> dict[str, Any]:
     """``config.json`` or a cell's result of any version as today's.
 
-    Keys that were null or empty are absent, values of switches have their new names. The source of a cell is now
-    that of each of its runs.
+    Keys that were null or empty are absent, values of switches have their new names. A segmenter says how fine its
+    maps are. The source of a cell is now that of each of its runs.
     """
     result = {key: value for key, value in values.items() if value is not None}
+    if result.get("task") == "segment" and isinstance(head := result.get("head"), dict):
+        result["head"] = {"upsample": 4} | head  # whatever the patches
     if not result.get("mae"):
         result.pop("mae", None)
     for key in ("made", "switches"):

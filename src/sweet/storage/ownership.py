@@ -22,7 +22,7 @@ Names that begin with it are sweet's own too.
 """
 
 FILES = ("config.json", "recipe.yaml", "README.md", SUMS, "metrics.jsonl", "env.json", "report.html")
-RUN_NOTES = ("skipped.jsonl", "nonfinite.json")
+RUN_NOTES = ("validation.jsonl", "skipped.jsonl", "nonfinite.json")
 TENSOR_FILES = ("model.safetensors", "template.safetensors")
 FOLDERS = {"checkpoints": r"\.?step-\d+.*", "tensorboard": r".*", "pictures": r".+\.(png|json)"}
 """Of a run: its folders, and the names in them."""
