@@ -130,6 +130,18 @@ def test_the_network_may_fail_some_times(tmp_path: Path, monkeypatch: pytest.Mon
         images.decode(COUNT - 1)
 
 
+def test_a_validation_split_is_drawn_of_whole_groups(tmp_path: Path) -> None:
+    spec = f"stream:{write(tmp_path / 'set')}"
+    train, val = (open_images(spec, split) for split in ("train", "val"))
+    assert (len(train), len(val)) == (COUNT - 2 * EACH, 2 * EACH)
+    seen = []
+    for images in (train, val):
+        shown = [images.decode(index).getpixel((0, 0))[0] for index in range(len(images))]  # type: ignore[index, union-attr]
+        assert images.labels == [number % 3 for number in shown]
+        seen += shown
+    assert sorted(seen) == list(range(COUNT))
+
+
 def test_what_is_damaged_or_not_parquet_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path / "set")
     (folder / "train-00001-of-00003.parquet").write_bytes(b"broken" * 100)

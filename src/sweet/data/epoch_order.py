@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-LANES, WINDOW = 64, 1024  # of a set in shards: places read side by side, and images that are mixed at each of them
+LANES, WINDOW = 16, 1024  # of a set in shards: places read side by side, and images that are mixed at each of them
 
 
 def step_generator(seed: int, step: int, rank: int, stream: str) -> torch.Generator:

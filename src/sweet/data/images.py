@@ -55,6 +55,11 @@ class ImageSource(ABC):
     def open(self, index: int) -> Stored:
         """The image as stored, in any mode; may raise anything if the file is damaged."""
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether each image has a class."""
+        return self.labels is not None
+
     def read_as(self, pixels: PixelFormat) -> ImageSource:
         """The same images as a model of so many channels takes them."""
         self.pixel_format = pixels

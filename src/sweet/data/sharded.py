@@ -25,10 +25,9 @@ class ShardedImages(ImageSource):
     looked_at = LOOKED_AT
 
     def __init__(self, spec: str, split: str, shards: Sequence[str], counts: Sequence[int]) -> None:
-        self.shards, self.shard_counts = list(shards), list(counts)
-        self._ends = list(accumulate(self.shard_counts))
+        self._take(shards, counts)
         self._read = False
-        super().__init__(spec, split, self._ends[-1], None, None)
+        super().__init__(spec, split, self.count, None, None)
 
     @abstractmethod
     def read_labels(self) -> tuple[list[int] | None, list[str] | None]:
@@ -58,6 +57,21 @@ class ShardedImages(ImageSource):
         if not self._read:
             self._labels, self._classes = self.read_labels()
             self._read = True
+
+    @property
+    def is_labelled(self) -> bool:
+        return not self._read or self._labels is not None
+
+    def of_shards(self, numbers: Sequence[int]) -> ShardedImages:
+        """The images of some shards, in the order of ``numbers``."""
+        some = copy(self)
+        some._take([self.shards[number] for number in numbers], [self.shard_counts[number] for number in numbers])
+        return some
+
+    def _take(self, shards: Sequence[str], counts: Sequence[int]) -> None:
+        self.shards, self.shard_counts = list(shards), list(counts)
+        self._ends = list(accumulate(self.shard_counts))
+        self.count = self._ends[-1]
 
     def pixels_only(self) -> ImageSource:
         plain = copy(self)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache, partial
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -31,6 +32,7 @@ from .splits import Splits
 KEPT_BYTES = 16 << 30  # of fetched groups on the disk; the oldest make room
 TRIES, WAIT = 4, 2.0  # to read from the network; seconds before the second try, then twice as many
 LOCKS = 64  # files by which processes do not fetch one group twice
+GROUP = " group "  # between the address and the number, in the name of a shard
 T = TypeVar("T")
 
 
@@ -41,19 +43,19 @@ class StreamedImages(ShardedImages):
 
     def __init__(self, spec: str, split: str, urls: list[str]) -> None:
         rows = group_sizes(spec, urls)
-        self._groups = [(url, number) for url in urls for number in range(len(rows[url]))]
+        groups = [f"{url}{GROUP}{number}" for url in urls for number in range(len(rows[url]))]
         counts = [count for url in urls for count in rows[url]]
         if not sum(counts):
             raise UserError(f"--data {spec}: split {split} has no rows")
-        super().__init__(spec, split, [f"{url} group {number}" for url, number in self._groups], counts)
-        self._urls, self._schema = urls, reading(urls[0], lambda parquet: parquet.schema_arrow)
+        super().__init__(spec, split, groups, counts)
+        self._rows, self._schema = rows, reading(urls[0], lambda parquet: parquet.schema_arrow)
         self._image, self._label, _ = columns(self._schema, urls[0])
         self._read = self._label is None
         self._labels = self._classes = None
 
     def stored(self, index: int) -> bytes:
         shard, row = self.place(index)
-        data: bytes | None = row_group(*self._groups[shard], self._image)[row].as_py()
+        data: bytes | None = row_group(*group_at(self.shards[shard]), self._image)[row].as_py()
         if data is None:
             raise UserError(f"{self.where(index)}: the image has no bytes")
         return data
@@ -63,16 +65,25 @@ class StreamedImages(ShardedImages):
         return f"{self.shards[shard]} row {row}"
 
     def fingerprint(self) -> str:
-        return digest(*map(stamp, self._urls))
+        urls = dict.fromkeys(url for url, _ in map(group_at, self.shards))
+        return digest(*map(stamp, urls), *self.shards)
 
     def read_labels(self) -> tuple[list[int] | None, list[str] | None]:
         """From the column of labels alone, a small part of each file."""
         name = self._label
         if name is None:
             return None, None
-        urls = progress(self._urls, len(self._urls), 1, "reading labels over the network")
-        found = [reading(url, lambda parquet: parquet.read(columns=[name])[name]) for url in urls]
-        labels = read_labels(pa.chunked_array([chunk for part in found for chunk in part.chunks]), name, self.where)
+        wanted: dict[str, list[int]] = {}
+        for url, number in map(group_at, self.shards):
+            wanted.setdefault(url, []).append(number)
+        parts: list[pa.Array] = []
+        for url in progress(wanted, len(wanted), 1, "reading labels over the network"):
+            column = reading(url, lambda parquet: parquet.read(columns=[name])[name])
+            ends = list(accumulate(self._rows[url]))
+            for number in wanted[url]:
+                size = self._rows[url][number]
+                parts += column.slice(ends[number] - size, size).chunks
+        labels = read_labels(pa.chunked_array(parts), name, self.where)
         if labels is None:
             return None, None
         names = features(self._schema).get(name, {}).get("names")
@@ -98,6 +109,12 @@ def streamed_splits(spec: str, name: str) -> Splits:
             f"--data {spec}: only parquet files are streamed, not {(others or ['none'])[0]}; use hub:{name}"
         )
     return {str(split): partial(StreamedImages, spec, str(split), list(urls)) for split, urls in files.items()}
+
+
+def group_at(shard: str) -> tuple[str, int]:
+    """The address of a file and which of its groups a shard is."""
+    url, _, number = shard.rpartition(GROUP)
+    return url, int(number)
 
 
 def group_sizes(spec: str, urls: list[str]) -> dict[str, list[int]]:
