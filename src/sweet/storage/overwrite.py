@@ -18,11 +18,11 @@ from pathlib import Path
 
 from sweet.files import sync
 
-from .ownership import MARKER, entries, foreign
+from .ownership import MARKER, NONFINITE, entries, foreign
 
 MOVING, OLD, NEW, DROPPED = (f"{MARKER}.{state}" for state in ("moving", "old", "new", "dropped"))
 RESUMABLE = ("step-*", "checkpoints/step-*", "config.json", "*/*-*.json")
-"""In a folder of a run, of a family or of a bench: what of it can be gone on with."""
+"""In a folder of a run, of a family or of a bench: what can be gone on with. So can what NONFINITE explains."""
 
 
 def unsettled(out: Path) -> bool:
@@ -61,9 +61,9 @@ def begin(out: Path) -> None:
 def put_back(out: Path) -> None:
     """The old result in place again; what can be resumed of the new one goes to ``.sweet.new``."""
     new = entries(out)
-    if (out / NEW).is_dir() or any(
-        next(folder.glob(pattern), None) for folder in new if folder.is_dir() for pattern in RESUMABLE
-    ):
+    folders = [path for path in new if path.is_dir()]
+    begun = any(next(folder.glob(pattern), None) for folder in folders for pattern in RESUMABLE)
+    if (out / NEW).is_dir() or (out / NONFINITE).is_file() or begun:
         _move(new, out / NEW)
     else:
         strange = {name.partition("/")[0] for name in foreign(out) or ()}
@@ -71,6 +71,11 @@ def put_back(out: Path) -> None:
         _drop(out)
     os.replace(out / OLD, out / MOVING)
     _unpack(out / MOVING, out)
+
+
+def after_failure(out: Path) -> Path:
+    """The folder in which what is written to ``out`` now will lie, where the work fails."""
+    return out / NEW if (out / OLD).is_dir() else out
 
 
 def finish(out: Path) -> None:
