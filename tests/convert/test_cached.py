@@ -136,15 +136,15 @@ def test_resume_needs_the_same_settings(checkpoint: Path, tmp_path: Path) -> Non
 
 def test_the_order_is_of_the_size_that_is_given(checkpoint: Path, tmp_path: Path) -> None:
     """Against the order of timm's own resized model."""
-    from sweet.convert.order_images import Seen
     from sweet.models.mae import source_from_state
+    from sweet.models.resample import at_image_size
     from sweet.template.fold import folded
 
     made = convert(str(checkpoint), tmp_path / "t", data=DATA, images=24, img_size=32, device="cpu")
     assert made["order_size"] == 32 and made["feature_error"] < 1e-4
     found = from_folder(checkpoint)
     dense = folded(source_from_state(found.state, found.config))
-    seen = Seen.at(found, dense, 32)
+    seen = at_image_size(dense, found.config, 32)
     pixels = list(OrderImages.of(found, DATA, 24, 32, torch.device("cpu")))
     assert pixels[0].shape == (16, 3, 32, 32)
     expected = compute_order(seen.source, seen.config, pixels)

@@ -7,6 +7,8 @@ import math
 import os
 import runpy
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
@@ -209,6 +211,27 @@ def test_the_program_ends_with_the_code_of_its_signal(
     assert process.exitcode == code, said
     [step] = steps_of(out)
     assert f"saving a checkpoint at step {step}" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("module", ["typer", "torch", "torch.nn"])
+def test_ctrl_c_while_the_program_starts(tmp_path: Path, module: str) -> None:
+    """In the seconds of the imports: one line, and nothing is left behind."""
+    script = """
+import os, signal, sys
+module = sys.argv.pop()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Pressed:
+    def find_spec(self, name, *_):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Pressed())
+from sweet.__main__ import main
+main()
+"""
+    words = ["pretrain", str(TINY), "--out", str(tmp_path / "out"), module]
+    ended = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (130, "interrupted by Ctrl-C\n", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_image_that_cannot_be_read_late(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def place_table(spec: str) -> list[Finding]:
     """Rows about the folder of a source: what lies beside the splits, and how its text files are written."""
     reader, _, rest = spec.partition(":")
     root = Path(rest).expanduser()
-    if reader in ("hub", "shapes"):
+    if reader in ("hub", "stream", "shapes"):
         return []
     if not root.is_dir():
         return _writings([root] if root.suffix in (".csv", ".json", ".yaml") else [])
