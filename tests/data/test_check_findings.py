@@ -157,6 +157,7 @@ def test_objects_of_coco(
         ([0, 1, 1, 2], "a\nb\nvoid\n", ["25 % of the pixels of the masks without a class", "void in classes.txt"]),
         ([0, 0, 0, 0], "a\nb\n", ["classes that no mask shows (b): never learned"]),
         ([0, 1, 1, 7], "a\nb\n", ["1 image that cannot be used"]),
+        ([0, 9, 1, 200], "a\nb\n", ["1 image that cannot be used: a training stops and names it"]),
     ],
 )
 def test_values_of_masks(tmp_path: Path, values: list[int], classes: str, words: list[str]) -> None:
@@ -269,3 +270,41 @@ def test_identical_images_with_different_labels(
     said(lines, "1 group of identical images: kept")
     row = "identical images with different labels (0.png): kept: at most one of the labels is right"
     assert (row in lines) == differs
+
+
+@pytest.mark.parametrize(
+    ("spec", "row"),
+    [
+        ("shapes:n=10,size=16", "a class for each pixel: learned by --task segment"),
+        ("folder:PATH", "one class an image: learned by --task classify or generate"),
+        ("folder:PATH/many", "images alone: sweet pretrain learns from them; no task does"),
+        ("coco:PATH/boxes.json", "boxes alone: learned by --task detect; which classes an image has, by --task multi"),
+        ("coco:PATH/outlines.json", "boxes and outlines: learned by --task detect; which"),
+        ("folder:PATH", "from 1 (few) to 5 (many) images of a class: learned as they come; alike with optim.balance=w"),
+        ("csv:PATH", "from 1 (few) to 5 (many) images of a class: learned as they come; alike with optim.balance=w"),
+    ],
+)
+def test_what_a_set_is_for(tmp_path: Path, spec: str, row: str, make_image: Callable[..., Image.Image]) -> None:
+    lines = ["image,labels"]
+    for number, name in enumerate(["few", *["many"] * 5]):
+        (tmp_path / name).mkdir(exist_ok=True)
+        make_image(number, 12, 10).save(tmp_path / name / f"{number}.png")
+        lines.append(f"{name}/{number}.png,{'many' if number else 'rare;few'}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    for name, mask in (("boxes", {}), ("outlines", {"segmentation": [[1, 1, 5, 1, 5, 5]]})):
+        image = {"id": 1, "file_name": "few/0.png", "width": 12, "height": 10}
+        one = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], **mask}
+        values = {"images": [image], "categories": [{"id": 1, "name": "cat"}], "annotations": [one]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(values))
+    said(rows(spec.replace("PATH", str(tmp_path))), row)
+
+
+@pytest.mark.parametrize("sizes", [(3, 4, 5), (1, 1, 3), (2, 7, 2)])
+def test_classes_of_like_size_are_not_said(
+    tmp_path: Path, sizes: tuple[int, ...], make_image: Callable[..., Image.Image]
+) -> None:
+    for label, count in enumerate(sizes):
+        (tmp_path / str(label)).mkdir()
+        for number in range(count):
+            make_image(10 * label + number, 12, 10).save(tmp_path / str(label) / f"{number}.png")
+    assert not any("images of a class" in line for line in rows(f"folder:{tmp_path}"))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sweet.errors import UserError
 
 from .bands import Picture, stripes
-from .check_findings import USUAL, Look, name_table, place_table, refusal, split_table
+from .check_findings import USUAL, Look, name_table, place_table, refusal, split_table, use_table
 from .decode import frames, is_rotated
 from .findings import Finding, class_findings, counted
 from .folder import SUFFIXES
@@ -223,9 +223,9 @@ class Survey:
             mean=mean,
             std=std,
         )
-        rows = [*images.findings(), *class_findings(split, images.classes, images.labels), *list_findings(images)]
-        rows += split_table(look)
-        if images.mask_classes is not None:
+        rows = [*use_table(images), *images.findings()]
+        rows += [*class_findings(split, images.classes, images.labels), *list_findings(images), *split_table(look)]
+        if images.mask_classes is not None and self.pixels.any():
             if void := self.pixels[IGNORE]:
                 shown = f"{100 * void / self.pixels.sum():.2g} % of the pixels of the masks without a class"
                 rows.append(Finding(split, shown, "left out of the loss and of every metric"))

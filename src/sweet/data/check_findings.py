@@ -12,6 +12,7 @@ from sweet.files import BYTE_ORDER_MARKS
 from .class_names import CLASSES_FILE
 from .decode import ORDINARY
 from .findings import Finding, counted, some_names
+from .images import ImageSource
 from .splits import is_hidden, split_folders, subfolders
 from .stats import Depth, depth_handling, proposed_keys
 
@@ -51,6 +52,22 @@ class Look:
     depth: Depth
     mean: list[float] | None
     std: list[float] | None
+
+
+def use_table(images: ImageSource) -> list[Finding]:
+    """A row about what the images of a split come with, and which task learns it."""
+    if images.mask_classes is not None:
+        found, handling = "a class for each pixel", "learned by --task segment"
+    elif images.has_boxes:
+        found = "boxes and outlines" if images.has_masks else "boxes alone"
+        handling = "learned by --task detect; which classes an image has, by --task multilabel"
+    elif images.labels is not None:
+        found, handling = "one class an image", "learned by --task classify or generate"
+    elif images.label_lists is not None:  # how many there are stands in another row
+        return []
+    else:
+        found, handling = "images alone", "sweet pretrain learns from them; no task does"
+    return [Finding(images.split, found, handling)]
 
 
 def split_table(look: Look) -> list[Finding]:
@@ -112,6 +129,7 @@ def _damage(look: Look) -> list[Finding]:
     found = []
     if look.corrupt:
         handling = "a training stops and names it; with data.on_error=skip up to 0.1 % are left out and listed"
+        handling += f"; the first: {look.corrupt[0]}"
         found.append(Finding(look.split, f"{counted(len(look.corrupt), 'image')} that cannot be used", handling))
     if look.identical:
         found.append(Finding(look.split, f"{counted(look.identical, 'group')} of identical images", "kept"))
