@@ -27,7 +27,9 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
         result.pop("mae", None)
     for key in ("made", "switches"):
         switches = result.get(key)
-        inner = switches.get("inner") if isinstance(switches, dict) else None
+        if not isinstance(switches, dict):
+            continue
+        inner = switches.get("inner")
         if isinstance(inner, str) and inner in OLD_SWITCHES:
             result[key] = switches | {"inner": OLD_SWITCHES[inner]}
     if isinstance(result.get("runs"), list) and "source" in result:
