@@ -21,8 +21,8 @@ from sweet.files import sync
 from .ownership import MARKER, NONFINITE, entries, foreign
 
 MOVING, OLD, NEW, DROPPED = (f"{MARKER}.{state}" for state in ("moving", "old", "new", "dropped"))
-RESUMABLE = ("step-*", "checkpoints/step-*", "config.json", "*/*-*.json")
-"""In a folder of a run, of a family or of a bench: what can be gone on with. So can what NONFINITE explains."""
+RESUMABLE = ("step-*", "checkpoints/step-*", "config.json", "*/*-*.json", NONFINITE)
+"""In a folder of a run, of a family or of a bench: what of it can be gone on with."""
 
 
 def unsettled(out: Path) -> bool:
@@ -74,8 +74,9 @@ def put_back(out: Path) -> None:
 
 
 def after_failure(out: Path) -> Path:
-    """The folder in which what is written to ``out`` now will lie, where the work fails."""
-    return out / NEW if (out / OLD).is_dir() else out
+    """Where the folder ``out``, which is written now alone or as part of another one, will lie if the work fails."""
+    whole = next((place for place in (out, *out.parents) if (place / OLD).is_dir()), None)
+    return out if whole is None else whole / NEW / out.relative_to(whole)
 
 
 def finish(out: Path) -> None:
