@@ -67,9 +67,7 @@ def initialise_to(
     target = _resolve(source_folder, depth, heads, budget, img_size, patch_size, in_chans)
     images = None if fit is None else open_images(fit, "train", pixels=target.stored.data)
     if run is not None and NAMES[method].trains:
-        settings = {"method": method, "size": str(target.size), "img_size": size_text(target.config.img_size)}
-        same_settings(run, {**settings, "seed": seed, **method_switches})
-
+        same_settings(run, {"method": method, **target.shape, "seed": seed, **method_switches})
     began = time.perf_counter()
     stored = at_size_of_use(target.stored, method, method_switches, img_size, patch_size)
     weights = initialise(
@@ -141,6 +139,11 @@ class _Target:
     size: Size
     config: ViTConfig
     choice: Choice | None
+
+    @property
+    def shape(self) -> dict[str, str]:
+        """What a training that goes on must have in common with its beginning."""
+        return {"size": str(self.size), "img_size": size_text(self.config.img_size)}
 
 
 def _resolve(
