@@ -22,10 +22,11 @@ import torch
 from report import report
 
 from sweet.convert.convert import ConvertOptions, prepare
-from sweet.convert.order_images import BATCH, OrderImages, Seen
+from sweet.convert.order_images import BATCH, OrderImages
 from sweet.convert.read import read
 from sweet.models.mae import source_from_state
 from sweet.models.moments import compute_order
+from sweet.models.resample import at_image_size
 from sweet.models.vit import build_vit
 from sweet.template.fold import folded
 
@@ -41,12 +42,13 @@ def times(model: str, images: int, img_size: int, rounds: int) -> dict[str, floa
     checkpoint, _ = read(model)
     stream = OrderImages.of(checkpoint, None, images, img_size, torch.device("cpu"))
     batches = list(stream)  # the same for both, and not part of the time
-    seen = Seen.at(checkpoint, folded(source_from_state(checkpoint.state, checkpoint.config)), img_size)
+    dense = folded(source_from_state(checkpoint.state, checkpoint.config))
+    seen = at_image_size(dense, checkpoint.config, img_size)
     theirs = build_vit(checkpoint.config, checkpoint.state, img_size=img_size)
     found: dict[str, list[float]] = {"order": [], "timm": []}
     for number in range(rounds + 1):
         began = time.process_time()
-        compute_order(seen.source, seen.config, batches)
+        compute_order(*seen, batches)
         middle = time.process_time()
         with torch.no_grad():
             for batch in batches:

@@ -17,11 +17,12 @@ import torch
 from report import report
 from torch import Tensor
 
-from sweet.convert.order_images import LARGEST, OrderImages, Seen
+from sweet.convert.order_images import LARGEST, OrderImages
 from sweet.convert.read import read
 from sweet.data import open_images
 from sweet.models.mae import source_from_state
 from sweet.models.moments import compute_order, moments_of
+from sweet.models.resample import at_image_size
 from sweet.template.fold import folded
 from sweet.template.order import principal_axes
 
@@ -50,15 +51,14 @@ def main() -> None:
         return OrderImages.of(checkpoint, data, args.images, img_size, cpu)
 
     def order(data: str | None, img_size: int) -> Tensor:
-        seen = Seen.at(checkpoint, dense, img_size)
         batches = images(data, img_size).shown(f"{data or 'scenes'} at {img_size} px")
-        return compute_order(seen.source, seen.config, batches).rotation.double()
+        return compute_order(*at_image_size(dense, config, img_size), batches).rotation.double()
 
     test = OrderImages(
         open_images(args.data, "test").select(range(args.images)), args.img_size, checkpoint.data, cpu, ""
     )
-    seen = Seen.at(checkpoint, dense, args.img_size)
-    moments = moments_of(seen.source, seen.config, test.shown("measured on")).stream.double()
+    seen = at_image_size(dense, config, args.img_size)
+    moments = moments_of(*seen, test.shown("measured on")).stream.double()
     orders = {
         f"photographs at {args.img_size} px": order(args.data, args.img_size),
         f"photographs at {config.img_size} px": order(args.data, config.img_size),

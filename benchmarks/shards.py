@@ -40,6 +40,7 @@ EACH, FEW = 1000, 100
 RECIPE = [
     "nano", "model.depth=1", "model.heads=2", "data.img_size=128", "model.patch_size=32", "batch_size=64",
     "workers=2", "device=cpu", "checkpoint_every=5", "template.constraint=none", "template.order_images=64",
+    "optim.compile=false",
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -47,7 +48,7 @@ class Shape:
             f"model.head_dim={HEAD_DIM}",
             f"mae.decoder_width={self.decoder_width}",
             f"mae.decoder_depth={self.decoder_depth}",
-            f"mae.decoder_head_dim={HEAD_DIM}",
+            f"mae.decoder_head_dim={gcd(self.decoder_width, HEAD_DIM)}",
             "optim.compile=false",
             "workers=0",
         ]

@@ -4,7 +4,7 @@ Toy template, toy data, sixty steps. On the command line:
 
     sweet finetune runs/vit --data folder:PATH --out runs/classifier epochs=30 lr=1e-3 patience=5
 
-It is validated each epoch, and the best epoch is what is written; the curve is in ``metrics.jsonl`` and TensorBoard.
+It is validated each epoch, and the best epoch is what is written; the curve is in ``validation.jsonl`` and TensorBoard.
 """
 
 from __future__ import annotations

@@ -65,12 +65,12 @@ def test_a_table_inside_comes_below(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_nothing_moves_the_cursor_or_turns_text(capsys: pytest.CaptureFixture[str]) -> None:
-    evil = "\x1b[31mred\x07\u202eLTR\x9b"
+    evil = "new\nline\x1b[31mred\x07\u202eLTR\x9b"
     show(
         lambda: [{"class": evil}, {"class": ["\u06af\u200c\u0647\u0627", "\U0001f469\u200d\U0001f52c"]}], as_json=False
     )
     shown = capsys.readouterr().out
     assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(shown)
-    assert r"\x1b[31mred\x07\u202eLTR\x9b" in shown
+    assert r"new\nline\x1b[31mred\x07\u202eLTR\x9b" in shown
     assert "\u200c" in shown and "\u200d" in shown  # joiners belong to words
-    assert str(UserError(f"--data {evil}: no")) == r"--data \x1b[31mred\x07\u202eLTR\x9b: no"
+    assert str(UserError(f"--data {evil}: no")) == r"--data new line\x1b[31mred\x07\u202eLTR\x9b: no"

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import SafetensorError
 from typer.testing import CliRunner
 
@@ -22,6 +23,8 @@ def test_which_errors_are_of_the_machine() -> None:
     assert one_line(OSError(errno.EIO, "Input/output error", "a", None, "b")) == "a: Input/output error (to b)"
     assert one_line(SafetensorError(f"Error while serializing: I/O error: {FULL} (os error 28)"))
     assert "not enough memory" in str(one_line(RuntimeError("x\nDefaultCPUAllocator: can't allocate memory: 9 bytes")))
+    on_gpu = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+    assert "not enough memory (CUDA out of memory. Tried" in str(one_line(on_gpu))
     for bug in (OSError("cannot identify image file"), KeyError("a"), RuntimeError("shape"), ValueError("1")):
         assert one_line(bug) is None
 

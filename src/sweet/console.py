@@ -100,8 +100,7 @@ def _text(value: Any) -> Any:
         value = ", ".join(str(_text(item)) for item in value) or "none"
     elif value is None:
         value = "-"
-    lines = [printable(line) for line in str(value).split("\n")]
-    return Text("\n".join(lines))  # a Text, because square brackets in a plain string would be read as markup
+    return Text(printable(str(value)))  # a Text, because square brackets in a plain string would be read as markup
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def test_bad_files_are_named(tmp_path: Path, write_parquet: WriteParquet) -> Non
 @pytest.mark.parametrize(
     ("labels", "names", "message"),
     [
-        (["ant", "bee"], None, r"train-0\.parquet: column label holds string, expected integers"),
+        (["ant", "bee"], None, r"train-0\.parquet row 0: column label holds string, expected integers"),
         ([0.5, 1.0], None, "holds double"),
         ([0, None], None, r"train-0\.parquet row 1: label is None"),
         ([0, -1], None, "row 1: label is -1"),

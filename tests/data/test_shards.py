@@ -14,7 +14,7 @@ from PIL import Image
 from sweet.data import Batches, Skips, open_images
 from sweet.data.epoch_order import WINDOW, ShardOrder
 from sweet.data.identity import identity
-from sweet.data.shards import list_shard
+from sweet.data.shards import ShardImages, list_shard
 from sweet.errors import UserError
 from sweet.files import cache_folder
 
@@ -99,6 +99,21 @@ def test_orders_of_uneven_shards(counts: list[int], batch_size: int, world: int)
             assert len(seen) == len(seen.unique()) == total // batch * batch
         else:
             assert len(seen.unique()) == total
+
+
+def test_a_validation_split_is_drawn_of_whole_shards_and_reads_no_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = f"wds:{write(tmp_path / 'set')}"
+    train, val = (open_images(spec, split) for split in ("train", "val"))
+    assert (len(train), len(val)) == ((SHARDS - 1) * EACH, EACH) and train.is_drawn and val.is_drawn
+    assert train.shard_counts == [EACH] * (SHARDS - 1) and val.shard_counts == [EACH]
+    assert not {train.where(index) for index in range(len(train))} & {val.where(index) for index in range(len(val))}
+    assert len(open_images(spec, "train", val_share=0.5)) == 2 * EACH
+    held = int(val.where(0).partition(".tar")[0][-4:])
+    assert train.labels == [number % 3 for number in range(SHARDS * EACH) if number // EACH != held]
+    monkeypatch.setattr(ShardImages, "read_labels", lambda images: pytest.fail("labels were read"))
+    assert open_images(spec, "train").is_labelled
 
 
 def test_processes_read_different_shards() -> None:

@@ -40,11 +40,13 @@ def test_select(folder: Path) -> None:
     [
         (
             "zip:/x",
-            "--data zip:/x: expected folder:, parquet:, packed:, hub:, csv:, coco:, yolo:, masks:, wds:, shapes:",
+            "--data zip:/x: expected folder:, parquet:, packed:, hub:, stream:, csv:, coco:, yolo:, masks:, wds:, ",
         ),
         ("folder:", "--data folder:: nothing after folder:"),
         ("", "--data : expected"),
-        ("shapes:n=0", "n must be at least 1"),
+        ("shapes:n=0", "n must be from 1 to 10,000,000"),
+        ("shapes:n=100000000000", "n must be from 1"),
+        ("shapes:size=100000", "size from 8 to 4096"),
         ("shapes:colour=3", "'colour=3' not understood; expected n=2000,size=32,seed=0"),
         ("shapes:n=-3", "'n=-3' not understood"),
     ],

@@ -21,6 +21,7 @@ from sweet.files import read_json, read_tensors, sha256
 from sweet.inference.evaluate import evaluate, predict
 from sweet.recipes.loader import bundled_recipes, load_recipe, task_recipe
 from sweet.recipes.schema import FinetuneRecipe
+from sweet.storage.records import read_record
 from sweet.tasks.detection.detect import Detect, training_sample
 from sweet.tasks.detection.detector import DetectOptions
 from sweet.training.finetune import finetune, parameter_groups
@@ -220,6 +221,9 @@ def test_bad_input(model: Path, detector: Path, plates: Path, tiny_finetune: Tin
     refused(r"head.chanels=8: .*keys of head here: masks, window, channels", "head.chanels=8")
     refused(r"head.upsample=3", "head.upsample=3")
     refused(r"head.score=1", "head.score=1")
+    own = read_record(model, ("model",)).data.interpolation
+    other = {"bilinear": "bicubic", "bicubic": "bilinear"}[own]
+    refused(rf"^data\.interpolation={other}: has no effect on --task detect", f"data.interpolation={other}")
     refused("has no class labels", "data.labels=10", f"data.source=coco:{plates}")
     with pytest.raises(UserError, match=r"data\.scale_jitter: should rise"):
         tiny_finetune("data.scale_jitter=[2,1]")

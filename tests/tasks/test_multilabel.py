@@ -57,6 +57,9 @@ def test_mean_average_precision_by_its_definition() -> None:
     assert metrics.per_class["per_class"] == pytest.approx(expected, abs=0.006)
     assert metrics.scores["map"] == pytest.approx(np.mean(list(expected.values())), abs=0.001)
     assert "d" not in metrics.per_class["per_class"]
+    assert metrics.scores["map_by_chance"] == pytest.approx(100 * targets[:, :3].mean(), abs=0.001)
+    guessed = metrics_of(torch.zeros(60, 4), torch.tensor(targets).float(), list("abcd"), None)
+    assert guessed.scores["map"] == pytest.approx(guessed.scores["map_by_chance"], abs=0.01)
 
 
 def test_the_best_threshold_by_trying_all() -> None:
@@ -123,5 +126,5 @@ def test_what_it_refuses(model: Path, lamps: str, tiny_finetune: Tiny, tmp_path:
         MultiLabel(["a"], tiny_finetune("mixup=0.5"))
     with pytest.raises(UserError, match=r"optim.balance=sampler: here only none, weights"):
         MultiLabel(["a"], tiny_finetune("optim.balance=sampler"))
-    with pytest.raises(UserError, match="has no class labels"):
+    with pytest.raises(UserError, match=r"4\.png has 2 labels, and the task needs one for each image"):
         finetune(model, tiny_finetune(f"data.source={lamps}"), tmp_path / "out", quiet=True)

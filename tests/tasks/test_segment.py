@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,13 +23,14 @@ from sweet.cli import app
 from sweet.data import ImageSource, open_images
 from sweet.data.images import IGNORE
 from sweet.errors import UserError
-from sweet.files import read_json, read_tensors
+from sweet.files import read_json, read_sums, read_tensors, write_sums
 from sweet.inference.evaluate import evaluate, predict
 from sweet.recipes.loader import load_recipe
 from sweet.recipes.schema import FinetuneRecipe
 from sweet.storage.records import DataConfig
 from sweet.tasks.pictures import palette
-from sweet.tasks.segmentation.segment import Segment, median_frequency, metrics_of, starts
+from sweet.tasks.segmentation.segment import Segment, median_frequency, metrics_of, stacked, starts
+from sweet.tasks.segmentation.upernet import UPerHead
 from sweet.tasks.task import EvalSettings, Metrics
 from sweet.training.finetune import finetune, parameter_groups
 from sweet.training.network import FinetunedModel, start_network
@@ -209,6 +211,50 @@ def test_a_trained_decoder_is_taken_up_again(segmenter: Path, recipe: Recipe) ->
     other = start_network(segmenter, Segment(list("abc"), recipe()), "segment").state_dict()
     assert torch.equal(other["vit.cls_token"], stored["vit.cls_token"])
     assert other["decoder.classify.1.weight"].shape[0] == 3
+
+
+def test_a_segmenter_of_an_earlier_version(model: Path, recipe: Recipe, tmp_path: Path) -> None:
+    """Its maps were four times as fine as the patches, whatever these were, and its record does not say so."""
+    finetune(model, recipe("max_steps=1", "head.upsample=4"), tmp_path, task="segment", quiet=True)
+    config = read_json(tmp_path / "config.json")
+    assert config["head"].pop("upsample") == 4
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_sums(tmp_path, {name: tmp_path / name for name in read_sums(tmp_path)})
+    again = evaluate(tmp_path, None, SHAPES, split="val", batch_size=9, device="cpu", limit=None)
+    assert again == config["metrics"]
+
+
+def test_small_images_are_not_filled_up_to_the_crop() -> None:
+    """Of the views of a batch, some may be smaller: the network sees no more than the largest of them."""
+    views = [(torch.ones(3, *size), torch.ones(size, dtype=torch.uint8)) for size in ((5, 40), (8, 8))]
+    images, masks = stacked(views)
+    assert images.shape == (2, 3, 8, 40) and masks.shape == (2, 8, 40)
+    assert images.sum() == 3 * (5 * 40 + 64) and (masks == 1).sum() == 5 * 40 + 64
+    assert (masks[0, 5:] == IGNORE).all() and (masks[1, :, 8:] == IGNORE).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "cells"),  # of 2 x 2 pixels, in all
+    [((2, 300), 5_000), ((300, 2), 5_000), ((20, 3000), 5_000), ((1, 1), 25_000), ((300, 400), 30_000)],
+)
+def test_the_recipe_costs_little_for_images_of_any_shape(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], cells: int
+) -> None:
+    """A step, an evaluation and the pictures of two images, by the recipe of the verb: once minutes."""
+    random, seen = np.random.default_rng(0), []
+    for split in ("train", "val"):
+        for name, size in (("images", (*shape, 3)), ("masks", shape)):
+            folder = tmp_path / "data" / name / split
+            folder.mkdir(parents=True)
+            values = random.integers(0, 256 if name == "images" else 2, size, np.uint8)
+            Image.fromarray(values).save(folder / "0.png")
+    (tmp_path / "data" / "classes.txt").write_text("a\nb\n")
+    keys = [f"data.source=masks:{tmp_path / 'data'}", "device=cpu", "workers=0", "max_steps=1", "batch_size=1"]
+    recipe = load_recipe(FinetuneRecipe, "finetune/segment", keys)
+    forward = UPerHead.forward
+    monkeypatch.setattr(UPerHead, "forward", lambda self, levels: seen.append(levels[0]) or forward(self, levels))
+    finetune(model, recipe, tmp_path / "out", task="segment", quiet=True)
+    assert sum(level.shape[0] * level.shape[2] * level.shape[3] for level in seen) < cells
 
 
 # Numbers.

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from sweet.models.vit import build_vit, materialised
-from sweet.tasks.segmentation.upernet import Segmenter, group_norm, level_blocks
+from sweet.tasks.segmentation.upernet import Segmenter, finest, group_norm, level_blocks
+
+OPTIONS: dict[str, Any] = {"channels": 32, "pool_scales": [1, 2], "dropout": 0.1, "aux_channels": 16, "upsample": 4}
 
 
 @pytest.fixture(params=["eva", "vit"])
@@ -17,7 +19,7 @@ def segmenter(request: pytest.FixtureRequest, make_source: Any) -> Segmenter:
     torch.manual_seed(0)
     weights = {name: value.detach() for name, value in materialised(config).named_parameters()}
     vit = build_vit(config, weights, dynamic_img_size=True, dynamic_img_pad=True)
-    return Segmenter(vit, 5, channels=32, pool_scales=[1, 2], dropout=0.1, aux_channels=16).eval()
+    return Segmenter(vit, 5, **OPTIONS).eval()
 
 
 def test_levels_by_depth() -> None:
@@ -53,6 +55,22 @@ def test_the_levels_are_the_vits_blocks(segmenter: Segmenter) -> None:
     assert [level.shape[-1] for level in levels] == [16, 8, 4, 2]
 
 
+@pytest.mark.parametrize(("upsample", "sides"), [(4, [16, 8, 4, 2]), (2, [8, 8, 4, 2]), (1, [4, 4, 4, 2])])
+def test_how_fine_the_levels_are(segmenter: Segmenter, upsample: int, sides: list[int]) -> None:
+    other, seen = Segmenter(segmenter.vit, 5, **(OPTIONS | {"upsample": upsample})).eval(), []
+    other.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    assert other(torch.randn(2, 3, 16, 16)).shape == (2, 5, 16, 16)
+    assert [level.shape[-1] for level in seen[0]] == sides
+
+
+def test_no_map_is_finer_than_two_pixels() -> None:
+    assert {patch: finest(patch) for patch in (1, 2, 4, 7, 8, 14, 16, 32)} == {
+        **dict.fromkeys((1, 2), 1),
+        **dict.fromkeys((4, 7), 2),
+        **dict.fromkeys((8, 14, 16, 32), 4),
+    }
+
+
 def test_images_of_a_batch_do_not_see_each_other(segmenter: Segmenter) -> None:
     images = torch.randn(3, 3, 16, 16)
     segmenter.eval()
@@ -70,7 +88,7 @@ def test_every_parameter_learns(segmenter: Segmenter) -> None:
 
 
 def test_without_an_auxiliary_head(segmenter: Segmenter) -> None:
-    bare = Segmenter(segmenter.vit, 5, channels=16, pool_scales=[1], dropout=0.0, aux_channels=0)
+    bare = Segmenter(segmenter.vit, 5, channels=16, pool_scales=[1], dropout=0.0, aux_channels=0, upsample=4)
     assert bare(torch.randn(1, 3, 16, 16))[1] is None
     assert not any("auxiliary" in name for name, _ in bare.named_parameters())
 

@@ -103,12 +103,13 @@ def assert_as_if_never_stopped(out: Path, job: Job) -> None:
 
 def losses(out: Path) -> list[tuple[int, float]]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    return [(line["step"], line["loss"]) for line in lines]
 
 
 def log(out: Path) -> list[dict[str, Any]]:
     """Every line, validations too, without what depends on the clock."""
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    files = [out / name for name in ("metrics.jsonl", "validation.jsonl") if (out / name).is_file()]
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in ("img_per_s", "data_wait")} for line in lines]
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import runpy
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
@@ -214,6 +217,27 @@ def test_the_program_ends_with_the_code_of_its_signal(
     )
 
 
+@pytest.mark.parametrize("module", ["typer", "torch", "torch.nn"])
+def test_ctrl_c_while_the_program_starts(tmp_path: Path, module: str) -> None:
+    """In the seconds of the imports: one line, and nothing is left behind."""
+    script = """
+import os, signal, sys
+module = sys.argv.pop()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Pressed:
+    def find_spec(self, name, *_):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Pressed())
+from sweet.__main__ import main
+main()
+"""
+    words = ["pretrain", str(TINY), "--out", str(tmp_path / "out"), module]
+    ended = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (130, "interrupted by Ctrl-C\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_image_that_cannot_be_read_late(tmp_path: Path) -> None:
     _, expected = fit(tmp_path / "whole")
     with pytest.raises(UserError, match=r"cat.png: not an image"):
@@ -321,6 +345,26 @@ def test_the_command_line_of_it(tmp_path: Path) -> None:
     lower = sweet("--resume", "lr=1e-3")
     assert lower.exit_code == 0, lower.output
     assert read_json(out / "config.json")["training"]["steps"] == 8
+    assert sweet(TINY, "--overwrite", "max_steps=1").exit_code == 0  # the checkpoint kept for looking is ours as well
+
+
+def test_an_overwrite_that_ends_so_can_be_looked_at_and_resumed(tmp_path: Path) -> None:
+    """The old run is in place again, and the line names where the new one's notes lie."""
+    out = tmp_path / "run"
+
+    def sweet(*words: object) -> Any:
+        return CliRunner().invoke(app, ["pretrain", *map(str, words), "--out", str(out), "-q"])
+
+    assert sweet(TINY, "max_steps=1").exit_code == 0
+    before = sha256(out / "template.safetensors")
+    ended = sweet(TINY, "lr=1e30", "optim.clip=null", "optim.warmup=0", "max_steps=8", "--overwrite")
+    assert ended.exit_code == 2 and ended.stderr.count("\n") == 1
+    [event] = read_events(Path(re.search(r"see (\S+)/nonfinite.json", ended.stderr)[1]))  # type: ignore[index]
+    assert event.good == 0 and sha256(out / "template.safetensors") == before
+    lower = sweet("--resume", "lr=1e-3")
+    assert lower.exit_code == 0, lower.output
+    assert read_json(out / "config.json")["training"]["steps"] == 8
+    assert read_events(out) == [event]
 
 
 def test_resume_of_a_folder_that_is_no_run(tmp_path: Path) -> None:
@@ -385,6 +429,9 @@ def test_where_images_came_from() -> None:
     assert without_path("folder:C:\\Users\\somebody\\photos") == "folder:photos"
     assert without_path("folder:/home/somebody/photos") == "folder:photos"
     assert without_path("shapes:n=64,size=16") == "shapes:n=64,size=16"
+    assert without_path("yolo:\\\\server\\share\\cells\\") == "yolo:cells"
+    assert without_path("csv:../somebody/labels.csv") == "csv:labels.csv"
+    assert without_path("hub:anna/photos:small") == "hub:anna/photos:small"
 
 
 def test_torchrun_starts_again_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
 import signal
 from collections.abc import Callable
+from itertools import chain
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from sweet.errors import UserError
 from sweet.files import read_json, read_tensors, sha256
 from sweet.inference.evaluate import evaluate
 from sweet.recipes.schema import FinetuneRecipe
+from sweet.results.runs import read_run
 from sweet.tasks.classification.classify import Classify
 from sweet.tasks.generation.generate import Generate
 from sweet.tasks.registry import TASKS
@@ -31,13 +34,18 @@ DATA = "shapes:n=64,size=16"
 BUSY = ("drop_path=0.3", "mixup=0.8", "cutmix=1.0", "seed=3")  # whatever draws at random
 
 
-def log(out: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("img_per_s", "data_wait")} for line in lines]
+def lines(file: Path) -> list[dict[str, Any]]:
+    """Of a log, without what depends on the clock."""
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("img_per_s", "data_wait")} for line in found]
+
+
+def log(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    return lines(out / "metrics.jsonl"), lines(out / "validation.jsonl")
 
 
 def losses(out: Path) -> list[float]:
-    return [line["loss"] for line in log(out) if "loss" in line]
+    return [line["loss"] for line in lines(out / "metrics.jsonl")]
 
 
 def scores_are(monkeypatch: pytest.MonkeyPatch, scores: dict[int, float]) -> None:
@@ -51,8 +59,8 @@ def test_it_writes_a_curve_and_changes_no_number(model: Path, tiny_finetune: Tin
     finetune(model, tiny_finetune("val_every=0", *BUSY), without, quiet=True)
     result = finetune(model, tiny_finetune("val_every=0.25", *BUSY), each, quiet=True)
     assert losses(each) == losses(without)
-    assert not any("val_top1" in line for line in log(without))
-    points = [line for line in log(each) if "val_top1" in line]
+    assert not (without / "validation.jsonl").exists()
+    points = lines(each / "validation.jsonl")
     assert [line["step"] for line in points] == [1, 2, 3, 4, 5, 6]
     assert all(line.keys() == {"step", "val_top1", "val_top5", "val_loss"} for line in points)
     best = max(points, key=lambda line: (line["val_top1"], line["step"]))
@@ -90,7 +98,7 @@ def test_patience_ends_the_training(
     recipe = tiny_finetune("val_every=0.25", "patience=2")
     training = finetune(model, recipe, tmp_path)["training"]
     assert (training["steps"], training["best_step"], training["images"]) == (4, 2, 64)
-    assert [line["step"] for line in log(tmp_path) if "loss" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
     shown = capsys.readouterr().err
     assert re.search(r"epoch 0.5 \(step 2/6\): validation top-1 [\d.]+ %, the best so far\n", shown)
     assert re.search(r"epoch 1 \(step 4/6\): validation top-1 [\d.]+ %, best 30.00 after epoch 0.5\n", shown)
@@ -142,6 +150,24 @@ def test_a_signal_while_it_validates(
     finetune(model, recipe, cut, resume=True, quiet=True)
     assert log(cut) == log(whole)
     assert sha256(cut / "model.safetensors") == sha256(whole / "model.safetensors")
+
+
+def test_logs_of_earlier_versions(model: Path, tiny_finetune: Tiny, tmp_path: Path) -> None:
+    """They had one log for both: a report draws it, and a resumed run sorts it."""
+    recipe = tiny_finetune("val_every=0.5", "checkpoint_every=2", *BUSY)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    finetune(model, recipe, whole, quiet=True)
+    shutil.copytree(whole, cut)
+    both = sorted(chain(*log(cut)), key=lambda line: (line["step"], "loss" not in line))
+    (cut / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in both))
+    (cut / "validation.jsonl").unlink()
+    known = {"loss", "lr", "val_top1", "val_top5", "val_loss"}
+    assert {key for key in read_run(cut).logged() if key in known} == known
+    for key in known:
+        assert read_run(cut).series(key) == read_run(whole).series(key), key
+    (cut / "config.json").unlink()
+    finetune(model, recipe, cut, resume=True, quiet=True)
+    assert log(cut) == log(whole)
 
 
 def test_how_often(tiny_finetune: Tiny) -> None:

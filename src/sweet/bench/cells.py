@@ -214,7 +214,7 @@ def prepare(cell: Cell, recipe: FinetuneRecipe, stored: StoredSource, weights: M
 def curve(run: Path) -> list[tuple[int, float]]:
     """At most :data:`POINTS` evenly spaced (step, training loss) of a run, the last one always."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    points = [(line["step"], round(line["loss"], 5)) for line in lines if "loss" in line]
+    points = [(line["step"], round(line["loss"], 5)) for line in lines]
     every = -(-len(points) // POINTS)
     return points[::-1][::every][::-1]
 

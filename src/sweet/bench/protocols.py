@@ -61,6 +61,18 @@ TABLE1_ARMS = arms(
     "sweet_fitted",
 )
 ONLY_FIRST = dict.fromkeys(CONDITIONED, FIRST)
+# An optimiser that finds coordinates of its own gives plain starts what conditioning gives them (docs/log.md): what of
+# our lead is left by it, each row at its best rate?
+MUON = "optim.name=muon"
+MUON_ARMS = arms(
+    "random",
+    "weight_selection",
+    "weight_selection_conditioned",
+    "own_mae",
+    "own_mae_conditioned",
+    "sweet_paper",
+    "sweet",
+)
 # Settings of each method besides its rate of fine-tuning: as many trials for baselines as for ours.
 SETTINGS: dict[str, list[Switches]] = {
     "weight_selection": [
@@ -174,12 +186,18 @@ def _tables(
     rates = sweep(rate_arms(TABLE1_ARMS), main="sweet@4", chosen_by={"settings": settings})
     chosen = {"settings": settings, "learning_rates": rates}
     table1 = table((*TABLE1, BEYOND), TABLE1_ARMS, partial=ONLY_FIRST, chosen_by=chosen)
+    by_muon = (*finetune, MUON)
+    muon_rates = sweep(rate_arms(MUON_ARMS), main="sweet@4", chosen_by={"settings": settings})
+    muon_rates = replace(muon_rates, finetune=by_muon)
+    muon = table(FIRST, MUON_ARMS, chosen_by={"settings": settings, "muon_rates": muon_rates})
     constraints = {"main": "tucker_principal", "ablation": True}
     return {
         ("settings", name): settings,
         ("learning_rates", name): rates,
         ("table1", name): table1,
         ("init", name): replace(table(FIRST, ARMS, borrows=("table1",), shows_costs=True, chosen_by=chosen), seeds=1),
+        ("muon_rates", name): muon_rates,
+        ("muon", name): replace(muon, finetune=by_muon),
         ("table3", name): table(("L6H6",), TABLE1_ARMS, trials=transfers, chosen_by=chosen),
         ("table4", name): table(("L3H5", "L4H4", "L5H3"), CONSTRAINTS, **constraints),
         ("table5", name): table(("L3H3", "L3H4", "L3H5"), ABLATIONS, main="literal", ablation=True),

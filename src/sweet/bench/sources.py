@@ -217,14 +217,15 @@ def adopt(sources: Sources, name: str, out: Path) -> None:
 
     Raises UserError where it is not what the table describes.
     """
-    from sweet.convert.order_images import Seen
     from sweet.convert.read import read
     from sweet.models.mae import source_from_state
+    from sweet.models.resample import at_image_size
     from sweet.storage.folders import source_tensors
 
     assert sources.checkpoint is not None
     checkpoint, expected = read(sources.checkpoint)[0], resolve(sources.recipe(name))
-    seen = Seen.at(checkpoint, source_from_state(checkpoint.state, checkpoint.config), sources.img_size)
+    dense = source_from_state(checkpoint.state, checkpoint.config)
+    seen = at_image_size(dense, checkpoint.config, sources.img_size)
     config, wanted = seen.config, expected.vit
     for key in ("depth", "heads", "head_dim", "patch_size"):
         if getattr(config, key) != getattr(wanted, key):

@@ -14,7 +14,7 @@ OF_THE_MACHINE = {
     ).split()
     if hasattr(errno, name)
 }
-NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|DefaultCPUAllocator")
+NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|DefaultCPUAllocator|out of memory")
 
 
 def one_line(error: BaseException) -> str | None:

@@ -84,7 +84,9 @@ def complete_method(incomplete: str) -> list[str]:
 
 ONE_OF_TASKS: Any = {"parser": task_name, "metavar": "|".join(TASKS), "autocompletion": complete_task}
 NUMBER: Any = {"parser": count, "metavar": "N"}
-SOURCES = f"{', '.join(f'{name}:{place}' for name, place in ON_DISK.items())}, wds:PATTERN, hub:NAME or shapes:"
+SOURCES = (
+    f"{', '.join(f'{name}:{place}' for name, place in ON_DISK.items())}, wds:PATTERN, hub:NAME, stream:NAME or shapes:"
+)
 
 RecipeWords = Annotated[
     list[str] | None,

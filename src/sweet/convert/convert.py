@@ -20,6 +20,7 @@ from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.device import resolve_device
 from sweet.models.mae import source_from_state
 from sweet.models.moments import compute_order, moments_of
+from sweet.models.resample import Sized, at_image_size
 from sweet.recipes.schema import without_path
 from sweet.storage.cards import converted_card
 from sweet.storage.folders import StoredSource, source_tensors
@@ -37,7 +38,7 @@ from .bare_file import HINT
 from .checkpoints import Checkpoint
 from .heal import heal, healing_cost, own_decoder
 from .measure import COMPARED, feature_error, second_moment, slice_errors
-from .order_images import OrderImages, Seen
+from .order_images import OrderImages
 from .read import Hints, read
 
 METRICS = ("activations", "weights")
@@ -169,7 +170,7 @@ class Conversion:
     options: ConvertOptions
     checkpoint: Checkpoint
     dense: Source
-    seen: Seen
+    seen: Sized
     order: Order | None
     images: OrderImages | None
     ranks: Ranks | None
@@ -219,8 +220,12 @@ class Conversion:
 
     def feature_error(self, template: Source, images: OrderImages) -> float:
         """Relative error of a template's features on the images of this conversion."""
-        seen = self.seen
-        return feature_error(seen.source, seen.of(template), seen.config, images.first(COMPARED), self.device)
+        theirs, ours = self.seen, self.sized(template)
+        return feature_error(theirs.source, ours.source, ours.config, images.first(COMPARED), self.device)
+
+    def sized(self, template: Source) -> Sized:
+        """A template of the checkpoint's positions for the image size of the order."""
+        return at_image_size(template, self.config, self.seen.config.img_size)
 
     def heal(self, made: Converted, run: Path | None) -> Converted:
         """The template after healing; as it is where no steps are set. The loss curve goes to the folder ``run``."""
@@ -236,7 +241,7 @@ class Conversion:
         template = heal(stored, images, steps=options.heal_steps, lr=options.heal_lr, device=options.device, run=run)
         seconds = time.perf_counter() - began
         assert self.images is not None  # healing has images
-        template.order = compute_order(self.seen.of(template), self.seen.config, self.images, device=self.device)
+        template.order = compute_order(*self.sized(template), self.images, device=self.device)
         seen, pflops = healing_cost(config, mae, made.ranks, options.heal_steps)
         healing = HealingRecord(
             steps=options.heal_steps,
@@ -278,17 +283,17 @@ def prepare(checkpoint: Checkpoint, order: Order | None, options: ConvertOptions
     if options.data is not None or (order is None and config.in_chans == 3):
         images = OrderImages.of(checkpoint, options.data, options.images, options.img_size, device)
     dense = folded(source_from_state(checkpoint.state, config))
-    seen = Seen.at(checkpoint, dense, None if images is None else images.img_size)
+    seen = at_image_size(dense, config, None if images is None else images.img_size)
     if options.condition:
         if images is None:
             raise UserError(f"condition=true: looks at images of {config.in_chans} channels; name some with --data")
-        moments = moments_of(seen.source, seen.config, images.shown("moments"), device=device).stream
+        moments = moments_of(*seen, images.shown("moments"), device=device).stream
         state = checkpoint.state | conditioned(checkpoint.state, config, moments)
         checkpoint = replace(checkpoint, state=state, width=None)  # that was of the axes it was learned in
         dense = source_from_state(state, config)
-        seen = Seen.at(checkpoint, dense, images.img_size)
+        seen = at_image_size(dense, config, images.img_size)
     if images is not None:
-        order = compute_order(seen.source, seen.config, images.shown("principal order"), device=device)
+        order = compute_order(*seen, images.shown("principal order"), device=device)
     return Conversion(options, checkpoint, dense, seen, order, images, ranks, device)
 
 

@@ -1,4 +1,4 @@
-"""The images that a principal order is computed from, as a stream, and the checkpoint at their size."""
+"""The images that a principal order is computed from, as a stream."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from sweet.console import progress
 from sweet.data import ImageSource, eval_batches, open_images, shuffled
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
-from sweet.models.vit import build_vit
 from sweet.recipes.schema import without_path
 from sweet.storage.records import DataConfig
 from sweet.template.image_size import ImageSize, joined, sides, size_text, whole_patches
-from sweet.template.source import Source
 
 from .checkpoints import Checkpoint
 
@@ -70,31 +68,3 @@ def default_size(config: ViTConfig) -> ImageSize:
     """The checkpoint's own image size, at most 224 pixels a side, in whole patches."""
     most = max(1, LARGEST // config.patch_size) * config.patch_size
     return joined(*(side if side <= LARGEST else most for side in sides(config.img_size)))
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The checkpoint, folded, at the image size of its order: only its positions differ, resampled as timm does."""
-
-    source: Source
-    config: ViTConfig
-
-    @classmethod
-    def at(cls, checkpoint: Checkpoint, dense: Source, img_size: ImageSize | None) -> Seen:
-        """``dense`` at ``img_size`` pixels; as it is where that is None or its own."""
-        config = checkpoint.config
-        if img_size is None or img_size == config.img_size:
-            return cls(dense, config)
-        seen = cls(dense, replace(config, img_size=img_size))
-        if "pos_embed" not in dense.stem:
-            return seen
-        encoder = {name: value for name, value in checkpoint.state.items() if not name.startswith("decoder.")}
-        resized = build_vit(config, encoder, img_size=img_size).pos_embed.detach()
-        return replace(seen, source=replace(dense, stem=dense.stem | {"pos_embed": resized}))
-
-    def of(self, template: Source) -> Source:
-        """Another source of the same stem at this size."""
-        if "pos_embed" not in template.stem:
-            return template
-        positions = self.source.stem["pos_embed"]
-        return replace(template, stem=template.stem | {"pos_embed": positions})

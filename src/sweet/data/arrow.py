@@ -48,14 +48,14 @@ class ArrowImages(ImageSource):
         self._count_classes = count_classes
         self._files = files
         self._fingerprint = fingerprint
-        image, label, lists = _columns(table.schema, files[0][1])
-        labels = None if label is None else self._read_labels(table[label], label)
-        classes = self._class_names(labels, _features(table.schema).get(label or "")) if labels else None
+        image, label, lists = columns(table.schema, files[0][1])
+        labels = None if label is None else read_labels(table[label], label, self.where)
+        classes = self._class_names(labels, features(table.schema).get(label or "")) if labels else None
         super().__init__(name, split, table.num_rows, labels, classes)
         if lists is not None:
-            feature = _features(table.schema).get(lists)
+            feature = features(table.schema).get(lists)
             self.label_lists, self.classes = read_lists(table[lists], feature, lists, [file for _, file in files])
-        self._bytes = _encoded(table[image])
+        self._bytes = encoded(table[image])
 
     def open(self, index: int) -> Stored:
         data = self.stored(index)
@@ -74,31 +74,39 @@ class ArrowImages(ImageSource):
     def fingerprint(self) -> str:
         return self._fingerprint
 
-    def _read_labels(self, column: pa.ChunkedArray, name: str) -> list[int] | None:
-        """None when no image has a label (all null, or -1 as the hub writes it)."""
-        if pa.types.is_null(column.type):
-            return None
-        if not pa.types.is_integer(column.type):
-            raise UserError(f"{self._files[0][1]}: column {name} holds {column.type}, expected integers")
-        values: list[int | None] = column.to_pylist()
-        missing = [row for row, value in enumerate(values) if value is None or value < 0]
-        if len(missing) == len(values):
-            return None
-        if missing:
-            raise UserError(f"{self.where(missing[0])}: {name} is {values[missing[0]]}, expected 0 or more")
-        return [value for value in values if value is not None]
-
     def _class_names(self, labels: list[int], feature: Feature | None) -> list[str]:
         """From the schema, else from ``classes.txt``, else the numbers themselves."""
         names = (feature or {}).get("names") or class_names_beside(Path(self._files[0][1]))
         if names is None:
             count = max(labels) + 1 if self._count_classes is None else self._count_classes()
             return [str(number) for number in range(count)]
-        names = [one_spelling(name) for name in names]
-        for row, label in enumerate(labels):
-            if label >= len(names):
-                raise UserError(f"{self.where(row)}: label {label}, but there are {len(names)} class names")
-        return names
+        return checked_names(names, labels, self.where)
+
+
+def read_labels(column: pa.ChunkedArray, name: str, where: Callable[[int], str]) -> list[int] | None:
+    """The labels of a column; None when no image has one (all null, or -1 as the hub writes it).
+
+    ``where`` names the row of a wrong one in the UserError that it raises.
+    """
+    if pa.types.is_null(column.type):
+        return None
+    if not pa.types.is_integer(column.type):
+        raise UserError(f"{where(0)}: column {name} holds {column.type}, expected integers")
+    values: list[int | None] = column.to_pylist()
+    missing = [row for row, value in enumerate(values) if value is None or value < 0]
+    if len(missing) == len(values):
+        return None
+    if missing:
+        raise UserError(f"{where(missing[0])}: {name} is {values[missing[0]]}, expected 0 or more")
+    return [value for value in values if value is not None]
+
+
+def checked_names(names: list[str], labels: list[int], where: Callable[[int], str]) -> list[str]:
+    """The names of classes in one spelling. Raises UserError for a label beyond them."""
+    for row, label in enumerate(labels):
+        if label >= len(names):
+            raise UserError(f"{where(row)}: label {label}, but there are {len(names)} class names")
+    return [one_spelling(name) for name in names]
 
 
 def parquet_splits(spec: str, path: Path) -> Splits:
@@ -123,7 +131,7 @@ def _count_classes(groups: Mapping[str, list[Path]]) -> int:
     largest = -1
     for file in (file for files in groups.values() for file in files):
         parquet = _parquet(file)
-        label = _columns(parquet.schema_arrow, str(file))[1]
+        label = columns(parquet.schema_arrow, str(file))[1]
         if label is not None and pa.types.is_integer(parquet.schema_arrow.field(label).type):
             largest = max(largest, pc.max(parquet.read(columns=[label])[label]).as_py() or 0)
     return largest + 1
@@ -198,26 +206,26 @@ def _mapped(files: list[Path], fingerprint: str) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
 
 
-def _features(schema: pa.Schema) -> dict[str, Feature]:
+def features(schema: pa.Schema) -> dict[str, Feature]:
     """The Hugging Face feature types in the schema; {} where it has none."""
     text = (schema.metadata or {}).get(b"huggingface", b"{}")
     return json.loads(text).get("info", {}).get("features", {})
 
 
 def _wanted(schema: pa.Schema, file: str) -> list[str]:
-    return [name for name in _columns(schema, file) if name]
+    return [name for name in columns(schema, file) if name]
 
 
-def _columns(schema: pa.Schema, file: str) -> tuple[str, str | None, str | None]:
+def columns(schema: pa.Schema, file: str) -> tuple[str, str | None, str | None]:
     """The columns of images, of labels, and of lists of labels where there are no single ones.
 
     ``image``, ``label`` and ``labels``, else the first that hold such things.
     """
-    features = _features(schema)
-    images = [name for name in schema.names if _holds_images(schema.field(name).type, features.get(name))]
+    known = features(schema)
+    images = [name for name in schema.names if _holds_images(schema.field(name).type, known.get(name))]
     if not images:
         raise UserError(f"{file}: no column image with {{bytes, path}}; the columns are {schema.names}")
-    single = {name: feature for name, feature in features.items() if isinstance(feature, Mapping)}  # a list: of lists
+    single = {name: feature for name, feature in known.items() if isinstance(feature, Mapping)}  # a list: of lists
     labels = [name for name, feature in single.items() if feature.get("_type") == "ClassLabel"]
     lists = [name for name in ("labels", "label") if name in schema.names and is_list(schema.field(name).type)]
     label = "label" if "label" in schema.names and "label" not in lists else next(iter(labels), None)
@@ -235,7 +243,7 @@ def _is_binary(column: pa.DataType) -> bool:
     return pa.types.is_binary(column) or pa.types.is_large_binary(column)
 
 
-def _encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if _is_binary(column.type):
         return column
     return pa.chunked_array([chunk.field("bytes") for chunk in column.chunks])

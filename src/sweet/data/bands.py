@@ -64,6 +64,8 @@ class StoredBands:
 
     values: NDArray[Any]
     orientation: int = 1  # as EXIF counts them
+    format: str = "NPY"  # and pages, of which this is the first: as Pillow calls both
+    n_frames: int = 1
 
     @property
     def mode(self) -> str:

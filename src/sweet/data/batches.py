@@ -83,9 +83,11 @@ class Batches:
         self._labels = data.labels if isinstance(data, Packed) else label_tensor(data)
         share = {"batch_size": self.batch_size, "seed": self.seed, "rank": self.rank, "world": self.world}
         draw = partial(balanced_order, self._labels) if self.balanced and self._labels is not None else None
-        counts = data.shard_counts if isinstance(data, ImageSource) and draw is None else None
         self.order: EpochOrder | ShardOrder
-        self.order = EpochOrder(len(data), **share, draw=draw) if counts is None else ShardOrder(counts, **share)
+        if isinstance(data, ImageSource) and data.shard_counts is not None and draw is None:
+            self.order = ShardOrder(data.shard_counts, **share, **data.mixing)
+        else:
+            self.order = EpochOrder(len(data), **share, draw=draw)
         self.steps_per_epoch, self.indices = self.order.steps_per_epoch, self.order.indices
         self.whole = self.order.whole
         self._images = data.images.to(self.device) if isinstance(data, Packed) else None

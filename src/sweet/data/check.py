@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from sweet.errors import UserError
 
 from .bands import Picture, stripes
-from .check_findings import Look, name_table, place_table, refusal, split_table
-from .decode import is_rotated
+from .check_findings import USUAL, Look, name_table, place_table, refusal, split_table, use_table
+from .decode import frames, is_rotated
 from .findings import Finding, class_findings, counted
+from .folder import SUFFIXES
 from .images import IGNORE, ImageSource
 from .label_lists import flat_labels, list_findings
 from .masks import unseen_classes
@@ -90,8 +92,8 @@ def check(spec: str) -> CheckReport:
         splits[split] = survey.report()
         findings += survey.findings()
         names += survey.images.classes or survey.images.mask_classes or []
-        for key, files in survey.files.items():
-            seen.setdefault(key, []).extend((split, file) for file in files)
+        for key, same in survey.same.items():
+            seen.setdefault(key, []).extend((split, survey.images.where(index)) for index in same)
     shared = [[file for _, file in group] for group in seen.values() if len({split for split, _ in group}) > 1]
     if shared:
         findings.append(
@@ -108,10 +110,12 @@ class Survey:
     """Everything that one pass over the images of a split collects."""
 
     images: ImageSource
-    files: dict[bytes, list[str]] = field(default_factory=dict)  # hash of the pixels: files with them
+    same: dict[bytes, list[int]] = field(default_factory=dict)  # hash of the pixels: the images with them
     sizes: list[tuple[int, int]] = field(default_factory=list)
     modes: Counter[str] = field(default_factory=Counter)
     rotated: int = 0  # images, as EXIF says
+    suffixes: Counter[str] = field(default_factory=Counter)  # names of files with the formats that they hold
+    several: Counter[str] = field(default_factory=Counter)  # formats of files with several frames or pages
     corrupt: list[str] = field(default_factory=list)
     objects: Counter[int] = field(default_factory=Counter)  # of each class
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))  # of each value of the masks
@@ -138,7 +142,7 @@ class Survey:
             sizes=self._size_range(),
             modes=dict(self.modes),
             corrupt=self.corrupt,
-            duplicates=[group for group in self.files.values() if len(group) > 1],
+            duplicates=[[images.where(index) for index in group] for group in self._identical()],
             mean=mean,
             std=std,
         )
@@ -149,17 +153,35 @@ class Survey:
         if images.has_boxes:
             self.objects.update(images.objects(index).labels.tolist())
         self.sizes.append(image.size)
-        self._count_mode(index)
-        self.files.setdefault(_pixel_hash(image), []).append(images.where(index))
+        self._look_at_file(index)
+        self.same.setdefault(_pixel_hash(image), []).append(index)
         if measured:
             self.moments.append(moments_of(image))
         if images.mask_classes is not None:
             self.pixels += np.bincount(images.mask(index).ravel(), minlength=256)
 
-    def _count_mode(self, index: int) -> None:
+    def _look_at_file(self, index: int) -> None:
         with self.images.open(index) as stored:
             self.modes[stored.mode] += 1
+            suffix, contents = Path(self.images.where(index)).suffix.lower(), str(stored.format)
+            if suffix in SUFFIXES and suffix not in USUAL.get(contents, (suffix,)):
+                self.suffixes[f"{suffix} ({contents})"] += 1
+            if frames(stored) > 1:
+                self.several[contents] += 1
             self.rotated += is_rotated(stored)  # this may load all pixels
+
+    def _identical(self) -> list[list[int]]:
+        """Groups of images with the same pixels."""
+        return [group for group in self.same.values() if len(group) > 1]
+
+    def _at_odds(self) -> list[str]:
+        """An image of each group of identical ones that have different labels."""
+        images = self.images
+        labels = images.labels if images.labels is not None else images.label_lists
+        if labels is None:
+            return []
+        groups = (group for group in self._identical() if any(labels[i] != labels[group[0]] for i in group))
+        return [Path(images.where(group[0])).name for group in groups]
 
     def _pixel_shares(self) -> dict[str, float] | None:
         if self.images.mask_classes is None:
@@ -186,13 +208,24 @@ class Survey:
     def findings(self) -> list[Finding]:
         """Rows of the table, once :meth:`report` has looked at the images."""
         images, split = self.images, self.images.split
-        identical = sum(len(group) > 1 for group in self.files.values())
+        mean, std = self._mean_and_std()
         look = Look(
-            split, self.sizes, self.modes, self.rotated, self.corrupt, identical, self.depth, *self._mean_and_std()
+            split=split,
+            sizes=self.sizes,
+            modes=self.modes,
+            suffixes=self.suffixes,
+            several=self.several,
+            rotated=self.rotated,
+            corrupt=self.corrupt,
+            identical=len(self._identical()),
+            at_odds=self._at_odds(),
+            depth=self.depth,
+            mean=mean,
+            std=std,
         )
-        rows = [*images.findings(), *class_findings(split, images.classes, images.labels), *list_findings(images)]
-        rows += split_table(look)
-        if images.mask_classes is not None:
+        rows = [*use_table(images), *images.findings()]
+        rows += [*class_findings(split, images.classes, images.labels), *list_findings(images), *split_table(look)]
+        if images.mask_classes is not None and self.pixels.any():
             if void := self.pixels[IGNORE]:
                 shown = f"{100 * void / self.pixels.sum():.2g} % of the pixels of the masks without a class"
                 rows.append(Finding(split, shown, "left out of the loss and of every metric"))

@@ -12,9 +12,19 @@ from sweet.files import BYTE_ORDER_MARKS
 from .class_names import CLASSES_FILE
 from .decode import ORDINARY
 from .findings import Finding, counted, some_names
+from .images import ImageSource
 from .splits import is_hidden, split_folders, subfolders
 from .stats import Depth, depth_handling, proposed_keys
 
+USUAL = {  # suffixes of formats, as most people write them
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg"),  # of phones: a JPEG with a second picture inside
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+}
 LONG = 4  # sides: what is longer is special to segmentation
 TINY = 8  # pixels
 TEXTS = (  # of sources, that somebody may have written
@@ -33,17 +43,46 @@ class Look:
     split: str
     sizes: Sequence[tuple[int, int]]
     modes: Mapping[str, int]
+    suffixes: Mapping[str, int]
+    several: Mapping[str, int]
     rotated: int
     corrupt: Sequence[str]
     identical: int
+    at_odds: Sequence[str]
     depth: Depth
     mean: list[float] | None
     std: list[float] | None
 
 
+def use_table(images: ImageSource) -> list[Finding]:
+    """A row about what the images of a split come with, and which task learns it."""
+    if images.mask_classes is not None:
+        found, handling = "a class for each pixel", "learned by --task segment"
+    elif images.has_boxes:
+        found = "boxes and outlines" if images.has_masks else "boxes alone"
+        handling = "learned by --task detect; which classes an image has, by --task multilabel"
+    elif images.labels is not None:
+        found, handling = "one class an image", "learned by --task classify or generate"
+    elif images.label_lists is not None:  # how many there are stands in another row
+        return []
+    else:
+        found, handling = "images alone", "sweet pretrain learns from them; no task does"
+    return [Finding(images.split, found, handling)]
+
+
 def split_table(look: Look) -> list[Finding]:
     """Rows about the images of a split."""
-    return [*_depths(look), *_sizes(look), *_damage(look)]
+    return [*_files(look), *_depths(look), *_sizes(look), *_damage(look)]
+
+
+def _files(look: Look) -> list[Finding]:
+    found = []
+    for name, count in look.suffixes.items():
+        found.append(Finding(look.split, f"{counted(count, 'image')} called {name}", "read as what it holds"))
+    for contents, count in look.several.items():
+        files = f"{counted(count, f'{contents} file')} of several images (frames, pages)"
+        found.append(Finding(look.split, files, "the first one is taken, the others are left out"))
+    return found
 
 
 def _depths(look: Look) -> list[Finding]:
@@ -90,9 +129,13 @@ def _damage(look: Look) -> list[Finding]:
     found = []
     if look.corrupt:
         handling = "a training stops and names it; with data.on_error=skip up to 0.1 % are left out and listed"
+        handling += f"; the first: {look.corrupt[0]}"
         found.append(Finding(look.split, f"{counted(len(look.corrupt), 'image')} that cannot be used", handling))
     if look.identical:
         found.append(Finding(look.split, f"{counted(look.identical, 'group')} of identical images", "kept"))
+    if look.at_odds:
+        what = some_names(look.at_odds, "identical images with different labels")
+        found.append(Finding(look.split, what, "kept: at most one of the labels is right", warn=True))
     return found
 
 
@@ -129,7 +172,7 @@ def place_table(spec: str) -> list[Finding]:
     """Rows about the folder of a source: what lies beside the splits, and how its text files are written."""
     reader, _, rest = spec.partition(":")
     root = Path(rest).expanduser()
-    if reader in ("hub", "shapes"):
+    if reader in ("hub", "stream", "shapes"):
         return []
     if not root.is_dir():
         return _writings([root] if root.suffix in (".csv", ".json", ".yaml") else [])

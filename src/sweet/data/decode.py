@@ -118,7 +118,7 @@ def open_tiff(source: Any) -> StoredBands:
         values = page.asarray()
         if page.planarconfig == 2 and values.ndim == 3:  # a plane for each channel
             values = np.moveaxis(values, 0, 2)
-        return StoredBands(channels_last(values), 1 if tag is None else int(tag.value))
+        return StoredBands(channels_last(values), 1 if tag is None else int(tag.value), "TIFF", len(file.pages))
 
 
 def channels_last(values: NDArray[Any]) -> NDArray[Any]:
@@ -206,6 +206,14 @@ def to_bytes(values: NDArray[Any], value_range: tuple[float, float] | None) -> N
     low, high = value_range
     scaled = (values.astype(np.float64) - low) * (255 / (high - low))
     return np.nan_to_num(scaled, nan=0.0).clip(0, 255).round().astype(np.uint8)
+
+
+def frames(image: Stored) -> int:
+    """Images in a file, of which the first is taken: frames of a GIF, pages of a TIFF. This may read all of it."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # what lies behind the first one is damaged
+        return 1
 
 
 def is_rotated(image: Stored) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-LANES, WINDOW = 64, 1024  # of a set in shards: places read side by side, and images that are mixed at each of them
+LANES, WINDOW = 16, 1024  # of a set in shards: places read side by side, and images that are mixed at each of them
 
 
 def step_generator(seed: int, step: int, rank: int, stream: str) -> torch.Generator:
@@ -62,18 +62,28 @@ class ShardOrder:
     """As :class:`EpochOrder`, for images that lie in shards and are best read shard by shard.
 
     An epoch shuffles the shards and cuts their images, as they lie one after the other, into as many equal lanes as
-    divide the batch of all processes (at most :data:`LANES`). A step takes as many images of each lane, so processes
-    read different shards, and how many processes there are changes no batch. Within a lane, windows of :data:`WINDOW`
+    divide the batch of all processes (at most ``lanes``). A step takes as many images of each lane, so processes
+    read different shards, and how many processes there are changes no batch. Within a lane, windows of ``window``
     images are shuffled. What is kept in memory grows with the number of shards (``counts``: images of each), not with
     that of images.
     """
 
-    def __init__(self, counts: Sequence[int], *, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
+    def __init__(
+        self,
+        counts: Sequence[int],
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        lanes: int = LANES,
+        window: int = WINDOW,
+    ) -> None:
+        self.window, self.batch_size, self.seed, self.rank, self.world = window, batch_size, seed, rank, world
         self.counts = torch.tensor(counts, dtype=torch.int64)
         self._first = self.counts.cumsum(0) - self.counts
         count, batch = int(self.counts.sum()), batch_size * world
-        self.lanes = math.gcd(batch, LANES) if count >= max(batch, LANES) else 1
+        self.lanes = math.gcd(batch, lanes) if count >= max(batch, lanes) else 1
         self.lane_images, self.lane_batch = count // self.lanes, batch // self.lanes
         self.steps_per_epoch = max(1, count // batch)
         self._epoch, self._shards, self._ends = -1, self.counts, self.counts
@@ -95,11 +105,11 @@ class ShardOrder:
         places = torch.arange(first, stop)
         lane = places // self.lane_batch
         inside = (position * self.lane_batch + places % self.lane_batch) % self.lane_images
-        window = inside // WINDOW
+        window = inside // self.window
         spots = torch.empty_like(places)
         for number, which in torch.unique(torch.stack([lane, window]), dim=1).T.tolist():
             mine = (lane == number) & (window == which)
-            start = which * WINDOW
+            start = which * self.window
             spots[mine] = number * self.lane_images + start + self._window(number, which)[inside[mine] - start]
         shard = torch.searchsorted(self._ends, spots, right=True)
         shards = self._shards[shard]
@@ -115,6 +125,6 @@ class ShardOrder:
         if key not in self._windows:
             self._windows = {k: order for k, order in self._windows.items() if k[1] != lane or k[2] == number - 1}
             generator = step_generator(self.seed, self._epoch, lane, f"window {number}")
-            size = min(WINDOW, self.lane_images - number * WINDOW)
+            size = min(self.window, self.lane_images - number * self.window)
             self._windows[key] = torch.randperm(size, generator=generator)
         return self._windows[key]

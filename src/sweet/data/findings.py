@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 NAMES_SHOWN = 5
+UNEQUAL = 4  # times as many images of the largest class as of the smallest
+BALANCED = {"image": "optim.balance=weights or sampler", "image with them": "optim.balance=weights"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def is_training(split: str) -> bool:
 def class_findings(
     split: str, classes: Sequence[str] | None, labels: Iterable[int] | None, *, what: str = "image"
 ) -> list[Finding]:
-    """Classes without an image (or another ``what``) in a split, and images that are all of one class."""
+    """Classes without an image (or another ``what``) in a split, classes of unequal size, and one class alone."""
     if classes is None or labels is None:
         return []
     counts = Counter(labels)
@@ -59,6 +61,10 @@ def class_findings(
         training = is_training(split)
         handling = "they keep their place and are never learned" if training else "no metric is measured for them"
         found.append(Finding(split, some_names(missing, f"classes without an {what}"), handling, warn=training))
+    if what in BALANCED and is_training(split) and counts and max(counts.values()) >= UNEQUAL * min(counts.values()):
+        (common, most), (rare, least) = counts.most_common()[0], counts.most_common()[-1]
+        sizes = f"from {least} ({classes[rare]}) to {most} ({classes[common]}) images of a class"
+        found.append(Finding(split, sizes, f"learned as they come; alike with {BALANCED[what]}"))
     if len(classes) == 1 and what == "image":
         handling = "there is nothing to tell apart: every answer is right"
         found.append(Finding(split, f"one class only ({classes[0]})", handling, warn=True))

@@ -6,7 +6,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class ImageSource(ABC):
     holds several class indices per image, or none, where the set says which of its classes each image has. Where the
     images have boxes, ``classes`` are those of the objects, and some ``objects`` were ``left_out``. ``mask_classes``
     names the classes of the pixels, None where there are no masks. ``shard_counts``: how many images lie together, for
-    each place, where it is best to read them place by place.
+    each place, where it is best to read them place by place; ``mixing`` how (of :class:`.epoch_order.ShardOrder`).
     """
 
     has_boxes = False
@@ -39,6 +39,7 @@ class ImageSource(ABC):
     label_lists: list[list[int]] | None = None
     pixel_format = PixelFormat()
     shard_counts: list[int] | None = None
+    mixing: Mapping[str, int] = {}
 
     def __init__(self, name: str, split: str, count: int, labels: list[int] | None, classes: list[str] | None) -> None:
         self.name = name
@@ -53,6 +54,11 @@ class ImageSource(ABC):
     @abstractmethod
     def open(self, index: int) -> Stored:
         """The image as stored, in any mode; may raise anything if the file is damaged."""
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether each image has a class."""
+        return self.labels is not None
 
     def read_as(self, pixels: PixelFormat) -> ImageSource:
         """The same images as a model of so many channels takes them."""

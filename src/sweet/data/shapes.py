@@ -27,7 +27,7 @@ Mask = NDArray[np.bool_]
 VERSION = 1  # part of the fingerprint: raise it when the pixels of a scene change
 SUPERSAMPLE = 2
 DEFAULTS = {"n": 2000, "size": 32, "seed": 0}
-MIN_SIZE = 8
+MIN_SIZE, MAX_SIZE, MOST = 8, 4096, 10_000_000
 TILT = 0.4  # radians
 VISIBLE = 4  # pixels; an object of which less is seen is not listed
 
@@ -195,8 +195,8 @@ def shapes_splits(spec: str, rest: str) -> Splits:
         if key not in DEFAULTS or not value.isdecimal():
             raise UserError(f"--data {spec}: {word!r} not understood; expected n=2000,size=32,seed=0")
         options[key] = int(value)
-    if options["n"] < 1 or options["size"] < MIN_SIZE:
-        raise UserError(f"--data {spec}: n must be at least 1 and size at least {MIN_SIZE}")
+    if not (1 <= options["n"] <= MOST and MIN_SIZE <= options["size"] <= MAX_SIZE):
+        raise UserError(f"--data {spec}: n must be from 1 to {MOST:,}, size from {MIN_SIZE} to {MAX_SIZE}")
     counts = {"train": options["n"], "val": max(len(CLASSES), options["n"] // 5)}
     return {
         split: partial(ShapeImages, spec, split, count, options["size"], options["seed"])

@@ -11,14 +11,12 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from glob import glob
-from itertools import accumulate, chain, product
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -29,18 +27,16 @@ from sweet.console import progress
 from sweet.errors import UserError
 from sweet.files import cache_folder, read_json, read_tensors, write_tensors
 
-from .bands import Stored
 from .class_names import class_names_beside
-from .decode import open_stored
 from .folder import SUFFIXES
-from .images import ImageSource, digest, stamps
+from .images import digest, stamps
+from .sharded import ShardedImages
 from .splits import Splits, split_called
 
 KEPT = 256  # lists of shards in the memory of a process
 SPLIT = re.compile(r"(?:.*[-_.])?(?P<split>[a-zA-Z]+)[-_.]?\d*\.tar")  # imagenet-train-0001.tar
 ALTERNATIVES = re.compile(r"\{([^{}]+)\}")  # of a pattern: {0000..0146} or {a,b}
 BLOCK = 512  # bytes of a tar file
-LOOKED_AT = 16  # shards, and images of each, that stand for all
 
 
 @dataclass(frozen=True)
@@ -53,103 +49,48 @@ class ShardIndex:
     names: list[str]
 
 
-class ShardImages(ImageSource):
-    """Images in tar files; ``shard_counts`` says how many are in each. Labels are read from all when they are used."""
-
-    shard_counts: list[int]
+class ShardImages(ShardedImages):
+    """Images in tar files."""
 
     def __init__(self, spec: str, split: str, files: list[str]) -> None:
-        self.files = files
-        self.shard_counts = shard_counts(spec, files)
-        self._ends = list(accumulate(self.shard_counts))
-        self._read = False
-        super().__init__(spec, split, self._ends[-1], None, None)
+        super().__init__(spec, split, files, shard_counts(spec, files))
         self._read = not len(self) or bool((self.index_of(0).label < 0).all())
 
-    @property
-    def labels(self) -> list[int] | None:
-        """None where the images of the first shard have no class. Raises UserError for an image without one."""
-        if not self._read:
-            self._read_labels()
-        return self._labels
-
-    @labels.setter
-    def labels(self, labels: list[int] | None) -> None:
-        self._labels = labels
-
-    @property
-    def classes(self) -> list[str] | None:
-        """From ``classes.txt`` beside the shards, else the numbers."""
-        if not self._read:
-            self._read_labels()
-        return self._classes
-
-    @classes.setter
-    def classes(self, classes: list[str] | None) -> None:
-        self._classes = classes
-
-    def pixels_only(self) -> ImageSource:
-        plain = copy(self)
-        plain._read, plain._labels, plain._classes = True, None, None
-        return plain
-
-    def open(self, index: int) -> Stored:
-        return open_stored(self.stored(index))
-
     def stored(self, index: int) -> bytes:
-        shard, row = self._place(index)
+        shard, row = self.place(index)
         found = self.index_of(shard)
-        with open(self.files[shard], "rb") as file:
+        with open(self.shards[shard], "rb") as file:
             file.seek(int(found.start[row]))
             return file.read(int(found.size[row]))
 
     def where(self, index: int) -> str:
-        shard, row = self._place(index)
-        return f"{self.files[shard]} {self.index_of(shard).names[row]}"
+        shard, row = self.place(index)
+        return f"{self.shards[shard]} {self.index_of(shard).names[row]}"
 
     def fingerprint(self) -> str:
-        return digest(*stamps(self.files))
-
-    def places(self) -> Iterator[str]:
-        for file, count in zip(self.files, self.shard_counts, strict=True):
-            yield f"{file} {count}"
-
-    def spread(self, count: int) -> list[int]:
-        """Images of few shards: each other shard would have to be listed."""
-        shards = range(0, len(self.files), max(1, len(self.files) // LOOKED_AT))
-        share = -(-count // len(shards))
-        counts = self.shard_counts
-        return [self._ends[shard] - k for shard in shards for k in range(min(share, counts[shard]), 0, -1)]
+        return digest(*stamps(self.shards))
 
     def index_of(self, shard: int) -> ShardIndex:
         """The list of a shard. Raises UserError naming it where it is damaged or not what ``_info.json`` says."""
-        found = list_shard(*next(stamps([self.files[shard]])))
+        found = list_shard(*next(stamps([self.shards[shard]])))
         if len(found.names) != self.shard_counts[shard]:
             raise UserError(
-                f"{self.files[shard]}: holds {len(found.names)} images, expected {self.shard_counts[shard]}"
+                f"{self.shards[shard]}: holds {len(found.names)} images, expected {self.shard_counts[shard]}"
             )
         return found
 
-    def _place(self, index: int) -> tuple[int, int]:
-        """The shard of an image, and its number in that."""
-        if index < 0:
-            index += len(self)
-        shard = bisect_right(self._ends, index)
-        return shard, index - self._ends[shard] + self.shard_counts[shard]
-
-    def _read_labels(self) -> None:
-        shards = progress(range(len(self.files)), len(self.files), 1, "reading labels of shards")
+    def read_labels(self) -> tuple[list[int], list[str]]:
+        """From ``.cls``; names from ``classes.txt`` beside the shards, else the numbers."""
+        shards = progress(range(len(self.shards)), len(self.shards), 1, "reading labels of shards")
         labels = np.concatenate([self.index_of(shard).label for shard in shards])
         missing = np.flatnonzero(labels < 0)
         if len(missing):
             raise UserError(f"{self.where(int(missing[0]))}: has no class (.cls), other images have")
-        names = class_names_beside(Path(self.files[0]))
+        names = class_names_beside(Path(self.shards[0]))
         if names is not None and len(names) <= labels.max():
             worst = int(labels.argmax())
             raise UserError(f"{self.where(worst)}: class {labels[worst]}, but there are {len(names)} class names")
-        self._labels = labels.tolist()
-        self._classes = names or [str(number) for number in range(int(labels.max()) + 1)]
-        self._read = True
+        return labels.tolist(), names or [str(number) for number in range(int(labels.max()) + 1)]
 
 
 def shards_splits(spec: str, pattern: str) -> Splits:
@@ -159,7 +100,9 @@ def shards_splits(spec: str, pattern: str) -> Splits:
     Raises UserError for what is missing, and for an address of a network.
     """
     if "://" in pattern or pattern.startswith("pipe:"):
-        raise UserError(f"--data {spec}: shards are read from a disk; mount their place, or use hub:NAME")
+        raise UserError(
+            f"--data {spec}: shards are read from a disk; mount their place; sets of the hub are read by stream:NAME"
+        )
     path = Path(pattern).expanduser()
     if not path.is_dir():
         return {"train": partial(ShardImages, spec, "train", expand(spec, str(path)))}

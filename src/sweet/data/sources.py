@@ -18,6 +18,7 @@ from .packed_file import packed_splits
 from .shapes import shapes_splits
 from .shards import shards_splits
 from .splits import Splits, open_split
+from .streamed import streamed_splits
 from .table import table_splits
 from .yolo import yolo_splits
 
@@ -26,6 +27,7 @@ OPENERS: dict[str, Callable[[str, Any], Splits]] = {
     "parquet": parquet_splits,
     "packed": packed_splits,
     "hub": hub_splits,
+    "stream": streamed_splits,
     "csv": table_splits,
     "coco": coco_splits,
     "yolo": yolo_splits,
@@ -33,7 +35,7 @@ OPENERS: dict[str, Callable[[str, Any], Splits]] = {
     "wds": shards_splits,
     "shapes": shapes_splits,
 }
-NO_PATHS = ("hub", "shapes", "wds")  # what follows the colon is no path on disk, or a pattern of paths
+NO_PATHS = ("hub", "stream", "shapes", "wds")  # what follows the colon is no path on disk, or a pattern of paths
 
 
 def open_images(

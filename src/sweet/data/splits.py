@@ -12,6 +12,7 @@ from sweet.errors import UserError
 
 from .findings import Finding
 from .images import ImageSource
+from .sharded import ShardedImages
 from .subset import shuffled
 
 Splits = dict[str, Callable[[], ImageSource]]  # the name of each split, as the source calls it, and what opens it
@@ -99,19 +100,31 @@ def held_out(splits: Splits, *, labelled_only: bool = True) -> str | None:
 def is_labelled(images: ImageSource) -> bool:
     """Whether there is something to learn besides the pixels: classes, masks or boxes."""
     lists = images.label_lists is not None and any(images.label_lists)
-    return images.labels is not None or images.mask_classes is not None or lists
+    return images.is_labelled or images.mask_classes is not None or lists
 
 
 def draw_split(spec: str, train: ImageSource, split: str, val_share: float, seed: int) -> ImageSource:
     """A share of the training images, drawn by ``seed``, for every split but train, and the others for train.
 
-    Drawn class by class where there are classes: each of two images and more is in both. Raises UserError for too few.
+    Drawn class by class where there are classes: each of two images and more is in both; of several shards whole ones
+    are drawn, so that no label is read and each is still read in one go. Raises UserError for too few.
     """
+    if isinstance(train, ShardedImages) and len(train.shards) > 1:
+        return _draw_shards(train, split, val_share, seed)
     drawn = _drawn(len(train), train.strata(), val_share, seed)
     if not 0 < len(drawn) < len(train):
         raise UserError(f"--data {spec}: {len(train)} image is too few to draw a validation split from")
     left = set(range(len(train))) - set(drawn)
     images = train.select(sorted(left if split == "train" else drawn))
+    images.split, images.is_drawn = split, True
+    return images
+
+
+def _draw_shards(train: ShardedImages, split: str, val_share: float, seed: int) -> ImageSource:
+    order = shuffled(len(train.shards), seed)
+    held = np.cumsum([train.shard_counts[number] for number in order])
+    drawn = min(len(order) - 1, int(np.searchsorted(held, val_share * len(train))) + 1)
+    images = train.of_shards(sorted(order[drawn:] if split == "train" else order[:drawn]))
     images.split, images.is_drawn = split, True
     return images
 
@@ -142,7 +155,10 @@ def split_findings(splits: Splits) -> list[Finding]:
     if unlabelled is not None:
         found.append(Finding(unlabelled, "has no labels", "it is not used to judge a model; predict takes its files"))
     if stands_in is None:
-        handling = "a tenth of train is drawn by seed 0, each class of two images and more in both parts"
+        train = find_split(splits, "train")
+        several = train is not None and len(splits[train]().shard_counts or ()) > 1
+        how = "whole shards" if several else "each class of two images and more in both parts"
+        handling = f"a tenth of train is drawn by seed 0, {how}"
         found.append(Finding("", "no val split", handling))
     elif find_split(splits, "val") is None:
         found.append(Finding(stands_in, "no val split", f"{stands_in} stands in for it"))

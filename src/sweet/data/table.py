@@ -17,6 +17,7 @@ from sweet.errors import UserError
 from sweet.files import decode_text
 
 from .class_names import class_names_beside, on_disk, one_spelling
+from .findings import Finding, some_names
 from .folder import FolderImages
 from .images import ImageSource, digest
 from .splits import Splits, split_folders
@@ -26,28 +27,46 @@ IMAGE_COLUMNS = ("image", "filename", "file_name", "file", "path", "image_path")
 LABEL_COLUMNS = ("labels", "label", "tags", "classes", "class")
 SPLIT, BETWEEN = "split", ";"
 
+Entries = dict[Path, list[list[str]]]  # {image file: the labels of each of its rows}
+
 
 @dataclass(frozen=True)
 class Table:
-    """One CSV file: {split: {image file: its labels}}; ``classes`` in the order of their columns, where they have some.
+    """One CSV file: {split: its entries}; ``classes`` in the order of their columns, where they have some.
 
     The split of rows that name none is ``""``.
     """
 
     file: Path
-    splits: dict[str, dict[Path, list[str]]]
+    splits: dict[str, Entries]
     classes: list[str] | None
 
 
 class TableImages(FolderImages):
     """The images of one split, with ``label_lists``, and ``labels`` where each image has exactly one."""
 
-    def __init__(self, name: str, split: str, entries: dict[Path, list[str]], classes: list[str]) -> None:
+    def __init__(self, name: str, split: str, entries: Entries, classes: list[str]) -> None:
         number = {label: index for index, label in enumerate(classes)}
-        lists = [[number[label] for label in labels] for labels in entries.values()]
+        lists = [list(dict.fromkeys(number[label] for row in rows for label in row)) for rows in entries.values()]
         single = [one[0] for one in lists] if all(len(one) == 1 for one in lists) else None
         super().__init__(name, split, [str(file) for file in entries], single, classes)
         self.label_lists = lists
+        self.repeated = {file.name: {frozenset(row) for row in rows} for file, rows in entries.items() if len(rows) > 1}
+
+    def findings(self) -> list[Finding]:
+        """Besides: images that stand in several rows."""
+        found = super().findings()
+        for differs, what, handling in (
+            (False, "images in several rows with the same labels", "each counts once"),
+            (
+                True,
+                "images in several rows with different labels",
+                "each has the labels of all its rows: multilabel learns them, classify refuses them",
+            ),
+        ):
+            if names := [name for name, rows in self.repeated.items() if (len(rows) > 1) == differs]:
+                found.append(Finding(self.split, some_names(names, what), handling))
+        return found
 
     def fingerprint(self) -> str:
         return digest("table", super().fingerprint())
@@ -88,15 +107,15 @@ def read_table(file: Path) -> Table:
     header = [one_spelling(cell.strip()) for cell in rows[0][1]]
     named = header[0].lower() in IMAGE_COLUMNS
     columns = _columns(file, header) if named else _Columns(1, None, {})
-    splits: dict[str, dict[Path, list[str]]] = {}
+    splits: dict[str, Entries] = {}
     for number, row in rows[1:] if named else rows:
         width = len(header) if named else 2
         if len(row) != width:
             raise UserError(f"{file}:{number}: {len(row)} columns, expected {width} (image,labels)")
         cells = [cell.strip() for cell in row]
         split = cells[columns.split] if columns.split is not None else ""
-        known = splits.setdefault(split, {}).setdefault(_image(file, number, cells[0]), [])
-        known += [label for label in columns.labels(file, number, cells) if label not in known]
+        rows_of = splits.setdefault(split, {}).setdefault(_image(file, number, cells[0]), [])
+        rows_of.append(columns.labels(file, number, cells))
     if not splits:
         raise UserError(f"{file}: lists no images")
     return Table(file, splits, list(columns.classes.values()) or None)
@@ -144,7 +163,8 @@ def _table_in(folder: Path) -> Path | None:
 
 def _all_classes(tables: Sequence[Table]) -> list[str]:
     """Those of ``classes.txt`` beside a table, else the columns', else all labels, sorted. Raises UserError."""
-    used = {label for table in tables for entries in table.splits.values() for one in entries.values() for label in one}
+    entries = [rows for table in tables for split in table.splits.values() for rows in split.values()]
+    used = {label for rows in entries for row in rows for label in row}
     listed = class_names_beside(tables[0].file)
     if listed is None and all(table.classes for table in tables):
         listed = list(dict.fromkeys(name for table in tables for name in table.classes or ()))
@@ -157,5 +177,5 @@ def _all_classes(tables: Sequence[Table]) -> list[str]:
     return listed
 
 
-def _open(spec: str, split: str, entries: dict[Path, list[str]], classes: list[str]) -> ImageSource:
+def _open(spec: str, split: str, entries: Entries, classes: list[str]) -> ImageSource:
     return TableImages(spec, split, entries, classes)

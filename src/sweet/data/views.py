@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -47,10 +46,9 @@ def random_view(
 ) -> tuple[Tensor, Tensor]:
     """Normalised pixels (C, H, W) and classes (H, W) uint8 of an image scaled to ``short_side`` (0: as is).
 
-    H and W are those of ``crop``.
+    H and W are those of ``crop``, or of the image where that is smaller.
 
-    augment: ``rrc`` scale by 0.5 to 2, crop, flip, colours; ``crop`` crop and flip; ``none`` the centre. What lies
-    beyond the image is zero, and ``IGNORE``.
+    augment: ``rrc`` scale by 0.5 to 2, crop, flip, colours; ``crop`` crop and flip; ``none`` the centre.
     """
 
     def draw(low: float, high: float) -> float:
@@ -59,8 +57,8 @@ def random_view(
     full = augment == "rrc"
     scale = draw(*SCALE) if full else 1.0
     width, height = scaled(image.size, short_side, scale)
-    whole_rows, whole_columns = sides(crop)
-    size = columns, rows = min(whole_columns, width), min(whole_rows, height)
+    most_rows, most_columns = sides(crop)
+    size = columns, rows = min(most_columns, width), min(most_rows, height)
     answers = Image.fromarray(mask)
     for _ in range(ATTEMPTS):
         across, down = (0.5, 0.5) if augment == "none" else (draw(0, 1), draw(0, 1))
@@ -76,8 +74,7 @@ def random_view(
     targets = torch.from_numpy(classes)
     if augment != "none" and draw(0, 1) < hflip:
         pixels, targets = pixels.flip(2), targets.flip(1)
-    beyond = (0, whole_columns - columns, 0, whole_rows - rows)
-    return F.pad(pixels, beyond), F.pad(targets, beyond, value=IGNORE)
+    return pixels, targets
 
 
 def scaled(size: tuple[int, int], short_side: int, factor: float = 1.0) -> tuple[int, int]:

@@ -29,7 +29,8 @@ from sweet.storage.records import read_record
 from sweet.tasks.registry import TASKS, task_class
 from sweet.template.image_size import ImageSize, size_text, whole_patches
 from sweet.template.sizes import Size
-from sweet.training.finetune import finetune, open_splits, with_model_data
+from sweet.training.finetune import finetune, open_splits
+from sweet.training.inherited import with_model_data
 from sweet.training.run_folder import begin
 
 from .chart import write_chart, write_table
@@ -196,7 +197,8 @@ def prepare(
     config = replace(config, img_size=img_size or config.img_size)
     requested = members(sizes, config)
     switches(method)  # checks its name
-    recipe = with_model_data(recipe, stored.data.model_copy(update={"img_size": config.img_size}), source)
+    data = stored.data.model_copy(update={"img_size": config.img_size})
+    recipe = with_model_data(recipe, data, source, make_task)
     for images in open_splits(recipe):
         make_task.classes_of(images)
     known = Family(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,8 @@ from .config import ViTConfig
 from .forward import encode, normed_embedding, patchify
 
 PART = 256  # tokens whose squares are in memory at a time: a cache holds them
+PASS = 2048  # tokens of one forward pass on a CPU: more take more memory, and no less time
+GROUPS = 4  # of channels, to leave out the upper half of a symmetric product
 
 
 class Moments(NamedTuple):
@@ -60,7 +62,7 @@ def moments_of(
     def add_stream(index: int, value: Tensor) -> None:
         x, shape = value.flatten(0, 1).float(), value.shape[-1:]
         u = F.layer_norm(x, shape, eps=config.eps) if centred else F.rms_norm(x, shape, eps=config.eps)
-        stream[index].addmm_(u.t(), u)
+        add_lower(stream[index], u)
 
     def add_inner(index: int, value: Tensor) -> None:
         x = value.flatten(0, 1).float()
@@ -71,10 +73,11 @@ def moments_of(
             second = heads.transpose(1, 2) @ heads
         inner[index] = inner[index] + second if index in inner else second
 
-    for images in batches:
+    each = config.patches + config.prefix_tokens
+    for images in parts(batches, max(1, PASS // each)) if device.type == "cpu" else batches:
         patches = patchify(images.to(device), config.patch_size)
         encode(w, patches, config, hook=add_stream, inner=add_inner)
-        tokens += len(images) * (config.patches + config.prefix_tokens)
+        tokens += len(images) * each
         if (out := normed_embedding(w, patches, config)) is not None:
             embedded += out.flatten(0, 1).t() @ out.flatten(0, 1)
             passed += out.shape[0] * out.shape[1]
@@ -87,5 +90,22 @@ def moments_of(
         written = proj.unflatten(1, (-1, config.head_dim))
         heads.append(torch.einsum("rhi,hij,rhj->h", written, inner[2 * layer], written))
         units.append(fc2.square().sum(0) * inner[2 * layer + 1])
+    for total in stream:  # one at a time: together they are as large as a block's weights
+        total.copy_(total.tril() + total.tril(-1).t())
     by_stream, by_head, by_unit = ((v / tokens).cpu() for v in (stream, torch.stack(heads), torch.stack(units)))
     return Moments(by_stream, by_head, by_unit, (embedded / passed).cpu() if passed else None)
+
+
+def parts(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """The same images in equal parts of each batch, of at most ``size`` images."""
+    for images in batches:
+        yield from images.chunk(-(-len(images) // size))
+
+
+def add_lower(total: Tensor, x: Tensor) -> None:
+    """Add x^T x of x (T, D) to ``total`` (D, D), whose upper half is left unfinished: it is the lower half's mirror."""
+    width = len(total)
+    step = -(-width // GROUPS)
+    for first in range(0, width, step):
+        last = min(first + step, width)
+        total[first:last, :last].addmm_(x[:, first:last].t(), x[:, :last])

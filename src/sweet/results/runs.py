@@ -9,6 +9,7 @@ from typing import TypeGuard
 
 from sweet.errors import UserError
 from sweet.files import read_json
+from sweet.storage.layout import TRAINING_LOG, VALIDATION_LOG
 from sweet.storage.records import FolderRecord, parse_record
 
 RUN_FILES = ("config.json", "metrics.jsonl", "recipe.yaml")
@@ -18,7 +19,7 @@ RUN_FILES = ("config.json", "metrics.jsonl", "recipe.yaml")
 class RunFolder:
     """What a folder says of itself; it may lack files. ``record`` is its ``config.json``, None for an unfinished run.
 
-    ``log`` are the lines of ``metrics.jsonl``.
+    ``log`` are the lines of its logs, of the training first.
     """
 
     folder: Path
@@ -60,11 +61,12 @@ def read_run(folder: Path) -> RunFolder:
     if not isinstance(environment, dict):
         raise UserError(f"{machine}: not written by sweet")
     text = recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else ""
-    return RunFolder(folder, record, environment, text, _read_log(folder / "metrics.jsonl"))
+    log = [line for name in (TRAINING_LOG, VALIDATION_LOG) for line in _read_log(folder / name)]
+    return RunFolder(folder, record, environment, text, log)
 
 
 def _read_log(path: Path) -> list[dict[str, object]]:
-    """Lines of ``metrics.jsonl``; a last one that a killed run left unfinished is dropped."""
+    """Lines of a log; a last one that a killed run left unfinished is dropped."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     lines = text.split("\n")[:-1]
     rows = []

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 TENSORS = {"template": "template.safetensors", "dense": "model.safetensors", "model": "model.safetensors"}
 
-RUN_FILES = ["config.json", "recipe.yaml", "README.md", "SHA256SUMS", "metrics.jsonl", "tensorboard/", "checkpoints/"]
+TRAINING_LOG, VALIDATION_LOG = "metrics.jsonl", "validation.jsonl"
+RUN_FILES = ["config.json", "recipe.yaml", "README.md", "SHA256SUMS", TRAINING_LOG, "tensorboard/", "checkpoints/"]
 
 
 def claim(out: Path, *, resume: bool, overwrite: bool = False) -> None:

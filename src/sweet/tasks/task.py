@@ -122,6 +122,7 @@ class Task(ABC):
     crop: ClassVar[str] = CENTRE_CROP  # which part of an image is looked at
     top: ClassVar[int] = 5  # predictions for one image, unless another number is given
     without_effect: ClassVar[tuple[str, ...]] = ()  # keys of a recipe, also dotted ones of data, that change nothing
+    interpolates: ClassVar[bool] = True  # images are resized as data.interpolation says
     cheap_to_evaluate: ClassVar[bool] = True  # an image costs about a forward pass
     balances: ClassVar[tuple[str, ...]] = ()  # values of optim.balance, besides none, that this task knows
 

@@ -36,7 +36,7 @@ def folded(source: Source) -> Source:
         weights[matrix] = weights[matrix] * blocks[gain][:, None]
         blocks[gain] = torch.ones_like(blocks[gain])
         if source.norm == "layer":
-            weights[matrix] = _centred(weights[matrix], -1)
+            weights[matrix] -= weights[matrix].mean(-1, keepdim=True)  # in place: of the largest there is
     if source.norm == "layer" and "norm.weight" in stem:
         weights |= {name: _centred(weights[name], 1) for name in WRITERS}
         blocks |= {name: _centred(blocks[name], 1) for name in WRITER_BIASES}

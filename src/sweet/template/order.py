@@ -69,14 +69,18 @@ def principal_order(
 
     ``centred`` (LayerNorm): the moments live in the zero-mean subspace and the vector of ones becomes the last column.
     """
-    moments = moments.double()
-    rotation = principal_axes(moments.sum(0), centred=centred)
-    energy = torch.einsum("dk,ndc,ck->nk", rotation, moments, rotation).clamp_min(0)
+    rotation = principal_axes(moments.sum(0, dtype=torch.double), centred=centred)
+    energy = torch.stack([_along(rotation, moment) for moment in moments])
     by_head, by_unit = (values.argsort(dim=1, descending=True, stable=True).int() for values in (heads, units))
     passed = None
     if embedding is not None:
-        passed = torch.einsum("dk,dc,ck->k", rotation, embedding.double(), rotation).clamp_min(0).float()
+        passed = _along(rotation, embedding).float()
     return Order(rotation.float().contiguous(), energy.float(), by_head, by_unit, embedding=passed)
+
+
+def _along(rotation: Tensor, moment: Tensor) -> Tensor:
+    """Energy (D,) of a second moment (D, D) along each column of ``rotation``."""
+    return (rotation * (moment.double() @ rotation)).sum(0).clamp_min(0)
 
 
 def principal_axes(total: Tensor, *, centred: bool) -> Tensor:

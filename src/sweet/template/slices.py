@@ -84,10 +84,9 @@ def combined(x: Tensor, core: Tensor, mlp: str) -> dict[str, Tensor]:
     proj = writer.reshape(-1, r1) @ core.flatten(1)
     if mlp == "swiglu":
         units = inner // 3
-        gate_up, down = transposed[:, : 3 * units].unflatten(1, (units, 3)).movedim(2, 0).split((2, 1))
-        fc1 = rest.reshape(-1, r1) @ gate_up.flatten(2)  # gate and up apart (2, 8 L, units R)
-        fc1 = fc1.unflatten(1, (depth, -1)).transpose(0, 1)
-        fc2 = rest.reshape(-1, r1) @ down.squeeze(0).flatten(1)
+        parts = (transposed[:, part : 3 * units : 3].flatten(1) for part in range(3))
+        gate, up, fc2 = ((rest.reshape(-1, r1) @ part).view(depth, SLICES - 4, -1) for part in parts)
+        fc1 = torch.stack([gate, up], 1)
     else:
         rows, columns = rest.chunk(2, 1)
         fc1, fc2 = (half.reshape(-1, r1) @ transposed.flatten(1) for half in (rows, columns))

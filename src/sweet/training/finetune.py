@@ -41,11 +41,11 @@ from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import DataConfig, FolderRecord, read_record
 from sweet.tasks.registry import ENTRIES, Metric, task_class
 from sweet.tasks.task import EvalSettings, Metrics, Task, TrainSettings
-from sweet.template.image_size import size_text
 
 from . import divided
 from .compiling import decided
 from .device import choose_attention, make_accelerator
+from .inherited import with_model_data
 from .loop import ParameterGroup, TrainResult, micro_batch_size, train
 from .network import start_network
 from .run_folder import begin
@@ -149,7 +149,7 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str, *, q
     if recipe.data.source is None:
         raise UserError("--data: needed, for example --data folder:PATH")
     base = read_record(model, ("model",))
-    recipe = with_model_data(recipe, base.data, model)
+    recipe = with_model_data(recipe, base.data, model, make_task)
     train_images, val_images = open_splits(recipe)
     classes = make_task.classes_of(train_images)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate)
@@ -205,27 +205,6 @@ def draw(run: Finetuning, metrics: Metrics, out: Path, *, quiet: bool) -> None:
         run.task.pictures(run.network, run.val_data, settings, metrics, out)
     except Exception as problem:  # of a library that draws: anything
         warn(f"no pictures in {out}: {type(problem).__name__}: {problem}")
-
-
-def with_model_data(recipe: FinetuneRecipe, data: DataConfig, model: Path) -> FinetuneRecipe:
-    """The recipe with the model's own size, mean, std and interpolation wherever it does not set them.
-
-    Raises UserError when it sets another image size than the model takes.
-    """
-    given = recipe.data.model_fields_set
-    if "img_size" in given and recipe.data.img_size != data.img_size:
-        size = size_text(recipe.data.img_size)
-        raise UserError(
-            f"data.img_size={size}: the model {model} takes {size_text(data.img_size)} px; "
-            f"make one with sweet init --img-size {size}"
-        )
-    if "mean" in given and len(recipe.data.mean) != len(data.mean):
-        raise UserError(
-            f"data.mean={list(recipe.data.mean)}: {len(recipe.data.mean)} values, the model {model} takes "
-            f"{len(data.mean)} channels; make one with sweet init --in-chans {len(recipe.data.mean)}"
-        )
-    inherited = data.model_dump(include={"img_size", "mean", "std", "value_range", "interpolation"} - given)
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update=inherited)})
 
 
 def open_splits(recipe: FinetuneRecipe) -> tuple[ImageSource, ImageSource]:

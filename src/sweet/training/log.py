@@ -1,4 +1,7 @@
-"""What a run reports: a line of ``metrics.jsonl`` per interval, TensorBoard, and a progress bar on a terminal."""
+"""What a run reports: lines of its logs, TensorBoard, and a progress bar on a terminal.
+
+``metrics.jsonl`` has a line for each interval of training, ``validation.jsonl`` one for each validation.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ from accelerate import Accelerator
 from sweet.console import clock, close_bar, listened_to, open_bar, report, say
 from sweet.files import dotted, write_text
 from sweet.recipes.schema import TrainKeys
+from sweet.storage.layout import TRAINING_LOG, VALIDATION_LOG
 
 from .trackers import start_trackers
 
-VALIDATION = "val_"  # before the names of what is measured on validation images
+MEASURED = "val_"  # before the names of what is measured on validation images
 
 T = TypeVar("T")
 
@@ -43,11 +47,11 @@ class RunLog:
         self.accelerator, self.steps = accelerator, steps
         self.quiet = quiet or listened_to() or not accelerator.is_main_process
         self.every = max(1, min(50, steps // 20))
-        self.metrics = run / "metrics.jsonl" if run is not None and accelerator.is_main_process else None
+        self.run = run if accelerator.is_main_process else None
         if run is not None:
             start_trackers(accelerator, run, keys.log_with, dotted(keys.model_dump(mode="json")))
-        if self.metrics is not None:
-            _forget_after(self.metrics, start, validated)
+        if self.run is not None:
+            _forget_after(self.run, start, validated)
         self.losses: list[Any] = []
         self.images = 0
         self.start, self.started = start, time.perf_counter()
@@ -85,7 +89,8 @@ class RunLog:
         now = time.perf_counter()
         taken = max(now - self.since, 1e-9)
         speed, wait = self.images / taken, self.waited / taken
-        self.write({"step": done, "loss": mean, "lr": lr, "img_per_s": round(speed, 1), "data_wait": round(wait, 3)})
+        shown = {"loss": mean, "lr": lr, "img_per_s": round(speed, 1), "data_wait": round(wait, 3)}
+        self._write(TRAINING_LOG, done, shown)
         status = f"loss {mean:.4f}  {speed:.0f} img/s  data {wait:.0%}"
         if self.bar is not None:
             self.bar.update(self.task, status=status)
@@ -96,21 +101,20 @@ class RunLog:
 
     def validated(self, step: int, values: Mapping[str, float], text: str, seconds: float) -> None:
         """The run was validated after ``step`` steps, which took ``seconds`` that are no time of training."""
-        self.write({"step": step, **{f"{VALIDATION}{key}": value for key, value in values.items()}})
+        self._write(VALIDATION_LOG, step, {f"{MEASURED}{key}": value for key, value in values.items()})
         self.note(text)
         self.since += seconds
 
-    def write(self, values: dict[str, float]) -> None:
-        """A line of ``metrics.jsonl`` and points of TensorBoard's curves; ``values`` name their ``step``."""
-        if self.metrics is not None:
-            self.metrics.parent.mkdir(parents=True, exist_ok=True)
-            with self.metrics.open("a") as file:
+    def _write(self, log: str, step: int, values: Mapping[str, float]) -> None:
+        """A line of a log and points of TensorBoard's curves."""
+        if self.run is not None:
+            self.run.mkdir(parents=True, exist_ok=True)
+            with (self.run / log).open("a") as file:
                 # strict JSON has no NaN
                 strict = {key: value if math.isfinite(value) else None for key, value in values.items()}
-                file.write(json.dumps(strict, allow_nan=False) + "\n")
-        shown = {key: value for key, value in values.items() if key != "step"}
-        self.accelerator.log(shown, step=int(values["step"]))
-        report("training", int(values["step"]), self.steps, shown)
+                file.write(json.dumps({"step": step, **strict}, allow_nan=False) + "\n")
+        self.accelerator.log(values, step=step)
+        report("training", step, self.steps, values)
 
     def note(self, text: str) -> None:
         """A line on stderr."""
@@ -126,10 +130,15 @@ class RunLog:
             tracker.finish()
 
 
-def _forget_after(path: Path, step: int, validated: int) -> None:
-    """A resumed run repeats the steps since its checkpoint; drop what the interrupted one wrote about them."""
-    if path.is_file():
-        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-        limits = (validated if f'"{VALIDATION}' in line else step for line in lines)
-        kept = [line for line, limit in zip(lines, limits, strict=True) if json.loads(line).get("step", 0) <= limit]
-        write_text(path, "".join(line + "\n" for line in kept))
+def _forget_after(run: Path, step: int, validated: int) -> None:
+    """A resumed run repeats the steps since its checkpoint; drop what the interrupted one wrote about them.
+
+    Earlier versions wrote validations into the log of the training: they go where they belong.
+    """
+    logs = [run / TRAINING_LOG, run / VALIDATION_LOG]
+    texts = [path.read_text() for path in logs if path.is_file()]
+    lines = [json.loads(line) for text in texts for line in text.splitlines() if line.endswith("}")]
+    for path, limit, is_training in zip(logs, (step, validated), (True, False), strict=True):
+        kept = [line for line in lines if ("loss" in line) == is_training and line.get("step", 0) <= limit]
+        if kept or path.is_file():
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))

@@ -31,7 +31,7 @@ def label_of(key: str) -> str:
 
 
 def log_figures(run: RunFolder, name: str) -> list[Drawing]:
-    """Every number of ``metrics.jsonl`` against the step."""
+    """Every number of the logs against the step."""
     result = []
     for i, key in enumerate(run.logged()):
         ax, label = axes(height=2.5), label_of(key)

@@ -17,6 +17,8 @@ QUESTIONS = {  # by table, see docs/bench.md
     "table5": "Do random widths in training and another architecture help?",
     "init": "What does each initialisation cost, and what does it give?",
     "learning_rates": "Which learning rate does each method need?",
+    "muon": "Which initialisation is best where Muon fine-tunes?",
+    "muon_rates": "Which learning rate does each method need with Muon?",
     "settings": "Which settings does each method need?",
     "real": "Which initialisation is best from a pre-trained ViT of 22 million parameters?",
     "tasks": "How good is each start for a task?",

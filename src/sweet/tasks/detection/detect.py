@@ -37,6 +37,7 @@ class Detect(Task):
         *("mixup", "cutmix", "label_smoothing"),
         *("data.augment", "data.crop_scale"),
     )
+    interpolates: ClassVar[bool] = False
     head: DetectOptions
 
     @staticmethod

@@ -137,8 +137,9 @@ def metrics_of(logits: Tensor, targets: Tensor, classes: list[str], thresholds: 
     """Metrics in percent of logits and targets (N, K), the means over the classes that occur.
 
     ``map`` is the mean of the average precision of each class (``per_class``), the area under its precision at each
-    recall, without interpolation; ``f1`` the mean F1 at ``thresholds``, or, None, at those of the best F1 on this very
-    set, which flatters; ``f1_micro`` the F1 of all answers together. ``loss`` is the binary cross-entropy.
+    recall, without interpolation; ``map_by_chance`` is that of guessing, the mean share of the images that have a
+    class. ``f1`` is the mean F1 at ``thresholds``, or, None, at those of the best F1 on this very set, which flatters;
+    ``f1_micro`` the F1 of all answers together. ``loss`` is the binary cross-entropy.
     """
     probabilities = logits.double().sigmoid()
     at = (
@@ -152,6 +153,7 @@ def metrics_of(logits: Tensor, targets: Tensor, classes: list[str], thresholds: 
     f1 = counts.f1[there]
     scores = {
         "map": round(float(precision.mean()), 3),
+        "map_by_chance": round(float(100 * (counts.there[there] / len(targets)).mean()), 3),
         "f1": round(float(f1.mean()), 3),
         "f1_micro": round(float(200 * counts.hits.sum() / (counts.given.sum() + counts.there.sum())), 3),
         "loss": round(float(F.binary_cross_entropy_with_logits(logits, targets)), 5),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ from sweet.tasks.pictures import file_name, for_a_picture, overlay, palette, sav
 from sweet.tasks.task import EvalSettings, Metrics, Row, Task, TrainSettings
 from sweet.template.image_size import sides
 
-from .upernet import Segmenter, resize
+from .upernet import Segmenter, finest, resize
 
 Size = Annotated[int, Field(ge=0)]
 SHOWN = 6  # validation images on the contact sheet
@@ -54,6 +54,8 @@ class SegmentOptions(task.Options):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     aux_weight: Annotated[float, Field(ge=0)] = 0.4  # of the auxiliary head's loss; 0: no such head
     aux_channels: Annotated[int, Field(ge=1)] = 256
+    # how much finer than the patches the finest map is; 0: 4, but no finer than 2 pixels (patches of 4: 2, below: 1)
+    upsample: Literal[0, 1, 2, 4] = 0
     short_side: Size = 0  # pixels to which images are resized before everything else; 0: as they are
     crop: Size = 0  # pixels of the square crops to train on; 0: the model's img_size, square or not
     window: Size = 0  # pixels of the square windows to test in, where an image is larger; 0: as the crop
@@ -86,6 +88,8 @@ class Segment(Task):
         return images.mask_classes
 
     def network(self, vit: Any) -> nn.Module:
+        upsample = self.head.upsample or finest(min(vit.patch_embed.patch_size))
+        self.head = self.head.model_copy(update={"upsample": upsample})
         return Segmenter(
             vit,
             len(self.classes),
@@ -93,6 +97,7 @@ class Segment(Task):
             pool_scales=[int(scale) for scale in self.head.pool_scales.split(",")],
             dropout=self.head.dropout,
             aux_channels=self.head.aux_channels if self.head.aux_weight else 0,
+            upsample=upsample,
         )
 
     def prepare_data(self, images: ImageSource, data_config: DataConfig) -> ImageSet:
@@ -252,9 +257,16 @@ class Segment(Task):
 
 
 def stacked(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Images (B, C, H, W) and masks (B, H, W)."""
-    images, masks = zip(*samples, strict=True)
-    return torch.stack(images), torch.stack(masks)
+    """Images (B, C, H, W) and masks (B, H, W), as large as the largest; zero and ``IGNORE`` beyond the others."""
+    rows, columns = (max(mask.shape[axis] for _, mask in samples) for axis in (0, 1))
+
+    def filled(values: Tensor, value: int) -> Tensor:
+        return F.pad(values, (0, columns - values.shape[-1], 0, rows - values.shape[-2]), value=value)
+
+    return (
+        torch.stack([filled(image, 0) for image, _ in samples]),
+        torch.stack([filled(mask, IGNORE) for _, mask in samples]),
+    )
 
 
 def starts(length: int, window: int, stride: int) -> list[int]:

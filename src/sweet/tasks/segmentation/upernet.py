@@ -38,6 +38,18 @@ def doubled(channels: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(channels, channels, 2, 2)
 
 
+def finest(patch: int) -> int:
+    """How much finer than patches of so many pixels the finest level is: 4, or less where a cell had under 2 pixels."""
+    return next((factor for factor in (4, 2) if patch >= 2 * factor), 1)
+
+
+def finer(channels: int, factor: int) -> nn.Module:
+    """(B, C, h, w) -> (B, C, factor h, factor w), learned; ``factor`` is 4, 2 or 1."""
+    if factor == 4:
+        return nn.Sequential(doubled(channels), group_norm(channels), nn.GELU(), doubled(channels))
+    return doubled(channels) if factor == 2 else nn.Identity()
+
+
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """(B, C, h, w) -> (B, C, *size), bilinear, corners not aligned."""
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
@@ -88,7 +100,7 @@ class Segmenter(nn.Module):
     """Images (B, 3, H, W) of any size -> logits (B, K, H, W); in training also those of the auxiliary head, or None.
 
     ``vit`` is a timm ``Eva`` or ``VisionTransformer`` built with ``dynamic_img_size`` and ``dynamic_img_pad``.
-    ``aux_channels=0`` leaves the auxiliary head out.
+    ``aux_channels=0`` leaves the auxiliary head out; the finest level is ``upsample`` times as fine as the patches.
     """
 
     def __init__(
@@ -100,19 +112,14 @@ class Segmenter(nn.Module):
         pool_scales: Sequence[int],
         dropout: float,
         aux_channels: int,
+        upsample: int,
     ) -> None:
         super().__init__()
         width = vit.embed_dim
         self.vit = vit
         self.blocks = level_blocks(len(vit.blocks))
-        self.rescale = nn.ModuleList(
-            (
-                nn.Sequential(doubled(width), group_norm(width), nn.GELU(), doubled(width)),
-                doubled(width),
-                nn.Identity(),
-                nn.MaxPool2d(2, ceil_mode=True),
-            )
-        )
+        factors = (min(factor, upsample) for factor in (4, 2, 1))
+        self.rescale = nn.ModuleList([*(finer(width, factor) for factor in factors), nn.MaxPool2d(2, ceil_mode=True)])
         self.decoder = UPerHead(width, classes, channels, pool_scales, dropout)
         self.auxiliary = (
             nn.Sequential(convolution(width, aux_channels, 3), PerCell(aux_channels, classes, dropout))
