@@ -310,6 +310,18 @@ def test_days_of_a_cpu_are_said() -> None:
     assert note.startswith("29,000 PFLOP without a GPU: about 3,356 days here; smaller are the recipes quickstart")
 
 
+def test_what_is_printed_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    from sweet.console import show
+
+    result = {"images": 58880, "training": {"precision": "no", "steps": 460}, "out": "runs/no"}
+    show(lambda: result, as_json=False)
+    assert dict(line.split() for line in capsys.readouterr().out.splitlines()) == {
+        "images": "58,880", "training.precision": "fp32", "training.steps": "460", "out": "runs/no"
+    }  # fmt: skip
+    show(lambda: result, as_json=True)
+    assert json.loads(capsys.readouterr().out) == result
+
+
 def test_doctor() -> None:
     shown = json.loads(run("doctor", "--json").stdout)
     assert shown["sweet"] == VERSION and shown["packages"].keys() >= {"torch", "timm", "accelerate"}
