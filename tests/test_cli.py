@@ -288,7 +288,7 @@ def test_more_memory_than_there_is_is_said(
     recipe = load_recipe(PretrainRecipe, str(TINY), ["data.source=shapes:n=64,size=16", "max_steps=1"])
     assert trial.trial(recipe).notes == []
     for module in (trial, pretrain):
-        monkeypatch.setattr(module, "memory_of", lambda device: 10**5)
+        monkeypatch.setattr(module, "machine_memory", lambda: 10**5)
     (note,) = trial.trial(recipe).notes
     assert re.match(r"about [\d,]+ GB of memory are needed, and 0 GB are there; a smaller batch_size", note)
     sweet.pretrain(TINY, out=tmp_path / "out", data="shapes:n=64,size=16", max_steps=1)

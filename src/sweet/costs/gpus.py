@@ -65,5 +65,5 @@ class GpuGuess:
 
 
 def _digits(value: float) -> float:
-    """Three digits before the point or behind it: a minute is not 0.0 hours."""
-    return float(f"{value:.3g}") if value < 1000 else round(value)
+    """Four digits, wherever the point is: a minute is not 0.0 hours."""
+    return float(f"{value:.4g}")

@@ -14,7 +14,6 @@ from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 
-from sweet.costs.memory import machine_memory
 from sweet.errors import UserError
 from sweet.models.device import resolve_device
 
@@ -28,13 +27,6 @@ def cpu_has_bf16() -> bool:
     flags = Path("/proc/cpuinfo")
     text = flags.read_text() if flags.is_file() else ""
     return "avx512_bf16" in text or "amx_bf16" in text
-
-
-def memory_of(device: torch.device) -> int | None:
-    """Bytes of the device where it has its own memory, else of the machine; None where that does not say."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return machine_memory()
 
 
 def resolve_precision(name: str, device: torch.device) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sweet.console import warn
 from sweet.costs.advice import advise
 from sweet.costs.flops import mae_image_flops, pretraining_flops
-from sweet.costs.memory import memory_note, training_memory
+from sweet.costs.memory import machine_memory, memory_note, training_memory
 from sweet.costs.plan import pretraining_cost, template_cost_of
 from sweet.data import (
     Batches,
@@ -52,7 +52,7 @@ from sweet.template.tucker import Tucker
 
 from . import divided
 from .compiling import decided
-from .device import make_accelerator, memory_of
+from .device import make_accelerator
 from .loop import ParameterGroup, TrainResult, micro_batch_size, train
 from .run_folder import begin
 from .supervised import SupervisedSource, known_labels, new_head, open_teacher
@@ -223,9 +223,10 @@ def prepare(recipe: PretrainRecipe, out: Path, *, quiet: bool = True) -> Pretrai
     micro_batch = micro_batch_size(recipe, recipe.optim.accumulate, accelerator.num_processes)
     if accelerator.is_main_process and not quiet:
         cost = pretraining_cost(resolved, len(images))
-        steps, device = resolved.steps(len(images)), accelerator.device
-        further = memory_note(training_memory(resolved, micro_batch), memory_of(device))
-        advise(recipe, len(images), steps, cost, on_cpu=device.type == "cpu", further=further)
+        steps, on_cpu = resolved.steps(len(images)), accelerator.device.type == "cpu"
+        # a GPU without memory says so itself, a machine ends the program
+        further = memory_note(training_memory(resolved, micro_batch), machine_memory()) if on_cpu else []
+        advise(recipe, len(images), steps, cost, on_cpu=on_cpu, further=further)
     model: MaskedAutoencoder | SupervisedSource
     if recipe.objective == "mae":
         model = MaskedAutoencoder(source, vit, mae, apply=recipe.width.apply)

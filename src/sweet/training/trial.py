@@ -14,14 +14,13 @@ import torch
 
 from sweet.console import Progress, listening_to_progress
 from sweet.costs.advice import advice
-from sweet.costs.memory import memory_note
+from sweet.costs.memory import machine_memory, memory_note
 from sweet.costs.plan import pretraining_cost
 from sweet.data import open_images, should_pack
 from sweet.models.device import resolve_device
 from sweet.recipes.resolved import resolve
 from sweet.recipes.schema import PretrainRecipe
 
-from .device import memory_of
 from .pretrain import prepare
 
 TIMED = 2  # steps, after one that warms up
@@ -94,7 +93,10 @@ def trial(recipe: PretrainRecipe) -> Trial:
     memory = peak_memory(device)
     memory += round((parts - 1) * max(0, memory - before))
     memory += kept
-    notes = [*advice(recipe, count, steps, cost, on_cpu=on_cpu), *memory_note(memory, memory_of(device))]
+    notes = [
+        *advice(recipe, count, steps, cost, on_cpu=on_cpu),
+        *memory_note(memory, machine_memory() if on_cpu else None),
+    ]
     return Trial(count, steps, seconds, round(memory / 1e6), str(device), notes)
 
 
