@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from sweet import interrupts
+
+# of pydantic: to look for some in every package that is installed takes as long as to read a folder's header
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def main() -> None:

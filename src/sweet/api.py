@@ -17,7 +17,7 @@ from sweet.costs.budget import Budget, chosen_budget, size_cost
 from sweet.data import ImageSource, open_images
 from sweet.errors import UserError
 from sweet.files import verifying
-from sweet.initialise.apply import initialise, switches
+from sweet.initialise.apply import at_size_of_use, initialise, switches
 from sweet.initialise.shape import resolve_shape
 from sweet.models.vit import build_vit, check_options
 from sweet.storage import hub
@@ -114,11 +114,12 @@ class Template(StoredSource):
         ).size
 
         images = open_images(data, "train", pixels=self.data) if isinstance(data, str) else data
-        weights = initialise(method, self, size, data=images, budget=budget, seed=seed, device=device, **given)
+        source = at_size_of_use(self, method, given, pixels, patch_size)
+        weights = initialise(method, source, size, data=images, budget=budget, seed=seed, device=device, **given)
         # a slice is a view: what is trained from here on must not be the source itself
         own = self.own(weights)
         weights = {name: value if name in own else value.clone() for name, value in weights.items()}
-        config = self.config.resized(size.depth, size.heads)
+        config = source.config.resized(size.depth, size.heads)
         vit: nn.Module = build_vit(
             config, weights, num_classes=num_classes, seed=seed, img_size=pixels, **channels, **options
         )

@@ -69,6 +69,23 @@ def test_init_converts_once_and_the_licence_travels(checkpoint: Path, tmp_path: 
     assert "license: mit" in (tmp_path / "h" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("way", ["init", "build"])
+def test_a_method_sees_images_of_the_size_that_is_made(checkpoint: Path, tmp_path: Path, way: str) -> None:
+    """What positions learn on the larger grid has more ranks than a smaller grid has patches."""
+    positions = []
+    for steps in (0, 2):
+        if way == "build":
+            given = {"method": "distilled", "img_size": 32, "device": "cpu", "batch": 4, "steps": steps}
+            vit = sweet.load(checkpoint, data=DATA).build(1, 3, data=DATA, **given)
+            positions.append(vit.pos_embed.detach())
+        else:
+            words = f"init {checkpoint} --depth 1 --heads 3 --data {DATA} --device cpu --method distilled --img-size 32"
+            run(*words.split(), "batch=4", f"steps={steps}", "--out", tmp_path / str(steps))
+            positions.append(load_file(tmp_path / str(steps) / "model.safetensors")["pos_embed"])
+    change = torch.linalg.svdvals((positions[1] - positions[0])[0, 1:])
+    assert change[16] > 1e-3 * change[0] > 0
+
+
 def test_load_gives_a_template(checkpoint: Path) -> None:
     source = sweet.load(checkpoint / "model.safetensors", data=DATA)  # its config.json lies beside it
     assert isinstance(source, sweet.Template)

@@ -28,7 +28,7 @@ from sweet.family.sizes import members
 from sweet.files import check_sums, read_json, sha256, write_json
 from sweet.models.config import ViTConfig
 from sweet.recipes.schema import FinetuneRecipe
-from sweet.results.family import Family, Member, on_front
+from sweet.results.family import Family, Member, on_front, read_family
 from sweet.results.report import report
 from sweet.storage.legacy import MEMBER
 from sweet.tasks.registry import TASKS, Metric
@@ -261,6 +261,15 @@ def test_a_family_of_before_is_resumed(
     again = read_json(out / "family.json")["members"]
     assert [row["requested"] for row in again] == ["1200", "L1H2", "L2H2"]
     assert [row["pareto"] for row in again] == [row["pareto"] for row in read_json(made[0] / "family.json")["members"]]
+
+
+@pytest.mark.parametrize("damage", [{"task": ""}, {"members": [{"size": 1}]}, {"members": [3]}, {"members": None}])
+def test_a_damaged_family_is_one_line(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path, damage: dict[str, Any]
+) -> None:
+    write_json(tmp_path / "family.json", read_json(made[0] / "family.json") | damage)
+    with pytest.raises(UserError, match=r"family\.json: was not written by sweet family"):
+        read_family(tmp_path)
 
 
 def test_sizes_by_budget() -> None:

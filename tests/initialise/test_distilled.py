@@ -74,6 +74,8 @@ def test_the_reader_is_least_squares(wide: Wide) -> None:
 def test_missed_is_a_share_of_the_variance() -> None:
     known = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(0))
     assert missed(known, known).item() == 0
+    assert missed(known + 1, known).item() < 1e-9  # a constant costs nothing
+    assert missed(2 * known, known).item() == pytest.approx(1)
     assert missed(known.mean((0, 1)).expand_as(known), known).item() == pytest.approx(1)
 
 

@@ -12,6 +12,7 @@ from sweet.bench.protocol import spec_of
 from sweet.bench.protocols import PROTOCOLS
 from sweet.errors import UserError
 from sweet.files import read_json, write_json
+from sweet.results.fairness import check
 from sweet.results.files import (
     add_run,
     check_same,
@@ -96,6 +97,24 @@ def test_what_a_file_does_not_record_is_not_compared() -> None:
 def test_old_names_of_switches_are_read(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", CELL.to_dict() | {"switches": {"inner": "loudest"}, "runs": [{"seed": 0}]})
     assert read_cell(tmp_path / "a.json").switches == {"inner": "energy"}
+
+
+@pytest.mark.parametrize("damage", [{"runs": [1], "source": "a"}, {"runs": [1]}, {"runs": {}}, {"switches": [3]}])
+def test_a_damaged_cell_is_one_line(tmp_path: Path, damage: dict[str, Any]) -> None:
+    path = tmp_path / "classify-a-L1H1.json"
+    add_run(path, cell(), run(0))
+    write_json(path, read_json(path) | damage)
+    with pytest.raises(UserError, match=r"classify-a-L1H1\.json: (runs|switches)"):
+        read_cell(path)
+
+
+def test_results_of_a_task_that_there_is_not(results: Callable[..., Path]) -> None:
+    out = results({("random", "L6H6"): [1.0], ("sweet", "L6H6"): [1.0]})
+    for path in out.rglob("classify-*.json"):
+        write_json(path, read_json(path) | {"task": "dream"})
+    for path in out.rglob("table.json"):
+        (path.parent / "table.md").touch()
+    check(out)  # what is unfair is said of them, too
 
 
 def test_a_table_describes_itself(tmp_path: Path) -> None:

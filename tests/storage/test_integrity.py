@@ -169,3 +169,13 @@ def test_a_head_of_another_number_of_classes_is_not_drawn_anew(tuned: Path) -> N
     sign(tuned)
     code, line = run(f"evaluate {tuned} --data shapes:n=64,size=16 --device cpu")
     assert code == 2 and "head.bias" in line
+
+
+@pytest.mark.parametrize("value", [{}, [1], 3, None])
+def test_a_switch_may_be_of_any_type_that_json_has(tuned: Path, value: object) -> None:
+    """The switches of a method are its own, and only recorded: no name of before is looked for among them."""
+    config = json.loads((tuned / "config.json").read_text())
+    config["made"]["inner"] = value
+    (tuned / "config.json").write_text(json.dumps(config))
+    sign(tuned)
+    assert run(f"inspect {tuned}")[0] in (0, 2)

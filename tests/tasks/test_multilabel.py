@@ -126,5 +126,5 @@ def test_what_it_refuses(model: Path, lamps: str, tiny_finetune: Tiny, tmp_path:
         MultiLabel(["a"], tiny_finetune("mixup=0.5"))
     with pytest.raises(UserError, match=r"optim.balance=sampler: here only none, weights"):
         MultiLabel(["a"], tiny_finetune("optim.balance=sampler"))
-    with pytest.raises(UserError, match="4.png has 2 labels, and the task needs one for each image"):
+    with pytest.raises(UserError, match=r"4\.png has 2 labels, and the task needs one for each image"):
         finetune(model, tiny_finetune(f"data.source={lamps}"), tmp_path / "out", quiet=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import runpy
 import signal
 import subprocess
@@ -341,6 +342,26 @@ def test_the_command_line_of_it(tmp_path: Path) -> None:
     lower = sweet("--resume", "lr=1e-3")
     assert lower.exit_code == 0, lower.output
     assert read_json(out / "config.json")["training"]["steps"] == 8
+    assert sweet(TINY, "--overwrite", "max_steps=1").exit_code == 0  # the checkpoint kept for looking is ours as well
+
+
+def test_an_overwrite_that_ends_so_can_be_looked_at_and_resumed(tmp_path: Path) -> None:
+    """The old run is in place again, and the line names where the new one's notes lie."""
+    out = tmp_path / "run"
+
+    def sweet(*words: object) -> Any:
+        return CliRunner().invoke(app, ["pretrain", *map(str, words), "--out", str(out), "-q"])
+
+    assert sweet(TINY, "max_steps=1").exit_code == 0
+    before = sha256(out / "template.safetensors")
+    ended = sweet(TINY, "lr=1e30", "optim.clip=null", "optim.warmup=0", "max_steps=8", "--overwrite")
+    assert ended.exit_code == 2 and ended.stderr.count("\n") == 1
+    [event] = read_events(Path(re.search(r"see (\S+)/nonfinite.json", ended.stderr)[1]))  # type: ignore[index]
+    assert event.good == 0 and sha256(out / "template.safetensors") == before
+    lower = sweet("--resume", "lr=1e-3")
+    assert lower.exit_code == 0, lower.output
+    assert read_json(out / "config.json")["training"]["steps"] == 8
+    assert read_events(out) == [event]
 
 
 def test_resume_of_a_folder_that_is_no_run(tmp_path: Path) -> None:

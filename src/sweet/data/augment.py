@@ -141,14 +141,15 @@ def _reflect(position: Tensor, size: int) -> Tensor:
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(..., C, H, W): (x - mean) / std per channel, of uint8 or of float in 0..1; one mean turns RGB into grey."""
-    if not images.is_floating_point():
+    mine = not images.is_floating_point()  # then no memory but that of the result is needed
+    if mine:
         images = images.to(torch.float32).div_(255)
     if len(mean) == 1 and images.shape[-3] == 3:
         luma = onto(torch.tensor(LUMA, dtype=images.dtype), images.device)
         images = (images * luma[:, None, None]).sum(-3, keepdim=True)
     centre = onto(torch.tensor(mean, dtype=images.dtype), images.device)[:, None, None]
     spread = onto(torch.tensor(std, dtype=images.dtype), images.device)[:, None, None]
-    return (images - centre).div_(spread)
+    return (images.sub_(centre) if mine else images - centre).div_(spread)
 
 
 def onto(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -28,6 +28,7 @@ from sweet.models.condition import IMAGES, condition
 from sweet.models.config import ViTConfig
 from sweet.storage.folders import StoredSource
 from sweet.storage.legacy import OLD_SWITCHES
+from sweet.template.image_size import ImageSize
 from sweet.template.sizes import Size
 
 from .registry import NAMES, check_method
@@ -95,6 +96,20 @@ def _conditioned(weights: Weights, source: StoredSource, size: Size, data: Image
 def looks_at_images(method: str, chosen: Mapping[str, object] | None = None) -> bool:
     """Whether a method does, with these switches."""
     return NAMES[method].images != 0 or bool((chosen or {}).get(CONDITION))
+
+
+def at_size_of_use(
+    stored: StoredSource,
+    method: str,
+    chosen: Mapping[str, object],
+    img_size: ImageSize | None,
+    patch_size: int | None,
+) -> StoredSource:
+    """The source that a method works on: one that looks at images sees them as the target will.
+
+    Not where the patches change as well, which timm resamples together at the end.
+    """
+    return stored.at_size(img_size) if patch_size is None and looks_at_images(method, chosen) else stored
 
 
 def images_used(

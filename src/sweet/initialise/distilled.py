@@ -2,8 +2,8 @@
 
 The target starts as ``sweet`` slices it. A linear map, fitted by least squares at the start, reads its tokens and its
 class token after the final norm; the loss is the share of the variance of the source's features that it misses, half
-of the class token, half of the patches. So people make a small model from a large one (DINOv2, arXiv 2304.07193, 5;
-TinyMIM, arXiv 2301.01296); ours starts further ahead.
+of the class token, half of the patches; their means are left to a constant. So people make a small model from a large
+one (DINOv2, arXiv 2304.07193, 5; TinyMIM, arXiv 2301.01296); ours starts further ahead.
 
 Switches: ``steps``, ``batch``, ``lr`` (peak), ``warmup`` (share), ``decay``: AdamW, half a cosine to zero.
 ``mask_ratio``: 0 (default) whole images; else the target sees the other patches only, the source the whole image.
@@ -181,6 +181,11 @@ class Distilled(nn.Module):
 
 
 def missed(read: Tensor, known: Tensor) -> Tensor:
-    """The share of the variance of ``known`` (B, n, D) that ``read`` misses; the mean is that of all its tokens."""
-    centre = known.mean((0, 1), keepdim=True) if known.shape[0] * known.shape[1] > 1 else 0.0
-    return (read - known).square().sum() / (known - centre).square().sum().clamp_min(1e-12)
+    """The share of the variance of ``known`` (B, n, D) that ``read`` misses; both without their mean over all tokens.
+
+    That is the map with the best constant for each batch. A released checkpoint's features have a mean many times
+    their deviation: a constant that is learned cannot follow what the first steps do to it (docs/log.md).
+    """
+    if known.shape[0] * known.shape[1] > 1:
+        read, known = (value - value.mean((0, 1), keepdim=True) for value in (read, known))
+    return (read - known).square().sum() / known.square().sum().clamp_min(1e-12)

@@ -23,11 +23,11 @@ from sweet.storage.folders import StoredSource, load_source
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.outputs import TRAINING
 from sweet.storage.records import FolderRecord, InitRecord, read_record
-from sweet.template.image_size import ImageSize
+from sweet.template.image_size import ImageSize, size_text
 from sweet.template.sizes import Size
 from sweet.training.short_run import same_settings
 
-from .apply import images_used, initialise, looks_at_images, switches, training_cost
+from .apply import at_size_of_use, images_used, initialise, looks_at_images, switches, training_cost
 from .registry import NAMES
 from .shape import resolve_shape
 
@@ -67,9 +67,9 @@ def initialise_to(
     target = _resolve(source_folder, depth, heads, budget, img_size, patch_size, in_chans)
     images = None if fit is None else open_images(fit, "train", pixels=target.stored.data)
     if run is not None and NAMES[method].trains:
-        same_settings(run, {"method": method, "size": str(target.size), "seed": seed, **method_switches})
-
-    began, stored = time.perf_counter(), target.stored
+        same_settings(run, {"method": method, **target.shape, "seed": seed, **method_switches})
+    began = time.perf_counter()
+    stored = at_size_of_use(target.stored, method, method_switches, img_size, patch_size)
     weights = initialise(
         method,
         stored,
@@ -87,7 +87,7 @@ def initialise_to(
     used = images_used(method, fit_images, images, method_switches)
     record = _record(target, method, method_switches, used, seed, vit)
     if NAMES[method].trains and record.made is not None:
-        spent = training_cost(method, target.stored.config, config, method_switches)
+        spent = training_cost(method, stored.config, config, method_switches)
         made = record.made.model_copy(update={"train_seconds": round(seconds, 1), **spent})
         record = record.model_copy(update={"made": made})
     write_folder(out, (TENSORS["model"], vit.state_dict()), record, _recipe(record), model_card(record))
@@ -139,6 +139,11 @@ class _Target:
     size: Size
     config: ViTConfig
     choice: Choice | None
+
+    @property
+    def shape(self) -> dict[str, str]:
+        """What a training that goes on must have in common with its beginning."""
+        return {"size": str(self.size), "img_size": size_text(self.config.img_size)}
 
 
 def _resolve(

@@ -197,7 +197,7 @@ def _written(table: Table) -> Iterator[str]:
     """Every mean of ``table.md``, computed again."""
     path = table.folder / "table.md"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for metric in METRICS_OF[table.task] if lines else ():
+    for metric in METRICS_OF.get(table.task, ()) if lines else ():
         for arm in table.arms:
             rows = [line for line in lines if line.startswith(f"| {arm} |")]
             for column in table.columns:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, field_validator
 
 from sweet.errors import UserError
 from sweet.files import read_json
@@ -104,6 +104,13 @@ class Family(Record):
     members: tuple[Member, ...] = ()
     baselines: tuple[Member, ...] = ()
 
+    @field_validator("task")
+    @classmethod
+    def _known(cls, task: str) -> str:
+        if task not in TASKS:
+            raise ValueError(f"there is no task {task!r}")
+        return task
+
     @property
     def judge(self) -> Metric:
         """The metric that members are compared by."""
@@ -195,7 +202,7 @@ def read_family(folder: Path) -> Family:
     path = folder / FILE
     try:
         return Family.model_validate(upgraded_family(read_json(path)))
-    except (KeyError, TypeError, AttributeError, ValidationError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise UserError(f"{path}: was not written by sweet family") from None
 
 

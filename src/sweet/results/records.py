@@ -113,8 +113,8 @@ class Run(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _metrics_are_numbers(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        for key in METRICS.keys() & values.keys():
+    def _metrics_are_numbers(cls, values: Any) -> Any:
+        for key in METRICS.keys() & (values.keys() if isinstance(values, Mapping) else ()):
             value = values[key]
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise ValueError(f"{key} is {value!r}, expected a number")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from sweet.errors import UserError
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import source_from_state
+from sweet.models.resample import at_image_size
 from sweet.models.vit import build_vit
 from sweet.template.constraints import core_of
+from sweet.template.image_size import ImageSize
 from sweet.template.order import Order
 from sweet.template.slices import unstack_blocks
 from sweet.template.source import Source
@@ -59,6 +61,15 @@ class StoredSource:
     def as_trained(self) -> Source:
         """:func:`sweet.template.target.as_trained`, computed once for all targets in prefix order."""
         return as_trained(self.source)
+
+    def at_size(self, img_size: ImageSize | None) -> Self:
+        """The same source for images of ``img_size`` pixels, see :func:`sweet.models.resample.at_image_size`."""
+        sized = at_image_size(self.source, self.config, img_size)
+        if sized.config == self.config:
+            return self
+        data = self.data.model_copy(update={"img_size": img_size})
+        record = self.record.model_copy(update={"vit": sized.config, "data": data})
+        return replace(self, source=sized.source, record=record)
 
     def own(self, weights: Mapping[str, Tensor]) -> set[str]:
         """Names of the weights that are no views of this source's tensors: they may be changed in place."""

@@ -27,9 +27,12 @@ def upgraded(values: dict[str, Any]) -> dict[str, Any]:
         result.pop("mae", None)
     for key in ("made", "switches"):
         switches = result.get(key)
-        if isinstance(switches, dict) and switches.get("inner") in OLD_SWITCHES:
-            result[key] = switches | {"inner": OLD_SWITCHES[switches["inner"]]}
+        if not isinstance(switches, dict):
+            continue
+        inner = switches.get("inner")
+        if isinstance(inner, str) and inner in OLD_SWITCHES:
+            result[key] = switches | {"inner": OLD_SWITCHES[inner]}
     if isinstance(result.get("runs"), list) and "source" in result:
         source = result.pop("source")
-        result["runs"] = [{"source": source} | run for run in result["runs"]]
+        result["runs"] = [{"source": source} | run if isinstance(run, dict) else run for run in result["runs"]]
     return result

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from sweet.files import sync
 
-from .ownership import MARKER, entries, foreign
+from .ownership import MARKER, NONFINITE, entries, foreign
 
 MOVING, OLD, NEW, DROPPED = (f"{MARKER}.{state}" for state in ("moving", "old", "new", "dropped"))
-RESUMABLE = ("step-*", "checkpoints/step-*", "config.json", "*/*-*.json")
+RESUMABLE = ("step-*", "checkpoints/step-*", "config.json", "*/*-*.json", NONFINITE)
 """In a folder of a run, of a family or of a bench: what of it can be gone on with."""
 
 
@@ -61,9 +61,9 @@ def begin(out: Path) -> None:
 def put_back(out: Path) -> None:
     """The old result in place again; what can be resumed of the new one goes to ``.sweet.new``."""
     new = entries(out)
-    if (out / NEW).is_dir() or any(
-        next(folder.glob(pattern), None) for folder in new if folder.is_dir() for pattern in RESUMABLE
-    ):
+    folders = [path for path in new if path.is_dir()]
+    begun = any(next(folder.glob(pattern), None) for folder in folders for pattern in RESUMABLE)
+    if (out / NEW).is_dir() or (out / NONFINITE).is_file() or begun:
         _move(new, out / NEW)
     else:
         strange = {name.partition("/")[0] for name in foreign(out) or ()}
@@ -71,6 +71,12 @@ def put_back(out: Path) -> None:
         _drop(out)
     os.replace(out / OLD, out / MOVING)
     _unpack(out / MOVING, out)
+
+
+def after_failure(out: Path) -> Path:
+    """Where the folder ``out``, which is written now alone or as part of another one, will lie if the work fails."""
+    whole = next((place for place in (out, *out.parents) if (place / OLD).is_dir()), None)
+    return out if whole is None else whole / NEW / out.relative_to(whole)
 
 
 def finish(out: Path) -> None:

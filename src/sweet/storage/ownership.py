@@ -22,9 +22,10 @@ Names that begin with it are sweet's own too.
 """
 
 FILES = ("config.json", "recipe.yaml", "README.md", SUMS, "metrics.jsonl", "env.json", "report.html")
-RUN_NOTES = ("validation.jsonl", "skipped.jsonl", "nonfinite.json")
+NONFINITE = "nonfinite.json"
+RUN_NOTES = ("validation.jsonl", "skipped.jsonl", NONFINITE)
 TENSOR_FILES = ("model.safetensors", "template.safetensors")
-FOLDERS = {"checkpoints": r"\.?step-\d+.*", "tensorboard": r".*", "pictures": r".+\.(png|json)"}
+FOLDERS = {"checkpoints": r"\.?(nonfinite-)?step-\d+.*", "tensorboard": r".*", "pictures": r".+\.(png|json)"}
 """Of a run: its folders, and the names in them."""
 WRITES = re.compile(
     rf"{SUMS}|events\.out\..+|classes\.txt|.+\.(json|jsonl|md|png|svg|html|safetensors|yaml|parquet|onnx|onnx\.data)"

@@ -15,8 +15,10 @@ from sweet.data.batches import BatchSource
 from sweet.errors import UserError
 from sweet.files import read_json, write_json
 from sweet.recipes.schema import OptimKeys, TrainKeys
+from sweet.storage.overwrite import after_failure
+from sweet.storage.ownership import NONFINITE
 
-FILE = "nonfinite.json"
+FILE = NONFINITE  # in the run folder
 WINDOW = 100  # steps that a resumed run leaves out at most: those that led to the loss
 
 
@@ -133,9 +135,9 @@ def error_of(event: Event, run: Path | None) -> NonFinite:
     good = f"the checkpoint of step {event.good}" if event.good else "the start"
     first, last = event.skip
     return NonFinite(
-        f"--out {run}: {happened}, lr={event.lr:g}; nothing of it was saved (see {run / FILE}); --resume goes back "
-        f"to {good} and leaves out {f'steps {first} to {last}' if first < last else f'step {last}'}, --resume lr=... "
-        "lowers the rate too"
+        f"--out {run}: {happened}, lr={event.lr:g}; nothing of it was saved (see {after_failure(run) / FILE}); "
+        f"--resume goes back to {good} and leaves out {f'steps {first} to {last}' if first < last else f'step {last}'}"
+        ", --resume lr=... lowers the rate too"
     )
 
 
