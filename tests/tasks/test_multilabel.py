@@ -16,6 +16,7 @@ from sweet.errors import UserError
 from sweet.inference.evaluate import evaluate, predict
 from sweet.recipes.schema import FinetuneRecipe
 from sweet.storage.records import read_record
+from sweet.tasks.classification.classify import Classify
 from sweet.tasks.multilabel.multilabel import MultiLabel, metrics_of, positive_weights
 from sweet.tasks.multilabel.thresholds import best_thresholds, counts_at
 from sweet.training.finetune import finetune
@@ -126,5 +127,9 @@ def test_what_it_refuses(model: Path, lamps: str, tiny_finetune: Tiny, tmp_path:
         MultiLabel(["a"], tiny_finetune("mixup=0.5"))
     with pytest.raises(UserError, match=r"optim.balance=sampler: here only none, weights"):
         MultiLabel(["a"], tiny_finetune("optim.balance=sampler"))
-    with pytest.raises(UserError, match=r"4\.png has 2 labels, and the task needs one for each image"):
+    one_each = open_images(lamps, "train", val_share=0)
+    one_each.labels, one_each.label_lists = None, [[0]] * len(one_each)  # as a parquet column of lists may be
+    with pytest.raises(UserError, match="has a list of 1 labels, and the task needs one label for each image"):
+        Classify.classes_of(one_each)
+    with pytest.raises(UserError, match=r"4\.png has a list of 2 labels, and the task needs one label"):
         finetune(model, tiny_finetune(f"data.source={lamps}"), tmp_path / "out", quiet=True)

@@ -22,10 +22,11 @@ class Labelled(Task):
     def classes_of(images: ImageSource) -> list[str]:
         """Class names of labelled images. Raises UserError when there are none."""
         if images.labels is None and images.label_lists is not None and not images.has_boxes:
-            several = next(index for index, labels in enumerate(images.label_lists) if len(labels) != 1)
+            odd = ((index, labels) for index, labels in enumerate(images.label_lists) if len(labels) != 1)
+            index, labels = next(odd, (0, images.label_lists[0]))
             raise UserError(
-                f"--data {images.name}: {images.where(several)} has {len(images.label_lists[several])} labels, and the "
-                "task needs one for each image (--task multilabel takes any number)"
+                f"--data {images.name}: {images.where(index)} has a list of {len(labels)} labels, and the task needs "
+                "one label for each image (--task multilabel takes lists)"
             )
         if images.classes is None or images.labels is None:
             raise UserError(f"--data {images.name}: {images.split} has no class labels, and the task needs them")
