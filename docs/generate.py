@@ -1,7 +1,8 @@
 """Hook of mkdocs: the pages that are written by the program itself, so that they cannot be out of date.
 
 ``reference/cli.md`` is every ``--help``, ``reference/recipes.md`` every key with its default, ``reference/examples.md``
-the files of ``examples/``, ``reference/converts.md`` the census of ``scripts/census.py``.
+the files of ``examples/``, ``reference/converts.md`` the census of ``scripts/census.py``. Pages link to what these are
+written from, which is there in the repository too; on the site the link leads to the page.
 
 Pictures of tables, which lie beside their results, are added as ``tables/``.
 """
@@ -20,6 +21,11 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 WIDTH = 100
+WRITTEN_FROM = {
+    "../src/sweet/recipes/schema.py": "reference/recipes.md",
+    "../examples": "reference/examples.md",
+    "../results/convert/census.json": "reference/converts.md",
+}
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -36,6 +42,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called with every page: what lies outside of docs/ is on the site as a picture, or not at all."""
+    for source, page in WRITTEN_FROM.items():
+        markdown = markdown.replace(f"]({source})", f"]({page})")
     markdown = re.sub(r"\]\(\.\./results/([^)]*\.png)\)", r"](tables/\1)", markdown)
     return re.sub(r"(?<!!)\[([^]]*)\]\(\.\./[^)]*\)", r"\1", markdown)
 

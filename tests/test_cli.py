@@ -138,6 +138,12 @@ def test_help_of_every_verb() -> None:
         ("finetune . --data folder:nowhere --out OUT", "--data folder:nowhere: no such folder"),
         ("family nowhere --sizes 3M --data shapes: --out OUT", "SOURCE nowhere: no such file or folder"),
         ("family . --sizes 3M --data csv:nowhere --out OUT", "--data csv:nowhere: no such file or folder"),
+        (
+            "family . --sizes L3-H3 --data shapes: --out OUT",
+            "--sizes L3-H3: expected a number of parameters such as 12M",
+        ),
+        ("pretrain micro learningrate=1 --out OUT", "learningrate=1: learningrate: unknown key; did you mean lr?"),
+        ("pretrain micro optim.wd=1 --out OUT", "optim.wd=1: optim.wd: unknown key; did you mean optim.weight_decay?"),
         ("init nowhere --depth 3 --heads 3 --out OUT", "SOURCE nowhere: no such file or folder"),
         ("init . --params 3M --fit packed:nowhere --out OUT", "--fit packed:nowhere: no such file"),
         ("convert nowhere.pth --out OUT", "SOURCE nowhere.pth: no such file or folder"),
@@ -195,6 +201,7 @@ def test_hints_name_what_was_meant() -> None:
     assert "did you mean sweet?" in run("init", ".", "--method", "swet", "--out", "x").stderr
     assert "did you mean detect?" in run("finetune", ".", "--task", "detekt", "--out", "x").stderr
     assert "without dashes: optim.layer_decay=..." in run("finetune", ".", "--layer-decay", "1", "--out", "x").stderr
+    assert "without dashes: lr=..." in run("finetune", ".", "--learning-rate", "1", "--out", "x").stderr
     assert "without dashes" not in run("inspect", ".", "--epochs", "1").stderr  # it has no recipe
 
 
@@ -234,6 +241,9 @@ def test_plan_looks_at_images_and_times_two_steps(tmp_path: Path) -> None:
     assert 0 < shown["seconds_per_step"] < 10 and shown["memory_mb"] > 50
     assert shown["minutes"] == pytest.approx(40 * shown["seconds_per_step"] / 60, abs=0.06)
     assert shown["notes"] == [] and planned["recipe"] == "tiny"
+    assert "gpus" not in planned  # seconds of one: not worth a word
+    asked = json.loads(run(*words.split(), "--gpu", "h100").stdout)
+    assert asked["gpus_assume"].startswith("h100 at 30 %") and 0 < asked["gpus"][0]["hours"] < 1e-3
     words = f"plan {TINY} --data shapes:n=20,size=16 max_steps=null epochs=3 --json"
     few = json.loads(run(*words.split()).stdout)["here"]["notes"]
     assert few == ["20 images in batches of 16 make 3 steps in all, few to learn from; epochs=200 makes 200"]
@@ -263,6 +273,32 @@ def test_plan_times_a_part_of_a_batch_that_takes_a_cpu_minutes(monkeypatch: pyte
     assert large.memory_mb >= small.memory_mb and whole.steps == small.steps == large.steps == 3
 
 
+def test_more_memory_than_there_is_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the plan, that measures, and at the beginning of a training, that has the rule of thumb."""
+    import sweet
+    from sweet.costs.memory import machine_memory
+    from sweet.costs.plan import plan
+    from sweet.recipes.loader import load_recipe
+    from sweet.recipes.schema import PretrainRecipe
+    from sweet.training import pretrain, trial
+
+    assert (machine_memory() or 10**9) > 10**8
+    recipe = load_recipe(PretrainRecipe, str(TINY), ["data.source=shapes:n=64,size=16", "max_steps=1"])
+    assert trial.trial(recipe).notes == []
+    for module in (trial, pretrain):
+        monkeypatch.setattr(module, "machine_memory", lambda: 10**5)
+    (note,) = trial.trial(recipe).notes
+    assert re.match(r"about [\d,]+ GB of memory are needed, and 0 GB are there; a smaller batch_size", note)
+    sweet.pretrain(TINY, out=tmp_path / "out", data="shapes:n=64,size=16", max_steps=1)
+    assert "note: about 0 GB of memory are needed" in capsys.readouterr().err
+    whole, half = (
+        plan(load_recipe(PretrainRecipe, "small", [f"batch_size={size}"]))["memory_gb"] for size in (512, 256)
+    )
+    assert float(str(half)) < float(str(whole)) < 2 * float(str(half))
+
+
 def test_days_of_a_cpu_are_said() -> None:
     from sweet.costs.advice import advice
     from sweet.recipes.loader import load_recipe
@@ -272,6 +308,18 @@ def test_days_of_a_cpu_are_said() -> None:
     assert advice(recipe, 10**6, 10**5, 2.9e19, on_cpu=False) == []
     (note,) = advice(recipe, 10**6, 10**5, 2.9e19, on_cpu=True)
     assert note.startswith("29,000 PFLOP without a GPU: about 3,356 days here; smaller are the recipes quickstart")
+
+
+def test_what_is_printed_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    from sweet.console import show
+
+    result = {"images": 58880, "training": {"precision": "no", "steps": 460}, "out": "runs/no"}
+    show(lambda: result, as_json=False)
+    assert dict(line.split() for line in capsys.readouterr().out.splitlines()) == {
+        "images": "58,880", "training.precision": "fp32", "training.steps": "460", "out": "runs/no"
+    }  # fmt: skip
+    show(lambda: result, as_json=True)
+    assert json.loads(capsys.readouterr().out) == result
 
 
 def test_doctor() -> None:

@@ -23,7 +23,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweet.cli import app
+from sweet.costs.budget import size_cost
+from sweet.models.config import ViTConfig
 from sweet.tasks.registry import ENTRIES
+from sweet.template.sizes import Size
 from sweet.version import VERSION
 
 ROOT = Path(__file__).parents[1]
@@ -166,7 +169,7 @@ def test_pictures_are_drawn_the_same_each_time(tmp_path: Path) -> None:
     pages = [ROOT / "README.md", DOCS / "index.md", DOCS / "method.md"]
     shown = {name for page in pages for name in re.findall(r"pictures/(\w+\.svg)", page.read_text())}
     assert {path.name for path in (tmp_path / "one").iterdir()} == shown
-    assert {path.name for path in (DOCS / "pictures").iterdir()} == shown
+    assert {path.name for path in (DOCS / "pictures").glob("*.*")} == shown
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
         assert ElementTree.parse(DOCS / "pictures" / path.name).getroot().tag.endswith("svg")
@@ -199,6 +202,8 @@ def test_what_readme_says_of_a_result_follows_it() -> None:
 def test_readme_is_short_and_in_order() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) < 120
+    code = "".join(re.findall(r"^```.*?^```", "\n".join(lines), re.M | re.S)).splitlines()
+    assert len(code) > 30 and max(map(len, code)) <= 120  # a page does not wrap it
     heads = ["Install", "Three commands", "Python", "Recipes", "What you get", "Use it elsewhere", "Results"]
     assert [line[3:] for line in lines if line.startswith("## ")] == [*heads, "How it works", "Cite, licence"]
 
@@ -229,6 +234,15 @@ def test_the_words_are_the_fields() -> None:
             assert found_word is None, f"{name}: {found_word and found_word[0]!r} in: {line}"
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.name
+)
+def test_links_lead_somewhere_in_the_repository_too(page: Path) -> None:
+    """The build of the site checks those between pages; here also those to files beside them."""
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert ":" in target or (page.parent / target).exists(), target
+
+
 @pytest.mark.slow
 def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
     """Strict: a link or an anchor that leads nowhere, or a page that is not in the menu, ends the build."""
@@ -252,14 +266,44 @@ def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
         assert not re.findall(
             r"<(?:script|img|iframe)[^>]*src=\"(?:https?:)?//[^\"]*|<link[^>]*href=\"(?:https?:)?//[^\"]*", html
         )
+    assert 'href="reference/examples/"' in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert "sweet.api.load" in (tmp_path / "site" / "reference" / "python" / "index.html").read_text(encoding="utf-8")
 
 
-def test_every_task_has_a_page() -> None:
+def test_every_task_has_a_page_with_its_picture() -> None:
     site = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), yaml.BaseLoader)
+    menu = str(site["nav"])
     for task in ENTRIES:
-        assert f"tasks/{task}.md" in str(site["nav"])
-        assert any(words[0] == "finetune" for words in commands(DOCS / "tasks" / f"{task}.md"))
+        page = DOCS / "tasks" / f"{task}.md"
+        text = page.read_text(encoding="utf-8")
+        [picture] = re.findall(r"!\[[^]]+\]\(([^)]*)\)", text)
+        with Image.open(page.parent / picture) as image:
+            assert min(image.size) > 150 and image.width <= 1100
+        assert f"tasks/{task}.md" in menu
+        assert any(words[0] == "finetune" for words in commands(page))
+
+
+def test_the_notebook_has_what_its_commands_print(tmp_path: Path) -> None:
+    """Its outputs are those of its commands: those that cost nothing are run once more, the others are complete."""
+    notebook = runpy.run_path(str(DOCS / "notebook.py"))
+    text = (DOCS / "notebook.md").read_text(encoding="utf-8")
+    seen: list[tuple[str, str]] = []
+
+    def run(number: int, command: str, before: str) -> str:
+        seen.append((command, before))
+        return f"output of {number}\n"
+
+    again = notebook["with_outputs"](text, run)
+    assert len(seen) == text.count("```bash") == again.count("\noutput of ") >= 8
+    for command, output in seen:
+        assert output.strip() and "Traceback" not in output and "error:" not in output, command
+    shown = dict(zip(map(str.strip, (command for command, _ in seen)), (output for _, output in seen), strict=True))
+    init = next(output for command, output in shown.items() if command.startswith("sweet init runs/template --depth 3"))
+    size = size_cost(ViTConfig(depth=3, heads=6, head_dim=16, img_size=32, patch_size=4), Size(3, 6, 16))
+    assert f"{size['params']:,}" in init or str(size["params"]) in init
+    assert notebook["printed"]("echo a; echo; echo 'b  '", tmp_path) == "a\nb\n"
+    for found in notebook["PICTURE"].finditer(text):
+        assert (DOCS / found["shown"]).is_file(), found["shown"]
 
 
 def test_generated_pages() -> None:

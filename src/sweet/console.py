@@ -61,6 +61,8 @@ def for_people(result: Mapping[str, Any]) -> dict[str, Any]:
                 }
         elif _is_matrix(value):
             value = f"{len(value)} x {len(value[0])}, see --json"
+        elif key == "precision" and value == "no":  # accelerate's word
+            value = "fp32"
         shown[key] = value
     return shown
 
@@ -92,7 +94,7 @@ def _text(value: Any) -> Any:
 
     if isinstance(value, float):
         value = f"{value:.4g}"
-    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 100_000:
+    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
         value = f"{value:,}"
     elif isinstance(value, list | tuple):
         value = ", ".join(str(_text(item)) for item in value) or "none"

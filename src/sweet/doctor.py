@@ -8,11 +8,11 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from accelerate.tracking import get_available_trackers
 
+from sweet.costs.memory import machine_memory
 from sweet.files import cache_folder
 from sweet.models.device import resolve_device
 from sweet.training.compiling import can_compile
@@ -32,7 +32,7 @@ LITTLE = 2e9  # bytes of free disk below which a training is in danger
 
 def doctor() -> Mapping[str, object]:
     """What a person who asks for help is to send along. ``missing`` says what does not work for the lack of what."""
-    device = resolve_device("auto")
+    device, memory = resolve_device("auto"), machine_memory()
     place = next(folder for folder in (cache_folder(), *cache_folder().parents) if folder.exists())
     free = shutil.disk_usage(place).free
     missing = [f"{name}: needed for {why}" for name, why in WANTED.items() if importlib.util.find_spec(name) is None]
@@ -51,7 +51,7 @@ def doctor() -> Mapping[str, object]:
         "precision": resolve_precision("auto", device).replace("no", "fp32"),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
-        "memory_gb": memory(),
+        "memory_gb": None if memory is None else round(memory / 1e9, 1),
         "trackers": [str(name) for name in get_available_trackers()],
         "cache": f"{cache_folder()} ({free / 1e9:.0f} GB free)",
         "missing": missing,
@@ -64,10 +64,3 @@ def installed(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def memory() -> float | None:
-    """Gigabytes of the machine, None where it does not say."""
-    known = Path("/proc/meminfo")
-    words = known.read_text().split() if known.is_file() else []
-    return round(int(words[words.index("MemTotal:") + 1]) / 1e6, 1) if "MemTotal:" in words else None

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import sweet
 from sweet.errors import UserError
 from sweet.export import export, onnx_file, verify
+from sweet.files import read_tensors
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -50,6 +52,37 @@ def test_the_other_family_without_a_head(write_model: Callable[..., Path], tmp_p
     (found,) = graph(tmp_path / "out").run(None, {"images": images.numpy()})
     expected = sweet.load(made, num_classes=0)(images)  # type: ignore[operator]
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["eva", "vit"])
+@torch.no_grad()
+def test_half_precision(write_model: Callable[..., Path], tmp_path: Path, family: str) -> None:
+    """Half the bytes, inputs and outputs as before, and a gap that is of fp16: neither zero nor more."""
+    made = write_model(tmp_path / "made", family, 6, 4, 5, head_dim=16)
+    reports = {dtype: export(made, "onnx", tmp_path / dtype, dtype=dtype) for dtype in ("fp32", "fp16")}
+    assert onnx_file.TOLERANCE < float(str(reports["fp16"]["difference"])) < onnx_file.HALF_TOLERANCE
+    sizes = {dtype: (tmp_path / dtype / "model.onnx").stat().st_size for dtype in reports}
+    weights = (made / "model.safetensors").stat().st_size
+    assert 0.35 * weights < sizes["fp32"] - sizes["fp16"] < 0.5 * weights
+    session, images = graph(tmp_path / "fp16"), torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    (found,) = session.run(None, {"images": images.numpy()})
+    expected = sweet.load(made)(images)  # type: ignore[operator]
+    gap = (torch.from_numpy(found) - expected).abs().max() / expected.abs().max()
+    assert found.dtype == "float32" and 0 < gap < onnx_file.HALF_TOLERANCE
+    assert verify(tmp_path / "fp16")["loads"] is True
+
+
+@pytest.mark.slow
+def test_a_model_that_fp16_cannot_hold(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    made = write_model(tmp_path / "made", "vit", 1, 2, 5)
+    tensors = read_tensors(made / "model.safetensors")
+    save_file(
+        {name: 1e5 * value if "fc2" in name else value for name, value in tensors.items()}, made / "model.safetensors"
+    )
+    (made / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match=r"--to onnx: ONNX Runtime computes another function at batch 1 \(nan\)"):
+        export(made, "onnx", tmp_path / "out", dtype="fp16")
 
 
 @pytest.mark.slow

@@ -87,6 +87,8 @@ def test_the_first_image_changes_nothing_for_the_others(detector: Path) -> None:
 def test_a_detector_in_onnx_runtime(detector: Path, tmp_path: Path) -> None:
     told = export(detector, "onnx", tmp_path / "out")
     assert isinstance(told["difference"], float) and told["difference"] < 1e-4
+    with pytest.raises(UserError, match="--dtype fp16: places of boxes need more digits"):
+        export(detector, "onnx", tmp_path / "half", dtype="fp16")
     graph, model = session(tmp_path / "out"), FinetunedModel(detector, "cpu").model
     image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
     found = graph.run(None, {"images": image.numpy(), "size": np.array([32, 32], np.float32)})
@@ -115,6 +117,8 @@ def test_a_segmenter_in_onnx_runtime(segmenter: Path, tmp_path: Path) -> None:
     about = {key: json.loads(value) for key, value in graph.get_modelmeta().custom_metadata_map.items()}
     assert about["window"] == 32 and about["stride"] == 21 and about["classes"][0] == "background"
     assert verify(tmp_path / "out")["loads"] is True
+    half = export(segmenter, "onnx", tmp_path / "half", dtype="fp16")
+    assert 1e-4 < float(str(half["difference"])) < 2e-2
     with pytest.raises(UserError, match="an ONNX file that was trained to segment is not measured"):
         verify(tmp_path / "out", data="shapes:n=20,size=32")
 

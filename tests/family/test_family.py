@@ -92,7 +92,9 @@ def test_compared_with_random(
         assert row["gain over random"] == pytest.approx(row["top1"] - row["random"], abs=1e-3)
         assert sha256(out / row["size"] / "model.safetensors") == sha256(made[0] / row["size"] / "model.safetensors")
     better = sum(row["gain over random"] > 0 for row in shown["members"])
-    assert shown["conclusion"].startswith(f"sweet is better than random at {better} of 2 sizes, by ")
+    assert shown["conclusion"].startswith(
+        f"sweet is better than random at {better} of 2 sizes; the mean difference is "
+    )
     assert "gain over random" in (out / "table.md").read_text()
 
     # another verb's view of the same folder
@@ -105,6 +107,11 @@ def test_compared_with_random(
     assert written["families"] == [{"family": str(out), "members": 2}] and len(written["runs"]) == 4  # type: ignore[arg-type]
     page = (tmp_path / "report.html").read_text()
     assert shown["conclusion"] in page and "<svg" in page
+    assert "<title>sweet report: 1 family, 4 runs</title>" in page
+    places = re.findall(r'<a href="#\w+">family/([^<]+)</a>', page)
+    assert places == ["L1H1", "L1H2", "random/L1H1", "random/L1H2"]
+    assert page.count("<summary>All numbers, curves and conditions</summary>") == 4  # of so many runs, the first line
+    assert "Differences are paired over seeds" not in page  # of tables, and there is none
     with (out / "L1H2" / "recipe.yaml").open("a") as file:
         file.write("#")
     with pytest.raises(UserError, match=r"L1H2/recipe.yaml: its SHA256 is not the one"):

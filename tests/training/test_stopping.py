@@ -211,7 +211,10 @@ def test_the_program_ends_with_the_code_of_its_signal(
     said = errors.read_text()
     assert process.exitcode == code, said
     [step] = steps_of(out)
-    assert f"saving a checkpoint at step {step}" in said and "Traceback" not in said
+    assert (
+        f"saving a checkpoint at step {step}; the same command with --resume goes on" in said
+        and "Traceback" not in said
+    )
 
 
 @pytest.mark.parametrize("module", ["typer", "torch", "torch.nn"])

@@ -56,12 +56,12 @@ def _hint(option: str, context: Any) -> str:
     name, verb = option.lstrip("-").replace("-", "_"), getattr(context, "info_name", "")
     if verb == "init" and name in ("size", "sizes"):
         return "; a size such as L6H6 is written --depth 6 --heads 6"
-    from sweet.recipes.loader import key_names
+    from sweet.recipes.loader import key_names, usual_name
     from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe, TrainKeys
 
     recipe: dict[str, type[TrainKeys]]
     recipe = {"pretrain": PretrainRecipe, "plan": PretrainRecipe, "finetune": FinetuneRecipe, "family": FinetuneRecipe}
-    keys = key_names(recipe[verb]) if verb in recipe and name else ()
+    keys, name = key_names(recipe[verb]) if verb in recipe and name else (), usual_name(name)
     meant = next((key for key in keys if name in (key, key.rpartition(".")[2])), None)
     return "" if meant is None else f"; a key of the recipe is written without dashes: {meant}=..."
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sweet.console import show
+from sweet.costs.budget import read_sizes
 from sweet.errors import UserError
 from sweet.files import verifying
 from sweet.storage.outputs import output_folder
@@ -70,6 +71,8 @@ def family(
     source, overrides = split_words(words, data)
     if source is None:
         raise UserError("SOURCE is missing: sweet family SOURCE --sizes 3M,6M --data SRC --out DIR [key=value ...]")
+    requested = listed(sizes) or []
+    read_sizes(requested)
     from sweet.verbs import FinetuneRecipe, changed_recipe
 
     recipe = changed_recipe(FinetuneRecipe, saved_recipe(out, resume), overrides, resumed=resume)
@@ -81,7 +84,7 @@ def family(
         show(
             lambda: run(
                 source,
-                listed(sizes) or [],
+                requested,
                 recipe,
                 out,
                 task=task,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -99,7 +100,9 @@ def plan(
     gpu: Annotated[
         str | None, typer.Option(metavar="KIND", help="h200, h100, a100, l40s, rtx4090: say its hours.")
     ] = None,
-    utilisation: Annotated[float, typer.Option(metavar="SHARE", help="Of the peak of --gpu that is reached.")] = 0.3,
+    utilisation: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Of the peak of --gpu that is reached; by default 0.3.")
+    ] = None,
     images: Annotated[int | None, typer.Option(**NUMBER, help="In an epoch, where --data is not at hand.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -119,4 +122,8 @@ def plan(
     check_images("--data", data)
     from sweet.training.trial import trial
 
-    show(lambda: {"here": trial(recipe).to_dict(), **run(recipe, guess)}, as_json=as_json)
+    def here() -> Mapping[str, object]:
+        found = trial(recipe)
+        return {"here": found.to_dict(), **run(recipe, guess, found.images)}
+
+    show(here, as_json=as_json)

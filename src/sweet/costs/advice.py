@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sweet.console import say
 from sweet.recipes.schema import TrainKeys
 
@@ -29,9 +31,11 @@ def advice(keys: TrainKeys, images: int, steps: int, flops: float, *, on_cpu: bo
     return [text for text in found if text]
 
 
-def advise(keys: TrainKeys, images: int, steps: int, flops: float, *, on_cpu: bool) -> None:
-    """Print :func:`advice` on standard error."""
-    for line in advice(keys, images, steps, flops, on_cpu=on_cpu):
+def advise(
+    keys: TrainKeys, images: int, steps: int, flops: float, *, on_cpu: bool, further: Sequence[str] = ()
+) -> None:
+    """Print :func:`advice`, and what else was found, on standard error."""
+    for line in (*advice(keys, images, steps, flops, on_cpu=on_cpu), *further):
         say(f"note: {line}")
 
 

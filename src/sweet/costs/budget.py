@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sweet.errors import UserError
@@ -58,6 +58,25 @@ class Choice:
         more = {name: value for name in ("protocol", "note") if (value := getattr(self, name)) is not None}
         chosen = {"requested": self.budget.option, "chosen": str(self.size), "why": self.why}
         return {**chosen, **more, "candidates": self.candidates}
+
+
+def read_sizes(words: Sequence[str]) -> list[tuple[str, Size | Budget]]:
+    """What each word of ``--sizes`` names: ``L6H6`` itself, ``12M`` as many parameters at most.
+
+    Raises UserError for a word that is neither, and where there is none.
+    """
+    found: list[tuple[str, Size | Budget]] = []
+    for text in words:
+        try:
+            budget = None if text.startswith("L") else read_budget(text, None, None)
+            found.append((text, replace(budget, option=f"--sizes {text}") if budget else Size.parse(text)))
+        except (ValueError, UserError):
+            raise UserError(
+                f"--sizes {text}: expected a number of parameters such as 12M, or a size such as L6H6"
+            ) from None
+    if not found:
+        raise UserError("--sizes: names no size; expected some as 3M,6M,12M or L3H6,L6H6")
+    return found
 
 
 def read_budget(params: str | None, flops: str | None, latency: str | None) -> Budget | None:

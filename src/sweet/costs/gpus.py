@@ -55,10 +55,15 @@ class GpuGuess:
             rows.append(
                 {
                     "gpus": f"{count} x {self.kind}",
-                    "hours": round(seconds / 3600, 1),
-                    "days": round(seconds / 86400, 2),
+                    "hours": _digits(seconds / 3600),
+                    "days": _digits(seconds / 86400),
                     "img_per_s": round(images / seconds),
                     "loader_img_per_s_core": round(images / seconds / (count * CORES)),
                 }
             )
         return rows
+
+
+def _digits(value: float) -> float:
+    """Four digits, wherever the point is: a minute is not 0.0 hours."""
+    return float(f"{value:.4g}")

@@ -13,6 +13,7 @@ from sweet.template.image_size import size_text
 
 from .flops import TemplateCost, mae_image_flops, pretraining_flops, supervised_image_flops, template_cost
 from .gpus import GpuGuess
+from .memory import training_memory
 from .table import bench_sizes, size_table
 
 SHOWN_HOURS = 0.1  # of one GPU, from which on a plan says so unasked
@@ -86,8 +87,8 @@ def _draw_probabilities(full: int, low: int, full_probability: float) -> dict[in
     return {v: (1 - full_probability) / len(values) + full_probability * (v == full) for v in values}
 
 
-def plan(recipe: PretrainRecipe, gpus: GpuGuess | None = None) -> Mapping[str, object]:
-    """Everything about a pre-training run that can be known without running it.
+def plan(recipe: PretrainRecipe, gpus: GpuGuess | None = None, images: int | None = None) -> Mapping[str, object]:
+    """Everything about a pre-training run that can be known without running it; ``images``: how many its data has.
 
     ``gpus`` says on what it would run; by default that is stated where it would take one of them some minutes or more.
     """
@@ -107,6 +108,9 @@ def plan(recipe: PretrainRecipe, gpus: GpuGuess | None = None) -> Mapping[str, o
         "step_gflops": round(step / 1e9, 2),
         "writes": [TENSORS["dense" if keys.constraint == "none" else "template"], *RUN_FILES],
     }
+    if images is None:  # else it was measured with them
+        memory = training_memory(resolved, max(1, recipe.batch_size // recipe.optim.accumulate))
+        result["memory_gb"] = round(memory / 1e9, 2)
     if keys.constraint == "tucker":
         result |= {"ranks": list(resolved.ranks), "learn": keys.learn}
     if keys.trained == "kronecker":
@@ -119,6 +123,7 @@ def plan(recipe: PretrainRecipe, gpus: GpuGuess | None = None) -> Mapping[str, o
             "rebuild_share_of_step": round(rebuild / step, 3),
         }
     guess = gpus or GpuGuess()
+    guess = guess if images is None else replace(guess, images=images)
     flops, seen = pretraining_cost(resolved, guess.images), resolved.steps(guess.images) * recipe.batch_size
     rows = guess.table(flops, seen)
     if gpus is not None or float(rows[0]["hours"]) >= SHOWN_HOURS:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from sweet.errors import UserError
 from sweet.files import replacing
@@ -19,6 +22,7 @@ from .graphs import Graph, difference
 
 FILE = "model.onnx"
 TOLERANCE = 1e-4  # relative to the largest output: two runtimes add in another order
+HALF_TOLERANCE = 2e-2  # of weights in fp16: twenty of its steps
 MAX_BYTES = 2_000_000_000  # of one protobuf file
 SHOWN = {"classes", "mean", "std", "img_size", "crop", "thresholds"}
 
@@ -35,21 +39,35 @@ def need_onnx() -> None:
 def write_onnx(graph: Graph, record: FolderRecord, path: Path) -> float:
     """Write the graph; returns the largest difference of ONNX Runtime's outputs.
 
-    Class names, mean, std, size, crop and what the graph says of itself stand in its metadata as JSON. Raises
-    UserError, and writes nothing, when ONNX Runtime computes something else on one of the samples.
+    Of a record in float16 the graph computes in it; what goes in and comes out stays float32. Class names, mean, std,
+    size, crop and what the graph says of itself stand in its metadata as JSON. Raises UserError, and writes nothing,
+    when ONNX Runtime computes something else on one of the samples than the model in float32.
     """
     need_onnx()
     if sum(p.numel() * p.element_size() for p in graph.module.parameters()) > MAX_BYTES:
         raise UserError("--to onnx: the weights are more than the 2 GB of one ONNX file")
-    program = _traced(graph)
+    half = record.dtype == "float16"
+    program = _traced(replace(graph, module=_Half(graph.module)) if half else graph)
     data = record.data.model_dump(mode="json", include=SHOWN, exclude={} if record.data.thresholds else {"thresholds"})
     program.model.metadata_props.update({key: json.dumps(value) for key, value in (data | dict(graph.about)).items()})
     content = program.model_proto.SerializeToString()
-    gap = compare(graph, content)
+    gap = compare(graph, content, HALF_TOLERANCE if half else TOLERANCE)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
         temporary.chmod(0o644)
     return gap
+
+
+class _Half(nn.Module):
+    """A copy of a module of one input and one output that computes in fp16 between them."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module).half()
+
+    def forward(self, images: Tensor) -> Tensor:
+        output: Tensor = self.module(images.half())
+        return output.float()
 
 
 def _traced(graph: Graph) -> Any:
@@ -74,7 +92,7 @@ def _traced(graph: Graph) -> Any:
 
 
 @torch.no_grad()
-def compare(graph: Graph, content: bytes) -> float:
+def compare(graph: Graph, content: bytes, tolerance: float) -> float:
     """The largest difference between the model and the graph, relative to the largest output. Raises UserError."""
     session = open_session(content)
     worst = 0.0
@@ -88,7 +106,7 @@ def compare(graph: Graph, content: bytes) -> float:
             if one.shape != other.shape:
                 raise UserError(f"--to onnx: shape {tuple(other.shape)} at {at}, not {tuple(one.shape)}")
         gap = difference(expected, found, graph.outputs)
-        if not gap <= TOLERANCE:
+        if not gap <= tolerance:
             raise UserError(f"--to onnx: ONNX Runtime computes another function at {at} ({gap:.1e})")
         worst = max(worst, gap)
     return worst

@@ -48,7 +48,8 @@ def export(
     """Write a model folder in another layout (a source folder: ``hub`` and ``safetensors`` only); returns a summary.
 
     ``licence`` is by default that of the checkpoint it was made from, else "other". ``head=False`` leaves the
-    classifier out. ``dtype`` fp16 or bf16 halves the file; a model of it computes as well as these numbers are.
+    classifier out. ``dtype`` fp16 or bf16 halves the file; a model of it computes as well as these numbers are, and
+    an ONNX graph of fp16 in them.
     ``seeds`` are runs of the same recipe by other seeds, for the card.
     With ``repo`` the written folder is uploaded. Raises UserError for a task or a shape that the layout cannot
     express, and when the written model would not compute the same.
@@ -63,9 +64,11 @@ def export(
         hub.check_repo(repo)
     if dtype not in DTYPES:
         raise UserError(f"--dtype {dtype}: expected one of {', '.join(DTYPES)}")
-    if to == "onnx" and dtype != "fp32":
-        raise UserError(f"--dtype {dtype}: an ONNX file is written in fp32; its runtimes convert it")
+    if to == "onnx" and dtype == "bf16":
+        raise UserError("--dtype bf16: ONNX Runtime has no convolution of it; --dtype fp16 halves the file as well")
     record = read_record(model, tuple(TENSORS))
+    if to == "onnx" and dtype == "fp16" and head and record.task == "detect":
+        raise UserError("--dtype fp16: places of boxes need more digits, so a detector's ONNX file is written in fp32")
     if dtype != "fp32":
         record = record.model_copy(update={"dtype": str(DTYPES[dtype]).removeprefix("torch.")})
     licence = licence or (record.origin_record.licence if record.origin_record else None) or "other"

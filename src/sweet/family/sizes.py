@@ -6,7 +6,7 @@ from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sweet.costs.budget import Budget, choose, grid, read_budget, size_cost
+from sweet.costs.budget import Budget, choose, grid, read_sizes, size_cost
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.template.sizes import Size
@@ -19,13 +19,11 @@ def members(requested: Sequence[str], config: ViTConfig) -> dict[Size, str]:
     neither, or that leads to a size for the second time.
     """
     found: dict[Size, str] = {}
-    for text in requested:
-        size = _size(text, config)
+    for text, named in read_sizes(requested):
+        size = choose(config, named).size if isinstance(named, Budget) else replace(named, head_dim=config.head_dim)
         if size in found:
             raise UserError(f"--sizes {text}: gives {size}, and so does {found[size]}; {_next(size, config)}")
         found[size] = text
-    if not found:
-        raise UserError("--sizes: names no size; expected some as 3M,6M,12M or L3H6,L6H6")
     return found
 
 
@@ -38,16 +36,3 @@ def _next(size: Size, config: ViTConfig) -> str:
         if size_cost(config, larger)["params"] > own:
             return f"it has {own:,} parameters, and from {count:,} on you get {larger}"
     return f"it has {own:,} parameters, the most that there are"
-
-
-def _size(text: str, config: ViTConfig) -> Size:
-    try:
-        if text.startswith("L"):
-            return Size.parse(text, config.head_dim)
-        budget = read_budget(text, None, None)
-    except (ValueError, UserError):
-        raise UserError(
-            f"--sizes {text}: expected a number of parameters such as 12M, or a size such as L6H6"
-        ) from None
-    assert budget is not None
-    return choose(config, replace(budget, option=f"--sizes {text}")).size

@@ -41,6 +41,13 @@ _Dumper.add_representer(
 )
 
 
+OTHER_NAMES = {
+    "learningrate": "lr", "wd": "weight_decay", "bs": "batch_size", "batch": "batch_size", "numepochs": "epochs",
+    "steps": "max_steps", "iterations": "max_steps", "numworkers": "workers", "randomseed": "seed",
+}  # fmt: skip
+"""What other programs call a key, without underscores: the key."""
+
+
 def bundled_recipes(verb: str = "") -> list[str]:
     """Names of the recipes that come with the package: to pre-train by, or those of the verb ``finetune``."""
     folder = resources.files("sweet") / "recipes" / verb
@@ -206,7 +213,8 @@ def _problem(error: ErrorDetails, cls: type[BaseModel]) -> str:
     """What is wrong, in the words of someone who writes YAML."""
     problem, message = error["type"], error["msg"]
     if problem == "extra_forbidden":
-        return "unknown key" + nearest(".".join(map(str, error["loc"])), list(key_names(cls)))
+        name = ".".join(map(str, error["loc"]))
+        return "unknown key" + nearest(usual_name(name), list(key_names(cls)))
     if problem == "missing":
         return "missing, and it has no default"
     if problem == "recipe":
@@ -215,6 +223,11 @@ def _problem(error: ErrorDetails, cls: type[BaseModel]) -> str:
         message = "should be a group of keys"
     message = message.replace("Input should", "should").replace("array", "list")
     return f"{message}, got {shortened(json.dumps(error['input'], default=str))}"
+
+
+def usual_name(name: str) -> str:
+    """The last name of a key that another program calls so; any other name is returned as it is."""
+    return OTHER_NAMES.get(name.rpartition(".")[2].replace("_", "").lower(), name)
 
 
 def shortened(text: str, limit: int = 120) -> str:

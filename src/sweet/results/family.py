@@ -174,9 +174,9 @@ class Family(Record):
             if gains:
                 better = sum(gain > 0 for gain in gains)
                 texts.append(
-                    f"{self.method} is better than {method} at {better} of {len(gains)} sizes, by "
-                    f"{sum(gains) / len(gains):+.{self.judge.digits}f} {self.judge.unit} of {self.judge.label} on "
-                    f"average ({self.runs})."
+                    f"{self.method} is better than {method} at {better} of {len(gains)} sizes; the mean difference is "
+                    f"{sum(gains) / len(gains):+.{self.judge.digits}f} {self.judge.unit} of "
+                    f"{self.judge.label.removesuffix(', %')} ({self.runs})."
                 )
         return texts
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sweet.console import warn
 from sweet.costs.advice import advise
 from sweet.costs.flops import mae_image_flops, pretraining_flops
+from sweet.costs.memory import machine_memory, memory_note, training_memory
 from sweet.costs.plan import pretraining_cost, template_cost_of
 from sweet.data import (
     Batches,
@@ -219,9 +220,13 @@ def prepare(recipe: PretrainRecipe, out: Path, *, quiet: bool = True) -> Pretrai
         images = images.select(shuffled(len(images), recipe.seed)[: recipe.data.limit])
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate)
     divided.check(recipe.optim, accelerator.num_processes)
+    micro_batch = micro_batch_size(recipe, recipe.optim.accumulate, accelerator.num_processes)
     if accelerator.is_main_process and not quiet:
-        cost, on_cpu = pretraining_cost(resolved, len(images)), accelerator.device.type == "cpu"
-        advise(recipe, len(images), resolved.steps(len(images)), cost, on_cpu=on_cpu)
+        cost = pretraining_cost(resolved, len(images))
+        steps, on_cpu = resolved.steps(len(images)), accelerator.device.type == "cpu"
+        # a GPU without memory says so itself, a machine ends the program
+        further = memory_note(training_memory(resolved, micro_batch), machine_memory()) if on_cpu else []
+        advise(recipe, len(images), steps, cost, on_cpu=on_cpu, further=further)
     model: MaskedAutoencoder | SupervisedSource
     if recipe.objective == "mae":
         model = MaskedAutoencoder(source, vit, mae, apply=recipe.width.apply)
@@ -239,7 +244,7 @@ def prepare(recipe: PretrainRecipe, out: Path, *, quiet: bool = True) -> Pretrai
     data = packed(images, vit.img_size)
     batches = Batches(
         data,
-        batch_size=micro_batch_size(recipe, recipe.optim.accumulate, accelerator.num_processes),
+        batch_size=micro_batch,
         seed=recipe.seed,
         augment="rrc",
         img_size=vit.img_size,

@@ -14,6 +14,7 @@ import torch
 
 from sweet.console import Progress, listening_to_progress
 from sweet.costs.advice import advice
+from sweet.costs.memory import machine_memory, memory_note
 from sweet.costs.plan import pretraining_cost
 from sweet.data import open_images, should_pack
 from sweet.models.device import resolve_device
@@ -91,8 +92,12 @@ def trial(recipe: PretrainRecipe) -> Trial:
     kept = count * pixels if should_pack(found, vit.img_size) else 0
     memory = peak_memory(device)
     memory += round((parts - 1) * max(0, memory - before))
-    notes = advice(recipe, count, steps, cost, on_cpu=on_cpu)
-    return Trial(count, steps, seconds, round((memory + kept) / 1e6), str(device), notes)
+    memory += kept
+    notes = [
+        *advice(recipe, count, steps, cost, on_cpu=on_cpu),
+        *memory_note(memory, machine_memory() if on_cpu else None),
+    ]
+    return Trial(count, steps, seconds, round(memory / 1e6), str(device), notes)
 
 
 def part_of_batch(recipe: PretrainRecipe, flops: float) -> int:

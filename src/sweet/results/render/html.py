@@ -32,6 +32,7 @@ from .run_section import run_section
 from .strip import STYLES, strength, strip
 from .words import ABOUT, caution, glossary, question
 
+MOST_OPEN = 3  # runs: of more the first line is shown, the rest is folded
 MARKS: dict[Verdict, str] = {"gain": "▲", "worse": "▼", "no gain": "=", "one seed": "1"}
 
 
@@ -51,7 +52,9 @@ def page(
     with style():
         sections = [table_section(table, f"t{i}") for i, table in enumerate(tables)]
         sections += [family_section(*one, f"f{i}") for i, one in enumerate((families or {}).items())]
-        sections += [run_section(run, f"r{i}", data) for i, run in enumerate(runs)]
+        for i, run in enumerate(runs):
+            found = run_section(run, f"r{i}", data)
+            sections.append(replace(found, title=_place(run, families or {}), folded=len(runs) > MOST_OPEN))
     names = [section.name or section.title for section in sections]
     return environment.get_template("page.html").render(
         title=", ".join(names) if len(names) < 4 else _number_of(tables, runs, families or {}),
@@ -63,8 +66,15 @@ def page(
 
 
 def _number_of(tables: Sequence[Table], runs: Sequence[RunFolder], families: Mapping[Path, Family]) -> str:
-    counts = {"tables of results": len(tables), "families": len(families), "runs": len(runs)}
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    counts = {"table of results": tables, "family": families, "run": runs}
+    several = {"table of results": "tables of results", "family": "families", "run": "runs"}
+    return ", ".join(f"{len(ones)} {several[one] if len(ones) > 1 else one}" for one, ones in counts.items() if ones)
+
+
+def _place(run: RunFolder, families: Mapping[Path, Family]) -> str:
+    """The name of a run, in a family that of its place: ``family/random/L6H6``."""
+    around = next((folder for folder in families if folder in run.folder.parents), None)
+    return run.title if around is None else str(run.folder.relative_to(around.parent))
 
 
 def breakable(name: str) -> Markup:

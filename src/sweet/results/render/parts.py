@@ -76,7 +76,8 @@ class Section:
     """A table or a run: what is read first, ``parts`` below it.
 
     ``name`` is a table's own; its ``title`` is a question. ``notes`` and ``properties`` are what to know
-    before the numbers, folded where there is a ``chart``. ``glossary`` explains names where they are touched.
+    before the numbers, folded where there is a ``chart``; ``folded`` are the parts too. ``glossary`` explains names
+    where they are touched.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Section:
     strip: Strip | None = None
     notes: Sequence[str] = ()
     glossary: Mapping[str, str] = field(default_factory=dict)
+    folded: bool = False
 
 
 def pairs(values: Mapping[str, object]) -> Grid:

@@ -18,7 +18,7 @@ LABELS = {
     "loss": "training loss",
     "lr": "learning rate",
     "img_per_s": "images per second",
-    "data_wait": "share of the time waiting for images",
+    "data_wait": "share waiting for images",
 }
 
 

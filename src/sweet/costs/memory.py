@@ -1,0 +1,42 @@
+"""How much memory a pre-training takes, by a rule of thumb, and how much a machine has. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sweet.recipes.resolved import ResolvedRecipe
+
+from .flops import template_cost
+
+KEPT = 30  # numbers of each channel of a token that a block keeps for its backward pass
+FLOAT, LEARNED = 4, 16  # bytes of a number, and of one with its gradient and Adam's two moments
+
+
+def training_memory(resolved: ResolvedRecipe, images: int) -> float:
+    """Bytes of what is learned, of the matrices made from it, and of what the backward pass needs of so many images."""
+    recipe, vit, mae = resolved.recipe, resolved.vit, resolved.mae
+    cost = template_cost(vit, recipe.template.trained, ranks=resolved.learned_ranks, tile=resolved.tile)
+    built = 0 if recipe.template.trained == "none" else 2 * FLOAT * template_cost(vit, "none", ranks=(), tile=0).shared
+    masked = recipe.objective == "mae"
+    visible = int(vit.patches * (1 - mae.mask_ratio)) if masked else vit.patches
+    channels = (visible + vit.prefix_tokens) * vit.width * vit.depth
+    if masked:
+        channels += (vit.patches + vit.prefix_tokens) * mae.decoder_width * mae.decoder_depth
+    return LEARNED * (cost.shared + cost.scalers) + built + images * channels * KEPT * FLOAT
+
+
+def machine_memory() -> int | None:
+    """Bytes of this machine, None where it does not say."""
+    known = Path("/proc/meminfo")
+    words = known.read_text().split() if known.is_file() else []
+    return 1024 * int(words[words.index("MemTotal:") + 1]) if "MemTotal:" in words else None
+
+
+def memory_note(needed: float, there: int | None) -> list[str]:
+    """A line where a training needs more bytes than ``there`` are."""
+    if there is None or needed <= there:
+        return []
+    return [
+        f"about {needed / 1e9:,.0f} GB of memory are needed, and {there / 1e9:,.0f} GB are there; a smaller batch_size "
+        "needs less, and so do the same batches in parts (optim.accumulate=...)"
+    ]
