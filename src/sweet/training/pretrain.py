@@ -186,7 +186,7 @@ class Pretraining:
         training = result.record(
             self.accelerator,
             img_per_s=round(result.images / max(result.seconds, 1e-9), 1),
-            pflops=round(self.flops(result) / 1e15, 4),
+            pflops=float(f"{self.flops(result) / 1e15:.4g}"),
             data=without_path(recipe.data.source or ""),
             data_images=len(self.images),
         )
