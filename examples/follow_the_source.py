@@ -26,13 +26,13 @@ with playground() as place:
     source = sweet.load(place / "checkpoint", data=SCENES)
     print(f"a {type(source).__name__} of {source.config.size}, whose order comes from {SCENES}")
 
-    pixels = first_images(open_images(SCENES, "val"), source, None, seed=0)
+    pixels = next(first_images(open_images(SCENES, "val"), source, None, seed=0))
     noise = torch.zeros(len(pixels), source.config.patches)
     for method, given in (("sweet", {}), ("distilled", {"steps": 40, "batch": 32, "lr": 2e-3})):
         vit = source.build(depth=2, heads=2, method=method, data=SCENES, device="cpu", **given)
         size = source.config.resized(2, 2).size
         judge = Distilled(vit.state_dict(), source, size)
-        judge.fit_reader(pixels)
+        judge.fit_reader([pixels])
         with torch.no_grad():
             missed = judge(pixels, noise).item()
         print(f"{method}: misses {missed:.2f} of the variance of the checkpoint's features")

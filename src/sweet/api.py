@@ -162,7 +162,10 @@ def load(
     timm's transforms. Raises UserError for anything else.
     """
     plain = revision is None and token is None and cache_dir is None
+    refusal = f"{name}: is a source; {', '.join(timm_options)}: options of a model, give them to build()"
     if plain and not is_source(name):
+        if timm_options:  # before minutes of converting
+            raise UserError(refusal)
         folder = as_source(name, data=data)
     elif data is not None:
         raise UserError(f"data={data}: is for a checkpoint that is converted on the way; {name} is none")
@@ -172,7 +175,7 @@ def load(
         with verifying(verify):
             return load_model(folder, **timm_options)[0]
     if timm_options:
-        raise UserError(f"{name}: is a source; {', '.join(timm_options)}: options of a model, give them to build()")
+        raise UserError(refusal)
     return Template.from_pretrained(folder, verify=verify)
 
 

@@ -59,7 +59,7 @@ def test_the_reader_is_least_squares(wide: Wide) -> None:
     source = wide("vit")
     weights = initialise("sweet", source, L6H6)
     model = Distilled({n: v for n, v in weights.items() if not n.startswith("decoder.")}, source, L6H6)
-    model.fit_reader(pixels())
+    model.fit_reader([pixels()[:3], pixels()[3:]])
     from sweet.models.forward import patchify
 
     patches = patchify(pixels(), 4)

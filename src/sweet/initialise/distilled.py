@@ -13,7 +13,7 @@ for ``sweet``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +36,8 @@ from . import sweet as sliced_start
 from . import weight_selection as selected_start
 from .sweet_fitted import stored_weights
 
-FITTED = 64  # images on which the linear map is fitted
+FITTED = 512  # images on which the linear map is fitted: each has one class token, so few are learned by heart
+PART = 64  # of them at a time
 RIDGE = 1e-3
 
 
@@ -111,20 +112,21 @@ def cost(source: ViTConfig, target: ViTConfig, chosen: Mapping[str, str | float]
     return {"train_images": images, "train_pflops": round(images * flops / 1e15, 6)}
 
 
-def first_images(data: ImageSource, source: StoredSource, budget: int | None, seed: int) -> Tensor:
-    """Normalised images (B, C, H, W), at most :data:`FITTED`, cropped as those of the training."""
+def first_images(data: ImageSource, source: StoredSource, budget: int | None, seed: int) -> Iterator[Tensor]:
+    """Batches of normalised images (B, C, H, W), at most :data:`FITTED`, cropped as those of the training."""
     config, known = source.config, source.data
     chosen = some(data, budget, seed)
     batches = Batches(
         packed(chosen, config.img_size),
-        batch_size=min(FITTED, len(chosen)),
+        batch_size=min(PART, len(chosen)),
         seed=seed,
         img_size=config.img_size,
         mean=known.mean,
         std=known.std,
         interpolation=known.interpolation,
     )
-    return batches.at(0)[0]
+    for number in range(max(1, min(FITTED, len(chosen)) // PART)):
+        yield batches.at(number)[0]
 
 
 class Distilled(nn.Module):
@@ -157,16 +159,20 @@ class Distilled(nn.Module):
         return torch.cat([tokens[:, :first], seen], 1)
 
     @torch.no_grad()
-    def fit_reader(self, images: Tensor) -> None:
-        """The reader by ridge regression on some images (B, C, H, W)."""
-        device = self.reader.weight.device
-        patches = patchify(images.to(device), self.config.patch_size)
-        x, y = self.features(patches, None).flatten(0, 1).double(), self.known(patches, None).flatten(0, 1).double()
-        mx, my = x.mean(0), y.mean(0)
-        x, y = x - mx, y - my
-        gram = x.t() @ x
-        gram += RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=device)
-        map_ = torch.linalg.solve(gram, x.t() @ y)
+    def fit_reader(self, batches: Iterable[Tensor]) -> None:
+        """The reader by ridge regression on batches of images (B, C, H, W)."""
+        device, width = self.reader.weight.device, self.config.width
+        sums = means = torch.zeros((), dtype=torch.double, device=device)  # of products of [x | y], and of [x | y]
+        seen = 0
+        for images in batches:
+            patches = patchify(images.to(device), self.config.patch_size)
+            both = torch.cat([self.features(patches, None), self.known(patches, None)], -1).flatten(0, 1).double()
+            sums, means, seen = sums + both.t() @ both, means + both.sum(0), seen + len(both)
+        means = means / seen
+        products = sums - seen * torch.outer(means, means)
+        mx, my, gram = means[:width], means[width:], products[:width, :width]
+        gram = gram + RIDGE * gram.diagonal().mean() * torch.eye(width, dtype=gram.dtype, device=device)
+        map_ = torch.linalg.solve(gram, products[:width, width:])
         self.reader.weight.copy_(map_.t().float())
         self.reader.bias.copy_((my - mx @ map_).float())
 
