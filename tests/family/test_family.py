@@ -33,6 +33,7 @@ from sweet.results.report import report
 from sweet.storage.legacy import MEMBER
 from sweet.tasks.registry import TASKS, Metric
 from sweet.template.sizes import Size
+from sweet.training.nonfinite import NonFinite
 
 SIZES = ["1200", "L2H2", "L1H2"]
 WORDS = (
@@ -338,3 +339,12 @@ def test_the_verb(dense: Path, tmp_path: Path) -> None:
     assert json.loads(again.stdout) == json.loads(result.stdout)
     anew = CliRunner().invoke(app, [*words, "--overwrite", "--json", "-q"], prog_name="sweet")
     assert json.loads(anew.stdout)["members"][0]["top1"] == json.loads(result.stdout)["members"][0]["top1"]
+
+
+def test_a_loss_that_is_no_number_ends_it_with_advice_for_all_members(
+    template: Path, tmp_path: Path, tiny_finetune: Callable[..., FinetuneRecipe]
+) -> None:
+    recipe = tiny_finetune("lr=1e30", "optim.clip=null", "optim.warmup=0", "label_smoothing=0")
+    with pytest.raises(NonFinite, match=r"leaves out step.* one rate: .* --overwrite lr=\.\.\.$") as caught:
+        family(template, ["L1H1"], recipe, tmp_path / "family", quiet=True)
+    assert "--resume lr=" not in str(caught.value)

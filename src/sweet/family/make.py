@@ -31,6 +31,7 @@ from sweet.template.image_size import ImageSize, size_text, whole_patches
 from sweet.template.sizes import Size
 from sweet.training.finetune import finetune, open_splits
 from sweet.training.inherited import with_model_data
+from sweet.training.nonfinite import LOWER, NonFinite
 from sweet.training.run_folder import begin
 
 from .chart import write_chart, write_table
@@ -86,7 +87,12 @@ def family(
         place = Member.folder_of(str(size), name)
         start, runs = out / STARTS / place, work.runs(out, size, name)
         for seed, run in runs.items():
-            finetune(start, work.recipe.model_copy(update={"seed": seed}), run, task=task, resume=True, quiet=quiet)
+            recipe_of_run = work.recipe.model_copy(update={"seed": seed})
+            try:
+                finetune(start, recipe_of_run, run, task=task, resume=True, quiet=quiet)
+            except NonFinite as problem:
+                advice = "; all members have one rate: a lower one begins anew, with --overwrite lr=..."
+                raise NonFinite(str(problem).removesuffix(LOWER) + advice) from None
         shutil.rmtree(start, ignore_errors=True)
         before = known.member(str(size), name)
         timing = before.latency if before and clock is None else work.latency(size, clock)

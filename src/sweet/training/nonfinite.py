@@ -19,6 +19,7 @@ from sweet.storage.overwrite import after_failure
 from sweet.storage.ownership import NONFINITE
 
 FILE = NONFINITE  # in the run folder
+LOWER = ", --resume lr=... lowers the rate too"
 WINDOW = 100  # steps that a resumed run leaves out at most: those that led to the loss
 
 
@@ -137,7 +138,7 @@ def error_of(event: Event, run: Path | None) -> NonFinite:
     return NonFinite(
         f"--out {run}: {happened}, lr={event.lr:g}; nothing of it was saved (see {after_failure(run) / FILE}); "
         f"--resume goes back to {good} and leaves out {f'steps {first} to {last}' if first < last else f'step {last}'}"
-        ", --resume lr=... lowers the rate too"
+        + LOWER
     )
 
 
