@@ -106,9 +106,11 @@ def at(step: int, happens: Callable[[], Any]) -> Loss:
 
 @pytest.fixture
 def listening() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}  # nohup has it ignored
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("listening")

@@ -87,12 +87,7 @@ def family(
         place = Member.folder_of(str(size), name)
         start, runs = out / STARTS / place, work.runs(out, size, name)
         for seed, run in runs.items():
-            recipe_of_run = work.recipe.model_copy(update={"seed": seed})
-            try:
-                finetune(start, recipe_of_run, run, task=task, resume=True, quiet=quiet)
-            except NonFinite as problem:
-                advice = "; all members have one rate: a lower one begins anew, with --overwrite lr=..."
-                raise NonFinite(str(problem).removesuffix(LOWER) + advice) from None
+            work.finetune(start, run, seed, quiet=quiet)
         shutil.rmtree(start, ignore_errors=True)
         before = known.member(str(size), name)
         timing = before.latency if before and clock is None else work.latency(size, clock)
@@ -144,6 +139,15 @@ class FamilyPlan:
                     seed=recipe.seed,
                     device=recipe.device,
                 )
+
+    def finetune(self, start: Path, run: Path, seed: int, *, quiet: bool) -> None:
+        """Fine-tune the model ``start`` by a seed into ``run``, from where that was left."""
+        recipe = self.recipe.model_copy(update={"seed": seed})
+        try:
+            finetune(start, recipe, run, task=self.family.task, resume=True, quiet=quiet)
+        except NonFinite as problem:
+            advice = "; all members have one rate: a lower one begins anew, with --overwrite lr=..."
+            raise NonFinite(str(problem).removesuffix(LOWER) + advice) from None
 
     def runs(self, out: Path, size: Size, method: str | None) -> dict[int, Path]:
         """{seed: folder} of the fine-tunings of a size; the first is that of the recipe."""
