@@ -192,7 +192,7 @@ CASES = {
     "export model --to hub --repo what/is/this --out OUT": ["--repo what/is/this"],
     "export model --to hub --private --out OUT": ["--private", "--repo"],
     "export classifier --seeds model --to timm --out OUT": ["--seeds model", "no metrics"],
-    "export model --to timm --out full": ["--out full", "not empty"],
+    "export model --to timm --out full": ["--out full", "not empty; --overwrite replaces it"],
     "verify flat": ["flat", "no SHA256SUMS"],
     "verify truncated-model": ["truncated-model/model.safetensors", "SHA256"],
     f"verify model --data {SHAPES}": ["--data", "model records no metrics"],

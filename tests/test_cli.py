@@ -316,6 +316,17 @@ def test_days_of_a_cpu_are_said() -> None:
     assert note.startswith("29,000 PFLOP without a GPU: about 3,356 days here; smaller are the recipes quickstart")
 
 
+def test_a_limit_that_is_not_reached_is_said() -> None:
+    from sweet.costs.advice import advice
+    from sweet.recipes.loader import load_recipe
+    from sweet.recipes.schema import PretrainRecipe
+
+    recipe = load_recipe(PretrainRecipe, "micro", ["max_steps=600", "epochs=300"])
+    (note,) = advice(recipe, 216, 300, 1e12, on_cpu=True)
+    assert note == "max_steps=600 is not reached: epochs=300 ends first, after 300 steps"
+    assert advice(recipe, 10**5, 600, 1e12, on_cpu=True) == []
+
+
 def test_what_is_printed_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     from sweet.console import show
 

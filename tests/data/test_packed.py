@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from sweet.data import ImageSource, open_images, pack, should_pack
+from sweet.data import Batches, ImageSource, eval_batches, open_images, pack, should_pack
+from sweet.data.decode import KERNELS
 from sweet.data.packed import resized
+from sweet.storage.records import DataConfig
 from sweet.template.image_size import ImageSize, sides
 
 
@@ -84,3 +87,20 @@ def test_the_largest_centre_of_the_shape(
     image = make_image(4, 100, 40)
     expected = image.resize(sides(size)[::-1], Image.Resampling.BICUBIC, box=box)
     assert np.array_equal(np.asarray(resized(image, size)), np.asarray(expected))
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+def test_the_centre_is_resized_as_the_keys_say(tmp_path: Path, name: Literal["bilinear", "bicubic"]) -> None:
+    """A model is tested by the filter that its config and its exports name."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
+    (tmp_path / "set").mkdir()
+    image.save(tmp_path / "set" / "a.png")
+    plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+    keys = DataConfig(img_size=16, interpolation=name, **plain)
+    images = open_images(f"folder:{tmp_path / 'set'}", "train", val_share=0, pixels=keys)
+    expected = np.asarray(image.resize((16, 16), KERNELS[name], box=(0, 5, 30, 35)))
+    tested, _ = next(eval_batches(images, batch_size=1, img_size=16, **plain))
+    trained, _ = Batches(images, batch_size=1, seed=0, img_size=16, augment="none", interpolation=name, **plain).at(0)
+    for found in (pack(images, 16).images[0], 255 * tested[0], 255 * trained[0]):
+        assert np.array_equal(found.round().permute(1, 2, 0).numpy(), expected)

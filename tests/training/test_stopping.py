@@ -214,7 +214,7 @@ def test_the_program_ends_with_the_code_of_its_signal(
     assert process.exitcode == code, said
     [step] = steps_of(out)
     assert (
-        f"saving a checkpoint at step {step}; the same command with --resume goes on" in said
+        f"saving a checkpoint at step {step}; the same command with --resume (and no --overwrite) goes on" in said
         and "Traceback" not in said
     )
 

@@ -70,7 +70,7 @@ def _converted(source: str, options: ConvertOptions) -> Path:
     if (out / "config.json").is_file():
         os.utime(out)  # when it was last used
         return out
-    say(f"{source}: converted once, kept in {out}")
+    say(f"{source}: is converted once, to be kept in {out}")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
         made = Path(place) / "template"

@@ -22,6 +22,10 @@ def advice(keys: TrainKeys, images: int, steps: int, flops: float, *, on_cpu: bo
     """
     enough = FEW_FOR_IT if keys.batch_size > LARGE_BATCH else FEW_STEPS
     found = [steps_text(keys, images, steps)] if steps < enough else []
+    if keys.max_steps is not None and steps < keys.max_steps:
+        found.append(
+            f"max_steps={keys.max_steps} is not reached: epochs={keys.epochs:g} ends first, after {steps} steps"
+        )
     seconds = flops / CPU_RATE
     if on_cpu and seconds > LONG:
         found.append(

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,6 +16,7 @@ from sweet.template.image_size import ImageSize, joined, sides, size_text
 
 from .augment import normalise, onto, random_boxes, random_crop_flip, random_flips, random_resized_crop
 from .balance import balanced_order
+from .decode import KERNELS
 from .epoch_order import EpochOrder, ShardOrder, step_generator
 from .images import ImageSource
 from .label_lists import label_tensor
@@ -138,12 +138,11 @@ class Batches:
         image = self.data.decode(index)
         generator = step_generator(self.seed, step, 0, f"augment {self.rank * self.batch_size + place}")
         if self.augment != "rrc":
-            return self._shift(centre_crop(image, self.img_size)[None], generator)[0]
+            return self._shift(centre_crop(image, self.img_size, self.interpolation)[None], generator)[0]
         box = random_boxes([(image.height, image.width)], self.crop_scale, self._ratio(), generator)
         top, left, rows, columns = box[0].tolist()
         image = image.crop((left, top, left + columns, top + rows))
-        kernel = Image.Resampling.BICUBIC if self.interpolation == "bicubic" else Image.Resampling.BILINEAR
-        pixels = to_tensor(image.resize(sides(self.img_size)[::-1], kernel))
+        pixels = to_tensor(image.resize(sides(self.img_size)[::-1], KERNELS[self.interpolation]))
         return pixels.flip(2) if random_flips(1, self.hflip, generator).item() else pixels
 
     def _ratio(self) -> tuple[float, float]:
@@ -181,7 +180,8 @@ def eval_batches(
         stop = min(start + batch_size, len(data))
         if isinstance(data, Packed):
             return data.images[start:stop]
-        return torch.stack([centre_crop(data.decode(index), img_size) for index in range(start, stop)])
+        kernel = data.pixel_format.interpolation
+        return torch.stack([centre_crop(data.decode(index), img_size, kernel) for index in range(start, stop)])
 
     labels = data.labels if isinstance(data, Packed) else label_tensor(data)
     starts = range(0, len(data), batch_size)

@@ -27,6 +27,7 @@ SAMPLES = 0x0115  # the TIFF tag that counts the channels
 SIDEWAYS = 5  # from this orientation on, width and height change places
 NPY, TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DEEP = ("I", "F")  # Pillow's modes of 32 bits a pixel
+KERNELS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 ORDINARY = (1, 3)  # channels of models that take RGB images; with one, the images become grey
 
 
@@ -37,18 +38,24 @@ class HasPixels(Protocol):
     def mean(self) -> tuple[float, ...]: ...
     @property
     def value_range(self) -> tuple[float, float] | None: ...
+    @property
+    def interpolation(self) -> str: ...
 
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """Channels that a model takes, and the values of a file that become 0 and 255 (None: see the head of this file)."""
+    """Channels that a model takes, and the values of a file that become 0 and 255 (None: see the head of this file).
+
+    ``interpolation`` (of :data:`KERNELS`) is how the centre of an image is brought to the model's size.
+    """
 
     channels: int = 3
     value_range: tuple[float, float] | None = None
+    interpolation: str = "bicubic"
 
     @classmethod
     def of(cls, keys: HasPixels | None) -> PixelFormat:
-        return cls() if keys is None else cls(len(keys.mean), keys.value_range)
+        return cls() if keys is None else cls(len(keys.mean), keys.value_range, keys.interpolation)
 
     @property
     def stored_channels(self) -> int:
@@ -57,9 +64,9 @@ class PixelFormat:
 
     def key(self) -> tuple[object, ...]:
         """For a checksum; nothing for ordinary images."""
-        return (
-            () if self.stored_channels == 3 and self.value_range is None else (self.stored_channels, self.value_range)
-        )
+        ordinary = self.stored_channels == 3 and self.value_range is None
+        pixels = () if ordinary else (self.stored_channels, self.value_range)
+        return pixels if self.interpolation == "bicubic" else (*pixels, self.interpolation)
 
 
 class Unfit(Exception):

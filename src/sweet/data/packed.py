@@ -8,13 +8,13 @@ from math import prod
 
 import numpy as np
 import torch
-from PIL.Image import Resampling
 from torch import Tensor
 
 from sweet.template.image_size import ImageSize, sides
 
 from .bands import Picture
 from .cached import cached_tensor
+from .decode import KERNELS
 from .images import ImageSource, digest
 from .label_lists import label_tensor
 
@@ -66,14 +66,14 @@ def pack(source: ImageSource, img_size: ImageSize) -> Packed:
     def decode_all() -> Tensor:
         images = torch.empty(shape, dtype=torch.uint8)
         for index in range(len(source)):  # threads do not help: the time is in Pillow's Python, not in decoding
-            images[index] = centre_crop(source.decode(index), img_size)
+            images[index] = centre_crop(source.decode(index), img_size, source.pixel_format.interpolation)
         return images
 
     pixels = cached_tensor(key, "images", shape, torch.uint8, decode_all)
     return Packed(pixels, label_tensor(source), source.classes)
 
 
-def resized(image: Picture, size: ImageSize) -> Picture:
+def resized(image: Picture, size: ImageSize, interpolation: str = "bicubic") -> Picture:
     """The largest centre of the shape of ``size``, resized to it (antialiased); unchanged if it is that already.
 
     Of a square: the short side to ``size``, then the centre.
@@ -84,12 +84,12 @@ def resized(image: Picture, size: ImageSize) -> Picture:
     width = min(image.width, image.height * columns / rows)
     height = min(image.height, image.width * rows / columns)
     left, top = (image.width - width) / 2, (image.height - height) / 2
-    return image.resize((columns, rows), Resampling.BICUBIC, box=(left, top, left + width, top + height))
+    return image.resize((columns, rows), KERNELS[interpolation], box=(left, top, left + width, top + height))
 
 
-def centre_crop(image: Picture, size: ImageSize) -> Tensor:
+def centre_crop(image: Picture, size: ImageSize, interpolation: str = "bicubic") -> Tensor:
     """:func:`resized` as (C, H, W) uint8."""
-    return to_tensor(resized(image, size))
+    return to_tensor(resized(image, size, interpolation))
 
 
 def to_tensor(image: Picture) -> Tensor:

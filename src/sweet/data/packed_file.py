@@ -83,7 +83,8 @@ def write_packed(path: Path, splits: Mapping[str, ImageSource], img_size: ImageS
     tensors: dict[str, Tensor] = {}
     classes: list[str] | None = None
     for split, images in splits.items():
-        pixels = (centre_crop(images.decode(index), img_size) for index in range(len(images)))
+        kernel = images.pixel_format.interpolation
+        pixels = (centre_crop(images.decode(index), img_size, kernel) for index in range(len(images)))
         tensors[split + IMAGES] = torch.stack(list(pixels))
         labels = label_tensor(images)
         if labels is not None:

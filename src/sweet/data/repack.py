@@ -134,7 +134,7 @@ def _encoded(images: ImageSource, index: int, img_size: ImageSize) -> dict[str, 
     as_it_is = images.pixel_format.value_range is None and image.size == sides(img_size)[::-1]
     if stored is not None and as_it_is:
         return {"bytes": stored, "path": f"{images.split}-{index:07d}"}
-    buffer, small = io.BytesIO(), resized(image, img_size)
+    buffer, small = io.BytesIO(), resized(image, img_size, images.pixel_format.interpolation)
     if isinstance(small, Bands):  # PNG has no room for all channels
         np.save(buffer, small.pixels)
     else:

@@ -19,6 +19,7 @@ from sweet.template.image_size import ImageSize, sides
 from .augment import normalise
 from .bands import Bands, Picture
 from .batches import Augment
+from .decode import KERNELS
 from .images import IGNORE
 from .packed import to_tensor
 
@@ -26,7 +27,6 @@ SCALE = (0.5, 2.0)
 LARGEST_SHARE, ATTEMPTS = 0.75, 10  # of one class in a crop; crops to draw before one with more is taken
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32 / 255, 0.5, 0.5, 18 / 360  # each in half of the views, as SSD does
 LONGEST = 4  # sides: a strip of 300 x 2 pixels would become one of 76,800 x 512
-KERNELS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 Draw = Callable[[float, float], float]  # a number between two
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from sweet.console import warn
+from sweet.console import say, warn
 from sweet.convert.cached import as_source
 from sweet.costs.budget import Budget, Choice
 from sweet.data import open_images
@@ -30,6 +30,8 @@ from sweet.training.short_run import same_settings
 from .apply import at_size_of_use, images_used, initialise, looks_at_images, switches, training_cost
 from .registry import NAMES
 from .shape import resolve_shape
+
+LARGE = 2  # times a source's blocks or heads: as far as budgets choose
 
 
 def initialise_to(
@@ -155,12 +157,15 @@ def _resolve(
     patch_size: int | None,
     in_chans: int | None,
 ) -> _Target:
-    """Raises UserError for a shape that cannot be made, before any work."""
+    """Raises UserError for a shape that cannot be made, before any work. Notes one that lies far beyond its source."""
     stored = load_source(folder)
     shape = resolve_shape(
         stored.config, depth, heads, budget, img_size=img_size, patch_size=patch_size, in_chans=in_chans
     )
-    return _Target(folder, stored, shape.size, shape.config, shape.choice)
+    own, size = stored.config.size, shape.size
+    if size.depth > LARGE * own.depth or size.heads > LARGE * own.heads:
+        say(f"note: {size} is more than {LARGE} times the source's {own}: most of it are copies")
+    return _Target(folder, stored, size, shape.config, shape.choice)
 
 
 def _record(

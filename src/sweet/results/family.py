@@ -137,10 +137,13 @@ class Family(Record):
 
     @property
     def runs(self) -> str:
-        """How many runs a number of this family is of, in words."""
-        counts = sorted({max(1, len(one.seeds)) for one in (*self.members, *self.baselines)})
+        """How many runs a number of this family is of, and on how many images they were measured, in words."""
+        everyone = (*self.members, *self.baselines)
+        counts = sorted({max(1, len(one.seeds)) for one in everyone})
         number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "1"
-        return "one run each" if number == "1" else f"means of {number} runs that differ by their seed"
+        several = "one run each" if number == "1" else f"means of {number} runs that differ by their seed"
+        images = max((int(str(one.metrics.get("images", 0))) for one in everyone), default=0)
+        return f"{several}, measured on {images:,} images" if images else several
 
     def gains(self, member: Member) -> dict[str, float]:
         """{method: how much better the member is than the same size by it}, in the metric's own direction."""

@@ -31,7 +31,13 @@ def claim(out: Path, *, resume: bool, overwrite: bool = False) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: exists and is not a folder")
     if entries(out) and not (resume or overwrite):
-        raise UserError(f"--out {out}: not empty; use --resume to go on or --overwrite to start anew")
+        onward = "use --resume to go on or --overwrite to start anew" if _was_begun(out) else "--overwrite replaces it"
+        raise UserError(f"--out {out}: not empty; {onward}")
+
+
+def _was_begun(folder: Path) -> bool:
+    """Whether a training was begun there: only such a folder can be resumed."""
+    return any((folder / name).exists() for name in ("checkpoints", TRAINING_LOG, "family.json"))
 
 
 def write_folder(

@@ -31,7 +31,7 @@ from sweet.data import (
     to_tensor,
     unseen_classes,
 )
-from sweet.data.views import KERNELS
+from sweet.data.decode import KERNELS
 from sweet.errors import UserError
 from sweet.recipes.schema import FinetuneDataKeys, Share
 from sweet.storage.records import DataConfig
