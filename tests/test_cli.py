@@ -243,8 +243,8 @@ def test_plan_looks_at_images_and_times_two_steps(tmp_path: Path) -> None:
     assert shown["minutes"] == pytest.approx(40 * shown["seconds_per_step"] / 60, abs=0.06)
     assert shown["notes"] == [] and planned["recipe"] == "tiny"
     assert "gpus" not in planned  # seconds of one: not worth a word
-    asked = json.loads(run(*words.split(), "--gpu", "h100").stdout)
-    assert asked["gpus_assume"].startswith("h100 at 30 %") and 0 < asked["gpus"][0]["hours"] < 1e-3
+    stated = json.loads(run(*words.split(), "--gpu", "h100").stdout)
+    assert stated["gpus_assume"].startswith("h100 at 30 %") and 0 < stated["gpus"][0]["hours"] < 1e-3
     words = f"plan {TINY} --data shapes:n=20,size=16 max_steps=null epochs=3 --json"
     few = json.loads(run(*words.split()).stdout)["here"]["notes"]
     assert few == ["20 images in batches of 16 make 3 steps in all, few to learn from; epochs=200 makes 200"]

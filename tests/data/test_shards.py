@@ -112,6 +112,9 @@ def test_a_validation_split_is_drawn_of_whole_shards_and_reads_no_label(
     assert len(open_images(spec, "train", val_share=0.5)) == 2 * EACH
     held = int(val.where(0).partition(".tar")[0][-4:])
     assert train.labels == [number % 3 for number in range(SHARDS * EACH) if number // EACH != held]
+    whole = open_images(spec, "train", val_share=0)
+    assert isinstance(whole, ShardImages) and whole.labels is not None  # they are read
+    assert whole.of_shards([1]).labels == whole.labels[EACH : 2 * EACH]
     monkeypatch.setattr(ShardImages, "read_labels", lambda images: pytest.fail("labels were read"))
     assert open_images(spec, "train").is_labelled
 

@@ -66,6 +66,7 @@ class ShardedImages(ImageSource):
         """The images of some shards, in the order of ``numbers``."""
         some = copy(self)
         some._take([self.shards[number] for number in numbers], [self.shard_counts[number] for number in numbers])
+        some._read = not self.is_labelled  # labels that were read are those of all shards
         return some
 
     def _take(self, shards: Sequence[str], counts: Sequence[int]) -> None:
