@@ -29,7 +29,13 @@ SLOW = ["lr=4e-3", "template.lr_u=0.1", "template.lr_v=0.1"]
 LOW_RANKS = ["template.ranks=[96,72,72]"]
 FULL_RANKS = ["template.ranks=[96,128,128]"]
 
-# Overrides of recipe nano; only the sources of the chosen arms are learned.
+# recipe nano as it was then
+SHAPE = [
+    "model.depth=8", "model.heads=8", "mae.decoder_width=64", "mae.decoder_depth=2", "epochs=4", "lr=2e-3",
+    "template.learn=factored", "optim.compile=true",
+]  # fmt: skip
+
+# Overrides of that recipe; only the sources of the chosen arms are learned.
 SOURCES: dict[str, Recipe] = {
     **{f"dense{lr}": [DENSE, f"lr={lr}e-3"] for lr in (1, 2, 4, 8)},
     **{f"tucker{lr}": [f"lr={lr}e-3", *LOW_RANKS] for lr in (1, 2, 4)},
@@ -56,6 +62,7 @@ SOURCES: dict[str, Recipe] = {
     "cut4": Converted("dense4", ranks=(96, 72, 72)),
     "healed4": Converted("dense4", ranks=(96, 72, 72), heal=390),
 }
+SOURCES = {name: [*SHAPE, *made] if isinstance(made, list) else made for name, made in SOURCES.items()}
 DENSES = [source for source in SOURCES if source.startswith("dense")]
 RANKED = ("slow4", "mid4", "few4", "frozen4")
 TILES = ("tiles1", "tiles2")

@@ -13,7 +13,7 @@ from sweet.bench.arms import ARMS, Arm
 from sweet.bench.cells import description, finetune_recipe
 from sweet.bench.estimates import budget_of, cell_flops, source_flops, start_flops
 from sweet.bench.protocol import Cell, Protocol, Trial, spec_of
-from sweet.bench.protocols import BEYOND, CONDITIONED, FEWER, FIRST, OLD_TABLES, PROTOCOLS, find
+from sweet.bench.protocols import CONDITIONED, OLD_TABLES, PROTOCOLS, SIZES, find
 from sweet.bench.run import dry_run
 from sweet.bench.sources import Sources
 from sweet.bench.starts import switches_of
@@ -64,11 +64,11 @@ def test_a_table_describes_itself() -> None:
     spec = spec_of(PROTOCOLS["table1", "micro"], "table1")
     assert (spec.table, spec.protocol, spec.main, spec.ablation) == ("table1", "micro", "sweet", False)
     assert (spec.version, spec.one_source, spec.chosen_by) == (RULES, False, ("settings", "learning_rates"))
-    assert {column.size: column.seeds for column in spec.columns} == dict.fromkeys(FIRST, 3) | FEWER
+    assert {column.size: column.seeds for column in spec.columns} == dict.fromkeys(SIZES.first, 3) | SIZES.fewer_seeds
     assert [column.name for column in spec.columns] == ["L6H6", "L12H3", "L3H12", "L12H6", "L6H12", "L16H14"]
     assert set(spec.impossible) == {
-        *((arm, BEYOND) for arm in ("weight_selection", "isomorphic", "dmae", "wave", "wave_supervised")),
-        *((arm, size) for arm in CONDITIONED for size in FEWER),  # at the first three sizes
+        *((arm, SIZES.beyond) for arm in ("weight_selection", "isomorphic", "dmae", "wave", "wave_supervised")),
+        *((arm, size) for arm in CONDITIONED for size in SIZES.fewer_seeds),  # at the first three sizes
     }
     roles = {role: {arm.name for arm in spec.arms if arm.role == role} for role in get_args(Role)}
     assert roles["reference"] == {"own_mae", "own_mae_conditioned"}
@@ -91,7 +91,7 @@ def test_a_table_describes_itself() -> None:
 def test_old_names_of_tables_are_accepted() -> None:
     for old, new in OLD_TABLES.items():
         assert find(old, "micro") == find(new, "micro") == (new, PROTOCOLS[new, "micro"])
-    with pytest.raises(UserError, match=r"bench luck --protocol paper: unknown, there are: settings --protocol micro"):
+    with pytest.raises(UserError, match=r"bench luck --protocol paper: unknown, there are: settings --protocol nano"):
         find("luck", "paper")
 
 
@@ -200,8 +200,8 @@ def test_seeds_are_outermost_and_fewer_where_it_takes_long() -> None:
     cells = protocol.cells(list(protocol.arms), list(protocol.sizes), list(protocol.trials), None)
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
     seeds = {size: max(cell.seed for cell in cells if cell.size == size) + 1 for size in protocol.sizes}
-    assert seeds == {"L6H6": 3, "L12H3": 3, "L3H12": 3, "L12H6": 1, "L6H12": 1, BEYOND: 1}
-    beyond = {cell.arm for cell in cells if cell.size == BEYOND}
+    assert seeds == {"L6H6": 3, "L12H3": 3, "L3H12": 3, "L12H6": 1, "L6H12": 1, SIZES.beyond: 1}
+    beyond = {cell.arm for cell in cells if cell.size == SIZES.beyond}
     assert {"sweet", "random", "sweet_fitted"} <= beyond
     assert not beyond & {"weight_selection", "isomorphic", "dmae", "wave"}
     assert {cell.arm for cell in cells if cell.size == "L6H6"} == set(protocol.arms)

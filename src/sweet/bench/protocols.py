@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sweet.errors import UserError
@@ -14,29 +14,60 @@ from .arms import (
     DENSE,
     FACTORED,
     KRONECKER,
-    OWN_RANKS,
     TAUGHT,
     Arm,
-    Checkpoint,
     Converted,
     FineTuned,
     Recipe,
     Switches,
     arms,
-    conditioned,
-    ours,
     own_sources,
     sources,
 )
 from .protocol import Overrides, Protocol, Trial
+from .real import REAL
 from .sweeps import rate_arms, setting_arms
 
 OLD_TABLES = {"rates": "learning_rates"}  # names of before, for the command line
 
-FIRST = ("L6H6", "L12H3", "L3H12")  # three replicates, and all rows
-TABLE1 = (*FIRST, "L12H6", "L6H12")
-BEYOND = "L16H14"  # deeper and wider than the source
-FEWER = {"L12H6": 1, "L6H12": 1, BEYOND: 1}
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of the tables of a protocol: ``first`` have all rows and replicates, ``more`` one replicate.
+
+    Settings are chosen at the first two of ``first``. ``beyond`` is deeper and wider than the source.
+    """
+
+    first: tuple[str, str, str]
+    more: tuple[str, str]
+    beyond: str
+    constraints: tuple[str, str, str]
+    ablations: tuple[str, str, str]
+
+    @property
+    def fewer_seeds(self) -> dict[str, int]:
+        return dict.fromkeys((*self.more, self.beyond), 1)
+
+    @property
+    def table1(self) -> tuple[str, ...]:
+        return (*self.first, *self.more, self.beyond)
+
+
+# half of both, a third or quarter of the width, of the depth; of sources of 12 and of 6 layers and heads
+SIZES = Sizes(
+    first=("L6H6", "L12H3", "L3H12"),
+    more=("L12H6", "L6H12"),
+    beyond="L16H14",
+    constraints=("L3H5", "L4H4", "L5H3"),
+    ablations=("L3H3", "L3H4", "L3H5"),
+)
+NANO_SIZES = Sizes(
+    first=("L3H3", "L6H2", "L2H6"),
+    more=("L6H3", "L3H6"),
+    beyond="L8H8",
+    constraints=("L2H4", "L3H3", "L4H2"),
+    ablations=("L2H2", "L2H3", "L2H4"),
+)
 CONDITIONED = (
     "weight_selection_conditioned",
     "isomorphic_conditioned",
@@ -60,7 +91,6 @@ TABLE1_ARMS = arms(
     "sweet",
     "sweet_fitted",
 )
-ONLY_FIRST = dict.fromkeys(CONDITIONED, FIRST)
 # An optimiser that finds coordinates of its own gives plain starts what conditioning gives them (docs/log.md): what of
 # our lead is left by it, each row at its best rate?
 MUON = "optim.name=muon"
@@ -96,6 +126,8 @@ MICRO_FINETUNE = tuple(
     "epochs=3 batch_size=64 lr=4e-3 checkpoint_every=100 label_smoothing=0.0 workers=0 optim.layer_decay=0.75 "
     "optim.compile=true data.labels=5000 data.augment=crop data.val_split=test".split()
 )
+# compiling would take longer than a cell
+NANO_FINETUNE = (*MICRO_FINETUNE, "optim.compile=false")
 # batch, rate and decay are the paper's
 SMALL_FINETUNE = tuple(
     "epochs=30 batch_size=1024 lr=2e-3 checkpoint_every=200 optim.layer_decay=0.75 data.augment=rrc "
@@ -110,8 +142,9 @@ QUICKSTART_FINETUNE = tuple(
     "epochs=10 batch_size=64 lr=4e-3 checkpoint_every=1000 label_smoothing=0.0 workers=0 optim.layer_decay=0.75 "
     "data.labels=1000 data.augment=none data.val_split=test".split()
 )
-MICRO_SOURCES = sources(template=3.58, scaled=4.82, taught=0.88) | own_sources(*FIRST)
-SMALL_SOURCES = sources(template=98.8, scaled=131.7, taught=25.7) | own_sources(*FIRST)
+NANO_SOURCES = sources(template=2.4, scaled=2.76, taught=0.78) | own_sources(*NANO_SIZES.first)
+MICRO_SOURCES = sources(template=3.58, scaled=4.82, taught=0.88) | own_sources(*SIZES.first)
+SMALL_SOURCES = sources(template=98.8, scaled=131.7, taught=25.7) | own_sources(*SIZES.first)
 # the paper's template scales its width in training; a baseline's source does not, and gets as many FLOPs
 UNSCALED = "width.mode=none"
 PAPER_SOURCES: dict[str, Recipe] = {
@@ -122,7 +155,11 @@ PAPER_SOURCES: dict[str, Recipe] = {
     "tiles": Converted("kronecker"),
     "taught": FineTuned("dense"),
     "kronecker.taught": [*TAUGHT, UNSCALED, "epochs=159"],
-    **{name: [*made, UNSCALED, "epochs=386"] for name, made in own_sources(*FIRST).items() if isinstance(made, list)},
+    **{
+        name: [*made, UNSCALED, "epochs=386"]
+        for name, made in own_sources(*SIZES.first).items()
+        if isinstance(made, list)
+    },
 }
 
 
@@ -168,138 +205,68 @@ TASK_ARMS = arms("random", "weight_selection", "sweet_paper", "sweet")
 
 def _tables(
     name: str,
+    sizes: Sizes,
     finetune: Overrides,
     made: dict[str, Recipe],
     transfers: tuple[Trial, ...],
     held: int,
 ) -> dict[tuple[str, str], Protocol]:
-    """Tables that are the same in two protocols but for recipe and budgets."""
+    """Tables that are the same in several protocols but for recipe, sizes and budgets."""
+    swept, only_first = sizes.first[:2], dict.fromkeys(CONDITIONED, sizes.first)
 
-    def table(sizes: tuple[str, ...], rows: dict[str, Arm], **more: Any) -> Protocol:
-        return Protocol(name, name, sizes, rows, 3, finetune, made, FEWER, **more)
+    def table(columns: tuple[str, ...], rows: dict[str, Arm], **more: Any) -> Protocol:
+        return Protocol(name, name, columns, rows, 3, finetune, made, sizes.fewer_seeds, **more)
 
     def sweep(rows: dict[str, Arm], **more: Any) -> Protocol:
-        partial = {row: ("L6H6", "L12H3") for row in rows}
-        return replace(table(("L6H6", "L12H3"), rows, validation=held, **more), seeds=1, partial=partial)
+        partial = dict.fromkeys(rows, swept)
+        return replace(table(swept, rows, validation=held, **more), seeds=1, partial=partial)
 
     settings = sweep(setting_arms(TABLE1_ARMS, SETTINGS), main="sweet@default")
     rates = sweep(rate_arms(TABLE1_ARMS), main="sweet@4", chosen_by={"settings": settings})
     chosen = {"settings": settings, "learning_rates": rates}
-    table1 = table((*TABLE1, BEYOND), TABLE1_ARMS, partial=ONLY_FIRST, chosen_by=chosen)
+    table1 = table(sizes.table1, TABLE1_ARMS, partial=only_first, chosen_by=chosen)
     by_muon = (*finetune, MUON)
     muon_rates = sweep(rate_arms(MUON_ARMS), main="sweet@4", chosen_by={"settings": settings})
     muon_rates = replace(muon_rates, finetune=by_muon)
-    muon = table(FIRST, MUON_ARMS, chosen_by={"settings": settings, "muon_rates": muon_rates})
+    muon = table(sizes.first, MUON_ARMS, chosen_by={"settings": settings, "muon_rates": muon_rates})
+    init = table(sizes.first, ARMS, borrows=("table1",), shows_costs=True, chosen_by=chosen)
     constraints = {"main": "tucker_principal", "ablation": True}
     return {
         ("settings", name): settings,
         ("learning_rates", name): rates,
         ("table1", name): table1,
-        ("init", name): replace(table(FIRST, ARMS, borrows=("table1",), shows_costs=True, chosen_by=chosen), seeds=1),
+        ("init", name): replace(init, seeds=1),
         ("muon_rates", name): muon_rates,
         ("muon", name): replace(muon, finetune=by_muon),
-        ("table3", name): table(("L6H6",), TABLE1_ARMS, trials=transfers, chosen_by=chosen),
-        ("table4", name): table(("L3H5", "L4H4", "L5H3"), CONSTRAINTS, **constraints),
-        ("table5", name): table(("L3H3", "L3H4", "L3H5"), ABLATIONS, main="literal", ablation=True),
+        ("table3", name): table(sizes.first[:1], TABLE1_ARMS, trials=transfers, chosen_by=chosen),
+        ("table4", name): table(sizes.constraints, CONSTRAINTS, **constraints),
+        ("table5", name): table(sizes.ablations, ABLATIONS, main="literal", ablation=True),
     }
 
 
 def _paper(sizes: tuple[str, ...], **more: Any) -> Protocol:
     name, images = "vit_b16_in1k", 1_281_167
     return Protocol(
-        "paper", name, sizes, TABLE1_ARMS, 1, PAPER_FINETUNE, PAPER_SOURCES, partial=ONLY_FIRST, images=images, **more
+        "paper",
+        name,
+        sizes,
+        TABLE1_ARMS,
+        1,
+        PAPER_FINETUNE,
+        PAPER_SOURCES,
+        partial=dict.fromkeys(CONDITIONED, SIZES.first),
+        images=images,
+        **more,
     )
-
-
-# The second scale (design 7): a checkpoint that somebody else trained, three fine-tuning seeds.
-REAL_FINETUNE = tuple(
-    "epochs=15 batch_size=64 lr=1e-3 checkpoint_every=100 label_smoothing=0.0 workers=0 optim.layer_decay=0.75 "
-    "data.labels=2000 data.augment=crop data.val_split=test".split()
-)
-REAL_SOURCES: dict[str, Recipe] = {
-    "checkpoint": Checkpoint(
-        ("model.family=vit", "model.heads=6", "model.patch_size=14", "data.img_size=98", *OWN_RANKS)
-    ),
-    "template": Converted("checkpoint"),
-}
-FLOWERS = Trial(
-    data="flowers102",
-    finetune=("epochs=30", "data.labels=null"),
-    validation=("data.val_split=val",),
-    img_size=98,
-    images=1020,
-)
-REAL_TRIALS = (
-    FLOWERS,
-    Trial(data="cifar10", img_size=56, images=50_000),
-    Trial(data="tiny-imagenet-100", finetune=("data.val_split=val",), img_size=70, images=50_000),
-)
-
-
-def _selected(rule: str, layers: str, about: str) -> Arm:
-    return Arm("weight_selection", "checkpoint", {"rule": rule, "layers": layers}, about=about)
-
-
-SELECTED = _selected("consecutive", "even", "first channels, even layers")
-REAL_ARMS = {
-    "random": ARMS["random"],
-    "weight_selection_uniform": _selected("uniform", "even", "evenly spaced channels, the released rule; even layers"),
-    "weight_selection_uniform_first": _selected("uniform", "first", "the released rule; first layers"),
-    "weight_selection": SELECTED,
-    "weight_selection_conditioned": conditioned(SELECTED),
-    "isomorphic": Arm("isomorphic", "checkpoint", about="pruned by Taylor scores of its own features"),
-    "distilled_selected": Arm(
-        "distilled",
-        "checkpoint",
-        {"start": "weight_selection"},
-        about="first channels; all weights then learn the checkpoint's features, 500 steps of 128",
-    ),
-    "distilled": ours("distilled", "template", about="sweet; the same 500 steps"),
-    "sweet": ours("sweet", "template", about="principal order, equal gains, highest-energy heads"),
-    "sweet_fitted": ours("sweet_fitted", "template", about="sweet, its scalers then fitted on unlabelled images"),
-    "checkpoint": Arm(
-        "weight_selection", "checkpoint", {"rule": "consecutive"}, role="reference", about="the whole checkpoint"
-    ),
-}
-
-
-def _real() -> dict[tuple[str, str], Protocol]:
-    """Table ``real`` and the sweeps that choose its settings, at L6H3 on one set."""
-    cut, whole = ("L6H3", "L12H3", "L6H6"), "L12H6"
-    partial: dict[str, tuple[str, ...]] = dict.fromkeys(REAL_ARMS, cut)
-    partial |= {"distilled": cut[:2], "distilled_selected": cut[:2], "checkpoint": (whole,)}
-
-    def table(sizes: tuple[str, ...], rows: dict[str, Arm], **more: Any) -> Protocol:
-        return Protocol(
-            "real", "vit_b16_in1k", sizes, rows, 3, REAL_FINETUNE, REAL_SOURCES, {"L6H6": 1, whole: 1},
-            one_source=True, **more,
-        )  # fmt: skip
-
-    def sweep(rows: dict[str, Arm], **more: Any) -> Protocol:
-        return replace(table(cut[:1], rows, trials=(FLOWERS,), validation=1020, **more), seeds=1)
-
-    rules: list[Switches] = [{"rule": "uniform"}, {"rule": "uniform", "layers": "first"}]
-    settings = sweep(
-        setting_arms(REAL_ARMS, {"weight_selection_conditioned": rules}), main="weight_selection_conditioned@default"
-    )
-    rated = {name: arm for name, arm in REAL_ARMS.items() if name != "checkpoint"}
-    rates = sweep(rate_arms(rated), main="sweet@1", chosen_by={"settings": settings})
-    return {
-        ("settings", "real"): settings,
-        ("learning_rates", "real"): rates,
-        ("real", "real"): table(
-            (*cut, whole), REAL_ARMS, trials=REAL_TRIALS, partial=partial,
-            chosen_by={"settings": settings, "learning_rates": rates},
-        ),
-    }  # fmt: skip
 
 
 PROTOCOLS = {  # by table and protocol; reports keep this order
-    **_tables("micro", MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, 5000),
+    **_tables("nano", NANO_SIZES, NANO_FINETUNE, NANO_SOURCES, MICRO_TRANSFER, 5000),
+    **_tables("micro", SIZES, MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, 5000),
     ("tasks", "micro"): Protocol(
         name="micro",
         pretrain="micro",
-        sizes=("L6H6", "L12H3"),
+        sizes=SIZES.first[:2],
         arms=TASK_ARMS,
         seeds=2,
         finetune=MICRO_FINETUNE,
@@ -307,10 +274,10 @@ PROTOCOLS = {  # by table and protocol; reports keep this order
         trials=TASK_TRIALS,
         borrows=("table1",),
     ),
-    **_tables("small", SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, 5000),
-    **_real(),
-    ("table1", "paper"): _paper((*TABLE1, BEYOND)),
-    ("table3", "paper"): _paper(("L6H6",), trials=PAPER_TRANSFER),
+    **_tables("small", SIZES, SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, 5000),
+    **REAL,
+    ("table1", "paper"): _paper(SIZES.table1),
+    ("table3", "paper"): _paper(SIZES.first[:1], trials=PAPER_TRANSFER),
     ("quickstart", "micro"): Protocol(
         name="quickstart",
         pretrain="quickstart",

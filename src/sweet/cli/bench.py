@@ -37,7 +37,7 @@ def bench(
     ],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to write.")] = None,
     protocol: Annotated[
-        Literal["micro", "small", "paper", "real"], typer.Option(help="Scale of the experiment.")
+        Literal["nano", "micro", "small", "paper", "real"], typer.Option(help="Scale of the experiment.")
     ] = "micro",
     methods: Annotated[str | None, typer.Option(help="Initialisers, with commas; default: all.")] = None,
     sizes: Annotated[str | None, typer.Option(help="Sizes as L6H6, with commas; default: the table's.")] = None,

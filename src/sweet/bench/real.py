@@ -1,0 +1,94 @@
+"""Protocol ``real`` (design section 7): a checkpoint that somebody else trained, at several image sizes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from .arms import ARMS, OWN_RANKS, Arm, Checkpoint, Converted, Recipe, Switches, conditioned, ours
+from .protocol import Protocol, Trial
+from .sweeps import rate_arms, setting_arms
+
+REAL_FINETUNE = tuple(
+    "epochs=15 batch_size=64 lr=1e-3 checkpoint_every=100 label_smoothing=0.0 workers=0 optim.layer_decay=0.75 "
+    "data.labels=2000 data.augment=crop data.val_split=test".split()
+)
+REAL_SOURCES: dict[str, Recipe] = {
+    "checkpoint": Checkpoint(
+        ("model.family=vit", "model.heads=6", "model.patch_size=14", "data.img_size=98", *OWN_RANKS)
+    ),
+    "template": Converted("checkpoint"),
+}
+FLOWERS = Trial(
+    data="flowers102",
+    finetune=("epochs=30", "data.labels=null"),
+    validation=("data.val_split=val",),
+    img_size=98,
+    images=1020,
+)
+REAL_TRIALS = (
+    FLOWERS,
+    Trial(data="cifar10", img_size=56, images=50_000),
+    Trial(data="tiny-imagenet-100", finetune=("data.val_split=val",), img_size=70, images=50_000),
+)
+
+
+def _selected(rule: str, layers: str, about: str) -> Arm:
+    return Arm("weight_selection", "checkpoint", {"rule": rule, "layers": layers}, about=about)
+
+
+SELECTED = _selected("consecutive", "even", "first channels, even layers")
+REAL_ARMS = {
+    "random": ARMS["random"],
+    "weight_selection_uniform": _selected("uniform", "even", "evenly spaced channels, the released rule; even layers"),
+    "weight_selection_uniform_first": _selected("uniform", "first", "the released rule; first layers"),
+    "weight_selection": SELECTED,
+    "weight_selection_conditioned": conditioned(SELECTED),
+    "isomorphic": Arm("isomorphic", "checkpoint", about="pruned by Taylor scores of its own features"),
+    "distilled_selected": Arm(
+        "distilled",
+        "checkpoint",
+        {"start": "weight_selection"},
+        about="first channels; all weights then learn the checkpoint's features, 500 steps of 128",
+    ),
+    "distilled": ours("distilled", "template", about="sweet; the same 500 steps"),
+    "sweet": ours("sweet", "template", about="principal order, equal gains, highest-energy heads"),
+    "sweet_fitted": ours("sweet_fitted", "template", about="sweet, its scalers then fitted on unlabelled images"),
+    "checkpoint": Arm(
+        "weight_selection", "checkpoint", {"rule": "consecutive"}, role="reference", about="the whole checkpoint"
+    ),
+}
+
+
+def _real() -> dict[tuple[str, str], Protocol]:
+    """Table ``real`` and the sweeps that choose its settings, at L6H3 on one set."""
+    cut, whole = ("L6H3", "L12H3", "L6H6"), "L12H6"
+    partial: dict[str, tuple[str, ...]] = dict.fromkeys(REAL_ARMS, cut)
+    partial |= {"distilled": cut[:2], "distilled_selected": cut[:2], "checkpoint": (whole,)}
+
+    def table(sizes: tuple[str, ...], rows: dict[str, Arm], **more: Any) -> Protocol:
+        return Protocol(
+            "real", "vit_b16_in1k", sizes, rows, 3, REAL_FINETUNE, REAL_SOURCES, {"L6H6": 1, whole: 1},
+            one_source=True, **more,
+        )  # fmt: skip
+
+    def sweep(rows: dict[str, Arm], **more: Any) -> Protocol:
+        return replace(table(cut[:1], rows, trials=(FLOWERS,), validation=1020, **more), seeds=1)
+
+    rules: list[Switches] = [{"rule": "uniform"}, {"rule": "uniform", "layers": "first"}]
+    settings = sweep(
+        setting_arms(REAL_ARMS, {"weight_selection_conditioned": rules}), main="weight_selection_conditioned@default"
+    )
+    rated = {name: arm for name, arm in REAL_ARMS.items() if name != "checkpoint"}
+    rates = sweep(rate_arms(rated), main="sweet@1", chosen_by={"settings": settings})
+    return {
+        ("settings", "real"): settings,
+        ("learning_rates", "real"): rates,
+        ("real", "real"): table(
+            (*cut, whole), REAL_ARMS, trials=REAL_TRIALS, partial=partial,
+            chosen_by={"settings": settings, "learning_rates": rates},
+        ),
+    }  # fmt: skip
+
+
+REAL = _real()
