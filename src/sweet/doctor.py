@@ -19,7 +19,10 @@ from sweet.training.compiling import can_compile
 from sweet.training.device import resolve_precision
 from sweet.version import VERSION
 
-PACKAGES = ("torch", "torchvision", "timm", "accelerate", "safetensors", "huggingface_hub", "datasets", "transformers")
+PACKAGES = (
+    "torch", "torchvision", "timm", "accelerate", "safetensors", "huggingface_hub", "datasets", "transformers", "onnx",
+    "onnxruntime", "peft",
+)  # fmt: skip
 WANTED = {  # module: who needs it, what brings it
     "onnx": "sweet export --to onnx; pip install 'sweet-vit[onnx]'",
     "onnxruntime": "sweet export --to onnx; pip install 'sweet-vit[onnx]'",

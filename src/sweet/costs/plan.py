@@ -26,7 +26,8 @@ def template_cost_of(resolved: ResolvedRecipe) -> TemplateCost:
     if not keys.factored_at_end:
         return learned
     written = template_cost(vit, keys.constraint, ranks=resolved.ranks, tile=tile)
-    return replace(written, rebuild_macs=learned.rebuild_macs)
+    contracted = vit.width * sum(resolved.ranks[1:])  # U and V, square, are stored in the core
+    return replace(written, scalers=written.scalers - contracted, rebuild_macs=learned.rebuild_macs)
 
 
 def pretraining_cost(resolved: ResolvedRecipe, images: int) -> float:

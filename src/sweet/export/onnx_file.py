@@ -24,7 +24,7 @@ FILE = "model.onnx"
 TOLERANCE = 1e-4  # relative to the largest output: two runtimes add in another order
 HALF_TOLERANCE = 2e-2  # of weights in fp16: twenty of its steps
 MAX_BYTES = 2_000_000_000  # of one protobuf file
-SHOWN = {"classes", "mean", "std", "img_size", "crop", "thresholds"}
+SHOWN = {"classes", "mean", "std", "img_size", "crop", "interpolation", "thresholds"}
 
 
 def need_onnx() -> None:
@@ -39,9 +39,9 @@ def need_onnx() -> None:
 def write_onnx(graph: Graph, record: FolderRecord, path: Path) -> float:
     """Write the graph; returns the largest difference of ONNX Runtime's outputs.
 
-    Of a record in float16 the graph computes in it; what goes in and comes out stays float32. Class names, mean, std,
-    size, crop and what the graph says of itself stand in its metadata as JSON. Raises UserError, and writes nothing,
-    when ONNX Runtime computes something else on one of the samples than the model in float32.
+    Of a record in float16 the graph computes in it; what goes in and comes out stays float32. What the model expects
+    of its images, its classes and what the graph says of itself stand in its metadata as JSON. Raises UserError, and
+    writes nothing, when ONNX Runtime computes something else on one of the samples than the model in float32.
     """
     need_onnx()
     if sum(p.numel() * p.element_size() for p in graph.module.parameters()) > MAX_BYTES:

@@ -57,7 +57,7 @@ import onnxruntime
 
 session = onnxruntime.InferenceSession("this-folder/model.onnx")
 output = session.run(None, {"images": images})[0]  # float32 (N, channels, height, width), normalised; any N
-session.get_modelmeta().custom_metadata_map  # classes, mean, std, img_size as JSON
+session.get_modelmeta().custom_metadata_map  # classes, mean, std, img_size, interpolation as JSON
 ```
 """,
     "onnx segment": """```python

@@ -29,7 +29,10 @@ class Labelled(Task):
                 "one label for each image (--task multilabel takes lists)"
             )
         if images.classes is None or images.labels is None:
-            raise UserError(f"--data {images.name}: {images.split} has no class labels, and the task needs them")
+            raise UserError(
+                f"--data {images.name}: {images.split} has no class labels, and the task needs them (a folder of "
+                "images: train/CLASS/IMAGE and val/CLASS/IMAGE)"
+            )
         return images.classes
 
     def prepare_data(self, images: ImageSource, data_config: DataConfig) -> ImageSet:
