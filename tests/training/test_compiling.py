@@ -31,7 +31,22 @@ def test_micro_is_compiled_as_a_whole_and_not_for_a_look() -> None:
     assert compiles(images=300) is False
     assert compiles("max_steps=8", "optim.compile=true") is True
     assert compiles("optim.compile=false") is False
+    assert decided(OptimKeys(compile="auto"), 1e15, CPU, varies=True).compile is False
     assert decided(OptimKeys(compile="auto"), 1e15, torch.device("cuda")).compile is False
+
+
+@pytest.mark.parametrize("overrides", ["width.mode=independent", "depth.mode=even depth.min_blocks=1"])
+def test_a_network_that_varies_is_not_compiled(
+    tiny: Callable[..., PretrainRecipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: str
+) -> None:
+    compiled: list[object] = []
+    monkeypatch.setattr("sweet.training.compiling.ON_A_CPU", 0.0)
+    monkeypatch.setattr("sweet.training.state.can_compile", lambda device: True)
+    monkeypatch.setattr("sweet.training.state.compile_in_place", compiled.append)
+    pretrain(tiny("optim.compile=auto", "max_steps=1", *overrides.split()), tmp_path / "varies", quiet=True)
+    assert not compiled
+    pretrain(tiny("optim.compile=auto", "max_steps=1"), tmp_path / "same", quiet=True)
+    assert compiled
 
 
 @pytest.mark.parametrize("problem", ["compiler", "cache"])

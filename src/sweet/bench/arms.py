@@ -72,7 +72,8 @@ DENSE = "template.constraint=none"
 KRONECKER = "template.constraint=kronecker"
 FACTORED = "template.learn=factored"  # the paper's way
 GELU = "model.family=vit"
-LITERAL = "width.mode=independent"  # Eq. 7-8: masks on the matrices alone
+# Eq. 7-8: masks on the matrices alone; each step has its own widths, and each of them would be compiled
+LITERAL = ("width.mode=independent", "optim.compile=false")
 SLICED = "width.apply=slice"  # narrower sub-networks instead
 TAUGHT = [KRONECKER, "objective=supervised", "teacher=@taught"]
 OWN = "own.{size}"  # a source of each size
@@ -93,9 +94,9 @@ SOURCES: dict[str, Recipe] = {
     "kronecker.taught": TAUGHT,
     # the paper's Table 5
     "dense.gelu": [DENSE, GELU],
-    "template.literal": [FACTORED, LITERAL],
-    "template.sliced": [FACTORED, LITERAL, SLICED],
-    "template.literal-gelu": [FACTORED, LITERAL, GELU],
+    "template.literal": [FACTORED, *LITERAL],
+    "template.sliced": [FACTORED, *LITERAL, SLICED],
+    "template.literal-gelu": [FACTORED, *LITERAL, GELU],
 }
 
 

@@ -23,14 +23,15 @@ def can_compile(device: torch.device) -> bool:
     return device.type != "cpu" or any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 
 
-def decided(optim: O, flops: float, device: torch.device) -> O:
+def decided(optim: O, flops: float, device: torch.device, *, varies: bool = False) -> O:
     """The keys with ``compile: auto`` made true or false, for a training of so many FLOPs in all.
 
-    By the work of the whole training, so that a resumed one decides the same.
+    By the work of the whole training, so that a resumed one decides the same. False where the network ``varies`` from
+    step to step: each of its shapes would be compiled.
     """
     if optim.compile != "auto":
         return optim
-    worth = flops >= (ON_A_CPU if device.type == "cpu" else ON_A_GPU)
+    worth = not varies and flops >= (ON_A_CPU if device.type == "cpu" else ON_A_GPU)
     return optim.model_copy(update={"compile": worth})
 
 

@@ -115,13 +115,14 @@ class Pretraining:
     def train(self, out: Path | None, *, resume: bool, quiet: bool) -> TrainResult:
         """All steps, with checkpoints in the run folder ``out``; None writes nothing."""
         cost = pretraining_cost(self.resolved, len(self.data))
+        varies = not self.recipe.width.mode == self.recipe.depth.mode == "none"
         return train(
             self.model,
             parameter_groups(self.model, self.recipe),
             self.batches,
             self.loss,
             keys=self.recipe,
-            optim=decided(self.recipe.optim, cost, self.accelerator.device),
+            optim=decided(self.recipe.optim, cost, self.accelerator.device, varies=varies),
             accelerator=self.accelerator,
             run=out,
             resume=resume,
