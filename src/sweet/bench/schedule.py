@@ -155,12 +155,17 @@ class _Schedule:
         return False
 
     def fail(self, job: Job, why: str) -> None:
-        """Note a failure, and that of every job that needs this one."""
+        """Note a failure, and how many jobs need this one: they fail with it."""
+        before = len(self.outcome.failed)
+        self._fail_with_others(job, why)
+        others = len(self.outcome.failed) - before - 1
+        self.note(f"FAILED {job.name}: {why}" + (f"; {others} that need it are left out" if others else ""))
+
+    def _fail_with_others(self, job: Job, why: str) -> None:
         self.outcome.failed[job.name] = why
-        self.note(f"FAILED {job.name}: {why}")
         for other in [other for other in self.waiting.values() if job.name in other.needs]:
             if self.waiting.pop(other.name, None):
-                self.fail(other, f"{job.name} failed")
+                self._fail_with_others(other, f"{job.name} failed")
 
 
 def cores() -> int:
