@@ -116,6 +116,7 @@ class Progress:
 Listener = Callable[[Progress], None]
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 _bar: ContextVar[Any] = ContextVar("bar", default=None)
+_about: ContextVar[str] = ContextVar("about", default="")
 
 
 @contextmanager
@@ -206,4 +207,14 @@ def warn(text: str) -> None:
 
 def say(text: str) -> None:
     """A line on stderr. Names of files and classes may stand in it: no control character reaches the terminal."""
-    print(printable(text), file=sys.stderr, flush=True)
+    print(printable(_about.get() + text), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def lines_about(what: str) -> Iterator[None]:
+    """Inside the block every line of :func:`say` begins with ``what``: several processes share a terminal."""
+    token = _about.set(f"{what}: ")
+    try:
+        yield
+    finally:
+        _about.reset(token)

@@ -15,6 +15,7 @@ import pytest
 
 from sweet.bench import schedule
 from sweet.bench.schedule import Busy, Job, OutOfTime, held, holding, limited, work
+from sweet.console import say
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,6 +58,12 @@ def test_a_job_waits_for_what_it_needs_only(tmp_path: Path) -> None:
     assert (outcome.left, outcome.failed) == ([], {})
     assert said[0].startswith("[1/4] ") and said[-1].endswith("ETA 0 min")
     assert do(jobs, workers=1)[0] == ["free", "source", "late", "last"]  # in their order where they can
+
+
+def test_lines_of_a_worker_name_its_job(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    job_ = Job("source dense", say, ("step 1/2",), tmp_path / "lock", 1.0)
+    work([job_], lambda job, result: "", workers=1, until=None, note=print)
+    assert "source dense: step 1/2\n" in capfd.readouterr().err
 
 
 def test_a_failure_takes_along_what_needs_it_and_nothing_else(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from sweet.console import lines_about
+
 POLL = 2.0  # seconds between looks at a lock that somebody else holds
 
 
@@ -197,7 +199,7 @@ def _end_with_parent() -> None:
 
 def _guarded(job: Job, until: float | None) -> Any:
     """A job in a worker: alone at its lock, and for no longer than it may."""
-    with holding(job.lock):
+    with holding(job.lock), lines_about(job.name):
         return limited(until, job.call, *job.args)
 
 
