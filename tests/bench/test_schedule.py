@@ -60,10 +60,9 @@ def test_a_job_waits_for_what_it_needs_only(tmp_path: Path) -> None:
     assert do(jobs, workers=1)[0] == ["free", "source", "late", "last"]  # in their order where they can
 
 
-def test_lines_of_a_worker_name_its_job(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    job_ = Job("source dense", say, ("step 1/2",), tmp_path / "lock", 1.0)
-    work([job_], lambda job, result: "", workers=1, until=None, note=print)
-    assert "source dense: step 1/2\n" in capfd.readouterr().err
+def test_lines_of_a_worker_name_its_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    schedule._guarded(job("source dense", tmp_path, call=say, value="step 1/2"), None)
+    assert capsys.readouterr().err == "source dense: step 1/2\n"
 
 
 def test_a_failure_takes_along_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
