@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import posixpath
 import re
 import sys
 from collections.abc import Iterator
@@ -22,10 +23,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 WIDTH = 100
 WRITTEN_FROM = {
-    "../src/sweet/recipes/schema.py": "reference/recipes.md",
-    "../examples": "reference/examples.md",
-    "../results/convert/census.json": "reference/converts.md",
+    "src/sweet/recipes/schema.py": "docs/reference/recipes.md",
+    "examples": "docs/reference/examples.md",
+    "results/convert/census.json": "docs/reference/converts.md",
 }
+LINK = re.compile(r"(?P<picture>!?)\[(?P<words>[^]]*)\]\((?P<target>\.\./[^)#]*)(?P<rest>[^)]*)\)")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -40,12 +42,22 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called with every page: what lies outside of docs/ is on the site as a picture, or not at all."""
-    for source, page in WRITTEN_FROM.items():
-        markdown = markdown.replace(f"]({source})", f"]({page})")
-    markdown = re.sub(r"\]\(\.\./results/([^)]*\.png)\)", r"](tables/\1)", markdown)
-    return re.sub(r"(?<!!)\[([^]]*)\]\(\.\./[^)]*\)", r"\1", markdown)
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Called with every page: what lies outside of docs/ is on the site as a page or a picture, or as its path."""
+    folder = posixpath.dirname(f"docs/{page.file.src_uri}")
+
+    def link(found: re.Match[str]) -> str:
+        place = posixpath.normpath(posixpath.join(folder, found["target"]))
+        if place.startswith("docs/"):
+            return found[0]
+        shown = WRITTEN_FROM.get(place)
+        if found["picture"]:
+            shown = place.replace("results/", "docs/tables/", 1)
+        if shown is None:
+            return f"{found['words']} `{place}`"
+        return f"{found['picture']}[{found['words']}]({posixpath.relpath(shown, folder)}{found['rest']})"
+
+    return LINK.sub(link, markdown)
 
 
 def on_page_content(html: str, **_: Any) -> str:
