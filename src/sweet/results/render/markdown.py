@@ -7,11 +7,12 @@ from collections.abc import Collection, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from sweet.results.compare import compare
+from sweet.results.compare import AVERAGE, compare, gains_over_best
+from sweet.results.paired import signed
 from sweet.results.paper import paper
 from sweet.results.records import RULES
 from sweet.results.rows import Grid, blocks, description
-from sweet.results.sentences import sentences
+from sweet.results.sentences import listed, sentences
 from sweet.results.table import Table, unique
 
 from .strip import strip
@@ -21,7 +22,6 @@ HEAD = """# Results
 
 Ways to make the first weights of a Vision Transformer, compared: each is a row of a table, an *arm*; each column is a
 size (`L6H6`: 6 layers, 6 heads). Every model gets the same fine-tuning and is tested on the same held-out images.
-`{command}` writes this page from the JSON files of `sweet bench`; no number is typed by hand.
 """
 READING = """
 ## How to read a table
@@ -33,20 +33,20 @@ READING = """
   the replicates that both arms have. ± is half of a 95 % interval, from a variance that is pooled over the table.
 - *gain* and *worse*: a t test with that variance, all comparisons of the table considered (Holm, 5 %). *no gain*:
   neither. *one seed* shows nothing; a size of one replicate counts in averages only.
-- Every setting was chosen on training images that were held out, in the tables `settings` and `learning_rates`.
+- Settings are chosen on training images that were held out, in the tables `settings` and `learning_rates`; those of
+  `quickstart` are fixed. The tables of History do not keep to this.
 - Rows of *{label}* are printed in the paper ({paper}), for other data at another scale. Compare the order of its rows
   with ours, not the numbers.
+- `{command}` writes this page from the JSON files of `sweet bench`; no number is typed by hand.
 """
-NOTHING = """
-No table has been measured by today's rules yet: replicates that have their own sources, settings chosen on held-out
-training images, conditioned baselines, and each size pre-trained itself. What was measured before is history, below.
-"""
-HISTORY = """
+EARLIER = "one source stands behind all seeds, settings were chosen on the test images, no baseline was conditioned"
+HISTORY = f"""
 ## History
 
-What was measured by earlier rules, which a reader should know: one source stands behind all seeds, so that the spread
-is that of fine-tuning alone; settings were chosen on the test images; no baseline was conditioned. Rows have the names
-of their time.
+What was measured by earlier rules: {EARLIER}. So the spread is that of fine-tuning alone. Rows have the names of their
+time. `@2` and `@4` are learning rates of fine-tuning, in thousandths; `flat` is without a decay by layer, `decay0.75`
+with one. `sweet_rms` is principal order as it was first tried. In trials (`nano`) the first word is the source
+(`turned1` is `dense1`, converted), the others are switches: [the log](log.md) says why each was tried.
 """
 
 
@@ -63,22 +63,49 @@ def results_page(tables: Sequence[Table], page: Path, command: str) -> str:
     """
     today = [table for table in tables if table.spec.version >= RULES]
     older = [table for table in tables if table.spec.version < RULES]
-    text = HEAD.format(command=command) + in_short(today)
+    text = HEAD + in_short(today, older)
     text += "".join(f"\n{found}\n" for found in unique(caution(table) or None for table in today))
-    text += READING.format(label=paper().label, paper=paper().paper)
+    text += READING.format(label=paper().label, paper=paper().paper, command=command)
     for protocol, group in groupby(today, lambda table: table.spec.protocol):
         text += f"\n## Protocol {protocol}\n" + "".join(f"\n{_folded(table, page)}" for table in group)
     return text + (HISTORY if older else "") + "".join(f"\n{_folded(table, page)}" for table in older)
 
 
-def in_short(tables: Sequence[Table]) -> str:
-    """What tables say: of one that has the paper's method or conditioned baselines all of it, of others a sentence."""
-    lines = []
-    for table in tables:
-        words, whole = sentences(table), table.of_role("paper") or table.of_role("conditioned")
+def in_short(today: Sequence[Table], older: Sequence[Table]) -> str:
+    """What tables say: of one that has the paper's method or conditioned baselines all of it, of others a sentence.
+
+    Before there is such a one, what was found by earlier rules comes first.
+    """
+    lines, settled = [], False
+    for table in today:
+        words, whole = sentences(table), bool(table.of_role("paper") or table.of_role("conditioned"))
+        settled |= whole
         if not table.spec.validation:
-            lines.append(f"- **{table.title}**: {' '.join(words if whole else words[:1])}\n")
-    return "\n## In short\n\n" + "".join(lines) if lines else NOTHING
+            lines.append(f"**{table.title}**: {' '.join(words if whole else words[:1])}")
+    shown = [*([] if settled else _so_far(older)), *lines]
+    return "\n## In short\n\n" + "".join(f"- {line}\n" for line in shown) if shown else ""
+
+
+def _so_far(older: Sequence[Table]) -> list[str]:
+    """The main comparison of earlier rules, its caveat, and the choices of our own that were worse than others."""
+    found = [one for table in older if (one := compare(table)) and one.strongest]
+    first = next((one for one in found if not one.table.spec.ablation), None)
+    if first is None:
+        return []
+    table, metric = first.table, first.metric
+    means = {arm: table.means(arm, metric.key) for arm in table.arms}
+    gain = gains_over_best(means, first.main, table.common, baselines=first.baselines).mean
+    each = "" if gain is None else f" Against the best baseline at each size: {signed(gain, metric.digits)} points."
+    choices = [
+        f"{one.main} against {strongest} {one.against[strongest][AVERAGE].text(metric.digits)} ({one.table.title})"
+        for one in found
+        if one.table.spec.ablation and (strongest := one.strongest) and one.against[strongest][AVERAGE].value < 0
+    ]
+    lines = [
+        f"**{table.title}**, the main comparison so far: {sentences(table)[0]}{each}",
+        f"Not settled: {EARLIER} ([History](#history)). Tables without these limits are being run.",
+    ]
+    return [*lines, f"Choices of ours that lose, in points on average: {listed(choices)}."] if choices else lines
 
 
 def _folded(table: Table, page: Path) -> str:
@@ -86,8 +113,9 @@ def _folded(table: Table, page: Path) -> str:
     found = compare(table)
     made = strip(found) if found else None
     picture = table.folder / table.picture
-    parts = [f"### {question(table)}", f"**{table.title}.** {sentences(table)[0]}"]
-    if picture.is_file():
+    answer = sentences(table)[0] if found else "Trials, each a row; none is compared with the others here."
+    parts = [f"### {question(table)}", f"**{table.title}.** {answer}"]
+    if found and picture.is_file():
         parts.append(f"![{table.title}, every seed and mean of all arms]({_relative(picture, page)})")
     if made:
         parts.append(f"**{made.counted}.** {made.losses}")
