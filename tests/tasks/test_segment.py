@@ -85,7 +85,7 @@ def test_what_is_written(segmenter: Path, model: Path) -> None:
     assert info["head"]["channels"] == 16 and info["head"]["window"] == 0
     assert 0 < info["metrics"]["miou"] < info["metrics"]["pixel_acc"] <= 100
     with Image.open(segmenter / "pictures" / "segments.png") as sheet:
-        assert sheet.size == (3 * 4 * 120, round(120 * (6 * 4 + 0.3 + 2 * 0.25)))  # 6 rows and a legend of 2 lines
+        assert sheet.size == (6 * 480, round(240 * (3 * 2 + 0.3 + 2 * 0.25)))  # six scenes, a legend of 2 lines
         pixels = np.asarray(sheet.convert("RGB")).reshape(-1, 3)
     assert set(map(tuple, palette(11).tolist())) <= set(map(tuple, np.unique(pixels, axis=0).tolist()))
     vit = sweet.load(segmenter, num_classes=0)  # the backbone alone is a plain timm model again

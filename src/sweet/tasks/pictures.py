@@ -28,6 +28,7 @@ NAME_SHOWN = 32  # characters of a name in a picture
 LEGEND_SHOWN = 60  # classes
 MOST_SLENDER = 4.0  # height to width of a row, or the other way round
 CAPTION = 22  # pixels above a picture of a sheet
+SIDE_DRAWN = 480  # pixels of a picture of a grid
 SIDE_SHOWN = 640  # pixels of a picture of an image, at most
 Pixels = NDArray[np.uint8]  # (H, W, 3), or (n, 3) colours
 
@@ -85,13 +86,17 @@ def save_grid(
     titles: Sequence[str],
     legend: Sequence[tuple[str, Any]] = (),
 ) -> None:
-    """Pictures (H, W, 3) uint8 in rows, a title over each column, and a legend of (name, colour as uint8)."""
+    """Pictures (H, W, 3) uint8 in rows, a title over each column, and a legend of (name, colour as uint8).
+
+    Each has ``SIDE_DRAWN`` pixels a side; of more than three in a row the words are larger beside them.
+    """
+    inches = min(4.0, 12 / len(titles))
     legend = legend[:LEGEND_SHOWN]
     columns = 6 if max((len(name) for name, _ in legend), default=0) <= NARROW else 3
     lines = -(-len(legend) // columns)
     shapes = [row[0].shape[:2] for row in rows]
     heights = [min(MOST_SLENDER, max(1 / MOST_SLENDER, height / width)) for height, width in shapes]
-    size = (4 * len(titles), 4 * sum(heights) + 0.3 + 0.25 * lines)
+    size = (inches * len(titles), inches * sum(heights) + 0.3 + 0.25 * lines)
     figure = Figure(figsize=size, layout="constrained")
     for place, axes in zip(
         np.ndindex(len(rows), len(titles)),
@@ -107,7 +112,7 @@ def save_grid(
             Patch(color=tuple(channel / 255 for channel in colour), label=short(name)) for name, colour in legend
         ]
         figure.legend(handles=patches, loc="outside lower center", ncols=columns, fontsize=8)
-    save_figure(figure, file, dpi=120)
+    save_figure(figure, file, dpi=round(SIDE_DRAWN / inches))
 
 
 def drawn(

@@ -109,11 +109,13 @@ class MultiLabel(Labelled):
         return rows
 
     def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
-        """``classes.png``: average precision of each class that occurs, the best first."""
+        """``classes.png``: average precision of each class that occurs, the best first, and the mean of guessing."""
         ranked = sorted(metrics.per_class["per_class"].items(), key=lambda pair: -pair[1])
         figure = Figure(figsize=(6, 1.5 + 0.22 * min(len(ranked), NAMED)), layout="constrained")
-        axes = figure.add_subplot(xlabel="average precision, %", title=f"mAP {metrics.scores['map']:.1f} %")
+        mean, chance = (metrics.scores[key] for key in ("map", "map_by_chance"))
+        axes = figure.add_subplot(xlabel="average precision, %", title=f"mAP {mean:.1f} %, by guessing {chance:.1f} %")
         axes.barh(np.arange(len(ranked)), [value for _, value in ranked])
+        axes.axvline(chance, color="black", linestyle=":")
         axes.set_xlim(0, 100)
         axes.invert_yaxis()
         axes.set_yticks(range(len(ranked)) if len(ranked) <= NAMED else [])

@@ -248,11 +248,15 @@ class Segment(Task):
             maps = data.mask(index), self._classes_in(model, image, settings)
             void |= bool((maps[0] == IGNORE).any())
             shown, smaller = for_a_picture(image, maps)
-            rows.append([np.asarray(shown), *(overlay(shown, classes, colours, 0.8) for classes in smaller)])
+            rows.append([np.asarray(shown), *(overlay(shown, classes, colours, 1) for classes in smaller)])
         legend = list(zip(self.classes, colours, strict=True))
         if void:
             legend.insert(0, ("void, not judged", np.zeros(3, np.uint8)))
         titles = ["image", "truth", f"predicted (mIoU {metrics.scores['miou']:.1f} %)"]
+        half = len(rows) // 2
+        if len(rows) == 2 * half:  # two scenes side by side
+            titles *= 2
+            rows = [left + right for left, right in zip(rows[:half], rows[half:], strict=True)]
         save_grid(out / "segments.png", rows, titles, legend)
 
 
