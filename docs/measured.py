@@ -1,6 +1,6 @@
-"""Numbers of README and `sizes.md`, from the committed results: `python docs/measured.py` prints their lines.
+"""Numbers of README and of pages, from the committed results: `python docs/measured.py` prints their lines.
 
-A test compares them with README and with the picture, so after new results the lines are pasted and the picture drawn
+A test compares them with these and with the picture, so after new results the lines are pasted and the picture drawn
 anew (`python docs/draw.py`).
 """
 
@@ -36,6 +36,8 @@ NAMES = {
     "weight_selection": "weight selection",
     "dmae": "DMAE",
     "random": "random weights",
+    "kronecker_principal": "Kronecker products",
+    "weight_selection_principal": "weight selection",
 }
 PLAIN = "sweet_prefix"  # the paper's slice of a template learned at full width
 TRIED = "L3H6"  # the size that README's commands make
@@ -128,10 +130,22 @@ class Headline:
             f"A template of a third of the size: {third - ours:+.1f}; one of Kronecker products: {tiles - ours:+.1f}.",
             f"A prefix slice of a template learned at full width, without our changes: {average[best]:+.1f} points "
             f"against {NAMES[best]}; it is also behind {listed(behind)}. No table runs Eq. 7-8 of the "
-            "paper as written yet.",
+            f"paper as written yet. {losses()}",
             conditioning(),
             camvid(),
         ]
+
+
+def losses() -> str:
+    """Choices of the method that lose to another one, in the tables of such choices."""
+    short = []
+    for name, what in (("table4", "Tucker products"), ("table5", "widths drawn at random in training")):
+        found = compare(read_tables(RESULTS / "history" / "micro" / name)[0])
+        assert found and found.strongest
+        gap = found.against[found.strongest]["average"].value
+        assert gap < 0, f"{name}: {found.main} does not lose"
+        short.append(f"{what}, {gap:+.2f} points against {NAMES[found.strongest]} ({name})")
+    return f"What loses to the best other arm of its table: {'; '.join(short)}."
 
 
 def conditioning() -> str:
@@ -180,7 +194,7 @@ def recipe_rows() -> list[str]:
         f"| `micro` | {header['micro']['hardware']} with bf16; without, three times as long | CIFAR-10, 32 px | "
         f"{minutes['micro']} | the picture above |",
         f"| `small` | {header['small']['hardware']} | Tiny ImageNet-100, 64 px | - | {small} |",
-        f"| `vit_b16_in1k` | 8 or more GPUs | ImageNet-1K, 224 px | - | {paper} |",
+        f"| `vit_b16_in1k` | [8 or more GPUs](docs/nodes.md) | ImageNet-1K, 224 px | - | {paper} |",
         *(_task_row(*row) for row in TASK_ROWS),
     ]
 
@@ -236,6 +250,51 @@ def sizes_page() -> list[str]:
     return [*rows, f"CIFAR-10, protocol micro, top-1 of `sweet`: {listed(says)}."]
 
 
+def start_page() -> list[str]:
+    """What the headline compares with, beside the results page, and how long the notebook took."""
+    found = Headline.read()
+    whole = compare(found.table)
+    assert whole and whole.strongest
+    text = (ROOT / "docs" / "notebook.md").read_text(encoding="utf-8")
+    minutes = sum(map(float, re.findall(r"^(?:training\.)?seconds +([\d.]+)$", text, re.M))) / 60
+    return [
+        f"{found.gain:+.1f} is against the best baseline at each size; [the results](results.md) also compare with one "
+        f"baseline at all sizes, {NAMES[whole.strongest]}: {whole.against[whole.strongest]['average'].text(2)}, and "
+        "count random weights as a baseline too.",
+        f"[A notebook](notebook.md) goes from nothing to all of them without a download: {minutes:.0f} minutes of "
+        "training, on one busy CPU core.",
+    ]
+
+
+def several_labels() -> list[str]:
+    """mAP of a network that finds what is in parts of street scenes, of random weights, and of guessing."""
+    ours, random = (_json(RESULTS / "tasks" / f"multilabel-camvid-tiles{name}.json") for name in ("", "-random"))
+    rows = {
+        "test": [one["metrics"] for one in (ours, random)],
+        "validation": [ours["validation"], random["validation"]],
+    }
+    classes = sorted(ours["metrics"]["per_class"].items(), key=lambda pair: pair[1])
+    steps = ours["training"]["steps"]
+    return [
+        f"mAP on parts of CamVid's frames (`benchmarks/tiles.py`, {len(classes)} classes) after {steps} steps:",
+        *(
+            f"| {split} | {one['map']:.1f} | {other['map']:.1f} | {one['map_by_chance']:.1f} |"
+            for split, (one, other) in rows.items()
+        ),
+        f"Of the test classes {classes[-1][0]} is found best ({classes[-1][1]:.1f}), {classes[0][0]} worst "
+        f"({classes[0][1]:.1f}).",
+    ]
+
+
+# What the pages state
+STATED: dict[str, Callable[[], list[str]]] = {
+    "index.md": start_page,
+    "sizes.md": sizes_page,
+    "tasks/segment.md": lambda: [camvid()],
+    "tasks/multilabel.md": several_labels,
+}
+
+
 def lines() -> list[str]:
     """Everything that README states; it may be wrapped differently there."""
     found = Headline.read()
@@ -257,4 +316,6 @@ def _json(path: Path) -> Any:
 
 
 if __name__ == "__main__":
-    print("\n".join(["README.md", *lines(), "docs/sizes.md", *sizes_page()]))
+    print("\n".join(["README.md", *lines()]))
+    for name, state in STATED.items():
+        print("\n".join([f"docs/{name}", *state()]))

@@ -181,9 +181,10 @@ def test_readme_states_what_was_measured() -> None:
     words = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ").split())
     for line in measured["lines"]():
         assert " ".join(line.split()) in words, f"README does not say: {line} (python docs/measured.py)"
-    page = " ".join((DOCS / "sizes.md").read_text(encoding="utf-8").split())
-    for line in measured["sizes_page"]():
-        assert " ".join(line.split()) in page, f"sizes.md does not say: {line} (python docs/measured.py)"
+    for name, state in measured["STATED"].items():
+        page = " ".join((DOCS / name).read_text(encoding="utf-8").split())
+        for line in state():
+            assert " ".join(line.split()) in page, f"{name} does not say: {line} (python docs/measured.py)"
     title = ElementTree.parse(DOCS / "pictures" / "gain.svg").getroot().find("{*}metadata//{*}title")
     assert title is not None and title.text == measured["Headline"].read().sentence(), "run python docs/draw.py"
 
