@@ -72,8 +72,8 @@ def test_table_and_chart(made: tuple[Path, dict[str, Any]]) -> None:
     lines = (out / "table.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| L")]
     assert [cell[0] for cell in cells] == [row["size"] for row in rows]
-    assert [cell[5] for cell in cells] == [f"{row['metrics']['top1']:.2f}" for row in rows]
-    assert [cell[6] == "yes" for cell in cells] == [row["pareto"] for row in rows]
+    assert [cell[1] for cell in cells] == [f"{row['metrics']['top1']:.2f}" for row in rows]
+    assert [cell[2] == "yes" for cell in cells] == [row["pareto"] for row in rows]
     with Image.open(out / "pareto.png") as picture:
         assert picture.size[0] > 400
     assert ElementTree.parse(out / "pareto.svg").getroot().tag.endswith("svg")
@@ -107,7 +107,8 @@ def test_compared_with_random(
     written = report([out], tmp_path / "report.html")
     assert written["families"] == [{"family": str(out), "members": 2}] and len(written["runs"]) == 4  # type: ignore[arg-type]
     page = (tmp_path / "report.html").read_text()
-    assert shown["conclusion"] in page and "<svg" in page
+    assert shown["conclusion"] in page and '<svg class="on-white"' in page
+    assert "<dt>lr</dt><dd>0.002</dd>" in page and "<dt>epochs</dt>" in page
     assert "<title>sweet report: 1 family, 4 runs</title>" in page
     places = re.findall(r'<a href="#\w+">family/([^<]+)</a>', page)
     assert places == ["L1H1", "L1H2", "random/L1H1", "random/L1H2"]
@@ -165,6 +166,9 @@ def test_the_chart_has_round_ticks_a_line_of_random_and_bars(tmp_path: Path, mon
     assert len(axes.containers) == 2 and all(bars.has_yerr for bars in axes.containers)
     first, second = (float(text.xy[0]) for text in axes.texts[:2])  # type: ignore[attr-defined]
     assert second / first > 1.2  # their points are nearer
+    write_chart(known.model_copy(update={"members": known.members[-1:]}), tmp_path, title="")
+    words = {text.get_text() for text in figures[-1].axes[0].get_legend().get_texts()}
+    assert words == {"sweet", "random"}  # one point is no front
 
 
 def test_two_budgets_that_give_one_size() -> None:

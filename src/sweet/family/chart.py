@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sweet.files import replacing, write_text
 from sweet.results.family import Family, Member, on_front
+from sweet.results.render.family_section import NOTE, family_grid
 from sweet.results.render.markdown import markdown
-from sweet.results.rows import Grid
 from sweet.tasks.registry import Metric
 
 if TYPE_CHECKING:
@@ -18,34 +18,12 @@ if TYPE_CHECKING:
 
 def write_table(family: Family, path: Path, *, about: str) -> None:
     """The members as markdown under a line ``about`` them."""
-    rows, metric = family.members, family.judge
-    timed = any(row.latency for row in rows)
-    grid = Grid.of(
-        {
-            "size": row.size,
-            "requested": row.requested,
-            "parameters, M": f"{row.params / 1e6:.3f}",
-            "GFLOPs": f"{row.flops / 1e9:.3f}",
-            **({"ms": f"{row.latency.ms:.3g}" if row.latency else None} if timed else {}),
-            metric.label: row.text(metric),
-            "Pareto": "yes" if front else "no",
-            **{
-                f"gain over {method}": _signed(family.gains(row).get(method), metric) for method in family.compared_with
-            },
-        }
-        for row, front in zip(rows, on_front(rows, metric), strict=True)
-    )
-    note = "Parameters and FLOPs (all matrix products, one image) are the encoder's, without a head."
-    note += f" {family.runs[:1].upper()}{family.runs[1:]}."
-    write_text(path, "\n".join([about, "", markdown(grid), *family.sentences(), note, ""]))
-
-
-def _signed(gain: float | None, metric: Metric) -> str | None:
-    return None if gain is None else f"{gain:+.{metric.digits}f}"
+    note = f"{NOTE} {family.runs[:1].upper()}{family.runs[1:]}."
+    write_text(path, "\n".join([about, "", markdown(family_grid(family)), *family.sentences(), note, ""]))
 
 
 def write_chart(family: Family, folder: Path, *, title: str) -> None:
-    """``pareto.png`` and ``pareto.svg``: every member a point, those that no other beats joined by a line.
+    """``pareto.png`` and ``pareto.svg``: every member a point, those that no other beats joined by a line if several.
 
     The same sizes by another method are a dashed line. Bars are the standard deviation over seeds, where there are
     several.
@@ -63,7 +41,8 @@ def write_chart(family: Family, folder: Path, *, title: str) -> None:
         axes = figure.add_subplot()
         places = {row.size: (row.params / 1e6, row.quality(metric)) for row in rows}
         front = sorted(place for place, best in zip(places.values(), on_front(rows, metric), strict=True) if best)
-        axes.plot(*zip(*front, strict=True), "-", color="#1f5fa8", label="Pareto front")
+        if len(front) > 1:
+            axes.plot(*zip(*front, strict=True), "-", color="#1f5fa8", label="Pareto front")
         _points(axes, rows, metric, color="#1f5fa8", fmt="o", label=family.method)
         for method in family.compared_with:
             others = [one for one in family.baselines if one.method == method]

@@ -4,24 +4,64 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweet.results.family import Family
+import yaml
+
+from sweet.results.family import Family, on_front
+from sweet.results.paired import signed
 from sweet.results.rows import Grid
+from sweet.results.runs import read_run
 
 from .draw import Drawing
 from .parts import Part, Section, text
+
+NOTE = (
+    "Parameters and FLOPs (all matrix products, one image) are the encoder's, without a head. Pareto: no other size is "
+    "as good with fewer parameters."
+)
+
+
+def family_grid(family: Family) -> Grid:
+    """A row for each member, smallest first: its quality, its cost, and what it gains over baselines."""
+    rows, metric = family.members, family.judge
+    timed = any(row.latency for row in rows)
+    return Grid.of(
+        {
+            "size": row.size,
+            metric.label: row.text(metric),
+            "Pareto": "yes" if front else "no",
+            **{
+                f"gain over {method}": signed(gain, metric.digits) if gain is not None else None
+                for method, gain in ((method, family.gains(row).get(method)) for method in family.compared_with)
+            },
+            "requested": row.requested,
+            "parameters, M": f"{row.params / 1e6:.3f}",
+            "GFLOPs": f"{row.flops / 1e9:.3f}",
+            **({"ms": f"{row.latency.ms:.3g}" if row.latency else None} if timed else {}),
+        }
+        for row, front in zip(rows, on_front(rows, metric), strict=True)
+    )
 
 
 def family_section(folder: Path, family: Family, name: str) -> Section:
     """Everything about a family but its models, which are runs."""
     chart = folder / "pareto.svg"
     drawn = chart.read_text(encoding="utf-8") if chart.is_file() else ""
+    drawn = drawn[drawn.index("<svg") :].replace("<svg", '<svg class="on-white"', 1) if drawn else ""
     sizes = ", ".join(member.size for member in family.members) or "no size yet"
     first = f"A family of {len(family.members)} models from {family.source}, fine-tuned to {family.task}: {sizes}."
-    rows = [{key: text(value) for key, value in row.items()} for row in family.rows()]
-    about = family.model_dump(include={"source", "task", "data", "method", "img_size", "metric"})
+    about = family.model_dump(include={"source", "task", "data", "method", "img_size", "metric"}) | _recipe(
+        folder, family
+    )
     parts = [
-        Part("Sizes", Grid.of(rows)),
-        Part("Quality against size", drawings=[Drawing(drawn[drawn.index("<svg") :], "")] if drawn else []),
+        Part("Sizes", family_grid(family), NOTE),
+        Part("Quality against size", drawings=[Drawing(drawn, "")] if drawn else []),
     ]
     shown = {key: text(value) for key, value in about.items()}
     return Section(name, folder.name, " ".join([first, *family.sentences()]), shown, parts)
+
+
+def _recipe(folder: Path, family: Family) -> dict[str, object]:
+    """How long and at which rate its members were fine-tuned, which is the same for all."""
+    found = next((read_run(folder / one.folder).recipe for one in family.members), "")
+    recipe = yaml.safe_load(found) or {}
+    return {key: recipe[key] for key in ("epochs", "max_steps", "lr") if recipe.get(key) is not None}
