@@ -55,7 +55,7 @@ def slices() -> Figure:
         word(axes, x + side / 2, y - 0.13, name)
     word(axes, 1.15, 2.33, "inner side, V")
     word(axes, 0.55, 1.8, "residual side, U", rotation=90)
-    word(axes, 5.0, 2.45, "all: a block of width D     dark: the block of width d inside it", 8.5)
+    word(axes, 4.9, 2.45, "whole squares: a block of width D     corners: the block of width d inside it", 8.5)
     return figure
 
 

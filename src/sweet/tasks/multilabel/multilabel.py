@@ -112,7 +112,7 @@ class MultiLabel(Labelled):
         """``classes.png``: average precision of each class that occurs, the best first, and the mean of guessing."""
         ranked = sorted(metrics.per_class["per_class"].items(), key=lambda pair: -pair[1])
         figure = Figure(figsize=(6, 1.5 + 0.22 * min(len(ranked), NAMED)), layout="constrained")
-        mean, chance = (metrics.scores[key] for key in ("map", "map_by_chance"))
+        mean, chance = (metrics.scores[key] or 0.0 for key in ("map", "map_by_chance"))
         axes = figure.add_subplot(xlabel="average precision, %", title=f"mAP {mean:.1f} %, by guessing {chance:.1f} %")
         axes.barh(np.arange(len(ranked)), [value for _, value in ranked])
         axes.axvline(chance, color="black", linestyle=":")
