@@ -13,7 +13,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from sweet.console import Listener, listening_to_progress, say
-from sweet.costs.budget import check_limits, chosen_budget
+from sweet.costs.budget import chosen_budget
 from sweet.errors import UserError
 from sweet.files import dotted, verifying
 from sweet.recipes.loader import load_recipe, task_recipe
@@ -145,7 +145,6 @@ def init(
     """
     place = Path(out)
     budget = chosen_budget(params, flops, latency, {"--depth": depth, "--heads": heads})
-    check_limits(depth, heads)
     check_apart(place, "SOURCE", str(source))
     with output_folder(place, resume=resume, overwrite=overwrite), verifying(verify), listening_to_progress(progress):
         check_checkpoint("SOURCE", str(source))

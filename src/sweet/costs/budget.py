@@ -85,13 +85,6 @@ def read_sizes(words: Sequence[str]) -> list[tuple[str, Size | Budget]]:
     return found
 
 
-def check_limits(depth: int | None, heads: int | None) -> None:
-    """Raises UserError for more blocks or heads than a model may have."""
-    for name, value in (("depth", depth), ("heads", heads)):
-        if value is not None and value > LIMITS[name]:
-            raise UserError(f"--{name} {value}: at most {LIMITS[name]}")
-
-
 def read_budget(params: str | None, flops: str | None, latency: str | None) -> Budget | None:
     """The budget that one of the options sets, ``12M``, ``2G`` or ``4ms@cuda``; None where none is given.
 
@@ -123,8 +116,14 @@ def read_budget(params: str | None, flops: str | None, latency: str | None) -> B
 def chosen_budget(
     params: str | float | None, flops: str | float | None, latency: str | None, size: Mapping[str, int | None]
 ) -> Budget | None:
-    """As :func:`read_budget`. Raises UserError beside a ``size``, which stands under the names of its options."""
+    """As :func:`read_budget`; ``size`` are depth and heads under the names of their options.
+
+    Raises UserError for both, and for more blocks or heads than a model may have.
+    """
     budget = read_budget(*(None if value is None else str(value) for value in (params, flops, latency)))
+    for name, value in size.items():
+        if value is not None and value > (most := LIMITS[name.lstrip("-")]):
+            raise UserError(f"{name} {value}: at most {most}")
     given = [name for name, value in size.items() if value is not None]
     if budget is not None and given:
         raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(given)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sweet.costs.budget import Budget, Choice, check_limits, choose
+from sweet.costs.budget import Budget, Choice, choose
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.vit import resizable
@@ -39,7 +39,6 @@ def resolve_shape(
     if not whole_patches(pixels, patch):
         own = f"--patch-size {patch}" if patch_size else f"the source's patch size {patch}"
         raise UserError(f"--img-size {size_text(pixels)} is not a multiple of {own}")
-    check_limits(depth, heads)
     config = replace(source, img_size=pixels, patch_size=patch, in_chans=in_chans or source.in_chans)
     choice = None if budget is None else choose(config, budget)
     if choice is not None:
