@@ -67,9 +67,8 @@ def finetune(
     """Fine-tune the model folder ``model`` and write a model folder; returns what :func:`summary` says of it.
 
     It is validated while it is trained, as ``val_every`` says, and what is written is the best that was seen. With
-    ``advises``, and unless it is ``quiet``, it says at once what does not fit.
-
-    A finished run with ``resume`` changes nothing. Raises UserError for bad input, before anything is written.
+    ``advises``, and unless it is ``quiet``, it says at once what does not fit. A finished run with ``resume`` changes
+    nothing. Raises UserError for bad input, before anything is written.
     """
     if resume and (out / "config.json").is_file():
         before = read_record(out, ("model",))
