@@ -224,7 +224,7 @@ def commands() -> list[str]:
     return [
         f"sweet pretrain quickstart --out runs/template  # {seconds} s",
         f"sweet init runs/template --depth {size.depth} --heads {size.heads} --out runs/vit  # "
-        f"{targets(table)[TRIED]['params']:,} parameters, in {init.value:.3f} s",
+        f"{targets(table)[TRIED]['params']:,} parameters, in {init.value:.3f} s after imports",
         f"sweet finetune runs/vit --data {cell.data} --out runs/classifier data.labels={cell.n_train} "
         f"epochs={recipe['epochs']:g} lr={recipe['lr']:g} data.augment={recipe['data']['augment']} "
         f"optim.layer_decay={recipe['optim']['layer_decay']:g}  # top1 {arms['sweet'].value:.1f}",

@@ -114,7 +114,7 @@ def test_impossible_sizes_and_foreign_folders(template: Path, tmp_path: Path) ->
         ({"params": 5}, "--params 5: the smallest size, L1H1, takes"),
         ({"depth": 1, "heads": 1, "num_classes": "10"}, "num_classes='10': expected a whole number"),
         ({"depth": 1, "heads": 1, "num_classes": -1}, "num_classes=-1: must be at least 0"),
-        ({"depth": 1, "heads": 1, "img_size": 33}, "--img-size 33 is not a multiple of --patch-size"),
+        ({"depth": 1, "heads": 1, "img_size": 33}, "--img-size 33 is not a multiple of the source's patch size"),
         ({"depth": 1, "heads": 1, "patch_size": 5}, "is not a multiple of --patch-size 5"),
         ({"depth": 1, "heads": 1, "in_chans": 0}, "in_chans=0: must be at least 1"),
         ({"depth": 1, "heads": 1, "drop_paht": 0.1}, "drop_paht=0.1: timm's Eva has no such option"),

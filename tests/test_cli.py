@@ -126,6 +126,12 @@ def test_help_of_every_verb() -> None:
         ),
         ("pretrain micro --out OUT", "--data is missing, and the recipe has no data.source"),
         ("pretrain micro --out OUT sede=1", "sede=1: sede: unknown key; did you mean seed?"),
+        ("pretrain micro --gpus 2 --out OUT", "No such option: --gpus; several GPUs: torchrun --nproc-per-node N"),
+        ("init . --depth 5000 --heads 3 --out OUT", "--depth 5000: at most 1024"),
+        ("init . --depth 3 --heads 2000 --out OUT", "--heads 2000: at most 256"),
+        ("family . --sizes L6H2000 --data shapes: --out OUT", "--sizes L6H2000: at most 1024 blocks and 256 heads"),
+        ("family . --sizes 3M --data shapes: --compare rnd --out OUT", "--compare rnd: unknown, expected one of"),
+        ("init timm:local-dir:. --depth 3 --heads 3 --out OUT", "timm:local-dir:.: name the folder itself: ."),
         ("pretrain --resume --overwrite --out OUT", "--resume and --overwrite exclude each other"),
         (
             "init x --depth 0 --heads 3 --out OUT",

@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=r"data.img_size=16x20: the model .* takes 16x24 px; make one with .* 16x20"):
         finetune(wide, tiny_finetune("data.img_size=[16,20]"), tmp_path / "out", quiet=True)
-    with pytest.raises(UserError, match="--img-size 16x22 is not a multiple of --patch-size 4"):
+    with pytest.raises(UserError, match="--img-size 16x22 is not a multiple of the source's patch size 4"):
         initialise_to(str(template), tmp_path / "out", depth=1, heads=1, img_size=(16, 22))
     with pytest.raises(UserError, match=r"img_size=\(16, 0\): should be pixels"):
         sweet.load(template).build(depth=1, heads=1, img_size=(16, 0))

@@ -27,10 +27,12 @@ def inspect(path: Path, *, verify: bool = False) -> Mapping[str, object]:
     Raises UserError for anything else, and naming the file whose sum is wrong.
     """
     if (path / "family.json").is_file():
-        from sweet.results.family import read_family
+        from sweet.results.family import STARTS, read_family
 
         known = read_family(path)
         about = known.model_dump(mode="json", include={"source", "task", "data", "method", "img_size", "metric"})
+        if (path / STARTS).is_dir():
+            about["unfinished"] = "models are missing; the command of before with --resume makes them"
         return {"kind": "family", **about, "conclusion": " ".join(known.sentences()) or None, "members": known.rows()}
     record = read_record(path, tuple(TENSORS))
     file = path / TENSORS[record.kind]

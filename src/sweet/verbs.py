@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from sweet.console import Listener, listening_to_progress
+from pydantic import BaseModel
+
+from sweet.console import Listener, listening_to_progress, say
 from sweet.costs.budget import chosen_budget
 from sweet.errors import UserError
 from sweet.files import dotted, verifying
@@ -63,6 +65,7 @@ def pretrain(
     with output_folder(place, resume=resume, overwrite=overwrite, run=True), listening_to_progress(progress):
         from sweet.training.pretrain import pretrain as run
 
+        _note_nothing(resume, saved, place)
         return run(loaded, place, resume=resume, quiet=quiet)
 
 
@@ -106,6 +109,7 @@ def finetune(
         check_folder("MODEL", Path(model), "model")
         from sweet.training.finetune import finetune as run
 
+        _note_nothing(resume, saved, place)
         return run(Path(model), loaded, place, task=task, resume=resume, quiet=quiet)
 
 
@@ -147,7 +151,9 @@ def init(
         check_images("--fit", fit)
         check_images("--data", data)
         from sweet.initialise.make import finished, initialise_to
+        from sweet.models.device import resolve_device
 
+        resolve_device(device)
         if resume and (made := finished(place)):
             return made
         with training_folder(place) as run:
@@ -209,6 +215,30 @@ def changed_recipe(
     Raises UserError where it names no images, or some that are not there; a finished run that is resumed needs none.
     """
     more: list[str] = [f"{key}={json.dumps(value, default=str)}" for key, value in dotted(keys or {}).items()]
+    if resumed and name is not None:
+        _check_begun(cls, Path(name))
     loaded = load_recipe(cls, name, [*overrides, *more])
     need_source(loaded.data.source, there=not resumed)
     return loaded
+
+
+def _check_begun(cls: type[R], saved: Path) -> None:
+    """Raises UserError where the run to resume was begun by the other verb that trains."""
+    verbs: dict[type[BaseModel], str] = {PretrainRecipe: "pretrain", FinetuneRecipe: "finetune"}
+    [other] = verbs.keys() - {cls}
+    if not _is_recipe(cls, saved) and _is_recipe(other, saved):
+        raise UserError(f"--resume: --out {saved.parent} was begun by sweet {verbs[other]}, not {verbs[cls]}")
+
+
+def _is_recipe(cls: type[BaseModel], path: Path) -> bool:
+    try:
+        load_recipe(cls, path)
+    except UserError:
+        return False
+    return True
+
+
+def _note_nothing(resume: bool, saved: str | None, out: Path) -> None:
+    """Say that ``--resume`` begins a run where there is none; a scheduler starts one command again and again."""
+    if resume and saved is None:
+        say(f"note: --resume: --out {out} holds no run; this one begins")

@@ -69,6 +69,20 @@ def test_init_converts_once_and_the_licence_travels(checkpoint: Path, tmp_path: 
     assert "license: mit" in (tmp_path / "h" / "README.md").read_text()
 
 
+def test_notes_about_sizes_and_rates(checkpoint: Path, tmp_path: Path) -> None:
+    """A size beyond the source gains little; a checkpoint that is fine-tuned whole forgets at a rate for cut models."""
+    init = ("init", checkpoint, "--data", DATA, "--device", "cpu", "--out")
+    finetune = ("--data", "shapes:n=64,size=16", "device=cpu", "max_steps=1", "batch_size=8", "--out")
+    for depth, heads, note, forgets in ((1, 3, "", False), (2, 3, "", True), (3, 3, "larger than the source's", False)):
+        model = tmp_path / f"L{depth}H{heads}"
+        said = run(*init, model, "--depth", depth, "--heads", heads).stderr
+        assert (note in said) if note else "larger than" not in said
+        said = run("finetune", model, *finetune, tmp_path / f"tuned{depth}").stderr
+        assert ("these are all weights of checkpoint, and lr=0.001 unlearns what they know" in said) == forgets
+    said = run("finetune", tmp_path / "L2H3", *finetune, tmp_path / "gentle", "lr=1e-4").stderr
+    assert "unlearns" not in said
+
+
 @pytest.mark.parametrize("way", ["init", "build"])
 def test_a_method_sees_images_of_the_size_that_is_made(checkpoint: Path, tmp_path: Path, way: str) -> None:
     """What positions learn on the larger grid has more ranks than a smaller grid has patches."""

@@ -15,6 +15,7 @@ import sweet
 from sweet.errors import UserError
 from sweet.export import export, onnx_file, verify
 from sweet.files import read_tensors
+from sweet.inference.evaluate import predict
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -25,6 +26,11 @@ def exported(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     found = export(classifier, "onnx", out)
     assert 0 <= found["difference"] <= onnx_file.TOLERANCE
     return out
+
+
+def test_a_folder_for_onnx_runtime_says_so(exported: Path) -> None:
+    with pytest.raises(UserError, match="no such file; the folder is for ONNX Runtime, not for sweet"):
+        predict(exported, [], None, "cpu")
 
 
 def graph(folder: Path) -> Any:

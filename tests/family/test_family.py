@@ -31,6 +31,7 @@ from sweet.recipes.schema import FinetuneRecipe
 from sweet.results.family import Family, Member, on_front, read_family
 from sweet.results.report import report
 from sweet.storage.legacy import MEMBER
+from sweet.storage.records import read_record
 from sweet.tasks.registry import TASKS, Metric
 from sweet.template.sizes import Size
 from sweet.training.nonfinite import NonFinite
@@ -209,6 +210,7 @@ def test_stopped_and_resumed_it_is_the_same(
     tiny_finetune: Callable[..., FinetuneRecipe],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, calls = tmp_path / "family", []
 
@@ -222,10 +224,15 @@ def test_stopped_and_resumed_it_is_the_same(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(make, "finetune", stop_at_the_second)
         family(template, SIZES, tiny_finetune(), out, quiet=True)
+    assert "1 of 3 models are finished; the same command with --resume makes the others" in capsys.readouterr().err
     assert [row["size"] for row in read_json(out / "family.json")["members"]] == ["L1H1"]
+    assert "--resume makes them" in str(inspect(out)["unfinished"])
+    with pytest.raises(UserError, match="a family; name one of its members"):
+        read_record(out, ("model",))
     first = (out / "L1H1" / "model.safetensors").stat().st_mtime_ns
     resumed = family(template, SIZES, tiny_finetune(), out, resume=True, quiet=True)
     assert (out / "L1H1" / "model.safetensors").stat().st_mtime_ns == first
+    assert "unfinished" not in inspect(out)
     for size in ("L1H1", "L1H2", "L2H2"):
         assert sha256(out / size / "model.safetensors") == sha256(made[0] / size / "model.safetensors")
     assert [row["top1"] for row in resumed["members"]] == [row["top1"] for row in made[1]["members"]]

@@ -23,6 +23,7 @@ from sweet.training import checkpoint
 from sweet.training.finetune import finetune
 from sweet.training.log import RunLog
 from sweet.training.pretrain import pretrain
+from sweet.verbs import changed_recipe
 
 # whatever changes the disk for good: between any two of these the power may go
 DISK = ("os.fsync", "os.replace", "os.unlink", "os.rmdir", "os.mkdir")
@@ -237,6 +238,9 @@ def test_a_folder_of_another_kind_is_not_a_run_to_resume(pretraining: Job, finet
         finetuning.start(pretraining.finished)
     with pytest.raises(UserError, match="holds a model that was not fine-tuned"):
         finetuning.start(model)
+    recipe = finetuning.finished / "recipe.yaml"
+    with pytest.raises(UserError, match=f"--out {finetuning.finished} was begun by sweet finetune, not pretrain"):
+        changed_recipe(PretrainRecipe, recipe, [], resumed=True)
 
 
 def test_a_damaged_checkpoint_is_named(pretraining: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

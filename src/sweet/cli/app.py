@@ -54,6 +54,8 @@ def _line(error: Exception) -> str | None:
 def _hint(option: str, context: Any) -> str:
     """What somebody meant who wrote an option that there is not."""
     name, verb = option.lstrip("-").replace("-", "_"), getattr(context, "info_name", "")
+    if name in ("gpus", "gpu", "devices", "num_gpus", "nproc_per_node", "num_processes"):
+        return "; several GPUs: torchrun --nproc-per-node N -m sweet ... (docs/nodes.md)"
     if verb == "init" and name in ("size", "sizes"):
         return "; a size such as L6H6 is written --depth 6 --heads 6"
     from sweet.recipes.loader import key_names, usual_name

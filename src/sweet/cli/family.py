@@ -26,6 +26,7 @@ from .options import (
     Quiet,
     Resume,
     Task,
+    compared_method,
     complete_finetuning,
 )
 from .words import listed, split_words
@@ -57,7 +58,9 @@ def family(
     compare: Annotated[
         list[str] | None,
         typer.Option(
-            **ONE_OF_METHODS, help="Also fine-tune the same sizes from this initialiser, as random; may be repeated."
+            **ONE_OF_METHODS,
+            parser=compared_method,
+            help="Also fine-tune the same sizes from this initialiser, as random; may be repeated.",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(metavar="N", help="Fine-tune each size by so many seeds; means, spread.")] = 1,

@@ -43,6 +43,12 @@ def method_name(text: str) -> str:
     return text
 
 
+def compared_method(text: str) -> str:
+    """Option parser for the name of an initialiser that a family is compared with."""
+    check_method(text, "--compare")
+    return text
+
+
 def complete(incomplete: str, words: Iterable[str]) -> list[str]:
     """For the shell: those of ``words`` that begin so, and files and folders."""
     paths = (f"{path}/" if path.is_dir() else str(path) for path in Path().glob(f"{incomplete}*"))
@@ -117,8 +123,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 BatchSize = Annotated[int, typer.Option(**NUMBER, help="Batch size.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-ONE_OF_METHODS: Any = {"parser": method_name, "metavar": "NAME", "autocompletion": complete_method}
-Method = Annotated[str, typer.Option(**ONE_OF_METHODS, help=f"Initialiser: {', '.join(NAMES)}.")]
+ONE_OF_METHODS: Any = {"metavar": "NAME", "autocompletion": complete_method}
+Method = Annotated[str, typer.Option(**ONE_OF_METHODS, parser=method_name, help=f"Initialiser: {', '.join(NAMES)}.")]
 LogWith = Annotated[
     list[str] | None,
     typer.Option(

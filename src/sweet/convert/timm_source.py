@@ -51,6 +51,8 @@ def check_name(name: str) -> None:
     """
     where = f"timm:{name}"
     architecture = name.partition(".")[0]
+    if name.startswith("local-dir:"):
+        raise UserError(f"{where}: name the folder itself: {name.removeprefix('local-dir:')}")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), 3)
         hint = f"; close to it: {', '.join(near)}" if near else ""

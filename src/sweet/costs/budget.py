@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sweet.errors import UserError
-from sweet.models.config import ViTConfig
+from sweet.models.config import LIMITS, ViTConfig
 from sweet.template.sizes import Size
 
 if TYPE_CHECKING:
@@ -68,12 +68,18 @@ def read_sizes(words: Sequence[str]) -> list[tuple[str, Size | Budget]]:
     found: list[tuple[str, Size | Budget]] = []
     for text in words:
         try:
-            budget = None if text.startswith("L") else read_budget(text, None, None)
-            found.append((text, replace(budget, option=f"--sizes {text}") if budget else Size.parse(text)))
+            size = Size.parse(text) if text.startswith("L") else None
+            budget = None if size else read_budget(text, None, None)
         except (ValueError, UserError):
-            raise UserError(
-                f"--sizes {text}: expected a number of parameters such as 12M, or a size such as L6H6"
-            ) from None
+            size = budget = None
+        if size is not None and (size.depth > LIMITS["depth"] or size.heads > LIMITS["heads"]):
+            raise UserError(f"--sizes {text}: at most {LIMITS['depth']} blocks and {LIMITS['heads']} heads")
+        if budget is not None:
+            found.append((text, replace(budget, option=f"--sizes {text}")))
+        elif size is not None:
+            found.append((text, size))
+        else:
+            raise UserError(f"--sizes {text}: expected a number of parameters such as 12M, or a size such as L6H6")
     if not found:
         raise UserError("--sizes: names no size; expected some as 3M,6M,12M or L3H6,L6H6")
     return found
@@ -110,8 +116,14 @@ def read_budget(params: str | None, flops: str | None, latency: str | None) -> B
 def chosen_budget(
     params: str | float | None, flops: str | float | None, latency: str | None, size: Mapping[str, int | None]
 ) -> Budget | None:
-    """As :func:`read_budget`. Raises UserError beside a ``size``, which stands under the names of its options."""
+    """As :func:`read_budget`; ``size`` are depth and heads under the names of their options.
+
+    Raises UserError for both, and for more blocks or heads than a model may have.
+    """
     budget = read_budget(*(None if value is None else str(value) for value in (params, flops, latency)))
+    for name, value in size.items():
+        if value is not None and value > (most := LIMITS[name.lstrip("-")]):
+            raise UserError(f"{name} {value}: at most {most}")
     given = [name for name, value in size.items() if value is not None]
     if budget is not None and given:
         raise UserError(f"{budget.option}: chooses the size itself, leave out {' and '.join(given)}")

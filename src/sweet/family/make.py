@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from sweet.console import say
 from sweet.convert.cached import as_source, is_source
 from sweet.costs.budget import size_cost
 from sweet.errors import UserError
@@ -22,7 +23,7 @@ from sweet.initialise.registry import NAMES
 from sweet.models.config import ViTConfig
 from sweet.models.device import resolve_device
 from sweet.recipes.schema import FinetuneRecipe, without_path
-from sweet.results.family import FILE, Family, Latency, Member
+from sweet.results.family import FILE, STARTS, Family, Latency, Member
 from sweet.storage.folders import load_source
 from sweet.storage.layout import TENSORS
 from sweet.storage.records import read_record
@@ -36,8 +37,6 @@ from sweet.training.run_folder import begin
 
 from .chart import write_chart, write_table
 from .sizes import members
-
-STARTS = ".starts"  # where models wait for their fine-tuning
 
 
 def family(
@@ -84,14 +83,12 @@ def family(
         if not quiet:
             how = f"{size_cost(work.config, size)['params']:,} parameters{f', {name}' if name else ''}"
             print(f"[{number}/{len(jobs)}] {size}: {how}", file=sys.stderr, flush=True)
-        place = Member.folder_of(str(size), name)
-        start, runs = out / STARTS / place, work.runs(out, size, name)
-        for seed, run in runs.items():
-            work.finetune(start, run, seed, quiet=quiet)
-        shutil.rmtree(start, ignore_errors=True)
-        before = known.member(str(size), name)
-        timing = before.latency if before and clock is None else work.latency(size, clock)
-        known = known.joined(work.member(size, requested, runs, timing, name))
+        try:
+            member = work.made(out, size, requested, name, known, clock, quiet=quiet, advises=number == 1)
+        except KeyboardInterrupt:
+            say(f"{number - 1} of {len(jobs)} models are finished; the same command with --resume makes the others")
+            raise
+        known = known.joined(member)
         write(known, out)
     shutil.rmtree(out / STARTS, ignore_errors=True)
     result = {"members": known.rows(), "metric": known.metric, "out": str(out)}
@@ -140,11 +137,33 @@ class FamilyPlan:
                     device=recipe.device,
                 )
 
-    def finetune(self, start: Path, run: Path, seed: int, *, quiet: bool) -> None:
-        """Fine-tune the model ``start`` by a seed into ``run``, from where that was left."""
+    def made(
+        self,
+        out: Path,
+        size: Size,
+        requested: str,
+        name: str | None,
+        known: Family,
+        clock: torch.device | None,
+        *,
+        quiet: bool,
+        advises: bool,
+    ) -> Member:
+        """The model of a size by a method, fine-tuned by all seeds; ``known`` may have its latency."""
+        place = Member.folder_of(str(size), name)
+        start, runs = out / STARTS / place, self.runs(out, size, name)
+        for seed, run in runs.items():
+            self.finetune(start, run, seed, quiet=quiet, advises=advises and seed == self.recipe.seed)
+        shutil.rmtree(start, ignore_errors=True)
+        before = known.member(str(size), name)
+        timing = before.latency if before and clock is None else self.latency(size, clock)
+        return self.member(size, requested, runs, timing, name)
+
+    def finetune(self, start: Path, run: Path, seed: int, *, quiet: bool, advises: bool) -> None:
+        """Fine-tune the model ``start`` by a seed into ``run``, from where that was left; ``advises``: with notes."""
         recipe = self.recipe.model_copy(update={"seed": seed})
         try:
-            finetune(start, recipe, run, task=self.family.task, resume=True, quiet=quiet)
+            finetune(start, recipe, run, task=self.family.task, resume=True, quiet=quiet, advises=advises)
         except NonFinite as problem:
             advice = "; all members have one rate: a lower one begins anew, with --overwrite lr=..."
             raise NonFinite(str(problem).removesuffix(LOWER) + advice) from None

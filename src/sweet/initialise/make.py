@@ -157,7 +157,7 @@ def _resolve(
     patch_size: int | None,
     in_chans: int | None,
 ) -> _Target:
-    """Raises UserError for a shape that cannot be made, before any work. Notes one that lies far beyond its source."""
+    """Raises UserError for a shape that cannot be made, before any work. Notes one that is larger than its source."""
     stored = load_source(folder)
     shape = resolve_shape(
         stored.config, depth, heads, budget, img_size=img_size, patch_size=patch_size, in_chans=in_chans
@@ -165,6 +165,8 @@ def _resolve(
     own, size = stored.config.size, shape.size
     if size.depth > LARGE * own.depth or size.heads > LARGE * own.heads:
         say(f"note: {size} is more than {LARGE} times the source's {own}: most of it are copies")
+    elif size.depth > own.depth or size.heads > own.heads:
+        say(f"note: {size} is larger than the source's {own}: it starts as the source, and gains little by its size")
     return _Target(folder, stored, size, shape.config, shape.choice)
 
 

@@ -35,7 +35,7 @@ NAMES: dict[str, Method] = {
 }
 
 
-def check_method(name: str) -> None:
-    """Raises UserError for an unknown initialiser."""
+def check_method(name: str, option: str = "--method") -> None:
+    """Raises UserError for an unknown initialiser, given as ``option``."""
     if name not in NAMES:
-        raise UserError(f"--method {name}: unknown, expected one of {', '.join(NAMES)}{nearest(name, list(NAMES))}")
+        raise UserError(f"{option} {name}: unknown, expected one of {', '.join(NAMES)}{nearest(name, list(NAMES))}")

@@ -37,7 +37,8 @@ def resolve_shape(
     """
     pixels, patch = img_size or source.img_size, patch_size or source.patch_size
     if not whole_patches(pixels, patch):
-        raise UserError(f"--img-size {size_text(pixels)} is not a multiple of --patch-size {patch}")
+        own = f"--patch-size {patch}" if patch_size else f"the source's patch size {patch}"
+        raise UserError(f"--img-size {size_text(pixels)} is not a multiple of {own}")
     config = replace(source, img_size=pixels, patch_size=patch, in_chans=in_chans or source.in_chans)
     choice = None if budget is None else choose(config, budget)
     if choice is not None:

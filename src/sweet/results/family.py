@@ -17,6 +17,7 @@ from sweet.tasks.registry import TASKS, Metric
 from .paired import Mean
 
 FILE = "family.json"
+STARTS = ".starts"  # where models wait for their fine-tuning, beside it
 SAME = ("source_sha256", "task", "method", "img_size")  # in all sessions of one family
 
 
@@ -143,7 +144,16 @@ class Family(Record):
         number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "1"
         several = "one run each" if number == "1" else f"means of {number} runs that differ by their seed"
         images = max((int(str(one.metrics.get("images", 0))) for one in everyone), default=0)
-        return f"{several}, measured on {images:,} images" if images else several
+        if not images:
+            return several
+        return f"{several}, measured on {images:,} images{self._open(images)}"
+
+    def _open(self, images: int) -> str:
+        """How far the choice of so many test images alone may move a share of right answers, in words."""
+        if self.metric != "top1" or not self.members:
+            return ""
+        share = sum(one.quality(self.judge) for one in self.members) / len(self.members) / 100
+        return f", whose choice alone leaves ±{196 * (share * (1 - share) / images) ** 0.5:.1f} points open"
 
     def gains(self, member: Member) -> dict[str, float]:
         """{method: how much better the member is than the same size by it}, in the metric's own direction."""

@@ -18,7 +18,7 @@ from sweet.template.image_size import size_text
 from .records import FolderRecord, OriginRecord, flops_text
 
 PAPER = "SWEET: Self-Supervised Weight Templates for Scalable Vision Model Initialization (arXiv 2601.19694)"
-CHECK = "every file's SHA256 stands in `SHA256SUMS`: `sweet verify .` or `sha256sum -c SHA256SUMS`"
+CHECK = "the SHA256 of all that makes the model stands in `SHA256SUMS`: `sweet verify .` or `sha256sum -c SHA256SUMS`"
 USE_SOURCE = """```
 sweet init this-folder --depth 6 --heads 6 --out my-vit
 ```

@@ -38,7 +38,8 @@ def read_header(file: Path) -> Header:
     That is JSON after its length in eight bytes; the tensors follow without gaps.
     """
     if not file.is_file():
-        raise UserError(f"{file}: no such file")
+        onnx = (file.parent / "model.onnx").is_file()
+        raise UserError(f"{file}: no such file" + ("; the folder is for ONNX Runtime, not for sweet" if onnx else ""))
     try:
         with file.open("rb") as opened:
             length, rest = int.from_bytes(opened.read(8), "little"), file.stat().st_size - 8

@@ -276,8 +276,11 @@ def read_record(folder: Path, kinds: Sequence[str]) -> FolderRecord:
         raise UserError(f"{folder}: no such folder")
     path = folder / "config.json"
     if not path.is_file():
-        unfinished = (folder / "checkpoints").is_dir()
-        why = "an unfinished run (finish it with --resume)" if unfinished else "not a sweet folder (no config.json)"
+        why = "not a sweet folder (no config.json)"
+        if (folder / "family.json").is_file():
+            why = "a family; name one of its members, which are folders in it"
+        elif (folder / "checkpoints").is_dir():
+            why = "an unfinished run (finish it with --resume)"
         raise UserError(f"{folder}: {why}")
     record = parse_record(read_json(path), path)
     if record.kind not in kinds:

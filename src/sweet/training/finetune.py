@@ -51,6 +51,8 @@ from .network import start_network
 from .run_folder import begin
 from .validation import Validation, steps_between
 
+GENTLE = 1e-4  # a rate at which a checkpoint that is fine-tuned whole keeps what it knows
+
 
 def finetune(
     model: Path,
@@ -60,19 +62,20 @@ def finetune(
     task: str = "classify",
     resume: bool = False,
     quiet: bool = False,
+    advises: bool = True,
 ) -> Mapping[str, object]:
     """Fine-tune the model folder ``model`` and write a model folder; returns what :func:`summary` says of it.
 
-    It is validated while it is trained, as ``val_every`` says, and what is written is the best that was seen.
-
-    A finished run with ``resume`` changes nothing. Raises UserError for bad input, before anything is written.
+    It is validated while it is trained, as ``val_every`` says, and what is written is the best that was seen. With
+    ``advises``, and unless it is ``quiet``, it says at once what does not fit. A finished run with ``resume`` changes
+    nothing. Raises UserError for bad input, before anything is written.
     """
     if resume and (out / "config.json").is_file():
         before = read_record(out, ("model",))
         if before.metrics is None:
             raise UserError(f"--out {out}: holds a model that was not fine-tuned, nothing to resume")
         return dict(summary(before), out=str(out), finished_before=True)
-    run = prepare(model, recipe, out, task, quiet=quiet)
+    run = prepare(model, recipe, out, task, quiet=quiet or not advises)
     accelerator = run.accelerator
     cost = training_flops(run.base.vit, run.recipe, len(run.train_data))
     optim = decided(run.recipe.optim, cost, accelerator.device)
@@ -170,12 +173,24 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str, *, q
     network = start_network(model, task, task_name, seed=recipe.seed, drop_path=recipe.drop_path)
     if accelerator.is_main_process and not quiet:
         cost, on_cpu = training_flops(base.vit, recipe, len(train_images)), accelerator.device.type == "cpu"
-        advise(recipe, len(train_images), steps_of(recipe, len(train_images)), cost, on_cpu=on_cpu)
+        further = forgetting(base, recipe)
+        advise(recipe, len(train_images), steps_of(recipe, len(train_images)), cost, on_cpu=on_cpu, further=further)
     train_data, val_data = (task.prepare_data(images, data_config) for images in (train_images, val_images))
     images = {"train": identity(train_images), "val": identity(val_images)}
     return Finetuning(
         base, recipe, task, data_config, network, train_data, val_data, images, accelerator, findings, skipped
     )
+
+
+def forgetting(base: FolderRecord, recipe: FinetuneRecipe) -> list[str]:
+    """That a rate for small models trained from a template is too high for a checkpoint's own weights, all of them."""
+    made = base.made
+    if made is None or made.origin is None or made.source_size != str(base.vit.size) or recipe.lr <= GENTLE:
+        return []
+    return [
+        f"these are all weights of {made.origin.name}, and lr={recipe.lr:g} unlearns what they know; gentler is "
+        f"lr={GENTLE:g} optim.layer_decay=0.75"
+    ]
 
 
 def steps_of(recipe: FinetuneRecipe, images: int) -> int:
