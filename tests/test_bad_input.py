@@ -172,6 +172,7 @@ CASES = {
     f"evaluate model --data {SHAPES}": ["model", "was not trained for anything", "finetune"],
     f"evaluate classifier --data {SHAPES} --split nights": ["no split 'nights'"],
     f"evaluate classifier --data {SHAPES} --device tpu": ["device", "tpu"],
+    INIT + "--device tpu": ["device", "tpu"],
     f"evaluate classifier --data {SHAPES} --device cuda:x": ["device", "cuda:x"],
     f"evaluate classifier --data {SHAPES} --batch-size 0": ["--batch-size", "0"],
     f"embed classifier --data {SHAPES} --out nowhere/features.parquet": ["nowhere", "no such folder"],

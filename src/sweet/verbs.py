@@ -151,9 +151,7 @@ def init(
         check_images("--fit", fit)
         check_images("--data", data)
         from sweet.initialise.make import finished, initialise_to
-        from sweet.models.device import resolve_device
 
-        resolve_device(device)
         if resume and (made := finished(place)):
             return made
         with training_folder(place) as run:

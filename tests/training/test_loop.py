@@ -427,3 +427,6 @@ def test_few_steps_of_large_batches_are_noted(
     assert "note: 64 images in batches of 260 make 2 steps in all" in capsys.readouterr().err
     pretrain(tiny("max_steps=2"), tmp_path / "small")
     assert "note" not in capsys.readouterr().err
+    pretrain(tiny("max_steps=2", "data.source=shapes:n=64,size=32"), tmp_path / "shrunk")
+    said = "note: images of 32 x 32 pixels are seen at 16; data.img_size=32 shows more, and takes about four times"
+    assert said in capsys.readouterr().err

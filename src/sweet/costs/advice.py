@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from sweet.console import say
 from sweet.recipes.schema import TrainKeys
+from sweet.template.image_size import ImageSize, sides, size_text
 
 FEW_STEPS = 200  # in all: fewer teach little
 LARGE_BATCH, FEW_FOR_IT = 256, 1000  # a batch above the one, fewer steps than the other
 SMALL_BATCH = 16
 CPU_RATE = 1e11  # FLOPs a second of two cores or so
 LONG = 24 * 3600.0  # seconds of a CPU
+TINY = 64  # pixels: larger images lose much that is seen at so few
 
 
 def advice(keys: TrainKeys, images: int, steps: int, flops: float, *, on_cpu: bool) -> list[str]:
@@ -41,6 +43,17 @@ def advise(
     """Print :func:`advice`, and what else was found, on standard error."""
     for line in (*advice(keys, images, steps, flops, on_cpu=on_cpu), *further):
         say(f"note: {line}")
+
+
+def shrunk_text(width: int, height: int, img_size: ImageSize) -> list[str]:
+    """That images of so many pixels are seen at a small part of them; nothing where they are not."""
+    seen = max(sides(img_size))
+    if seen > TINY or min(width, height) < 2 * seen:
+        return []
+    return [
+        f"images of {width} x {height} pixels are seen at {size_text(img_size)}; data.img_size={2 * seen} shows more, "
+        "and takes about four times as long"
+    ]
 
 
 def steps_text(keys: TrainKeys, images: int, steps: int) -> str:

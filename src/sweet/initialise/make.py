@@ -17,6 +17,7 @@ from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.files import sha256
 from sweet.models.config import ViTConfig
+from sweet.models.device import resolve_device
 from sweet.models.vit import build_vit
 from sweet.storage.cards import model_card
 from sweet.storage.folders import StoredSource, load_source
@@ -66,7 +67,7 @@ def initialise_to(
         raise UserError(f"--fit {fit}: --method {method} looks at no images")
     fit = data if fit is None and NAMES[method].images != 0 else fit
     source_folder = as_source(source, data=data, img_size=img_size, device=device)
-    target = _resolve(source_folder, depth, heads, budget, img_size, patch_size, in_chans)
+    target = _resolve(source_folder, depth, heads, budget, img_size, patch_size, in_chans, device)
     images = None if fit is None else open_images(fit, "train", pixels=target.stored.data)
     if run is not None and NAMES[method].trains:
         same_settings(run, {"method": method, **target.shape, "seed": seed, **method_switches})
@@ -156,8 +157,13 @@ def _resolve(
     img_size: ImageSize | None,
     patch_size: int | None,
     in_chans: int | None,
+    device: str,
 ) -> _Target:
-    """Raises UserError for a shape that cannot be made, before any work. Notes one that is larger than its source."""
+    """Raises UserError for a shape that cannot be made or a device that is not there, before any work.
+
+    Notes a size that is larger than its source.
+    """
+    resolve_device(device)
     stored = load_source(folder)
     shape = resolve_shape(
         stored.config, depth, heads, budget, img_size=img_size, patch_size=patch_size, in_chans=in_chans
