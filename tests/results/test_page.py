@@ -328,6 +328,20 @@ def test_an_svg_is_the_same_twice_and_keeps_its_ids_apart() -> None:
     assert "currentColor" in one and "5 $ and 6 $" in one and "#010203" not in one
 
 
+def test_what_was_found_by_earlier_rules_comes_first_until_it_is_measured_anew(results: Make, tmp_path: Path) -> None:
+    arms = {"random": [30.0, 32.0], "wave": [40.0, 41.0], "sweet": [47.0, 48.0], "wave_conditioned": [42.0, 44.0]}
+    cells = {(arm, size): values for arm, values in arms.items() for size in ("L6H6", "L3H6")}
+    choices = {key: [50.0, 51.0] if key[0] == "wave" else [47.0, 48.0] for key in cells if key[0] in ("wave", "sweet")}
+    results(choices, table="table4", spec={"ablation": True})
+    lost = "- Choices of ours that lose, in points on average: sweet against wave −3.00"
+    for version in (1, 2):
+        page = results_page(read([results(cells, spec={"version": version})])[0], tmp_path / "page.md", "this command")
+        at_once = page.partition("## How to read")[0]
+        assert ("main comparison so far" in at_once) == (lost in at_once) == (version == 1)
+        assert ("Against the best baseline at each size: +7.00 points" in at_once) == (version == 1)
+        assert at_once.count("one source stands behind all seeds") == at_once.count("(#history)") == (version == 1)
+
+
 def test_the_documentation_is_what_the_results_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When this fails: sweet report results --markdown docs/results.md --overwrite"""
     monkeypatch.chdir(ROOT)

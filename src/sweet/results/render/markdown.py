@@ -97,9 +97,9 @@ def _so_far(older: Sequence[Table]) -> list[str]:
     gain = gains_over_best(means, first.main, table.common, baselines=first.baselines).mean
     each = "" if gain is None else f" Against the best baseline at each size: {signed(gain, metric.digits)} points."
     choices = [
-        f"{one.main} against {strongest} {one.against[strongest][AVERAGE].text(metric.digits)} ({one.table.title})"
+        f"{one.main} against {one.strongest} {gap.text(metric.digits)} ({one.table.title})"
         for one in found
-        if one.table.spec.ablation and (strongest := one.strongest) and one.against[strongest][AVERAGE].value < 0
+        if one.table.spec.ablation and (gap := one.against[one.strongest or ""].get(AVERAGE)) and gap.value < 0
     ]
     lines = [
         f"**{table.title}**, the main comparison so far: {sentences(table)[0]}{each}",
