@@ -27,6 +27,7 @@ WRITTEN_FROM = {
     "examples": "docs/reference/examples.md",
     "results/convert/census.json": "docs/reference/converts.md",
 }
+OPTION = re.compile(r"(?<=[\s>])(--[a-z][a-z-]*)")
 LINK = re.compile(r"(?P<picture>!?)\[(?P<words>[^]]*)\]\((?P<target>\.\./[^)#]*)(?P<rest>[^)]*)\)")
 
 
@@ -61,7 +62,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Called with every page: docstrings name other things as sphinx does, which markdown does not know."""
+    """Called with every page: docstrings name other things as sphinx does, and a line may not end inside of `--`."""
+    html = re.sub(
+        r'<div class="language-bash.*?</div>', lambda found: OPTION.sub(r"<span>\1</span>", found[0]), html, flags=re.S
+    )
     return re.sub(r":(class|func|data|mod):(<code>)[.~]*", r"\2", html)
 
 
