@@ -71,6 +71,8 @@ def _converted(source: str, options: ConvertOptions) -> Path:
         os.utime(out)  # when it was last used
         return out
     say(f"{source}: is converted once, to be kept in {out}")
+    if options.data is None:
+        say("note: its principal order is computed from synthetic scenes; --data SRC, images of your kind, keeps more")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
         made = Path(place) / "template"

@@ -45,14 +45,14 @@ def advise(
         say(f"note: {line}")
 
 
-def shrunk_text(width: int, height: int, img_size: ImageSize) -> list[str]:
-    """That images of so many pixels are seen at a small part of them; nothing where they are not."""
+def shrunk_text(size: tuple[int, int] | None, img_size: ImageSize) -> list[str]:
+    """That images of (width, height) pixels are seen at a small part of them; nothing where they are not."""
     seen = max(sides(img_size))
-    if seen > TINY or min(width, height) < 2 * seen:
+    if size is None or seen > TINY or min(size) < 2 * seen:
         return []
     return [
-        f"images of {width} x {height} pixels are seen at {size_text(img_size)}; data.img_size={2 * seen} shows more, "
-        "and takes about four times as long"
+        f"images of {size[0]} x {size[1]} pixels are seen at {size_text(img_size)}; data.img_size={2 * seen} shows "
+        "more, and takes about four times as long"
     ]
 
 

@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,13 @@ class ImageSource(ABC):
         self.count = count
         self.labels = labels
         self.classes = classes
+
+    @property
+    def drawn_text(self) -> str | None:
+        """That these are a share of the training images, because there is no such split; None where there is one."""
+        if not self.is_drawn or self.split == "train":
+            return None
+        return f"--data {self.name} has no {self.split} split: {len(self):,} of its images, drawn by seed 0, stand in"
 
     def __len__(self) -> int:
         return self.count
@@ -108,6 +116,13 @@ class ImageSource(ABC):
         """(width, height) in pixels as stored, read from the header. Raises UserError naming the file."""
         with readable(self.where(index)), self.open(index) as image:
             return image.size
+
+    @property
+    def first_size(self) -> tuple[int, int] | None:
+        """That of the first image; None where it cannot be read."""
+        with suppress(UserError):
+            return self.size(0)
+        return None
 
     def objects(self, index: int) -> Objects:
         """Boxes, labels and masks in the upright image. Raises UserError for a set that has none."""

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from sweet.console import say
 from sweet.data import ImageSource, eval_batches, open_images
 from sweet.files import replacing, sha256
 from sweet.models.device import resolve_device
@@ -46,6 +47,8 @@ def embed(model: Path, data: str, out: Path, split: str, batch_size: int, device
     """
     encoder = Encoder(model, device)
     images = open_images(data, split, pixels=encoder.record.data)
+    if images.drawn_text:
+        say(f"note: {images.drawn_text}")
     features = encoder.vectors(images, batch_size)
     columns = {
         "image": pa.array([images.where(index) for index in range(len(images))]),

@@ -32,6 +32,8 @@ def evaluate(
     if classes != known and not images.relabelled(known):
         how = different_classes(known, classes)
         raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of {model} ({how})")
+    if images.drawn_text:
+        say(f"note: {images.drawn_text}")
     if limit is not None:
         images = images.select(range(min(limit, len(images))))
     settings = EvalSettings(tuned.data, tuned.device, batch_size, shows="evaluate")

@@ -287,7 +287,9 @@ def _results(record: FolderRecord, seeds: Sequence[Mapping[str, float]]) -> str:
     if not seeds:
         values = record.metrics or {}
         rows = {_label(k, values): _plain(v) for k, v in values.items() if isinstance(v, int | float | str)}
-        return f"## Results\n\nOne seed, on the validation split.\n\n{_table(rows)}\n"
+        chosen = record.training is not None and record.training.best_step is not None
+        how = "One seed, on the validation split" + (", which also chose the step that is kept" if chosen else "")
+        return f"## Results\n\n{how}.\n\n{_table(rows)}\n"
     head = f"| | this model | mean of {len(seeds) + 1} seeds | standard deviation |\n|---|---|---|---|\n"
     lines = []
     for key, value in metrics.items():

@@ -114,6 +114,7 @@ class TrainingRecord(Record):
         speed = f" ({self.img_per_s:,.0f} images/s)" if self.img_per_s else ""
         found = {
             "steps": f"{self.steps:,} ({self.images:,} images seen)",
+            "kept": f"the best validation, after step {self.best_step:,}" if self.best_step is not None else "",
             "time": f"{self.seconds:,.0f} s on {self.device or 'an unknown device'}{speed}",
             "numbers": PRECISIONS.get(self.precision, self.precision),
             "compute": flops_text(1e15 * self.pflops) if self.pflops else "",
@@ -279,13 +280,15 @@ def read_record(folder: Path, kinds: Sequence[str]) -> FolderRecord:
         why = "not a sweet folder (no config.json)"
         if (folder / "family.json").is_file():
             why = "a family; name one of its members, which are folders in it"
-        elif (folder / "checkpoints").is_dir():
+        elif (folder / "checkpoints").is_dir() or (folder / ".starts").is_dir():
             why = "an unfinished run (finish it with --resume)"
         raise UserError(f"{folder}: {why}")
     record = parse_record(read_json(path), path)
     if record.kind not in kinds:
         hint = "; sweet init makes one of it" if tuple(kinds) == ("model",) else ""
-        raise UserError(f"{folder}: is a {record.kind}, expected a {' or a '.join(kinds)}{hint}")
+        hint = "; sweet convert makes one of it" if record.kind == "model" else hint
+        words = [name.replace("dense", "dense source") for name in (record.kind, *kinds)]
+        raise UserError(f"{folder}: is a {words[0]}, expected a {' or a '.join(words[1:])}{hint}")
     return record
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,8 +227,7 @@ def prepare(recipe: PretrainRecipe, out: Path, *, quiet: bool = True) -> Pretrai
         steps, on_cpu = resolved.steps(len(images)), accelerator.device.type == "cpu"
         # a GPU without memory says so itself, a machine ends the program
         further = memory_note(training_memory(resolved, micro_batch), machine_memory()) if on_cpu else []
-        with suppress(UserError):  # the first image may be one that is skipped
-            further += shrunk_text(*images.size(0), vit.img_size)
+        further += shrunk_text(images.first_size, vit.img_size)
         advise(recipe, len(images), steps, cost, on_cpu=on_cpu, further=further)
     model: MaskedAutoencoder | SupervisedSource
     if recipe.objective == "mae":

@@ -13,7 +13,7 @@ from statistics import mean
 import torch
 
 from sweet.console import Progress, listening_to_progress
-from sweet.costs.advice import advice
+from sweet.costs.advice import advice, shrunk_text
 from sweet.costs.memory import machine_memory, memory_note
 from sweet.costs.plan import pretraining_cost
 from sweet.data import open_images, should_pack
@@ -95,6 +95,7 @@ def trial(recipe: PretrainRecipe) -> Trial:
     memory += kept
     notes = [
         *advice(recipe, count, steps, cost, on_cpu=on_cpu),
+        *shrunk_text(found.first_size, vit.img_size),
         *memory_note(memory, machine_memory() if on_cpu else None),
     ]
     return Trial(count, steps, seconds, round(memory / 1e6), str(device), notes)
