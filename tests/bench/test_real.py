@@ -15,7 +15,8 @@ import torch
 from sweet.bench import schedule
 from sweet.bench.arms import Checkpoint, Converted
 from sweet.bench.protocol import Protocol, Trial
-from sweet.bench.protocols import PROTOCOLS, REAL_ARMS
+from sweet.bench.protocols import PROTOCOLS
+from sweet.bench.real import REAL_ARMS
 from sweet.bench.run import run
 from sweet.bench.sources import Sources, learn_source
 from sweet.errors import UserError

@@ -112,6 +112,11 @@ def _summary(record: FolderRecord, target: _Target, seconds: float, out: Path) -
     chosen = {} if target.choice is None else {"budget": target.choice.to_dict()}
     if target.choice is not None and target.choice.note is not None:
         warn(f"{target.choice.budget.option}: {target.choice.note}")
+    own, made = target.stored.config.size, target.size
+    if made.depth > LARGE * own.depth or made.heads > LARGE * own.heads:
+        say(f"note: {made} is more than {LARGE} times the source's {own}: most of it are copies")
+    elif made.depth > own.depth or made.heads > own.heads:
+        say(f"note: {made} is larger than the source's {own}: it starts as the source, and gains little by its size")
     size = {"size": str(target.size), "seconds": round(seconds, 3), "out": str(out)}
     return size | _made(record) | _licence(origin) | chosen
 
@@ -159,21 +164,13 @@ def _resolve(
     in_chans: int | None,
     device: str,
 ) -> _Target:
-    """Raises UserError for a shape that cannot be made or a device that is not there, before any work.
-
-    Notes a size that is larger than its source.
-    """
+    """Raises UserError for a shape that cannot be made or a device that is not there, before any work."""
     resolve_device(device)
     stored = load_source(folder)
     shape = resolve_shape(
         stored.config, depth, heads, budget, img_size=img_size, patch_size=patch_size, in_chans=in_chans
     )
-    own, size = stored.config.size, shape.size
-    if size.depth > LARGE * own.depth or size.heads > LARGE * own.heads:
-        say(f"note: {size} is more than {LARGE} times the source's {own}: most of it are copies")
-    elif size.depth > own.depth or size.heads > own.heads:
-        say(f"note: {size} is larger than the source's {own}: it starts as the source, and gains little by its size")
-    return _Target(folder, stored, size, shape.config, shape.choice)
+    return _Target(folder, stored, shape.size, shape.config, shape.choice)
 
 
 def _record(

@@ -173,9 +173,11 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str, *, q
     network = start_network(model, task, task_name, seed=recipe.seed, drop_path=recipe.drop_path)
     if accelerator.is_main_process and not quiet:
         cost, on_cpu = training_flops(base.vit, recipe, len(train_images)), accelerator.device.type == "cpu"
-        further = [*forgetting(base, recipe), *filter(None, [val_images.drawn_text])]
+        further = forgetting(base, recipe)
         advise(recipe, len(train_images), steps_of(recipe, len(train_images)), cost, on_cpu=on_cpu, further=further)
     train_data, val_data = (task.prepare_data(images, data_config) for images in (train_images, val_images))
+    if val_images.drawn_text and accelerator.is_main_process and not quiet:
+        say(f"note: {val_images.drawn_text}")
     images = {"train": identity(train_images), "val": identity(val_images)}
     return Finetuning(
         base, recipe, task, data_config, network, train_data, val_data, images, accelerator, findings, skipped
