@@ -77,11 +77,10 @@ def in_short(today: Sequence[Table], older: Sequence[Table]) -> str:
     Before there is such a one, what was found by earlier rules comes first.
     """
     lines, settled = [], False
-    for table in today:
+    for table in (one for one in today if not one.spec.validation):
         words, whole = sentences(table), bool(table.of_role("paper") or table.of_role("conditioned"))
         settled |= whole
-        if not table.spec.validation:
-            lines.append(f"**{table.title}**: {' '.join(words if whole else words[:1])}")
+        lines.append(f"**{table.title}**: {' '.join(words if whole else words[:1])}")
     shown = [*([] if settled else _so_far(older)), *lines]
     return "\n## In short\n\n" + "".join(f"- {line}\n" for line in shown) if shown else ""
 
