@@ -213,27 +213,25 @@ def changed_recipe(
     Raises UserError where it names no images, or some that are not there; a finished run that is resumed needs none.
     """
     more: list[str] = [f"{key}={json.dumps(value, default=str)}" for key, value in dotted(keys or {}).items()]
-    if resumed and name is not None:
-        _check_begun(cls, Path(name))
-    loaded = load_recipe(cls, name, [*overrides, *more])
+    try:
+        loaded = load_recipe(cls, name, [*overrides, *more])
+    except UserError:
+        if resumed and name is not None:
+            _check_begun(cls, Path(name))
+        raise
     need_source(loaded.data.source, there=not resumed)
     return loaded
 
 
 def _check_begun(cls: type[R], saved: Path) -> None:
-    """Raises UserError where the run to resume was begun by the other verb that trains."""
+    """Raises UserError where a recipe that cannot be resumed is that of the other verb that trains."""
     verbs: dict[type[BaseModel], str] = {PretrainRecipe: "pretrain", FinetuneRecipe: "finetune"}
     [other] = verbs.keys() - {cls}
-    if not _is_recipe(cls, saved) and _is_recipe(other, saved):
-        raise UserError(f"--resume: --out {saved.parent} was begun by sweet {verbs[other]}, not {verbs[cls]}")
-
-
-def _is_recipe(cls: type[BaseModel], path: Path) -> bool:
     try:
-        load_recipe(cls, path)
+        load_recipe(other, saved)
     except UserError:
-        return False
-    return True
+        return
+    raise UserError(f"--resume: --out {saved.parent} was begun by sweet {verbs[other]}, not {verbs[cls]}")
 
 
 def _note_nothing(resume: bool, saved: str | None, out: Path) -> None:
