@@ -12,6 +12,7 @@ from sweet.errors import UserError
 from sweet.files import SUMS, check_sums
 from sweet.storage.header import ORDER, Header, check_header, read_header
 from sweet.storage.layout import TENSORS
+from sweet.storage.ownership import FAMILY, STARTS
 from sweet.storage.records import FolderRecord, read_record
 from sweet.template.sizes import MATRICES, PROJ
 
@@ -26,8 +27,8 @@ def inspect(path: Path, *, verify: bool = False) -> Mapping[str, object]:
 
     Raises UserError for anything else, and naming the file whose sum is wrong.
     """
-    if (path / "family.json").is_file():
-        from sweet.results.family import STARTS, read_family
+    if (path / FAMILY).is_file():
+        from sweet.results.family import read_family
 
         known = read_family(path)
         about = known.model_dump(mode="json", include={"source", "task", "data", "method", "img_size", "metric"})

@@ -23,9 +23,10 @@ from sweet.initialise.registry import NAMES
 from sweet.models.config import ViTConfig
 from sweet.models.device import resolve_device
 from sweet.recipes.schema import FinetuneRecipe, without_path
-from sweet.results.family import FILE, STARTS, Family, Latency, Member
+from sweet.results.family import Family, Latency, Member
 from sweet.storage.folders import load_source
 from sweet.storage.layout import TENSORS
+from sweet.storage.ownership import FAMILY, STARTS
 from sweet.storage.records import read_record
 from sweet.tasks.registry import TASKS, task_class
 from sweet.template.image_size import ImageSize, size_text, whole_patches
@@ -245,6 +246,6 @@ def prepare(
 def write(known: Family, out: Path) -> None:
     """A family as a file, a table and a chart."""
     title = f"{known.task} on {known.data}, from {known.source} ({known.method})"
-    write_json(out / FILE, known.to_dict())
+    write_json(out / FAMILY, known.to_dict())
     write_table(known, out / "table.md", about=title)
     write_chart(known, out, title=title)

@@ -11,13 +11,12 @@ from pydantic import Field, field_validator
 from sweet.errors import UserError
 from sweet.files import read_json
 from sweet.storage.legacy import upgraded_family
+from sweet.storage.ownership import FAMILY
 from sweet.storage.records import PixelSize, Record, RecordedMetrics, TrainingRecord
 from sweet.tasks.registry import TASKS, Metric
 
 from .paired import Mean
 
-FILE = "family.json"
-STARTS = ".starts"  # where models wait for their fine-tuning, beside it
 SAME = ("source_sha256", "task", "method", "img_size")  # in all sessions of one family
 
 
@@ -207,12 +206,12 @@ class Family(Record):
 
 def is_family(folder: Path) -> bool:
     """Whether a folder was written by ``sweet family``."""
-    return (folder / FILE).is_file()
+    return (folder / FAMILY).is_file()
 
 
 def read_family(folder: Path) -> Family:
     """Raises UserError naming a file that is none of a family."""
-    path = folder / FILE
+    path = folder / FAMILY
     try:
         return Family.model_validate(upgraded_family(read_json(path)))
     except (KeyError, TypeError, AttributeError, ValueError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sweet.errors import UserError
 from sweet.files import replacing, write_sums, write_tensors, write_text
 
-from .ownership import entries
+from .ownership import FAMILY, entries
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ def claim(out: Path, *, resume: bool, overwrite: bool = False) -> None:
 
 def _was_begun(folder: Path) -> bool:
     """Whether a training was begun there: only such a folder can be resumed."""
-    return any((folder / name).exists() for name in ("checkpoints", TRAINING_LOG, "family.json"))
+    return any((folder / name).exists() for name in ("checkpoints", TRAINING_LOG, FAMILY))
 
 
 def write_folder(

@@ -15,6 +15,7 @@ from sweet.errors import UserError
 from sweet.files import SUMS, read_sums
 from sweet.version import VERSION
 
+FAMILY, STARTS = "family.json", ".starts"  # a family, and beside it where models wait for their fine-tuning
 MARKER = ".sweet"
 """Lies in every folder that a verb fills, from before the first byte of a result. Only sweet writes it.
 

@@ -26,6 +26,7 @@ from sweet.template.image_size import ImageSize, read_image_size, size_text
 from sweet.version import VERSION
 
 from .legacy import upgraded
+from .ownership import FAMILY, STARTS
 
 if TYPE_CHECKING:
     from sweet.recipes.schema import DataKeys
@@ -278,9 +279,9 @@ def read_record(folder: Path, kinds: Sequence[str]) -> FolderRecord:
     path = folder / "config.json"
     if not path.is_file():
         why = "not a sweet folder (no config.json)"
-        if (folder / "family.json").is_file():
+        if (folder / FAMILY).is_file():
             why = "a family; name one of its members, which are folders in it"
-        elif (folder / "checkpoints").is_dir() or (folder / ".starts").is_dir():
+        elif (folder / "checkpoints").is_dir() or (folder / STARTS).is_dir():
             why = "an unfinished run (finish it with --resume)"
         raise UserError(f"{folder}: {why}")
     record = parse_record(read_json(path), path)
