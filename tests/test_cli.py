@@ -294,16 +294,19 @@ def test_more_memory_than_there_is_is_said(
     from sweet.costs.plan import plan
     from sweet.recipes.loader import load_recipe
     from sweet.recipes.schema import PretrainRecipe
-    from sweet.training import pretrain, trial
+    from sweet.training import finetune, pretrain, trial
 
     assert (machine_memory() or 10**9) > 10**8
     recipe = load_recipe(PretrainRecipe, str(TINY), ["data.source=shapes:n=64,size=16", "max_steps=1"])
     assert trial.trial(recipe).notes == []
-    for module in (trial, pretrain):
+    for module in (trial, pretrain, finetune):
         monkeypatch.setattr(module, "machine_memory", lambda: 10**5)
     (note,) = trial.trial(recipe).notes
     assert re.match(r"about [\d,]+ GB of memory are needed, and 0 GB are there; a smaller batch_size", note)
     sweet.pretrain(TINY, out=tmp_path / "out", data="shapes:n=64,size=16", max_steps=1)
+    assert "note: about 0 GB of memory are needed" in capsys.readouterr().err
+    sweet.init(tmp_path / "out", depth=1, heads=1, out=tmp_path / "model")
+    sweet.finetune(tmp_path / "model", out=tmp_path / "tuned", data="shapes:n=64,size=16", max_steps=1)
     assert "note: about 0 GB of memory are needed" in capsys.readouterr().err
     whole, half = (
         plan(load_recipe(PretrainRecipe, "small", [f"batch_size={size}"]))["memory_gb"] for size in (512, 256)

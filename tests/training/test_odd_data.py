@@ -18,6 +18,7 @@ from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
 from sweet.results.render.run_section import run_section
 from sweet.results.runs import read_run
 from sweet.training.finetune import check_pairs, finetune
+from sweet.training.loop import micro_batch_size
 from sweet.training.pretrain import pretrain
 
 Tiny = Callable[..., FinetuneRecipe]
@@ -105,7 +106,8 @@ def test_damaged_images_are_skipped_and_listed(
 @pytest.mark.parametrize(("batch", "accumulate", "world"), [(6, 1, 2), (12, 2, 2), (9, 1, 3)])
 def test_an_odd_part_cannot_be_mixed(tiny_finetune: Tiny, batch: int, accumulate: int, world: int) -> None:
     keys = (f"batch_size={batch}", f"optim.accumulate={accumulate}")
-    check_pairs(tiny_finetune(*keys), world)
+    assert micro_batch_size(tiny_finetune(*keys), accumulate, world) == 3
+    check_pairs(tiny_finetune(*keys), 3, world)
     mixed = tiny_finetune(*keys).model_copy(update={"mixup": 0.2})
     with pytest.raises(UserError, match=rf"batch_size={batch}: 3 images at a time in each of {world} processes"):
-        check_pairs(mixed, world)
+        check_pairs(mixed, 3, world)

@@ -223,9 +223,11 @@ def test_another_recipe_is_refused(
     pretraining.crash(tmp_path, monkeypatch, after=3)
     before = everything(tmp_path)
     keys = ("width.mode=independent", "checkpoint_every=1", "seed=3")
-    for override in ("seed=4", "lr=1e-3", "model.depth=3"):
+    for override in ("seed=4", "lr=1e-3", "model.depth=3", "data.limit=32"):
         with pytest.raises(UserError, match=f"--resume: {override.replace('1e-3', '0.001')}"):
             pretrain(tiny(*keys, override), tmp_path, resume=True, quiet=True)
+    with pytest.raises(UserError, match=r"optim\.clip=null, but .* was begun with optim\.clip="):  # as YAML
+        pretrain(tiny(*keys, "optim.clip=null"), tmp_path, resume=True, quiet=True)
     assert everything(tmp_path) == before
     pretrain(tiny(*keys, "checkpoint_every=4", "workers=1"), tmp_path, resume=True, quiet=True)
     assert_as_if_never_stopped(tmp_path, pretraining)

@@ -72,6 +72,7 @@ def fit(
     broken: int | None = None,
     model: nn.Module | None = None,
     optim: OptimKeys | None = None,
+    quiet: bool = True,
     **values: Any,
 ) -> tuple[TrainResult, Tensor]:
     """Train a linear model for 12 steps, a checkpoint every third; what it took and its weights."""
@@ -89,7 +90,7 @@ def fit(
         accelerator=make_accelerator("cpu", "fp32", 1),
         run=run,
         resume=resume,
-        quiet=True,
+        quiet=quiet,
     )
     return finished, next(model.parameters()).detach().clone()
 
@@ -185,9 +186,11 @@ def test_ctrl_c_while_torch_compiles(
     monkeypatch.setattr(nn.Module, "compile", lambda self: compile_module(self, backend=slow))
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path, optim=OptimKeys(compile=True))
+        fit(tmp_path, optim=OptimKeys(compile=True), quiet=False)
     assert time.monotonic() - began < 200
-    assert "interrupted during torch.compile" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "interrupted during torch.compile" in said
+    assert "the first step was not done; the same command with --resume" in said and "checkpoint" not in said
     assert steps_of(tmp_path) == []  # nothing was learned yet
 
 

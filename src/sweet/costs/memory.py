@@ -1,9 +1,10 @@
-"""How much memory a pre-training takes, by a rule of thumb, and how much a machine has. Imports no torch."""
+"""How much memory a training takes, by a rule of thumb, and how much a machine has. Imports no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from sweet.models.config import ViTConfig
 from sweet.recipes.resolved import ResolvedRecipe
 
 from .flops import template_cost
@@ -23,6 +24,12 @@ def training_memory(resolved: ResolvedRecipe, images: int) -> float:
     if masked:
         channels += (vit.patches + vit.prefix_tokens) * mae.decoder_width * mae.decoder_depth
     return LEARNED * (cost.shared + cost.scalers) + built + images * channels * KEPT * FLOAT
+
+
+def finetuning_memory(vit: ViTConfig, images: int) -> float:
+    """Bytes of a ViT that is fine-tuned, and of what its backward pass needs of so many images; no task's head."""
+    tokens = vit.patches + vit.prefix_tokens
+    return LEARNED * vit.cost().parameters() + images * tokens * vit.width * vit.depth * KEPT * FLOAT
 
 
 def machine_memory() -> int | None:

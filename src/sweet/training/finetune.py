@@ -17,6 +17,7 @@ from torch import nn
 
 from sweet.console import say, warn
 from sweet.costs.advice import advise
+from sweet.costs.memory import finetuning_memory, machine_memory, memory_note
 from sweet.data import (
     Finding,
     ImageSource,
@@ -156,7 +157,8 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str, *, q
     train_images, val_images = open_splits(recipe)
     classes = make_task.classes_of(train_images)
     accelerator = make_accelerator(recipe.device, recipe.optim.precision, recipe.optim.accumulate)
-    check_pairs(recipe, accelerator.num_processes)
+    micro_batch = micro_batch_size(recipe, recipe.optim.accumulate, accelerator.num_processes)
+    check_pairs(recipe, micro_batch, accelerator.num_processes)
     divided.check(recipe.optim, accelerator.num_processes, recipe.ema)
     skipped: list[str] = []
     if recipe.data.on_error == "skip":  # a large set is read as it is learned from
@@ -173,7 +175,8 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str, *, q
     network = start_network(model, task, task_name, seed=recipe.seed, drop_path=recipe.drop_path)
     if accelerator.is_main_process and not quiet:
         cost, on_cpu = training_flops(base.vit, recipe, len(train_images)), accelerator.device.type == "cpu"
-        further = forgetting(base, recipe)
+        needed, there = finetuning_memory(base.vit, micro_batch), machine_memory() if on_cpu else None
+        further = [*forgetting(base, recipe), *memory_note(needed, there)]
         advise(recipe, len(train_images), steps_of(recipe, len(train_images)), cost, on_cpu=on_cpu, further=further)
     train_data, val_data = (task.prepare_data(images, data_config) for images in (train_images, val_images))
     if val_images.drawn_text and accelerator.is_main_process and not quiet:
@@ -205,9 +208,8 @@ def training_flops(vit: ViTConfig, recipe: FinetuneRecipe, images: int) -> float
     return 3.0 * steps_of(recipe, images) * recipe.batch_size * vit.cost().flops(attention=True)
 
 
-def check_pairs(recipe: FinetuneRecipe, world: int) -> None:
-    """Raises UserError where each of ``world`` processes has an odd number of images to mix in pairs."""
-    images = micro_batch_size(recipe, recipe.optim.accumulate, world)
+def check_pairs(recipe: FinetuneRecipe, images: int, world: int) -> None:
+    """Raises UserError where each of ``world`` processes has an odd number of ``images`` at a time to mix in pairs."""
     if (recipe.mixup or recipe.cutmix) and images % 2:
         raise UserError(
             f"batch_size={recipe.batch_size}: {images} images at a time in each of {world} processes cannot be mixed "

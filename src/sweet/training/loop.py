@@ -293,8 +293,9 @@ class _Session:
         if self.run is not None and state.whole and self.together and not isinstance(problem, nonfinite.NonFinite):
             interrupted = stopped or isinstance(problem, KeyboardInterrupt)
             why = f"interrupted by {interrupts.signal_name()}" if interrupted else "stopped by an error"
+            what = f"saving a checkpoint at step {state.done}" if state.done else "the first step was not done"
             onward = "; the same command with --resume (and no --overwrite) goes on from there"
-            self.log.note(f"{why}: saving a checkpoint at step {state.done}{onward}")
+            self.log.note(f"{why}: {what}{onward}")
             if state.done > self.saved:
                 with suppress(Exception):  # the first problem is the one to hear of
                     self.save()

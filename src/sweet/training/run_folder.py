@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from pathlib import Path
@@ -36,9 +37,10 @@ def begin(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
         free = (*FREE, "lr") if slower else FREE
         for key in sorted(before.keys() | now.keys()):
             if key not in free and before.get(key) != now.get(key):
+                written, given = (json.dumps(keys.get(key), ensure_ascii=False).strip('"') for keys in (before, now))
                 raise UserError(
-                    f"--resume: {key}={now.get(key)}, but {run} was begun with {key}={before.get(key)}; "
-                    "leave it out, or start anew with --overwrite"
+                    f"--resume: {key}={given}, but {run} was begun with {key}={written}; leave it out, or start anew "
+                    "with --overwrite"
                 )
     write_text(saved, dump_recipe(recipe))
     write_json(run / "env.json", environment())
