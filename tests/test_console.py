@@ -44,6 +44,23 @@ def test_people_get_aligned_rows(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_terminal_folds_what_a_pipe_gets_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe goes to grep and awk: one line for each row, and no blanks at its end."""
+    long = {"why": "a reason " * 30, "rows": [{"name": "x", "text": "[red] word " * 30}, {"name": "much longer"}]}
+    show(lambda: long, as_json=False)
+    piped = capsys.readouterr().out
+    assert piped == f"why  {'a reason ' * 30}".rstrip() + "\n\nrows\n" + "\n".join(
+        ("name         text", f"x            {'[red] word ' * 30}".rstrip(), "much longer  -", "")
+    )
+    monkeypatch.setenv("COLUMNS", "80"), monkeypatch.setenv("TERM", "dumb")  # no bold headings
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    show(lambda: long, as_json=False)
+    folded = capsys.readouterr().out
+    assert max(map(len, folded.splitlines())) <= 80 and "[red]" in folded
+
+
 def test_a_list_becomes_a_table_with_headings(capsys: pytest.CaptureFixture[str]) -> None:
     show(lambda: [{"image": "[red]a.png", "class": "cat"}, {"image": "b.png"}], as_json=False)
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [

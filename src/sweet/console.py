@@ -68,14 +68,24 @@ def for_people(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _print_rows(rows: list[Mapping[str, Any]], columns: list[str], *, headings: bool) -> None:
+    """Folded to the width of a terminal; for a pipe or a file, a line each."""
+    lines = [[_text(row.get(name)) for name in columns] for row in rows]
+    names = [_text(name) for name in columns]
+    if not sys.stdout.isatty():
+        lines = [names, *lines] if headings else lines
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, show_header=headings)
-    for name in columns:
-        table.add_column(_text(name), overflow="fold")
-    for row in rows:
-        table.add_row(*(_text(row.get(name)) for name in columns))
+    for name in names:
+        table.add_column(Text(name), overflow="fold")
+    for line in lines:
+        table.add_row(*map(Text, line))  # a Text, because square brackets in a plain string would be read as markup
     Console().print(table)
 
 
@@ -89,18 +99,16 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
 
 
-def _text(value: Any) -> Any:
-    from rich.text import Text
-
+def _text(value: Any) -> str:
     if isinstance(value, float):
         value = f"{value:.4g}"
     elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
         value = f"{value:,}"
     elif isinstance(value, list | tuple):
-        value = ", ".join(str(_text(item)) for item in value) or "none"
+        value = ", ".join(map(_text, value)) or "none"
     elif value is None:
         value = "-"
-    return Text(printable(str(value)))  # a Text, because square brackets in a plain string would be read as markup
+    return printable(str(value))
 
 
 @dataclass(frozen=True)
