@@ -31,6 +31,7 @@ import torch
 from sweet.data import balanced_subset, eval_batches, open_images, packed
 from sweet.files import cache_folder
 from sweet.initialise.apply import initialise
+from sweet.initialise.rescale import rescaled
 from sweet.models.mae import source_from_state
 from sweet.models.vit import build_vit
 from sweet.recipes.loader import load_recipe
@@ -325,7 +326,7 @@ def start_of(stored: StoredSource, trial: Trial, data: str) -> dict[str, torch.T
         std=keys.std,
     )
     config = stored.config.resized(size.depth, size.heads)
-    return condition(weights, config, (batch for batch, _ in batches), **trial.condition)
+    return rescaled(condition(weights, config, (batch for batch, _ in batches)), **trial.condition)
 
 
 @contextmanager

@@ -75,9 +75,10 @@ def test_a_sweep_is_widened_while_its_best_is_at_an_edge(found: list[Variant], w
 def test_what_was_chosen_for_a_start_is_for_its_conditioned_one_too() -> None:
     found = {"row": tried(1, 3, 2, 1), "row_conditioned": []}
     assert best(found["row"]).lr == 2e-3 and not is_at_edge(found["row"])
-    assert chosen_for("row_conditioned", found) == chosen_for("row@8", found) == found["row"][1]
-    assert chosen_for("row_conditioned", found | {"row_conditioned": tried(1, 1, 1, 2)}).lr == 8e-3
-    assert chosen_for("other", found) is None
+    assert chosen_for("row_conditioned", found) == chosen_for("row@8", found) == [found["row"][1]]
+    own = tried(1, 1, 1, 2)
+    assert chosen_for("row_conditioned", found | {"row_conditioned": own}) == [found["row"][1], own[3]]
+    assert chosen_for("other", found) == []
     assert is_at_edge(tried(1, 2)) and not is_at_edge(tried(1))
 
 

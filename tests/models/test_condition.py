@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from sweet.models.condition import condition, writing
+from sweet.models.condition import condition, with_stream_scale, writing
+from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, linear, patchify
 from sweet.models.mae import source_from_state
 from sweet.models.moments import moments_of
@@ -33,8 +35,8 @@ def start(make_source: MakeSource, family: str) -> tuple[dict[str, Tensor], Stor
     return {name: value.double() for name, value in weights.items()}, stored, images
 
 
-def answers(weights: dict[str, Tensor], stored: StoredSource, images: Tensor) -> list[Tensor]:
-    tokens = encode(weights, patchify(images.double(), 4), stored.config)
+def answers(weights: dict[str, Tensor], config: ViTConfig, images: Tensor) -> list[Tensor]:
+    tokens = encode(weights, patchify(images.double(), 4), config)
     return [linear(tokens, weights, name) for name in ("decoder.embed", "head")]
 
 
@@ -43,20 +45,30 @@ def error(value: Tensor, expected: Tensor) -> float:
 
 
 @both_families
-@pytest.mark.parametrize("writers", [None, 0.2])
-def test_the_function_is_the_same(make_source: MakeSource, family: str, writers: float | None) -> None:
+@pytest.mark.parametrize("final_norm", [True, False])
+def test_a_scaled_stream_is_the_same_function(make_source: MakeSource, family: str, final_norm: bool) -> None:
     weights, stored, images = start(make_source, family)
-    turned = condition(weights, stored.config, [images[:4], images[4:]], writers=writers)
+    config = stored.config
+    if not final_norm:
+        weights = {name: value for name, value in weights.items() if not name.startswith("norm.")}
+        config = replace(config, final_norm="none")
+    scaled = with_stream_scale(weights, 2, 0.2)
+    for mine, theirs in zip(answers(scaled, config, images), answers(weights, config, images), strict=True):
+        assert error(mine, theirs) < 1e-4  # it meets the norms' eps
+    matrices = [scaled[name].flatten() for name in writing(scaled, 2) if "blocks" in name and "weight" in name]
+    assert torch.cat(matrices).square().mean().sqrt().item() == pytest.approx(0.2)
+
+
+@both_families
+def test_the_function_is_the_same(make_source: MakeSource, family: str) -> None:
+    weights, stored, images = start(make_source, family)
+    turned = condition(weights, stored.config, [images[:4], images[4:]])
     assert turned.keys() == weights.keys()
     assert all(turned[name].shape == value.shape for name, value in weights.items())
     assert error(turned["blocks.1.mlp.fc2.weight"], weights["blocks.1.mlp.fc2.weight"]) > 0.5
-    pairs = zip(answers(turned, stored, images), answers(weights, stored, images), strict=True)
+    pairs = zip(answers(turned, stored.config, images), answers(weights, stored.config, images), strict=True)
     for mine, theirs in pairs:
-        # a scaled stream meets the norms' eps
-        assert error(mine, theirs) < (1e-9 if writers is None else 1e-4)
-    if writers is not None:
-        matrices = [turned[name].flatten() for name in writing(turned, 2) if "blocks" in name and "weight" in name]
-        assert torch.cat(matrices).square().mean().sqrt().item() == pytest.approx(writers)
+        assert error(mine, theirs) < 1e-9
 
 
 @both_families

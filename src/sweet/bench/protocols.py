@@ -103,7 +103,8 @@ MUON_ARMS = arms(
     "sweet_paper",
     "sweet",
 )
-CONDITION: Switches = {"condition": "true"}  # by the target's own moments; the baselines have rows of their own with it
+CONDITION: Switches = {"condition": "true"}  # by the target's own moments; baselines have rows of their own with it
+WRITERS: Switches = {"writers": 0.2}  # a free coordinate that conditioning leaves as it is (methods 20)
 # Settings of each method besides its rate of fine-tuning: as many trials for baselines as for ours.
 SETTINGS: dict[str, list[Switches]] = {
     "weight_selection": [
@@ -116,8 +117,9 @@ SETTINGS: dict[str, list[Switches]] = {
     "wave_supervised": [{"layers": "first"}, {"lr": 3e-3}, {"steps": 400}],
     "sweet_paper": [{"layers": "first"}, {"gains": "none"}],
     "sweet_paper_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}],
-    "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION],
+    "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION, WRITERS],
     "sweet_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}, CONDITION],
+    **{row: [WRITERS] for row in CONDITIONED if row.endswith("_conditioned")},
 }
 
 

@@ -65,9 +65,9 @@ def with_choices(protocol: Protocol, out: Path) -> Protocol:
     arms = dict(protocol.arms)
     for table, sweep in protocol.chosen_by.items():
         found = measured(sweep, table, out)
-        for name, arm in arms.items():
-            if chosen := chosen_for(name, found):
-                variant = sweep.arms[chosen.arm]
+        for name in arms:
+            for chosen in chosen_for(name, found):
+                arm, variant = arms[name], sweep.arms[chosen.arm]
                 given = changed(sweep, variant, chosen.arm)
                 lr = arm.lr if variant.lr is None else variant.lr
                 arms[name] = replace(arm, lr=lr, switches={**arm.switches, **given})

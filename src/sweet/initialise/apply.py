@@ -32,8 +32,8 @@ from sweet.template.image_size import ImageSize
 from sweet.template.sizes import Size
 
 from .registry import NAMES, check_method
+from .rescale import ABOVE_0, rescaled
 from .rescale import SWITCHES as RESCALING
-from .rescale import rescaled
 
 Weights = dict[str, Tensor]
 Switch = str | float
@@ -158,8 +158,8 @@ def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str
 
 def _rescaling(name: str, value: object) -> float:
     number = float(_read(name, value, float))
-    if number < 0 or (name == "rms" and number == 0):
-        raise UserError(f"{name}={value}: should be {'above' if name == 'rms' else 'at least'} 0")
+    if number < 0 or (name in ABOVE_0 and number == 0):
+        raise UserError(f"{name}={value}: should be {'above' if name in ABOVE_0 else 'at least'} 0")
     if name == "noise" and number > 1:
         raise UserError(f"{name}={value}: is a share, at most 1")
     return number

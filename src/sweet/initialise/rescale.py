@@ -4,7 +4,8 @@ An optimiser whose steps do not grow with the weights (Adam) changes large and l
 the singular values of each block matrix to a power (1: as they are, 0: all equal) and keeps its root mean square;
 ``noise`` then replaces that share of its energy by random numbers (shrink and perturb: Ash & Adams, "On Warm-Starting
 Neural Network Training", NeurIPS 2020, arXiv 1910.08475); ``rms`` then sets the root mean square. None preserves the
-function. q, k and v, and gate and up, are matrices of their own.
+function. q, k and v, and gate and up, are matrices of their own. ``writers`` does: it scales the whole stream so that
+the matrices that write to it have this root mean square (methods 20).
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from sweet.models.condition import with_stream_scale
 from sweet.template.slices import FC1, FC2, MATRICES, QKV
 
-SWITCHES = ("rms", "flat", "noise")
+ABOVE_0 = ("rms", "writers")
+SWITCHES = ("rms", "flat", "noise", "writers")
 
 
 def rescaled(
@@ -25,9 +28,10 @@ def rescaled(
     rms: float | None = None,
     flat: float | None = None,
     noise: float = 0.0,
+    writers: float | None = None,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """A state dict (timm's names) with every matrix of the blocks rescaled, see above; ``seed`` draws the noise."""
+    """A state dict (timm's names) with the matrices of the blocks rescaled, see above; ``seed`` draws the noise."""
     result = dict(weights)
     generator = torch.Generator().manual_seed(seed)
     for name, value in weights.items():
@@ -37,7 +41,8 @@ def rescaled(
         if name.endswith(FC1):
             count = value.shape[0] // weights[name.replace(FC1, FC2)].shape[1]
         result[name] = torch.cat([_matrix(matrix, rms, flat, noise, generator) for matrix in value.chunk(count)])
-    return result
+    depth = sum(name.endswith(FC2) for name in result)
+    return result if writers is None else with_stream_scale(result, depth, writers)
 
 
 def _matrix(matrix: Tensor, rms: float | None, flat: float | None, noise: float, generator: torch.Generator) -> Tensor:

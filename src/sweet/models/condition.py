@@ -25,6 +25,7 @@ from .config import ViTConfig
 from .mae import source_from_state
 from .moments import moments_of
 
+HEADS = ("decoder.embed.weight", "head.weight")  # what reads the features
 IMAGES = 1024  # unlabelled ones, as many as an order is computed from
 
 
@@ -33,34 +34,44 @@ def condition(
     config: ViTConfig,
     batches: Iterable[Tensor],
     *,
-    writers: float | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Tensor]:
     """A state dict (timm's names) of the same function: principal axes of its own stream, equal channels.
 
     ``batches`` are normalised images (B, C, H, W). The decoder's embedding and a classifier's head, which read the
     final norm, or the stream where there is none, are rotated along; without either its gain and bias are left to
-    whatever will read it. Exact but for rounding in the type of ``weights``. ``writers`` scales the whole stream, so
-    that the matrices that write to it have this root mean square: exact but for the norms' eps.
+    whatever will read it. Exact but for rounding in the type of ``weights``.
     """
     source = source_from_state({name: value.detach().float() for name, value in weights.items()}, config)
-    return conditioned(weights, config, moments_of(source, config, batches, device=device).stream, writers=writers)
+    return conditioned(weights, config, moments_of(source, config, batches, device=device).stream)
 
 
-def conditioned(
-    weights: Mapping[str, Tensor], config: ViTConfig, moments: Tensor, *, writers: float | None = None
-) -> dict[str, Tensor]:
+def conditioned(weights: Mapping[str, Tensor], config: ViTConfig, moments: Tensor) -> dict[str, Tensor]:
     """:func:`condition` by moments (2 L + 1, D, D) that are known: E[u u^T] at each norm input."""
     whole = {name: value.detach().double() for name, value in weights.items()}
     rotated, energy = in_principal_axes(
         whole, moments.double(), depth=config.depth, centred=config.norm == "layer", fixed=embedding_norm(config)
     )
     rotated = equalise_gains(rotated, energy)
-    if writers is not None:
-        rows = [rotated[f"blocks.{i}.{name}"] for i in range(config.depth) for name in (PROJ, FC2)]
-        size = (sum(float(w.square().sum()) for w in rows) / sum(w.numel() for w in rows)) ** 0.5
-        rotated |= {name: rotated[name] * (writers / size) for name in writing(rotated, config.depth)}
     return {name: rotated[name].to(value.dtype) for name, value in weights.items()}
+
+
+def with_stream_scale(weights: Mapping[str, Tensor], depth: int, rms: float) -> dict[str, Tensor]:
+    """The whole stream scaled, so that the matrices of the blocks that write to it have this root mean square.
+
+    The same function but for the norms' eps.
+    """
+    matrices = [weights[f"blocks.{i}.{name}"] for i in range(depth) for name in (PROJ, FC2)]
+    factor = rms / (sum(float(w.square().sum()) for w in matrices) / sum(w.numel() for w in matrices)) ** 0.5
+    result = {**weights} | {name: weights[name] * factor for name in writing(weights, depth)}
+    if last_norm(weights) is None:
+        result |= {name: weights[name] / factor for name in HEADS if name in weights}
+    return result
+
+
+def last_norm(weights: Mapping[str, Tensor]) -> str | None:
+    """The norm of the features; None where what reads them reads the stream."""
+    return next((name for name in ("norm", "fc_norm") if f"{name}.weight" in weights), None)
 
 
 def embedding_norm(config: ViTConfig) -> bool:
@@ -91,7 +102,7 @@ def in_principal_axes(
     a LayerNorm, which sees D - 1 dimensions; these go to the zero-mean subspace again, and nothing writes the mean,
     unless the stream itself, mean included, is what the network puts out. ``fixed``: the axes stay as they are.
     """
-    last = next((name for name in ("norm", "fc_norm") if f"{name}.weight" in weights), None)
+    last = last_norm(weights)
     turn = _turn(moments, centred=centred, fixed=fixed, mean=last is None)
     result = dict(weights)
     for name in [] if fixed else writing(weights, depth):
@@ -101,7 +112,7 @@ def in_principal_axes(
     readers = [
         (f"blocks.{i}.{n}", [f"blocks.{i}.{m}"]) for i in range(depth) for n, m in (("norm1", QKV), ("norm2", FC1))
     ]
-    heads = [name for name in ("decoder.embed.weight", "head.weight") if name in weights]
+    heads = [name for name in HEADS if name in weights]
     for norm, names in [*readers, *([] if last is None else [(last, heads)])]:
         gain, shift = weights[f"{norm}.weight"], weights.get(f"{norm}.bias")
         for name in names:

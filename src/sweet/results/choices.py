@@ -42,11 +42,11 @@ def best(ones: list[Variant]) -> Variant:
     return max(ones, key=lambda one: one.score)
 
 
-def chosen_for(arm: str, found: dict[str, list[Variant]]) -> Variant | None:
-    """What a sweep has chosen for an arm; a conditioned one takes its own choice, else that of the same start."""
+def chosen_for(arm: str, found: dict[str, list[Variant]]) -> list[Variant]:
+    """What a sweep has chosen for an arm; for a conditioned one the choice for the same start, then its own."""
     row = row_of(arm)
-    ones = found.get(row) or found.get(row.removesuffix(CONDITIONED))
-    return best(ones) if ones else None
+    rows = dict.fromkeys((row.removesuffix(CONDITIONED), row))
+    return [best(found[row]) for row in rows if found.get(row)]
 
 
 def is_at_edge(ones: list[Variant]) -> bool:

@@ -143,7 +143,7 @@ def _not_as_chosen(table: Table, others: Sequence[Table]) -> Iterator[str]:
             found = variants(other)
             rated.append({row: ones for row, ones in found.items() if len({one.lr for one in ones}) > 1})
     for arm in table.arms:
-        wanted = next((chosen for found in rated if (chosen := chosen_for(arm, found))), None)
+        wanted = next((chosen[-1] for found in rated if (chosen := chosen_for(arm, found))), None)
         rates = sorted({float(cell.recipe.get("lr", 0)) for cell in table.cells_of(arm)})
         if wanted is None:
             yield f"{arm}: no sweep has chosen its rate"
