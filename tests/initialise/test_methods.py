@@ -16,6 +16,7 @@ from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.initialise.apply import COMMON, Weights, images_used, initialise, looks_at_images, switches
 from sweet.initialise.registry import NAMES
+from sweet.models.condition import writing
 from sweet.models.forward import encode, linear, patchify
 from sweet.models.vit import build_vit
 from sweet.storage.folders import StoredSource
@@ -254,6 +255,9 @@ def test_any_start_can_be_put_into_other_coordinates(method: str, family: str, w
         for given in ({}, {"condition": "false"}, {"condition": "true", "rms": 0.1})
     )
     assert all(torch.equal(value, same[name]) for name, value in plain.items())
+    louder = make(method, source, "L6H6", images, writers=0.2)
+    changed = {name for name, value in plain.items() if not torch.equal(value, louder[name])}
+    assert changed == {name for name in writing(plain, 6) if plain[name].any()}
     scaled = make(method, source, "L6H6", images, rms=0.1)
     assert not torch.equal(turned["cls_token"], scaled["cls_token"])
     pixels, config = torch.randn(2, 3, 16, 16), source.config.resized(6, 6)

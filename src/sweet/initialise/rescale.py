@@ -41,7 +41,7 @@ def rescaled(
         if name.endswith(FC1):
             count = value.shape[0] // weights[name.replace(FC1, FC2)].shape[1]
         result[name] = torch.cat([_matrix(matrix, rms, flat, noise, generator) for matrix in value.chunk(count)])
-    depth = sum(name.endswith(FC2) for name in result)
+    depth = sum(name.startswith("blocks.") and name.endswith(FC2) for name in result)  # the decoder has blocks too
     return result if writers is None else with_stream_scale(result, depth, writers)
 
 
