@@ -117,7 +117,7 @@ SETTINGS: dict[str, list[Switches]] = {
     "wave_supervised": [{"layers": "first"}, {"lr": 3e-3}, {"steps": 400}],
     "sweet_paper": [{"layers": "first"}, {"gains": "none"}],
     "sweet_paper_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}],
-    "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION, WRITERS],
+    "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION, WRITERS, {"layers": "first", **WRITERS}],
     "sweet_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}, CONDITION],
     **{row: [WRITERS] for row in CONDITIONED if row.endswith("_conditioned")},
 }
