@@ -64,6 +64,20 @@ LATE = [DENSE, "lr=7.5e-4", "seed=5"]
 PLAIN_LATE = ["model.norm_gain=false", "lr=7.5e-4", "seed=5", "max_steps=250"]
 
 
+# ways to draw masks; the default: half of the steps at full width, independent, at least two heads, from the first step
+MASKS: dict[str, tuple[str, ...]] = {
+    **{f"full{share}": (f"width.full_probability=0.{share}",) for share in (30, 75, 90)},
+    **{f"from{share}": (f"width.start=0.{share}",) for share in (33, 67, 80)},
+    "shared": ("width.mode=shared",),
+    "least1": ("width.min_heads=1",),
+    "least4": ("width.min_heads=4",),
+    "slow": ("template.lr_u=0.3", "template.lr_v=0.3"),
+    "fixed": ("template.lr_u=0", "template.lr_v=0"),
+    "fast_x": ("template.lr_x=3",),
+    "flops": ("max_steps=1150",),  # as many as the unmasked source has
+}
+
+
 @dataclass(frozen=True)
 class Learned:
     """A source: overrides of BASE; ``turned`` is another one that it goes on from, rotated and sorted, ``after`` one
@@ -82,6 +96,9 @@ SOURCES = {
     "tucker": Learned((TUCKER,)),
     "tucker.mask": Learned((TUCKER, MASK)),
     "tucker.slice": Learned((TUCKER, MASK, SLICE)),
+    **{f"tucker.mask.{name}": Learned((TUCKER, MASK, *spec)) for name, spec in MASKS.items()},
+    "tiles.mask": Learned((TILES, MASK)),
+    **{f"tucker.depths{share}": Learned((TUCKER, "depth.mode=even", f"depth.start=0.{share}")) for share in (0, 67)},
     "tucker.on": late("tucker"),
     "tucker.mask30": late("tucker", MASK, "width.full_probability=0.3"),
     "tucker.mask50": late("tucker", MASK),
@@ -205,6 +222,11 @@ GROUPS: dict[str, list[Trial]] = {
         *each("tucker.plain.on", "L3H3", "prefix-sqrt", "principal"),
         *each("tucker.plain.mask30", "L3H3", "prefix-sqrt", "principal"),
     ],
+    # how masks are drawn, and when; the unmasked source and the masks' defaults are in group "masks"
+    "draws": [t for name in MASKS for t in each(f"tucker.mask.{name}", "L3H3", "prefix-sqrt", "principal")],
+    "masked-tiles": each("tiles.mask", "L3H3", "prefix-sqrt", "principal"),
+    # sub-networks in depth, from the first step and late
+    "depths": [t for name in ("tucker", "tucker.depths0", "tucker.depths67") for t in each(name, "L3H6", "principal")],
     "slice": each("tucker.slice", "L3H3", "prefix-sqrt", "prefix", "principal"),
     "more": [
         *ways("dense", None, {}, lr=2e-3, seeds=(0,)),
