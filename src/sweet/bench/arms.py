@@ -11,6 +11,9 @@ from sweet.template.sizes import Size
 Switches = Mapping[str, str | float]
 
 
+WRITERS: Switches = {"writers": 0.2}  # a free coordinate that conditioning leaves as it is (methods 20)
+
+
 @dataclass(frozen=True)
 class Arm:
     """One row of a table: an initialiser with its switches, and which of ``Protocol.sources`` it starts from.

@@ -15,6 +15,7 @@ from .arms import (
     FACTORED,
     KRONECKER,
     TAUGHT,
+    WRITERS,
     Arm,
     Converted,
     FineTuned,
@@ -104,7 +105,6 @@ MUON_ARMS = arms(
     "sweet",
 )
 CONDITION: Switches = {"condition": "true"}  # by the target's own moments; baselines have rows of their own with it
-WRITERS: Switches = {"writers": 0.2}  # a free coordinate that conditioning leaves as it is (methods 20)
 # Settings of each method besides its rate of fine-tuning: as many trials for baselines as for ours.
 SETTINGS: dict[str, list[Switches]] = {
     "weight_selection": [
