@@ -126,6 +126,11 @@ def test_a_table_takes_what_was_chosen_on_validation_images(tmp_path: Path) -> N
         assert (cell["recipe"]["lr"], cell["switches"]["layers"], cell["test_images"]) == (8e-3, "first", 12)
         assert cell["recipe"]["data"]["held_out"] is None
     assert violations(tmp_path) == []
+    put(tmp_path, "settings", "weight_selection@layers=first", 5.0)
+    assert sorted(violations(tmp_path)) == [
+        f"tiny/table: L1H1: {arm} has layers=first, the sweep has chosen even" for arm in ROWS
+    ]
+    put(tmp_path, "settings", "weight_selection@layers=first", 20.0)
     put(tmp_path, "rates", "weight_selection@16", 60.0)
     assert sorted(violations(tmp_path)) == [
         "tiny/rates: the best rate of weight_selection, 0.016, is at the edge of those that were tried: "

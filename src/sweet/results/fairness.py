@@ -12,7 +12,7 @@ from typing import TypedDict
 from sweet.errors import UserError
 from sweet.tasks.registry import METRICS_OF
 
-from .choices import best, chosen_for, is_at_edge, variants
+from .choices import best, chosen_for, is_at_edge, row_of, variants
 from .costs import TOLERANCE
 from .files import find_tables
 from .records import RULES, CellResult
@@ -134,7 +134,7 @@ def _edges(table: Table) -> Iterator[str]:
 
 
 def _not_as_chosen(table: Table, others: Sequence[Table]) -> Iterator[str]:
-    """Every rate is the one that a sweep of the table has chosen."""
+    """Every rate and every switch is the one that a sweep of the table has chosen."""
     spec, rated = table.spec, []
     if spec.validation or not spec.chosen_by:
         return
@@ -142,6 +142,8 @@ def _not_as_chosen(table: Table, others: Sequence[Table]) -> Iterator[str]:
         if other.spec.protocol == spec.protocol and other.spec.table in spec.chosen_by:
             found = variants(other)
             rated.append({row: ones for row, ones in found.items() if len({one.lr for one in ones}) > 1})
+            for arm in table.arms:
+                yield from _other_switches(table, arm, other, [one.arm for one in chosen_for(arm, found)])
     for arm in table.arms:
         wanted = next((chosen[-1] for found in rated if (chosen := chosen_for(arm, found))), None)
         rates = sorted({float(cell.recipe.get("lr", 0)) for cell in table.cells_of(arm)})
@@ -149,6 +151,21 @@ def _not_as_chosen(table: Table, others: Sequence[Table]) -> Iterator[str]:
             yield f"{arm}: no sweep has chosen its rate"
         elif rates != [wanted.lr]:
             yield f"{arm} is fine-tuned at {', '.join(f'{lr:g}' for lr in rates)}, the sweep has chosen {wanted.lr:g}"
+
+
+def _other_switches(table: Table, arm: str, sweep: Table, chosen: Sequence[str]) -> Iterator[str]:
+    """What a sweep has varied, where a cell of ``arm`` has another value than the ``chosen`` of the sweep's arms."""
+    wanted: dict[str, object] = {}
+    for variant in chosen:
+        switches = sweep.cells_of(variant)[0].switches
+        for one in (name for name in sweep.arms if row_of(name) == row_of(variant)):
+            other = sweep.cells_of(one)[0].switches
+            varied = (key for key in {**switches, **other} if switches.get(key) != other.get(key))
+            wanted |= {key: switches.get(key) for key in varied}
+    for cell in table.cells_of(arm):
+        for key, value in wanted.items():
+            if cell.switches.get(key) != value:
+                yield f"{cell.column}: {arm} has {key}={cell.switches.get(key)}, the sweep has chosen {value}"
 
 
 def _of_column(table: Table, column: str) -> Iterator[str]:
