@@ -54,8 +54,9 @@ VALIDATION, SEED = 5000, 2026
 
 # L6 H6 D96, 1,000 steps of 128: six minutes on one AVX2 core
 BASE = [
-    "model.depth=6", "model.heads=6", "mae.decoder_depth=1", "max_steps=1000", "batch_size=128", "lr=1.5e-3",
-    "width.min_heads=2", "workers=0", "device=cpu", "optim.compile=false", "checkpoint_every=100",
+    "model.depth=6", "model.heads=6", "mae.decoder_width=64", "mae.decoder_depth=1", "template.learn=factored",
+    "epochs=4", "max_steps=1000", "batch_size=128", "lr=1.5e-3", "width.min_heads=2", "workers=0", "device=cpu",
+    "optim.compile=false", "checkpoint_every=100",
 ]  # fmt: skip
 DENSE, TUCKER = "template.constraint=none", "template.ranks=[24,96,96]"
 TILES = "template.constraint=kronecker"
