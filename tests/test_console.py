@@ -44,6 +44,15 @@ def test_people_get_aligned_rows(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_sentences_come_below_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [
+        "a short one",
+        "and one that is as long as what somebody may want to read in a line of its own",
+    ]
+    show(lambda: {"violations": found, "tables": 2, "arms": ["a", "b"]}, as_json=False)
+    assert capsys.readouterr().out == "tables  2\narms    a, b\n\nviolations\n" + "\n".join(found) + "\n"
+
+
 def test_a_terminal_folds_what_a_pipe_gets_whole(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from sweet.errors import printable
 from sweet.files import dotted
 
 MOST_ROWS, LOWEST = 20, 10  # numbers of one table on a screen; how many of a longer one
+LONG = 60  # characters: a list with such an item is shown a line each
 
 EVERY = 10.0  # seconds between two lines of progress
 T = TypeVar("T")
@@ -36,16 +37,19 @@ def show(work: Callable[[], Any], *, as_json: bool) -> Any:
 
 
 def _print_table(result: Any) -> None:
-    """A list of mappings as one table with headings; a mapping as keys and values, its tables below."""
+    """A list of mappings as one table with headings; a mapping as keys and values, its tables and sentences below."""
     if isinstance(result, list):
         _print_rows(result, list(dict.fromkeys(name for row in result for name in row)), headings=True)
         return
     leaves = dotted(for_people(result)).items()
-    _print_rows([{"key": k, "value": v} for k, v in leaves if not _is_table(v)], ["key", "value"], headings=False)
-    for key, value in leaves:
+    below = {key: value for key, value in leaves if _is_table(value) or _are_sentences(value)}
+    _print_rows([{"key": k, "value": v} for k, v in leaves if k not in below], ["key", "value"], headings=False)
+    for key, value in below.items():
+        print(f"\n{printable(key)}")
         if _is_table(value):
-            print(f"\n{printable(key)}")
             _print_table(value)
+        else:
+            print("\n".join(map(printable, value)))
 
 
 def for_people(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +101,10 @@ def _is_matrix(value: Any) -> bool:
 
 def _is_table(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _are_sentences(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, str) and len(item) > LONG for item in value)
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,10 @@ from sweet.bench.run import run
 from sweet.bench.sweeps import FIRST, RATES, rate_arms, rates_to_try, setting_arms, with_choices
 from sweet.files import read_json, write_json
 from sweet.results.choices import Variant, best, chosen_for, is_at_edge
+from sweet.results.compare import compare
 from sweet.results.fairness import check
+from sweet.results.files import read_tables
+from sweet.results.sentences import sentences
 
 from .test_bench import TINY
 
@@ -99,12 +102,17 @@ def test_a_table_takes_what_was_chosen_on_validation_images(tmp_path: Path) -> N
     def measure(protocol: Protocol, name: str, **more: Any) -> dict[str, Any]:
         return run(protocol, name, out=tmp_path, workers=1, device="cpu", quiet=True, **more)
 
-    assert measure(SETTINGS, "settings")["measured"] == 2
+    summary = measure(SETTINGS, "settings")
+    assert summary["measured"] == 2 and "comparison" not in summary
+    assert [one["row"] for one in summary["chosen"]] == ["weight_selection"]
     cell = read_json(tmp_path / "tiny" / "settings" / "classify-weight_selection@layers=first-L1H1.json")
     assert (cell["n_train"], cell["test_images"], cell["recipe"]["data"]["held_out"]) == (54, 10, 10)
     for arm, top1 in (("weight_selection@default", 10.0), ("weight_selection@layers=first", 20.0)):
         put(tmp_path, "settings", arm, top1)
     assert measure(SWEEP, "rates", methods=["weight_selection"], max_minutes=0)["open"] == 4
+    [table] = read_tables(tmp_path / "tiny" / "settings")
+    said = "Chosen on held-out training images, with the mean top-1, % at L1H1: weight_selection layers=first (20.00)."
+    assert sentences(table) == [said] and compare(table) is None
     made = with_choices(TABLE, tmp_path)
     assert {arm.switches["layers"] for arm in made.arms.values()} == {"first"}
     assert {arm.lr for arm in made.arms.values()} == {None}

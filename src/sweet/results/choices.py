@@ -37,6 +37,11 @@ def variants(table: Table) -> dict[str, list[Variant]]:
     return {row: sorted(ones, key=lambda one: one.lr or 0.0) for row, ones in found.items()}
 
 
+def chosen(table: Table) -> dict[str, Variant]:
+    """{row: its best variant} of a sweep."""
+    return {row: best(ones) for row, ones in variants(table).items()}
+
+
 def best(ones: list[Variant]) -> Variant:
     """The first of the highest score."""
     return max(ones, key=lambda one: one.score)

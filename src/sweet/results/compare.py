@@ -102,9 +102,9 @@ class Differences:
 
 def compare(table: Table, main: str | None = None) -> Differences | None:
     """``main`` (by default the table's) against every arm that shares a seed and a column with it, in the metric that
-    decides; None where there is nothing to compare."""
+    decides; None where there is nothing to compare, and in a sweep, whose arms are variants of rows."""
     metric, main = table.metrics[0], main or table.main
-    if main is None:
+    if main is None or table.spec.validation:
         return None
     noise = Noise.of(distinct(table, [column], metric) for column in table.several)
     against = {}

@@ -1,6 +1,7 @@
 """``sweet bench check``: whether the results of a folder may be compared (design 7). Every violation is a line.
 
-Of tables that were measured by earlier rules only what those had: one set of sources, whatever the seed.
+Of tables that were measured by earlier rules only what those had: one set of sources, whatever the seed; and nothing
+of trials that are compared with no arm.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ def violations(tables: list[Table], others: Sequence[Table] = ()) -> Iterator[st
 
     ``others`` are tables that may have chosen its settings.
     """
+    compared = [table for table in tables if table.spec.version >= RULES or table.main is not None]
     for table in tables:
-        for column in table.columns:
+        for column in table.columns if table in compared else ():
             yield from _of_column(table, column)
         yield from _learned_again(table)
         yield from _written(table)
@@ -59,7 +61,7 @@ def violations(tables: list[Table], others: Sequence[Table] = ()) -> Iterator[st
             yield from _complete(table)
             yield from _mixed(table)
             yield from _not_as_chosen(table, others)
-    yield from dict.fromkeys(line for table in tables for line in _budgets(table))
+    yield from dict.fromkeys(line for table in compared for line in _budgets(table))
 
 
 def _budgets(table: Table) -> Iterator[str]:

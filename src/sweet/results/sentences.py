@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sweet.tasks.registry import Metric
 
+from .choices import MARK, chosen
 from .compare import AVERAGE, Differences, compare
 from .costs import break_even
 from .paired import Difference, Verdict
@@ -22,12 +23,24 @@ def sentences(table: Table) -> list[str]:
 
     The first says most.
     """
+    if table.spec.validation:
+        return [settings(table)]
     found = compare(table)
     if found is None:
         return [f"Nothing to compare yet{'' if table.main else f': {table.spec.main} was not measured'}."]
     counted = [tally(found)] if found.baselines else []
     more = [*conditioned(found), *references(found), *papers(found), *not_ahead(found), *cheaper(table)]
     return [headline(found), *counted, *more, noise(found)]
+
+
+def settings(table: Table) -> str:
+    """What a sweep has chosen for each row."""
+    metric, found = table.metrics[0], chosen(table)
+    if not found:
+        return "Nothing is chosen yet."
+    rows = [f"{row} {one.arm.partition(MARK)[2]} ({metric.text(abs(one.score))})" for row, one in found.items()]
+    columns = listed(table.columns)
+    return f"Chosen on held-out training images, with the mean {metric.label} at {columns}: {listed(rows)}."
 
 
 def headline(found: Differences) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from sweet.files import write_text
 from sweet.tasks.registry import METRICS_OF
 
+from .choices import MARK, chosen
 from .compare import compare
 from .files import read_tables
 from .records import TableSpec
@@ -35,7 +36,13 @@ class TableSummary:
             prefix, metric = f"{table.task}_" if several else "", METRICS_OF[table.task][0]
             result[f"{prefix}chance_top1"] = table.chance
             result[f"{prefix}{metric.key}"] = score_grid(table, metric, self.failed).rows()
-            result[f"{prefix}comparison"] = compared(table)
+            if self.spec.validation:
+                result[f"{prefix}chosen"] = [
+                    {"row": row, "variant": one.arm.partition(MARK)[2], metric.key: round(abs(one.score), 3)}
+                    for row, one in chosen(table).items()
+                ]
+            else:
+                result[f"{prefix}comparison"] = compared(table)
             if self.spec.shows_costs:
                 result[f"{prefix}costs"] = cost_grid(table).rows()
         return result | {"written": str(self.written)}

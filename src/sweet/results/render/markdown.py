@@ -112,7 +112,8 @@ def _folded(table: Table, page: Path) -> str:
     found = compare(table)
     made = strip(found) if found else None
     picture = table.folder / table.picture
-    answer = sentences(table)[0] if found else "Trials, each a row; none is compared with the others here."
+    said = found or table.spec.validation
+    answer = sentences(table)[0] if said else "Trials, each a row; none is compared with the others here."
     parts = [f"### {question(table)}", f"**{table.title}.** {answer}"]
     if found and picture.is_file():
         parts.append(f"![{table.title}, every seed and mean of all arms]({_relative(picture, page)})")
