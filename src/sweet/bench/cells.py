@@ -15,7 +15,7 @@ from sweet.results.records import CellResult, Run
 from sweet.storage.layout import TENSORS
 from sweet.template.sizes import Size
 
-from .protocol import Cell, Overrides, Protocol, Trial
+from .protocol import Cell, Protocol
 from .sources import HOW, TRAINING_VERSION, digest, settings_of
 from .starts import start_of, switches_of
 
@@ -45,7 +45,8 @@ def finetune_recipe(protocol: Protocol, cell: Cell, recipe: PretrainRecipe, data
         *(protocol.finetune if classify else ()),
         *trial.finetune,
         *(value for value in protocol.finetune if value.startswith("workers=")),  # how cells run, whatever the task
-        *held_out(protocol, trial),
+        # where settings are chosen: training images without a label take the place of the test images
+        *([] if protocol.validation is None else [f"data.held_out={protocol.validation}"]),
         f"seed={cell.seed}",
         f"device={recipe.device}",
         f"data.source={data}",
@@ -58,13 +59,6 @@ def finetune_recipe(protocol: Protocol, cell: Cell, recipe: PretrainRecipe, data
     overrides += [] if arm.lr is None else [f"lr={arm.lr}"]
     overrides += [] if arm.layer_decay is None else [f"optim.layer_decay={arm.layer_decay}"]
     return load_recipe(FinetuneRecipe, None if classify else task_recipe(trial.task), overrides)
-
-
-def held_out(protocol: Protocol, trial: Trial) -> Overrides:
-    """Where settings are chosen: training images without a label take the place of the test images."""
-    if protocol.validation is None:
-        return ()
-    return trial.validation or (f"data.held_out={protocol.validation}",)
 
 
 def hash_of(recipe: FinetuneRecipe, layers: str) -> str:

@@ -24,8 +24,7 @@ class Trial:
     """What every arm is tested by: a task, on images beside those of pre-training, and what differs in its budget.
 
     ``data`` is the NAME of ``--transfer NAME=SRC``; None: the images of pre-training. ``finetune`` overrides
-    ``Protocol.finetune``, or the recipe of another task than classification; ``validation`` does so too where settings
-    are chosen. For images of ``img_size`` pixels in
+    ``Protocol.finetune``, or the recipe of another task than classification. For images of ``img_size`` pixels in
     patches of ``patch_size`` the initial weights are resampled; None: as the source saw them. ``images`` is the size of
     a transfer set's training split, for estimates only.
     """
@@ -33,7 +32,6 @@ class Trial:
     task: str = "classify"
     data: str | None = None
     finetune: Overrides = ()
-    validation: Overrides = ()
     img_size: int | None = None
     patch_size: int | None = None
     images: int | None = None
@@ -72,8 +70,8 @@ class Protocol:
 
     ``main`` is the arm that the others are compared with; in an ``ablation`` the arms are variants of one method, and
     main is compared with all of them. With ``validation`` settings are chosen: cells are tested on training images that
-    nobody was given a label of, so many; a trial's own ``validation`` overrides that. ``chosen_by`` are such tables,
-    whose best variants of each arm are taken (:mod:`.sweeps`). ``borrows`` names tables whose runs are taken over where
+    nobody was given a label of, so many. ``chosen_by`` are such tables, whose best variants of each arm are taken
+    (:mod:`.sweeps`). ``borrows`` names tables whose runs are taken over where
     they are the same cell. With ``shows_costs`` classifiers are tested before their fine-tuning too, which takes a
     sixth more. ``write_models`` leaves model folders of every size beside the results. ``images`` is the size of the
     pre-training set, for estimates only.
