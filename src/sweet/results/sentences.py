@@ -38,7 +38,11 @@ def settings(table: Table) -> str:
     metric, found = table.metrics[0], chosen(table)
     if not found:
         return "Nothing is chosen yet."
-    rows = [f"{row} {one.arm.partition(MARK)[2]} ({metric.text(abs(one.score))})" for row, one in found.items()]
+    rows = []
+    for row, one in found.items():
+        makes = table.makes(one.arm)
+        where = "" if {*table.columns} <= {*makes} else f" at {listed(makes)}"
+        rows.append(f"{row} {one.arm.partition(MARK)[2]} ({metric.text(abs(one.score))}{where})")
     columns = listed(table.columns)
     return f"Chosen on held-out training images, with the mean {metric.label} at {columns}: {listed(rows)}."
 

@@ -74,14 +74,17 @@ def results_page(tables: Sequence[Table], page: Path, command: str) -> str:
 def in_short(today: Sequence[Table], older: Sequence[Table]) -> str:
     """What tables say: of one that has the paper's method or conditioned baselines all of it, of others a sentence.
 
-    Before there is such a one, what was found by earlier rules comes first.
+    Before there is such a one, what was found by earlier rules comes first, and sweeps that go on from others say what
+    they know of each method at its best.
     """
     lines, settled = [], False
     for table in (one for one in today if not one.spec.validation):
         words, whole = sentences(table), bool(table.of_role("paper") or table.of_role("conditioned"))
         settled |= whole
         lines.append(f"**{table.title}**: {' '.join(words if whole else words[:1])}")
-    shown = [*([] if settled else _so_far(older)), *lines]
+    sweeps = [table for table in today if table.spec.validation and table.spec.chosen_by]
+    best = [f"**{table.title}**, one seed, no comparison yet: {' '.join(sentences(table))}" for table in sweeps]
+    shown = lines if settled else [*_so_far(older), *best, *lines]
     return "\n## In short\n\n" + "".join(f"- {line}\n" for line in shown) if shown else ""
 
 
