@@ -19,6 +19,7 @@ REAL_SOURCES: dict[str, Recipe] = {
     ),
     "template": Converted("checkpoint"),
 }
+FIRST: Switches = {"layers": "first"}
 CIFAR = Trial(data="cifar10", img_size=56, images=50_000)
 REAL_TRIALS = (
     Trial(data="flowers102", finetune=("epochs=30", "data.labels=null"), img_size=98, images=1020),
@@ -33,6 +34,7 @@ def _selected(rule: str, layers: str, about: str) -> Arm:
 
 SELECTED = _selected("consecutive", "even", "first channels, even layers")
 ISOMORPHIC = Arm("isomorphic", "checkpoint", about="pruned by Taylor scores of its own features")
+WHOLE = Arm("weight_selection", "checkpoint", {"rule": "consecutive"}, role="reference", about="the whole checkpoint")
 REAL_ARMS = {
     "random": ARMS["random"],
     "weight_selection_uniform": _selected("uniform", "even", "evenly spaced channels, the released rule; even layers"),
@@ -50,9 +52,8 @@ REAL_ARMS = {
     "distilled": ours("distilled", "template", about="sweet; the same 500 steps"),
     "sweet": ours("sweet", "template", about="principal order, equal gains, highest-energy heads"),
     "sweet_fitted": ours("sweet_fitted", "template", about="sweet, its scalers then fitted on unlabelled images"),
-    "checkpoint": Arm(
-        "weight_selection", "checkpoint", {"rule": "consecutive"}, role="reference", about="the whole checkpoint"
-    ),
+    "checkpoint": WHOLE,
+    "checkpoint_conditioned": conditioned(WHOLE, role="reference"),
 }
 
 
@@ -63,7 +64,8 @@ def _real() -> dict[tuple[str, str], Protocol]:
     """
     cut, whole = ("L6H3", "L12H3", "L6H6"), "L12H6"
     partial: dict[str, tuple[str, ...]] = dict.fromkeys(REAL_ARMS, cut)
-    partial |= {"distilled": cut[:2], "distilled_selected": cut[:2], "checkpoint": (whole,)}
+    partial |= {"distilled": cut[:2], "distilled_selected": cut[:2]}
+    partial |= {name: (whole,) for name, arm in REAL_ARMS.items() if arm.role == "reference"}
 
     def table(sizes: tuple[str, ...], rows: dict[str, Arm], **more: Any) -> Protocol:
         return Protocol(
@@ -74,14 +76,14 @@ def _real() -> dict[tuple[str, str], Protocol]:
     def sweep(rows: dict[str, Arm], **more: Any) -> Protocol:
         return replace(table(cut[:1], rows, trials=(CIFAR,), validation=2000, **more), seeds=1)
 
-    rules: list[Switches] = [{"rule": "uniform"}, {"rule": "uniform", "layers": "first"}]
-    tried = {
+    rules: list[Switches] = [{"rule": "uniform"}, {"rule": "uniform", **FIRST}]
+    tried: dict[str, list[Switches]] = {
         "weight_selection_conditioned": [*rules, *({**rule, **WRITERS} for rule in ({}, *rules))],
-        "isomorphic_conditioned": [WRITERS],
-        "sweet": [{"layers": "first"}, WRITERS],
+        "isomorphic_conditioned": [FIRST, WRITERS, {**FIRST, **WRITERS}],
+        "sweet": [FIRST, WRITERS, {**FIRST, **WRITERS}],
     }
     settings = sweep(setting_arms(REAL_ARMS, tried), main="sweet@default")
-    rated = {name: arm for name, arm in REAL_ARMS.items() if name != "checkpoint"}
+    rated = {name: arm for name, arm in REAL_ARMS.items() if arm.role != "reference"}
     rates = sweep(rate_arms(rated), main="sweet@1", chosen_by={"settings": settings})
     return {
         ("settings", "real"): settings,
