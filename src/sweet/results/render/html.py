@@ -96,8 +96,9 @@ def table_section(table: Table, name: str) -> Section:
     """Everything about a table; ids inside begin with ``name``."""
     found = compare(table)
     heat = [Part(f"Where {found.main} wins", heat=heat_map(found), folded=True)] if found else []
-    drawn, words = figures(table, name), sentences(table)
-    for i, source in enumerate(one for one in table.sources.values() if one.order_spectrum):
+    words, sweep = sentences(table), table.spec.validation  # whose numbers are for a choice, not to be looked at
+    drawn = [] if sweep else figures(table, name)
+    for i, source in enumerate(one for one in table.sources.values() if one.order_spectrum and not sweep):
         one = spectrum_figure(source.order_spectrum, f"{name}s{i}")
         drawn.append(type(one)(one.svg, f"{source.source}: {one.caption}"))
     shown = {"kind", "constraint", "ranks", "vit", "mae", "training"}
@@ -106,7 +107,7 @@ def table_section(table: Table, name: str) -> Section:
     parts = [
         *heat,
         *(replace(Part.of(block), folded=True) for block in blocks(table)),
-        Part("Figures", drawings=drawn, folded=True),
+        *([Part("Figures", drawings=drawn, folded=True)] if drawn else []),
         Part("Recipe of fine-tuning", text=as_yaml(next(iter(table.cells.values())).recipe)),
         Part("Recipes of the sources", text=as_yaml(recipes)),
         Part("Environment", environments(table), folded=True),
