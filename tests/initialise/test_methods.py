@@ -250,7 +250,7 @@ def test_any_start_can_be_rescaled(method: str, family: str, wide: Wide, images:
 @pytest.mark.parametrize("method", ["sweet", "random", "weight_selection", "isomorphic"])
 def test_any_start_can_be_put_into_other_coordinates(method: str, family: str, wide: Wide, images: ImageSource) -> None:
     source = wide(family)
-    plain, same, turned = (
+    plain, same, rotated = (
         make(method, source, "L6H6", images, **given)
         for given in ({}, {"condition": "false"}, {"condition": "true", "rms": 0.1})
     )
@@ -259,11 +259,11 @@ def test_any_start_can_be_put_into_other_coordinates(method: str, family: str, w
     changed = {name for name, value in plain.items() if not torch.equal(value, louder[name])}
     assert changed == {name for name in writing(plain, 6) if plain[name].any()}
     scaled = make(method, source, "L6H6", images, rms=0.1)
-    assert not torch.equal(turned["cls_token"], scaled["cls_token"])
+    assert not torch.equal(rotated["cls_token"], scaled["cls_token"])
     pixels, config = torch.randn(2, 3, 16, 16), source.config.resized(6, 6)
-    features = [encode(w, patchify(pixels, 4), config) for w in (scaled, turned)]
+    features = [encode(w, patchify(pixels, 4), config) for w in (scaled, rotated)]
     if "decoder.embed.weight" in plain:
-        features = [linear(x, w, "decoder.embed") for x, w in zip(features, (scaled, turned), strict=True)]
+        features = [linear(x, w, "decoder.embed") for x, w in zip(features, (scaled, rotated), strict=True)]
         torch.testing.assert_close(*features, rtol=1e-3, atol=1e-4)
     with pytest.raises(UserError, match=r"--method \w+: (condition=true )?looks at images; name some with --fit"):
         initialise(method, source, Size.parse("L6H6", 4), condition=True)

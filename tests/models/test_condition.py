@@ -62,11 +62,11 @@ def test_a_scaled_stream_is_the_same_function(make_source: MakeSource, family: s
 @both_families
 def test_the_function_is_the_same(make_source: MakeSource, family: str) -> None:
     weights, stored, images = start(make_source, family)
-    turned = condition(weights, stored.config, [images[:4], images[4:]])
-    assert turned.keys() == weights.keys()
-    assert all(turned[name].shape == value.shape for name, value in weights.items())
-    assert error(turned["blocks.1.mlp.fc2.weight"], weights["blocks.1.mlp.fc2.weight"]) > 0.5
-    pairs = zip(answers(turned, stored.config, images), answers(weights, stored.config, images), strict=True)
+    rotated = condition(weights, stored.config, [images[:4], images[4:]])
+    assert rotated.keys() == weights.keys()
+    assert all(rotated[name].shape == value.shape for name, value in weights.items())
+    assert error(rotated["blocks.1.mlp.fc2.weight"], weights["blocks.1.mlp.fc2.weight"]) > 0.5
+    pairs = zip(answers(rotated, stored.config, images), answers(weights, stored.config, images), strict=True)
     for mine, theirs in pairs:
         assert error(mine, theirs) < 1e-9
 
@@ -75,8 +75,8 @@ def test_the_function_is_the_same(make_source: MakeSource, family: str) -> None:
 def test_channels_are_equalise_gains_and_apart(make_source: MakeSource, family: str) -> None:
     """What each norm hands on has the same energy in every channel, all norms together in uncorrelated ones."""
     weights, stored, images = start(make_source, family)
-    turned = condition(weights, stored.config, [images])
-    source = source_from_state({name: value.float() for name, value in turned.items()}, stored.config)
+    rotated = condition(weights, stored.config, [images])
+    source = source_from_state({name: value.float() for name, value in rotated.items()}, stored.config)
     moments = moments_of(source, stored.config, [images]).stream.double()
     total = moments.sum(0)
     if family == "eva":  # of a LayerNorm, the zero-mean subspace is placed into the channels by a reflection
@@ -86,10 +86,10 @@ def test_channels_are_equalise_gains_and_apart(make_source: MakeSource, family: 
     for index, name in enumerate(["blocks.0.norm1", "blocks.0.norm2", "blocks.1.norm1", "blocks.1.norm2", "norm"]):
         energy = moments[index].diagonal()
         share = energy / energy.mean()
-        handed = share * turned[f"{name}.weight"].square()
+        handed = share * rotated[f"{name}.weight"].square()
         loud = share > 1.01 * LEAST
         torch.testing.assert_close(handed[loud], torch.ones_like(handed[loud]), rtol=1e-3, atol=0)
-        assert turned[f"{name}.weight"].max() <= LEAST**-0.5 * 1.001
+        assert rotated[f"{name}.weight"].max() <= LEAST**-0.5 * 1.001
 
 
 @both_families
@@ -105,8 +105,8 @@ def test_weights_without_a_reader_of_the_final_norm(make_source: MakeSource) -> 
     """The features of a start without decoder and head are the same but for a linear map."""
     weights, stored, images = start(make_source, "eva")
     bare = {name: value.float() for name, value in weights.items() if not name.startswith(("decoder.", "head."))}
-    turned = condition(bare, stored.config, [images])
-    assert all(value.dtype == torch.float32 for value in turned.values())
-    before, after = (encode(w, patchify(images, 4), stored.config).flatten(0, 1) for w in (bare, turned))
+    rotated = condition(bare, stored.config, [images])
+    assert all(value.dtype == torch.float32 for value in rotated.values())
+    before, after = (encode(w, patchify(images, 4), stored.config).flatten(0, 1) for w in (bare, rotated))
     mapped = torch.linalg.lstsq(after.double(), before.double()).solution
     assert error(after.double() @ mapped, before.double()) < 1e-3

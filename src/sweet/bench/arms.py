@@ -10,7 +10,6 @@ from sweet.template.sizes import Size
 
 Switches = Mapping[str, str | float]
 
-
 WRITERS: Switches = {"writers": 0.2}  # a free coordinate that conditioning leaves as it is (methods 20)
 
 

@@ -19,7 +19,7 @@ REAL_SOURCES: dict[str, Recipe] = {
     ),
     "template": Converted("checkpoint"),
 }
-FIRST: Switches = {"layers": "first"}
+FIRST_LAYERS: Switches = {"layers": "first"}
 CIFAR = Trial(data="cifar10", img_size=56, images=50_000)
 REAL_TRIALS = (
     Trial(data="flowers102", finetune=("epochs=30", "data.labels=null"), img_size=98, images=1020),
@@ -76,11 +76,11 @@ def _real() -> dict[tuple[str, str], Protocol]:
     def sweep(rows: dict[str, Arm], **more: Any) -> Protocol:
         return replace(table(cut[:1], rows, trials=(CIFAR,), validation=2000, **more), seeds=1)
 
-    rules: list[Switches] = [{"rule": "uniform"}, {"rule": "uniform", **FIRST}]
+    rules: list[Switches] = [{"rule": "uniform"}, {"rule": "uniform", **FIRST_LAYERS}]
     tried: dict[str, list[Switches]] = {
         "weight_selection_conditioned": [*rules, *({**rule, **WRITERS} for rule in ({}, *rules))],
-        "isomorphic_conditioned": [FIRST, WRITERS, {**FIRST, **WRITERS}],
-        "sweet": [FIRST, WRITERS, {**FIRST, **WRITERS}],
+        "isomorphic_conditioned": [FIRST_LAYERS, WRITERS, {**FIRST_LAYERS, **WRITERS}],
+        "sweet": [FIRST_LAYERS, WRITERS, {**FIRST_LAYERS, **WRITERS}],
     }
     settings = sweep(setting_arms(REAL_ARMS, tried), main="sweet@default")
     rated = {name: arm for name, arm in REAL_ARMS.items() if arm.role != "reference"}
