@@ -14,18 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from sweet.bench import schedule
-from sweet.bench.arms import ARMS, Arm, Converted, FineTuned, arms
+from sweet.bench.arms import ARMS, Arm, Converted, FineTuned, arms, conditioned
 from sweet.bench.protocol import Protocol, Trial, spec_of
 from sweet.bench.protocols import find
 from sweet.bench.run import run
 from sweet.bench.sources import TRAINING_VERSION, Sources
+from sweet.data import open_images
 from sweet.errors import UserError
-from sweet.files import cache_folder, read_json, sha256, write_json
+from sweet.files import cache_folder, read_json, read_tensors, sha256, write_json
+from sweet.initialise.apply import finished
 from sweet.recipes.schema import PretrainRecipe
 from sweet.results.files import read_spec
+from sweet.storage.folders import load_source
+from sweet.template.sizes import Size
 from sweet.training import pretrain
 from sweet.training.checkpoint import steps_of
 
@@ -352,6 +357,24 @@ DISTILLED = replace(
 )
 
 
+def test_a_conditioned_start_shares_its_training(tmp_path: Path) -> None:
+    """It is what conditioning makes of the plain row's start, and pays for both."""
+    plain = DISTILLED.arms["dmae"]
+    loud = conditioned(replace(plain, switches={**plain.switches, "writers": 0.2}))
+    protocol = replace(DISTILLED, arms={"loud": loud, "dmae": plain}, trials=(Trial(),), sizes=("L2H2",))
+    options: dict[str, Any] = {"seeds": 1, "workers": 1, "device": "cpu", "quiet": True}
+    assert run(protocol, "tiny", out=tmp_path / "out", **options)["measured"] == 2
+    starts = sorted((cache_folder() / "starts").glob("dmae-L2H2-*"), key=lambda folder: folder.stat().st_mtime)
+    assert [(folder / "metrics.jsonl").is_file() for folder in starts] == [True, False]
+    weights, changed = (read_tensors(folder / "weights.safetensors") for folder in starts)
+    source = load_source(Sources(protocol, SHAPES).folder("dense"))
+    data, after = open_images(SHAPES, "train"), {"condition": True, "writers": 0.2}
+    expected = finished(weights, source, Size.parse("L2H2", source.config.head_dim), after, data=data)
+    assert all(torch.equal(value, expected[name]) for name, value in changed.items())
+    one, other = (read_json(folder / "start.json")["init_seconds"] for folder in starts)
+    assert other > one > 0
+
+
 def test_other_images_and_a_start_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is made once for both columns of a replicate, on the images of pre-training."""
     made: list[str] = []
@@ -372,7 +395,7 @@ def test_other_images_and_a_start_that_trains(tmp_path: Path, monkeypatch: pytes
     assert [one["init_seconds"] for one in own["runs"]] == [one["init_seconds"] for one in other["runs"]]
     assert len({one["test_loss"] for one in own["runs"]}) == 2
     assert [one["runs"][0]["init_images"] for one in (own, other)] == [64, 64]
-    assert len(list((cache_folder() / "starts").glob("dmae-*"))) == 2  # as long as the sources
+    assert len(list((cache_folder() / "starts").glob("dmae-L1H1-*"))) == 2  # as long as the sources
     assert "| arm | L1H1 | squares L1H1 | average |" in (folder / "table.md").read_text()
     with tarfile.open(tmp_path / "all.tar") as tar:
         assert {"distilled/tiny/classify-dmae-L1H1-squares.json", "distilled/sources/dense.json"} <= set(tar.getnames())

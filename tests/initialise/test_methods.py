@@ -22,14 +22,14 @@ from sweet.models.vit import build_vit
 from sweet.storage.folders import StoredSource
 from sweet.storage.records import WidthRecord
 from sweet.template.sizes import Size
-from sweet.template.slices import MATRICES
+from sweet.template.slices import FC2, MATRICES, PROJ
 
 Wide = Callable[..., StoredSource]
 
 # A row for each initialiser: what its switches may be besides their defaults.
 ROWS: dict[str, list[dict[str, Any]]] = {
     "sweet": [
-        {"order": "prefix", "layers": "first"},
+        {"order": "prefix", "layers": "even"},
         {"gains": "rms"},
         {"gains": "sqrt"},
         {"gains": "none"},
@@ -48,7 +48,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"start": "random"},
         {"start": "weight_selection"},
         {"lr": 1e-3},
-        {"order": "prefix", "layers": "first"},
+        {"order": "prefix", "layers": "even"},
     ],
     "principal_slice": [{"layers": "first"}, {"gains": "equal"}, {"inner": "energy"}],
     "weight_selection": [
@@ -160,7 +160,7 @@ def test_a_template_is_a_source_too(method: str, constraint: str, wide: Wide, im
 
 def test_principal_slice_is_sweets_cut_of_a_dense_source(wide: Wide, images: ImageSource) -> None:
     ours, theirs = (
-        make(method, wide("vit"), "L6H6", images, gains="rms", inner="energy")
+        make(method, wide("vit"), "L6H6", images, gains="rms", inner="energy", layers="first", writers="none")
         for method in ("sweet", "principal_slice")
     )
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -229,7 +229,7 @@ def test_any_start_can_be_rescaled(method: str, family: str, wide: Wide, images:
     source = wide(family)
     plain, scaled, flat, level = (
         make(method, source, "L6H6", images, **given)
-        for given in ({}, {"rms": 0.05}, {"flat": 0.5}, {"flat": 0, "rms": 0.1})
+        for given in ({"writers": "none"}, {"rms": 0.05}, {"flat": 0.5, "writers": "none"}, {"flat": 0, "rms": 0.1})
     )
     for name, value in plain.items():
         if not name.startswith("blocks.") or not name.endswith(MATRICES):
@@ -252,7 +252,7 @@ def test_any_start_can_be_put_into_other_coordinates(method: str, family: str, w
     source = wide(family)
     plain, same, rotated = (
         make(method, source, "L6H6", images, **given)
-        for given in ({}, {"condition": "false"}, {"condition": "true", "rms": 0.1})
+        for given in ({"writers": "none"}, {"condition": "false", "writers": "none"}, {"condition": "true", "rms": 0.1})
     )
     assert all(torch.equal(value, same[name]) for name, value in plain.items())
     louder = make(method, source, "L6H6", images, writers=0.2)
@@ -270,6 +270,22 @@ def test_any_start_can_be_put_into_other_coordinates(method: str, family: str, w
     assert images_used(method, None, images, {"condition": True}) == len(images)
     assert looks_at_images(method, {"condition": True})
     assert looks_at_images(method) == (method == "isomorphic")
+
+
+def test_starts_in_principal_coordinates_have_a_scale_of_the_stream(wide: Wide, images: ImageSource) -> None:
+    def size(**given: object) -> float:
+        weights = make(str(given.pop("method", "sweet")), wide("eva"), "L6H6", images, **given)
+        written = [weights[f"blocks.{i}.{name}"] for i in range(6) for name in (PROJ, FC2)]
+        return (sum(w.square().sum() for w in written) / sum(w.numel() for w in written)).sqrt().item()
+
+    assert [size(), size(method="weight_selection", condition=True)] == pytest.approx([0.2, 0.2])
+    assert size(writers=0.1) == pytest.approx(0.1) and size(rms=0.07) == pytest.approx(0.07)
+    trained = size(writers="none")
+    assert trained == pytest.approx(size(order="prefix"), rel=0.5) and trained < 0.15
+    assert size(method="weight_selection", condition=True, writers="none") < 0.15
+    assert "writers" not in switches("sweet", {"writers": "none"}) and switches("sweet")["writers"] == 0.2
+    with pytest.raises(UserError, match="rms=none: should be a number"):
+        switches("sweet", {"rms": "none"})
 
 
 def test_noise_replaces_a_share_of_the_energy(wide: Wide, images: ImageSource) -> None:

@@ -23,7 +23,7 @@ from .estimates import cell_flops, source_flops, start_flops
 from .protocol import Cell, Protocol, Trial
 from .schedule import Job
 from .sources import Sources, learn_source, weights_sha256
-from .starts import make_start, start_folder, switches_of
+from .starts import make_start, starts_to_make, switches_of
 from .sweeps import measured, rates_to_try, with_choices
 
 COMPARED = ("recipe_hash", "switches")  # what a cell's file must have in common with a run of today
@@ -176,10 +176,8 @@ class TableJobs:
                     job, flops = f"source {source} {at.name.rpartition('-')[2]}", source_flops(protocol, source)
                     needs = [add(job, learn_source, args, flops, *needs, at=at)]
             folder = self.source(cell)
-            start = start_folder(protocol, cell, folder, data)
-            if start is not None and not (start / "start.json").is_file():
-                making = (protocol, cell, folder, data, self.device)
-                flops = start_flops(protocol, cell)
+            for start, way in starts_to_make(protocol, cell, folder, data):
+                making, flops = (way, cell, folder, data, self.device), start_flops(way, cell)
                 needs = [add(f"start {start.name}", make_start, making, flops, *needs, at=start)]
             work_on, at = (protocol, cell, recipe, folder, data), run_folder(protocol, cell, recipe, folder)
             self.of_job[add(str(cell), measure, work_on, cell_flops(protocol, cell, recipe), *needs, at=at)] = cell

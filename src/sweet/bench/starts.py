@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from sweet.storage.folders import StoredSource
 
 
+RECORD = "start.json"
+
+
 class StartRecord(Record):
     """What making initial weights took; seconds are None where the making was interrupted."""
 
@@ -31,10 +35,11 @@ class StartRecord(Record):
 
 
 def switches_of(arm: Arm, layers: str) -> dict[str, Any]:
-    """All switches of an arm: one rule for the layers of all methods of a table, unless an arm has its own."""
+    """All switches of an arm: one rule for the layers of all methods of a table, and no scale of the stream, unless an
+    arm has its own."""
     from sweet.initialise.apply import switches
 
-    common = {"layers": layers} if "layers" in switches(arm.method) else {}
+    common = {"writers": "none"} | ({"layers": layers} if "layers" in switches(arm.method) else {})
     return switches(arm.method, common | dict(arm.switches))
 
 
@@ -59,10 +64,10 @@ def start_of(
     """
     folder = start_folder(protocol, cell, source, data)
     if folder is None:
-        return _initialise(protocol, cell, stored, data, device, None)
-    record, tensors = folder / "start.json", folder / "weights.safetensors"
+        return _initialise(protocol, cell, stored, source, data, device, None)
+    record, tensors = folder / RECORD, folder / "weights.safetensors"
     if not record.is_file():
-        weights, made = _initialise(protocol, cell, stored, data, device, folder)
+        weights, made = _initialise(protocol, cell, stored, source, data, device, folder)
         write_tensors(tensors, {name: value.clone() for name, value in weights.items()})
         write_json(record, made.model_dump())
     return read_tensors(tensors), StartRecord.model_validate(read_json(record))
@@ -75,28 +80,54 @@ def make_start(protocol: Protocol, cell: Cell, source: Path, data: str, device: 
     start_of(protocol, cell, load_source(source), source, data, device)
 
 
-def _initialise(
-    protocol: Protocol, cell: Cell, stored: StoredSource, data: str, device: str, run: Path | None
-) -> tuple[dict[str, Tensor], StartRecord]:
-    from sweet.data import open_images
-    from sweet.initialise.apply import images_used, initialise
+def starts_to_make(protocol: Protocol, cell: Cell, source: Path, data: str) -> list[tuple[Path, Protocol]]:
+    """Folders that :func:`make_start` has to fill for a cell, in this order, each with the protocol to give to it."""
+    folder = start_folder(protocol, cell, source, data)
+    if folder is None or (folder / RECORD).is_file():
+        return []
+    plain = unfinished(protocol, cell)
+    before = starts_to_make(plain, cell, source, data) if plain is not None else []
+    return [*before, (folder, protocol)]
+
+
+def unfinished(protocol: Protocol, cell: Cell) -> Protocol | None:
+    """The protocol with the cell's arm as it is before a finished start is rescaled or conditioned.
+
+    Only where making it takes a training, which is then shared with the row that is not; else None.
+    """
+    from sweet.initialise.apply import AFTER
+    from sweet.initialise.registry import NAMES
 
     arm = protocol.arms[cell.arm]
-    size = Size.parse(cell.size, stored.config.head_dim)
-    images = open_images(data, "train") if run else None
-    resumed = run is not None and (run / "checkpoints").is_dir()
+    chosen = switches_of(arm, protocol.layers)
+    plain = {name: value for name, value in chosen.items() if name not in AFTER}
+    if plain == chosen or not NAMES[arm.method].trains:
+        return None
+    return replace(protocol, arms={**protocol.arms, cell.arm: replace(arm, switches=plain)})
+
+
+def _initialise(
+    protocol: Protocol, cell: Cell, stored: StoredSource, source: Path, data: str, device: str, run: Path | None
+) -> tuple[dict[str, Tensor], StartRecord]:
+    from sweet.data import open_images
+    from sweet.initialise.apply import AFTER, finished, images_used, initialise
+
+    arm, size = protocol.arms[cell.arm], Size.parse(cell.size, stored.config.head_dim)
+    chosen = switches_of(arm, protocol.layers)
+    images, seed = (open_images(data, "train"), protocol.replicate(cell.seed)) if run else (None, cell.seed)
+    before: float | None = 0.0
+    plain = unfinished(protocol, cell)
+    if plain is not None:
+        weights, made = start_of(plain, cell, stored, source, data, device)
+        before = made.init_seconds
+    elif run is not None and (run / "checkpoints").is_dir():
+        before = None  # of the rest alone the seconds would be wrong
     began = time.perf_counter()
-    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # its progress is not the table's
-        weights = initialise(
-            arm.method,
-            stored,
-            size,
-            data=images,
-            seed=protocol.replicate(cell.seed) if run else cell.seed,
-            device=device,
-            run=run,
-            **switches_of(arm, protocol.layers),
-        )
-    seconds = None if resumed else round(time.perf_counter() - began, 3)  # of the rest alone it would be wrong
-    used = images_used(arm.method, None, images, arm.switches)
-    return weights, StartRecord(init_seconds=seconds, init_images=used)
+    if plain is not None:
+        after = {name: chosen[name] for name in AFTER if name in chosen}
+        weights = finished(weights, stored, size, after, data=images, seed=seed)
+    else:
+        with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # its progress is not the table's
+            weights = initialise(arm.method, stored, size, data=images, seed=seed, device=device, run=run, **chosen)
+    seconds = None if before is None else round(before + time.perf_counter() - began, 3)
+    return weights, StartRecord(init_seconds=seconds, init_images=images_used(arm.method, None, images, arm.switches))

@@ -31,8 +31,8 @@ from sweet.storage.legacy import OLD_SWITCHES
 from sweet.template.image_size import ImageSize
 from sweet.template.sizes import Size
 
-from .registry import NAMES, check_method
-from .rescale import ABOVE_0, rescaled
+from .registry import NAMES, WRITERS, check_method
+from .rescale import ABOVE_0, STREAM, rescaled
 from .rescale import SWITCHES as RESCALING
 
 Weights = dict[str, Tensor]
@@ -40,6 +40,7 @@ Switch = str | float
 COMMON = ("source", "size", "data", "budget", "seed")
 OF_TRAINING = ("device", "run")
 CONDITION = "condition"
+AFTER = (*RESCALING, CONDITION)  # switches of every method, for what is done to a finished start
 
 
 def initialise(
@@ -73,20 +74,31 @@ def initialise(
         raise UserError(
             f"--method {method}: {size} is larger than the source {source.config.size}, and this method does not grow"
         )
-    wants_condition = chosen.pop(CONDITION, False)
+    wants_condition = chosen.get(CONDITION, False)
     if (able.images != 0 or wants_condition) and data is None:
         why = "looks" if able.images != 0 else f"{CONDITION}=true looks"
         raise UserError(f"--method {method}: {why} at images; name some with --fit, for example --fit folder:PATH")
     if able.trains:
         chosen |= {"device": device, "run": run}
-    scales = {name: chosen.pop(name) for name in RESCALING if name in chosen}
+    after = {name: chosen.pop(name) for name in AFTER if name in chosen}
     weights = _function(method)(source, size, data=data, budget=budget or able.images, seed=seed, **chosen)
+    return finished(weights, source, size, after, data=data, seed=seed)
+
+
+def finished(
+    weights: Weights,
+    source: StoredSource,
+    size: Size,
+    after: Mapping[str, Any],
+    *,
+    data: ImageSource | None = None,
+    seed: int = 0,
+) -> Weights:
+    """What a method made, with the switches :data:`AFTER` of every method: rescaled, then conditioned by ``data``."""
+    scales = {name: value for name, value in after.items() if name != CONDITION}
     weights = rescaled(weights, seed=seed, **scales) if scales else weights
-    return _conditioned(weights, source, size, data) if wants_condition and data is not None else weights
-
-
-def _conditioned(weights: Weights, source: StoredSource, size: Size, data: ImageSource) -> Weights:
-    """:func:`sweet.models.condition.condition` of a finished start, from the first images."""
+    if not after.get(CONDITION) or data is None:
+        return weights
     config = source.config.resized(size.depth, size.heads)
     images = packed(data.select(range(min(IMAGES, len(data)))), config.img_size)
     batches = eval_batches(images, batch_size=256, img_size=config.img_size, mean=source.data.mean, std=source.data.std)
@@ -132,7 +144,8 @@ def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str
     """All switches of a method with their values: what was given (text is understood), else the default.
 
     None stands for not given; old names of values are understood. Every method has those of :mod:`.rescale` too, and
-    ``condition=true`` (:mod:`sweet.models.condition`); they do nothing unless given.
+    ``condition=true`` (:mod:`sweet.models.condition`). They do nothing unless given, but for ``writers`` of a start in
+    principal coordinates, by order or by condition: the registry has a value for it, and ``writers=none`` none.
 
     Raises UserError for an unknown method, switch or value.
     """
@@ -146,6 +159,8 @@ def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str
         if name == CONDITION:
             if _read(name, str(value).lower(), Literal["true", "false"]) == "true":
                 result[name] = True
+        elif name == STREAM and value == "none":
+            continue
         elif name in RESCALING:
             result[name] = _rescaling(name, value)
         elif name in result:
@@ -153,7 +168,18 @@ def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str
         else:
             has = ", ".join(result) or "none"
             raise UserError(f"{name}={value}: --method {method} has no such switch; its switches: {has}")
+    if (given or {}).get(STREAM) is None and (default := _stream_scale(method, result)):
+        result[STREAM] = default
     return result
+
+
+def _stream_scale(method: str, chosen: Mapping[str, Switch]) -> float | None:
+    """What a method with these switches takes for ``writers`` where none is given; ``rms`` has set them already."""
+    if "rms" in chosen:
+        return None
+    if chosen.get(CONDITION):
+        return WRITERS
+    return NAMES[method].writers if chosen.get("order") != "prefix" else None
 
 
 def _rescaling(name: str, value: object) -> float:

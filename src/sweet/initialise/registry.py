@@ -17,11 +17,13 @@ class Method:
     takes: tuple[str, ...] = ()  # constraints of the sources it can start from; none named: any
     grows: bool = True  # it makes sizes beyond the source
     images: int | None = 0  # unlabelled images it looks at when no budget is given; 0: none at all, None: all there are
+    writers: float | None = None  # scale of the stream by default, in principal order (``rescale.py``)
     trains: bool = False  # it runs an optimiser: it takes ``device``, and ``run``, a folder for its loss curve
 
 
+WRITERS = 0.2  # the best of three at two scales, of starts in principal coordinates (docs/log.md)
 NAMES: dict[str, Method] = {
-    "sweet": Method(),
+    "sweet": Method(writers=WRITERS),
     "sweet_fitted": Method(takes=("tucker",), images=51200, trains=True),
     "distilled": Method(images=None, trains=True),
     "principal_slice": Method(takes=("none",)),

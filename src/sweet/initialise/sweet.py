@@ -1,6 +1,6 @@
 """SWEET, direct (Algorithm 1): scalers sliced from the source, in principal order (methods 16) or as trained.
 
-Switches: ``order`` principal (default) or prefix, the paper's slice; ``layers`` even (default) or first; ``gains`` of
+Switches: ``order`` principal (default) or prefix, the paper's slice; ``layers`` first (default) or even; ``gains`` of
 the norms after slicing: best (default: equal in principal order; in prefix order none, or sqrt where the source was
 trained with masks on its matrices alone, Eq. 7-8), equal (rms, then equal gains of all channels,
 :mod:`sweet.template.gains`), rms, sqrt (times sqrt(D / d)) or none; ``inner``, which heads and hidden units a narrower
@@ -30,7 +30,7 @@ def initialise(
     budget: int | None = None,
     seed: int = 0,
     order: Literal["principal", "prefix"] = "principal",
-    layers: Literal["even", "first"] = "even",
+    layers: Literal["even", "first"] = "first",
     gains: Literal["best", "equal", "rms", "sqrt", "none"] = "best",
     inner: Literal["energy", "prefix"] = "energy",
 ) -> dict[str, Tensor]:

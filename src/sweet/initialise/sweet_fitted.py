@@ -64,7 +64,7 @@ def initialise(
     objective: Literal["mae", "features", "closed"] = "features",
     start: Literal["sliced", "interpolated", "random"] = "sliced",
     order: Literal["principal", "prefix"] = "principal",
-    layers: Literal["even", "first"] = "even",
+    layers: Literal["even", "first"] = "first",
     inner: Literal["energy", "prefix"] = "energy",
     gains: Literal["best", "rms"] = "best",
     mask_ratio: float = 0.75,
