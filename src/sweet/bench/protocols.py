@@ -22,6 +22,7 @@ from .arms import (
     Recipe,
     Switches,
     arms,
+    ours,
     own_sources,
     sources,
 )
@@ -104,6 +105,7 @@ MUON_ARMS = arms(
     "sweet_paper",
     "sweet",
 )
+BY_DEFAULT: Switches = {"layers": "first", **WRITERS}  # what sweet init takes where a table says nothing else
 CONDITION: Switches = {"condition": "true"}  # by the target's own moments; baselines have rows of their own with it
 # Settings of each method besides its rate of fine-tuning: as many trials for baselines as for ours.
 SETTINGS: dict[str, list[Switches]] = {
@@ -117,7 +119,7 @@ SETTINGS: dict[str, list[Switches]] = {
     "wave_supervised": [{"layers": "first"}, {"lr": 3e-3}, {"steps": 400}],
     "sweet_paper": [{"layers": "first"}, {"gains": "none"}],
     "sweet_paper_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}],
-    "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION, WRITERS, {"layers": "first", **WRITERS}],
+    "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION, WRITERS, BY_DEFAULT],
     "sweet_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}, CONDITION],
     **{row: [WRITERS] for row in CONDITIONED if row.endswith("_conditioned")},
 }
@@ -285,7 +287,7 @@ PROTOCOLS = {  # by table and protocol; reports keep this order
         name="quickstart",
         pretrain="quickstart",
         sizes=("L6H6", "L6H3", "L3H6", "L3H3"),
-        arms={"random": ARMS["random"], "sweet": ARMS["sweet_tucker"]},
+        arms={"random": ARMS["random"], "sweet": ours("sweet", "template", BY_DEFAULT, about="sweet init's defaults")},
         seeds=3,
         one_source=True,
         finetune=QUICKSTART_FINETUNE,
