@@ -340,6 +340,14 @@ def test_what_was_found_by_earlier_rules_comes_first_until_it_is_measured_anew(r
         assert ("main comparison so far" in at_once) == (lost in at_once) == (version == 1)
         assert ("Against the best baseline at each size: +7.00 points" in at_once) == (version == 1)
         assert at_once.count("one source stands behind all seeds") == at_once.count("(#history)") == (version == 1)
+        ranked = re.findall(r"^\| (\S+) \| (.+?) \| (.+?) \| (.+?) \|$", at_once, re.M)
+        assert [row[:3] for row in ranked if row[0] not in ("---", "arm")] == (version == 2) * [
+            ("sweet", "ours", "47.50"),
+            ("wave_conditioned", "baseline, conditioned", "43.00"),
+            ("wave", "published baseline", "40.50"),
+            ("random", "published baseline", "31.00"),
+        ]
+        assert all(row[3].startswith(("+4.50 ± ", "+7.00 ± ", "+16.50 ± ")) for row in ranked[3:])
 
 
 def test_the_documentation_is_what_the_results_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

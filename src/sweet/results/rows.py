@@ -12,10 +12,18 @@ from .compare import AVERAGE, Differences, Gains, compare, gains_over_best
 from .costs import arm_costs, budget_note, targets
 from .paired import Difference, Verdict, signed
 from .paper import paper, paper_table
+from .records import Role
 from .sentences import listed
 from .table import Table, unique
 
 NONE = "-"
+KINDS: dict[Role, str] = {
+    "baseline": "published baseline",
+    "conditioned": "baseline, conditioned",
+    "reference": "line to reach",
+    "paper": "the paper's method",
+    "ours": "ours",
+}
 COUNTED: dict[Verdict, str] = {"gain": "wins at", "no gain": "level at", "worse": "loses at", "one seed": "one seed"}
 INIT_SECONDS = Metric("init_seconds", "one initialisation, s", higher_is_better=False)
 
@@ -100,6 +108,23 @@ def score_grid(table: Table, metric: Metric, failed: Collection[tuple[str, str]]
             row = {"arm": f"{name} ({paper().label})"}
             row |= {column: metric.text(found[column]) if column in found else NONE for column in columns}
             rows.append(row | _average(table, found, metric))
+    return Grid.of(rows)
+
+
+def ranking(found: Differences) -> Grid:
+    """Every arm by its average, the best first, and how far the main arm is ahead of it, on average as well."""
+    table, metric = found.table, found.metric
+    averages = {arm: table.average(table.means(arm, metric.key)) for arm in table.arms}
+    known = {arm: value for arm, value in averages.items() if value is not None}
+    order = sorted(known, key=lambda arm: known[arm], reverse=metric.higher_is_better)
+    order += [arm for arm in table.arms if arm not in known]
+    kinds = {arm.name: KINDS[arm.role] for arm in table.spec.arms}
+    rows = []
+    for arm in order:
+        average, ahead = averages[arm], found.against.get(arm, {}).get(AVERAGE)
+        shown = f"{ahead.text(metric.digits)}, {ahead.verdict}" if ahead else NONE
+        row = {"arm": arm, "what it is": kinds[arm], "average": NONE if average is None else metric.text(average)}
+        rows.append(row | {f"{found.main} minus it": shown})
     return Grid.of(rows)
 
 

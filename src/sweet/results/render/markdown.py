@@ -7,11 +7,11 @@ from collections.abc import Collection, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from sweet.results.compare import AVERAGE, compare, gains_over_best
+from sweet.results.compare import AVERAGE, Differences, compare, gains_over_best
 from sweet.results.paired import signed
 from sweet.results.paper import paper
 from sweet.results.records import RULES
-from sweet.results.rows import Grid, blocks, description
+from sweet.results.rows import Grid, blocks, description, ranking
 from sweet.results.sentences import listed, sentences
 from sweet.results.table import Table, unique
 
@@ -64,7 +64,6 @@ def results_page(tables: Sequence[Table], page: Path, command: str) -> str:
     today = [table for table in tables if table.spec.version >= RULES]
     older = [table for table in tables if table.spec.version < RULES]
     text = HEAD + in_short(today, older)
-    text += "".join(f"\n{found}\n" for found in unique(caution(table) or None for table in today))
     text += READING.format(label=paper().label, paper=paper().paper, command=command)
     for protocol, group in groupby(today, lambda table: table.spec.protocol):
         text += f"\n## Protocol {protocol}\n" + "".join(f"\n{_folded(table, page)}" for table in group)
@@ -72,20 +71,37 @@ def results_page(tables: Sequence[Table], page: Path, command: str) -> str:
 
 
 def in_short(today: Sequence[Table], older: Sequence[Table]) -> str:
-    """What tables say: of one that has the paper's method or conditioned baselines all of it, of others a sentence.
+    """What tables say: of one that has the paper's method or conditioned baselines all of it, with the order of its
+    arms; of others a sentence.
 
     Before there is such a one, what was found by earlier rules comes first, and sweeps that go on from others say what
     they know of each method at its best.
     """
-    lines, settled = [], False
-    for table in (one for one in today if not one.spec.validation):
-        words, whole = sentences(table), bool(table.of_role("paper") or table.of_role("conditioned"))
-        settled |= whole
-        lines.append(f"**{table.title}**: {' '.join(words if whole else words[:1])}")
-    sweeps = [table for table in today if table.spec.validation and table.spec.chosen_by]
-    best = [f"**{table.title}**, one seed, no comparison yet: {' '.join(sentences(table))}" for table in sweeps]
-    shown = lines if settled else [*_so_far(older), *best, *lines]
-    return "\n## In short\n\n" + "".join(f"- {line}\n" for line in shown) if shown else ""
+    compared = [table for table in today if not table.spec.validation]
+    whole = [table for table in compared if table.of_role("paper") or table.of_role("conditioned")]
+    lines = [f"**{table.title}**: {sentences(table)[0]}" for table in compared if table not in whole]
+    if not whole:
+        sweeps = [table for table in today if table.spec.validation and table.spec.chosen_by]
+        best = [f"**{table.title}**, one seed, no comparison yet: {' '.join(sentences(table))}" for table in sweeps]
+        lines = [*_so_far(older), *best, *lines]
+        lines += unique(caution(table) or None for table in compared)
+    text = "".join(map(_whole, whole)) + ("\nOther tables:\n" if whole and lines else "")
+    text += "".join(["\n", *(f"- {line}\n" for line in lines)] if lines else [])
+    return f"\n## In short\n{text}" if text else ""
+
+
+def _whole(table: Table) -> str:
+    """All that a table says, a line for each sentence, then its arms from the best to the worst."""
+    first, *more = sentences(table)
+    text = f"\n**{table.title}.** {first}\n\n" + "".join(f"- {sentence}\n" for sentence in more)
+    found = compare(table)
+    return text if found is None else f"{text}\n{_ranked(found)}\n{markdown(ranking(found))}"
+
+
+def _ranked(found: Differences) -> str:
+    columns = listed(found.table.common)
+    label = found.metric.label
+    return f"{label[:1].upper()}{label[1:]}, average over {columns}; differences over the sizes that both arms have:\n"
 
 
 def _so_far(older: Sequence[Table]) -> list[str]:
