@@ -119,14 +119,15 @@ SOURCES = {
     "tiles.mask30": late("tiles", MASK, "width.full_probability=0.3"),
 }  # fmt: skip
 
-PREFIX = {"order": "prefix", "gains": "none"}
+EVEN = {"layers": "even"}  # the defaults have changed since
+PREFIX = EVEN | {"order": "prefix", "gains": "none"}
 STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "prefix": ("sweet", PREFIX),
     "prefix-sqrt": ("sweet", PREFIX | {"gains": "sqrt"}),
-    "principal": ("sweet", {}),
+    "principal": ("sweet", EVEN | {"writers": "none"}),
     "random": ("random", {}),
     "selected": ("weight_selection", {"rule": "consecutive", "layers": "even"}),
-    "fitted": ("sweet_fitted", {"order": "prefix", "train": "xuv", "objective": "mae"}),
+    "fitted": ("sweet_fitted", EVEN | {"order": "prefix", "train": "xuv", "objective": "mae"}),
 }
 
 
