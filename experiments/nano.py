@@ -115,6 +115,10 @@ SOURCES = {
     "dense.seed1": Learned((DENSE, "seed=1")),
     "tiles.seed1": Learned((TILES, "seed=1")),
     "tucker.seed1": Learned((TUCKER, "seed=1")),
+    **{
+        f"tiles.first{share}": Learned((TILES, "depth.mode=first", "depth.min_blocks=2", f"depth.start=0.{share}"))
+        for share in (0, 67)
+    },
     "tiles.on": late("tiles"),
     "tiles.mask30": late("tiles", MASK, "width.full_probability=0.3"),
 }  # fmt: skip
@@ -125,6 +129,7 @@ STARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "prefix": ("sweet", PREFIX),
     "prefix-sqrt": ("sweet", PREFIX | {"gains": "sqrt"}),
     "principal": ("sweet", EVEN | {"writers": "none"}),
+    "best": ("sweet", {"layers": "first", "writers": 0.2}),
     "random": ("random", {}),
     "selected": ("weight_selection", {"rule": "consecutive", "layers": "even"}),
     "fitted": ("sweet_fitted", EVEN | {"order": "prefix", "train": "xuv", "objective": "mae"}),
@@ -229,6 +234,13 @@ GROUPS: dict[str, list[Trial]] = {
     "masked-tiles": each("tiles.mask", "L3H3", "prefix-sqrt", "principal"),
     # sub-networks in depth, from the first step and late
     "depths": [t for name in ("tucker", "tucker.depths0", "tucker.depths67") for t in each(name, "L3H6", "principal")],
+    # the blocks that a target takes by default learn to end there
+    "first": [
+        t
+        for name in ("tiles", "tiles.first67", "tiles.first0")
+        for size in ("L3H6", "L3H3")
+        for t in each(name, size, "best")
+    ],
     "slice": each("tucker.slice", "L3H3", "prefix-sqrt", "prefix", "principal"),
     "more": [
         *ways("dense", None, {}, lr=2e-3, seeds=(0,)),

@@ -17,7 +17,7 @@ from sweet.costs.budget import Budget, chosen_budget, size_cost
 from sweet.data import ImageSource, open_images
 from sweet.errors import UserError
 from sweet.files import verifying
-from sweet.initialise.apply import at_size_of_use, initialise, switches
+from sweet.initialise.apply import AFTER, at_size_of_use, initialise, recommended, switches
 from sweet.initialise.shape import resolve_shape
 from sweet.models.vit import build_vit, check_options
 from sweet.storage import hub
@@ -106,16 +106,16 @@ class Template(StoredSource):
         _check_whole({"depth": depth, "heads": heads, **channels, "budget": budget}, least=1)
         pixels = None if img_size is None else _pixels(img_size)
         _check_whole({"num_classes": num_classes, "seed": seed}, least=0)
-        given = {name: options.pop(name) for name in switches(method) if name in options}
-        given |= {"order": order, "layers": layers}
+        given = {name: options.pop(name) for name in (*switches(method), *AFTER) if name in options}
+        chosen: dict[str, Any] = recommended(method, given | {"order": order, "layers": layers})
         check_options(self.config, options)
         size = resolve_shape(
             self.config, depth, heads, _budget(depth, heads, params, flops), img_size=pixels, **channels
         ).size
 
         images = open_images(data, "train", pixels=self.data) if isinstance(data, str) else data
-        source = at_size_of_use(self, method, given, pixels, patch_size)
-        weights = initialise(method, source, size, data=images, budget=budget, seed=seed, device=device, **given)
+        source = at_size_of_use(self, method, chosen, pixels, patch_size)
+        weights = initialise(method, source, size, data=images, budget=budget, seed=seed, device=device, **chosen)
         # a slice is a view: what is trained from here on must not be the source itself
         own = self.own(weights)
         weights = {name: value if name in own else value.clone() for name, value in weights.items()}

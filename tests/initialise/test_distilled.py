@@ -111,7 +111,7 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(
     monkeypatch.setattr("sweet.training.short_run.CHECKPOINT", 2)
     source, given = wide("eva"), {"batch": 8, "lr": 1e-3}
     whole = initialise("distilled", source, L6H6, data=images, device="cpu", run=tmp_path / "a", steps=5, **given)
-    weights = initialise("sweet", source, L6H6, layers="even", writers="none")
+    weights = initialise("sweet", source, L6H6, layers="even")
     encoder = {n: v for n, v in weights.items() if not n.startswith("decoder.")}
     model = Distilled(encoder, source, L6H6)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sweet.data import ImageSource
 from sweet.errors import UserError
-from sweet.initialise.apply import COMMON, Weights, images_used, initialise, looks_at_images, switches
+from sweet.initialise.apply import COMMON, Weights, images_used, initialise, looks_at_images, recommended, switches
 from sweet.initialise.registry import NAMES
 from sweet.models.condition import writing
 from sweet.models.forward import encode, linear, patchify
@@ -22,7 +22,7 @@ from sweet.models.vit import build_vit
 from sweet.storage.folders import StoredSource
 from sweet.storage.records import WidthRecord
 from sweet.template.sizes import Size
-from sweet.template.slices import FC2, MATRICES, PROJ
+from sweet.template.slices import MATRICES
 
 Wide = Callable[..., StoredSource]
 
@@ -48,7 +48,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"start": "random"},
         {"start": "weight_selection"},
         {"lr": 1e-3},
-        {"order": "prefix", "layers": "even"},
+        {"order": "prefix", "layers": "first"},
     ],
     "principal_slice": [{"layers": "first"}, {"gains": "equal"}, {"inner": "energy"}],
     "weight_selection": [
@@ -160,7 +160,7 @@ def test_a_template_is_a_source_too(method: str, constraint: str, wide: Wide, im
 
 def test_principal_slice_is_sweets_cut_of_a_dense_source(wide: Wide, images: ImageSource) -> None:
     ours, theirs = (
-        make(method, wide("vit"), "L6H6", images, gains="rms", inner="energy", layers="first", writers="none")
+        make(method, wide("vit"), "L6H6", images, gains="rms", inner="energy", layers="first")
         for method in ("sweet", "principal_slice")
     )
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -229,7 +229,7 @@ def test_any_start_can_be_rescaled(method: str, family: str, wide: Wide, images:
     source = wide(family)
     plain, scaled, flat, level = (
         make(method, source, "L6H6", images, **given)
-        for given in ({"writers": "none"}, {"rms": 0.05}, {"flat": 0.5, "writers": "none"}, {"flat": 0, "rms": 0.1})
+        for given in ({}, {"rms": 0.05}, {"flat": 0.5}, {"flat": 0, "rms": 0.1})
     )
     for name, value in plain.items():
         if not name.startswith("blocks.") or not name.endswith(MATRICES):
@@ -252,7 +252,7 @@ def test_any_start_can_be_put_into_other_coordinates(method: str, family: str, w
     source = wide(family)
     plain, same, rotated = (
         make(method, source, "L6H6", images, **given)
-        for given in ({"writers": "none"}, {"condition": "false", "writers": "none"}, {"condition": "true", "rms": 0.1})
+        for given in ({}, {"condition": "false"}, {"condition": "true", "rms": 0.1})
     )
     assert all(torch.equal(value, same[name]) for name, value in plain.items())
     louder = make(method, source, "L6H6", images, writers=0.2)
@@ -272,18 +272,21 @@ def test_any_start_can_be_put_into_other_coordinates(method: str, family: str, w
     assert looks_at_images(method) == (method == "isomorphic")
 
 
-def test_starts_in_principal_coordinates_have_a_scale_of_the_stream(wide: Wide, images: ImageSource) -> None:
-    def size(**given: object) -> float:
-        weights = make(str(given.pop("method", "sweet")), wide("eva"), "L6H6", images, **given)
-        written = [weights[f"blocks.{i}.{name}"] for i in range(6) for name in (PROJ, FC2)]
-        return (sum(w.square().sum() for w in written) / sum(w.numel() for w in written)).sqrt().item()
+def test_a_start_in_principal_coordinates_is_given_a_scale_of_the_stream() -> None:
+    """Where the user names none; what is asked for twice stays as it was asked for."""
 
-    assert [size(), size(method="weight_selection", condition=True)] == pytest.approx([0.2, 0.2])
-    assert size(writers=0.1) == pytest.approx(0.1) and size(rms=0.07) == pytest.approx(0.07)
-    trained = size(writers="none")
-    assert trained == pytest.approx(size(order="prefix"), rel=0.5) and trained < 0.15
-    assert size(method="weight_selection", condition=True, writers="none") < 0.15
-    assert "writers" not in switches("sweet", {"writers": "none"}) and switches("sweet")["writers"] == 0.2
+    def scale(method: str, **given: object) -> object:
+        chosen = recommended(method, given)
+        assert recommended(method, chosen) == chosen and switches(method, chosen) == switches(
+            method, switches(method, chosen)
+        )
+        return chosen.get("writers")
+
+    assert scale("sweet") == scale("sweet", gains="rms") == scale("random", condition=True) == 0.2
+    assert scale("sweet", writers=0.1) == 0.1
+    assert scale("sweet", writers="none") == scale("isomorphic", condition=True, writers="none") == "none"
+    assert [scale("sweet", order="prefix"), scale("sweet", rms=0.1), scale("random"), scale("wave")] == [None] * 4
+    assert "writers" not in switches("sweet", recommended("sweet", {"writers": "none"}))
     with pytest.raises(UserError, match="rms=none: should be a number"):
         switches("sweet", {"rms": "none"})
 

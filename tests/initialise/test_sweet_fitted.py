@@ -56,7 +56,7 @@ def test_what_learns_and_what_does_not(train: str, family: str, wide: Wide, imag
 
 def test_the_control_leaves_the_encoder_alone(wide: Wide, images: ImageSource) -> None:
     source = wide("eva", "tucker")
-    sliced = initialise("sweet", source, L6H6, writers="none")
+    sliced = initialise("sweet", source, L6H6)
     control = fitted(source, images, train="decoder", objective="mae", steps=2, lr=1e-2)
     assert control.keys() == sliced.keys()
     for name, value in sliced.items():

@@ -239,6 +239,27 @@ def test_several_sub_networks_share_the_loss_evenly(make_source: MakeSource) -> 
     assert len({round(loss.item(), 4) for loss in alone}) == len(networks)
 
 
+@pytest.mark.parametrize("apply", ["mask", "slice"])
+@pytest.mark.parametrize(("layers", "kept"), [("first", (0, 1)), ("even", (0, 2))])
+def test_a_shallower_sub_network_is_made_of_its_blocks(
+    make_source: MakeSource, layers: str, kept: tuple[int, int], apply: str
+) -> None:
+    stored = make_source("eva")
+    model = MaskedAutoencoder(stored.source, stored.config, stored.mae, apply=apply, layers=layers)
+    whole, config = model.weights(model.whole)
+    blocks = {f"blocks.{old}.": f"blocks.{new}." for new, old in enumerate(kept)}
+    weights = {name: value for name, value in whole.items() if not name.startswith("blocks.")}
+    for old, new in blocks.items():
+        weights |= {new + name.removeprefix(old): value for name, value in whole.items() if name.startswith(old)}
+    images, noise = inputs(stored.config)
+    with torch.no_grad():
+        expected = reconstruct(
+            weights, images, noise, config.resized(2, config.heads), stored.mae, model.decoder_positions
+        ).loss
+        loss = model(images, noise, [Network(2, config.heads, config.heads)])
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("constraint", ["tucker", "none"])
 @pytest.mark.parametrize("family", ["eva", "vit"])
 def test_a_source_learns(constraint: str, family: str) -> None:

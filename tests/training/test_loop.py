@@ -28,7 +28,7 @@ from sweet.storage.folders import load_source
 from sweet.training.checkpoint import steps_of
 from sweet.training.device import make_accelerator, resolve_precision
 from sweet.training.loop import TrainResult, learning_rate, micro_batch_size, total_steps, train
-from sweet.training.pretrain import initial_source, networks_at, parameter_groups, pretrain
+from sweet.training.pretrain import initial_source, networks_at, parameter_groups, prepare, pretrain
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pretrain_losses.txt"
 
@@ -350,7 +350,7 @@ def test_a_loss_that_is_no_number_is_an_error() -> None:
         fit(loss_of=lambda model, x, y, _: squared_error(model, x, y, 0) * math.nan)
 
 
-def test_networks_are_functions_of_seed_and_step(tiny: Callable[..., PretrainRecipe]) -> None:
+def test_networks_are_functions_of_seed_and_step(tiny: Callable[..., PretrainRecipe], tmp_path: Path) -> None:
     recipe = tiny("model.heads=8", "width.mode=independent", "width.start=0.5")
     shallow = tiny("model.depth=8", "depth.mode=even", "depth.start=0.5")
     drawn = [networks_at(recipe, step, 40) for step in range(40)]
@@ -362,6 +362,9 @@ def test_networks_are_functions_of_seed_and_step(tiny: Callable[..., PretrainRec
         assert sides[heads] / 2000 == pytest.approx(share, abs=4 * (share * (1 - share) / 2000) ** 0.5)
     depths = [networks_at(shallow, step, 40)[0].depth for step in range(40)]
     assert set(depths[:20]) == {8} and {3, 8} < set(depths[20:]) <= set(range(3, 9))
+    first = tiny("model.depth=8", "depth.mode=first", "depth.start=0.5")
+    assert depths == [networks_at(first, step, 40)[0].depth for step in range(40)]
+    assert prepare(first, tmp_path).model.layers == "first" and prepare(shallow, tmp_path).model.layers == "even"
 
 
 def test_accelerator_says_what_this_machine_lacks() -> None:

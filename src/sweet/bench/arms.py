@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from sweet.initialise.registry import STREAM_RMS
 from sweet.results.records import Role
 from sweet.template.sizes import Size
 
 Switches = Mapping[str, str | float]
 
-WRITERS: Switches = {"writers": 0.2}  # a free coordinate that conditioning leaves as it is (methods 20)
+LOUD: Switches = {"writers": STREAM_RMS}  # the scale of the whole stream: the function stays (methods 20)
 
 
 @dataclass(frozen=True)

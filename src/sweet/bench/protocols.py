@@ -14,8 +14,8 @@ from .arms import (
     DENSE,
     FACTORED,
     KRONECKER,
+    LOUD,
     TAUGHT,
-    WRITERS,
     Arm,
     Converted,
     FineTuned,
@@ -105,7 +105,7 @@ MUON_ARMS = arms(
     "sweet_paper",
     "sweet",
 )
-BY_DEFAULT: Switches = {"layers": "first", **WRITERS}  # what sweet init takes where a table says nothing else
+BY_DEFAULT: Switches = {"layers": "first", **LOUD}  # what sweet init takes where a table says nothing else
 CONDITION: Switches = {"condition": "true"}  # by the target's own moments; baselines have rows of their own with it
 # Settings of each method besides its rate of fine-tuning: as many trials for baselines as for ours.
 SETTINGS: dict[str, list[Switches]] = {
@@ -119,9 +119,9 @@ SETTINGS: dict[str, list[Switches]] = {
     "wave_supervised": [{"layers": "first"}, {"lr": 3e-3}, {"steps": 400}],
     "sweet_paper": [{"layers": "first"}, {"gains": "none"}],
     "sweet_paper_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}],
-    "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION, WRITERS, BY_DEFAULT],
+    "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION, LOUD, BY_DEFAULT],
     "sweet_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}, CONDITION],
-    **{row: [WRITERS] for row in CONDITIONED if row.endswith("_conditioned")},
+    **{row: [LOUD] for row in CONDITIONED if row.endswith("_conditioned")},
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .arms import ARMS, OWN_RANKS, WRITERS, Arm, Checkpoint, Converted, Recipe, Switches, conditioned, ours
+from .arms import ARMS, LOUD, OWN_RANKS, Arm, Checkpoint, Converted, Recipe, Switches, conditioned, ours
 from .protocol import Protocol, Trial
 from .sweeps import rate_arms, setting_arms
 
@@ -78,9 +78,9 @@ def _real() -> dict[tuple[str, str], Protocol]:
 
     rules: list[Switches] = [{"rule": "uniform"}, {"rule": "uniform", **FIRST_LAYERS}]
     tried: dict[str, list[Switches]] = {
-        "weight_selection_conditioned": [*rules, *({**rule, **WRITERS} for rule in ({}, *rules))],
-        "isomorphic_conditioned": [FIRST_LAYERS, WRITERS, {**FIRST_LAYERS, **WRITERS}],
-        "sweet": [FIRST_LAYERS, WRITERS, {**FIRST_LAYERS, **WRITERS}],
+        "weight_selection_conditioned": [*rules, *({**rule, **LOUD} for rule in ({}, *rules))],
+        "isomorphic_conditioned": [FIRST_LAYERS, LOUD, {**FIRST_LAYERS, **LOUD}],
+        "sweet": [FIRST_LAYERS, LOUD, {**FIRST_LAYERS, **LOUD}],
     }
     settings = sweep(setting_arms(REAL_ARMS, tried), main="sweet@default")
     rated = {name: arm for name, arm in REAL_ARMS.items() if arm.role != "reference"}

@@ -35,11 +35,10 @@ class StartRecord(Record):
 
 
 def switches_of(arm: Arm, layers: str) -> dict[str, Any]:
-    """All switches of an arm: one rule for the layers of all methods of a table, and no scale of the stream, unless an
-    arm has its own."""
+    """All switches of an arm: one rule for the layers of all methods of a table, unless an arm has its own."""
     from sweet.initialise.apply import switches
 
-    common = {"writers": "none"} | ({"layers": layers} if "layers" in switches(arm.method) else {})
+    common = {"layers": layers} if "layers" in switches(arm.method) else {}
     return switches(arm.method, common | dict(arm.switches))
 
 

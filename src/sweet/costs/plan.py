@@ -68,7 +68,7 @@ def expected_networks(recipe: PretrainRecipe) -> dict[tuple[int, int, int], floa
         "sandwich": {(a, a): share + (a == heads) + (a == min(middle)) for a, share in middle.items()},
     }
     depths = {blocks: 1.0}
-    if depth.mode == "even":
+    if depth.mode != "none":
         depths = _draw_probabilities(blocks, depth.min_blocks, depth.full_probability)
     result: dict[tuple[int, int, int], float] = {}
     # both set in at a share of the training, each its own

@@ -31,7 +31,7 @@ from sweet.storage.legacy import OLD_SWITCHES
 from sweet.template.image_size import ImageSize
 from sweet.template.sizes import Size
 
-from .registry import NAMES, WRITERS, check_method
+from .registry import NAMES, STREAM_RMS, check_method
 from .rescale import ABOVE_0, STREAM, rescaled
 from .rescale import SWITCHES as RESCALING
 
@@ -144,8 +144,7 @@ def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str
     """All switches of a method with their values: what was given (text is understood), else the default.
 
     None stands for not given; old names of values are understood. Every method has those of :mod:`.rescale` too, and
-    ``condition=true`` (:mod:`sweet.models.condition`). They do nothing unless given, but for ``writers`` of a start in
-    principal coordinates, by order or by condition: the registry has a value for it, and ``writers=none`` none.
+    ``condition=true`` (:mod:`sweet.models.condition`); they do nothing unless given, and ``writers=none`` is not given.
 
     Raises UserError for an unknown method, switch or value.
     """
@@ -168,18 +167,21 @@ def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str
         else:
             has = ", ".join(result) or "none"
             raise UserError(f"{name}={value}: --method {method} has no such switch; its switches: {has}")
-    if (given or {}).get(STREAM) is None and (default := _stream_scale(method, result)):
-        result[STREAM] = default
     return result
 
 
-def _stream_scale(method: str, chosen: Mapping[str, Switch]) -> float | None:
-    """What a method with these switches takes for ``writers`` where none is given; ``rms`` has set them already."""
-    if "rms" in chosen:
-        return None
-    if chosen.get(CONDITION):
-        return WRITERS
-    return NAMES[method].writers if chosen.get("order") != "prefix" else None
+def recommended(method: str, given: Mapping[str, object] | None = None) -> dict[str, Switch]:
+    """:func:`switches` for who names but a few: with the scale of the stream that is best for most, or ``none``.
+
+    A start in principal coordinates, by order or by condition, has one; not where ``rms`` sets that of all matrices.
+    """
+    result = switches(method, given)
+    if STREAM in result or "rms" in result:
+        return result
+    scale = STREAM_RMS if result.get(CONDITION) else NAMES[method].writers if result.get("order") != "prefix" else None
+    if scale is None:
+        return result
+    return {**result, STREAM: scale if (given or {}).get(STREAM) is None else "none"}
 
 
 def _rescaling(name: str, value: object) -> float:

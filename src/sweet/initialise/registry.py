@@ -21,9 +21,9 @@ class Method:
     trains: bool = False  # it runs an optimiser: it takes ``device``, and ``run``, a folder for its loss curve
 
 
-WRITERS = 0.2  # the best of three at two scales, of starts in principal coordinates (docs/log.md)
+STREAM_RMS = 0.2  # the best of three at two scales, of starts in principal coordinates (docs/log.md)
 NAMES: dict[str, Method] = {
-    "sweet": Method(writers=WRITERS),
+    "sweet": Method(writers=STREAM_RMS),
     "sweet_fitted": Method(takes=("tucker",), images=51200, trains=True),
     "distilled": Method(images=None, trains=True),
     "principal_slice": Method(takes=("none",)),

@@ -204,11 +204,11 @@ def source_from_state(state: Mapping[str, Tensor], config: ViTConfig) -> Source:
 class MaskedAutoencoder(SourceModule):
     """A source to be learned; its forward is the MAE loss of one or more sub-networks (Eq. 6-8).
 
-    ``apply`` as in :class:`SourceModule`.
+    ``how`` as in :class:`SourceModule`.
     """
 
-    def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig, *, apply: str = "mask") -> None:
-        super().__init__(source, config, apply=apply)
+    def __init__(self, source: Source, config: ViTConfig, mae: MaeConfig, **how: str) -> None:
+        super().__init__(source, config, **how)
         self.mae = mae
         self.decoder_positions: Tensor
         self.register_buffer("decoder_positions", sincos(config.grid, mae.decoder_width), persistent=False)

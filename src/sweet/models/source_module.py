@@ -32,14 +32,15 @@ WHOLE_STEP = Part(0, 1)
 class SourceModule(nn.Module):
     """A source whose tensors are parameters; what is learned with it gives it a forward.
 
-    ``apply`` says how the width of a sub-network is computed, see :mod:`sweet.template.networks`.
+    ``apply`` says how the width of a sub-network is computed, ``layers`` (even or first) which blocks a shallower one
+    has, see :mod:`sweet.template.networks`.
     """
 
-    def __init__(self, source: Source, config: ViTConfig, *, apply: str = "mask") -> None:
+    def __init__(self, source: Source, config: ViTConfig, *, apply: str = "mask", layers: str = "even") -> None:
         super().__init__()
         if apply not in APPLY:
             raise ValueError(f"unknown apply {apply!r}, expected one of {', '.join(APPLY)}")
-        self.config, self.masked = config, apply == "mask"
+        self.config, self.masked, self.layers = config, apply == "mask", layers
         self.core = as_parameters(source.core.tensors())
         self.constraint = source.core.constraint
         self.blocks = as_parameters(source.blocks)
@@ -86,9 +87,11 @@ class SourceModule(nn.Module):
         config, source = self.config, self.source()
         depth, live, inner = network.depth, network.residual * config.head_dim, network.inner * config.head_dim
         if self.masked:
-            weights = masked_weights(source, depth, live, inner, tokens=tokens)
+            weights = masked_weights(source, depth, live, inner, layers=self.layers, tokens=tokens)
         else:
-            weights = target_weights(source, depth, live, inner_width=inner, order="prefix", tokens=tokens)
+            weights = target_weights(
+                source, depth, live, inner_width=inner, order="prefix", layers=self.layers, tokens=tokens
+            )
         return weights, config.resized(depth, config.heads)
 
     def step_weights(self, network: Network, tokens: int, part: Part) -> tuple[Weights, ViTConfig]:

@@ -187,9 +187,9 @@ class WidthKeys(_Keys):
 
 
 class DepthKeys(_Keys):
-    """Stochastic scaling in depth: a step trains evenly spaced blocks, as a shallower target takes them."""
+    """Stochastic scaling in depth: a step trains evenly spaced or the first blocks, as a shallower target has them."""
 
-    mode: Literal["none", "even"] = "none"
+    mode: Literal["none", "even", "first"] = "none"
     start: Share = 0.0  # share of the training before it sets in
     full_probability: Share = 0.5
     min_blocks: Count = 3

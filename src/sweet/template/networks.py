@@ -7,8 +7,8 @@ embedded patches, and the writers' biases, to the final norm and the decoder; ev
 square of all. ``mask`` computes this, and multiplies only what is live; ``slice`` computes the narrower network, a
 method of its own (methods 18).
 
-Depth is sampled as a target samples it: evenly spaced blocks, always with the first and the last. (OFA, arXiv
-1908.09791, and LayerDrop, arXiv 1909.11556, drop blocks in training; neither keeps an even spacing.)
+Depth is sampled as a target samples it: evenly spaced blocks, always with the first and the last, or the first ones.
+(OFA, arXiv 1908.09791, keeps the first blocks too; LayerDrop, arXiv 1909.11556, drops any.)
 """
 
 from __future__ import annotations

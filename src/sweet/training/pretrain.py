@@ -229,13 +229,14 @@ def prepare(recipe: PretrainRecipe, out: Path, *, quiet: bool = True) -> Pretrai
         further = memory_note(training_memory(resolved, micro_batch), machine_memory()) if on_cpu else []
         further += shrunk_text(images.first_size, vit.img_size)
         advise(recipe, len(images), steps, cost, on_cpu=on_cpu, further=further)
+    how = {"apply": recipe.width.apply, "layers": "first" if recipe.depth.mode == "first" else "even"}
     model: MaskedAutoencoder | SupervisedSource
     if recipe.objective == "mae":
-        model = MaskedAutoencoder(source, vit, mae, apply=recipe.width.apply)
+        model = MaskedAutoencoder(source, vit, mae, **how)
     else:
         images, teacher = known_labels(images, recipe), open_teacher(recipe, images.classes)
         head = new_head(source, len(images.classes or ()))
-        model = SupervisedSource(head, vit, teacher, apply=recipe.width.apply)
+        model = SupervisedSource(head, vit, teacher, **how)
     if not recipe.model.norm_gain:
         for name, parameter in model.named_parameters():
             if name.startswith(("blocks.norm", "stem.norm")):
@@ -315,7 +316,7 @@ def networks_at(recipe: PretrainRecipe, step: int, steps: int) -> list[Network]:
         full_probability=width.full_probability,
         generator=step_generator(recipe.seed, step, 0, "widths"),
     )
-    if depth.mode == "even" and step >= depth.start * steps:
+    if depth.mode != "none" and step >= depth.start * steps:
         blocks = draw_depth(
             blocks,
             min_depth=depth.min_blocks,

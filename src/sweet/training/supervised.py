@@ -78,11 +78,11 @@ class SupervisedSource(SourceModule):
     """A source whose tensors are parameters; its forward is the supervised loss of one or more sub-networks.
 
     Images (B, C, H, W), labels (B,) with :data:`UNKNOWN` where none is known. Without a teacher there is only the
-    cross-entropy.
+    cross-entropy. ``how`` as in :class:`SourceModule`.
     """
 
-    def __init__(self, source: Source, config: ViTConfig, teacher: nn.Module | None, *, apply: str = "mask") -> None:
-        super().__init__(source, config, apply=apply)
+    def __init__(self, source: Source, config: ViTConfig, teacher: nn.Module | None, **how: str) -> None:
+        super().__init__(source, config, **how)
         # in a list: it is neither trained nor saved
         self.teacher: list[Any] = [] if teacher is None else [teacher]
 
