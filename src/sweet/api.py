@@ -17,7 +17,8 @@ from sweet.costs.budget import Budget, chosen_budget, size_cost
 from sweet.data import ImageSource, open_images
 from sweet.errors import UserError
 from sweet.files import verifying
-from sweet.initialise.apply import AFTER, at_size_of_use, initialise, recommended, switches
+from sweet.initialise.apply import at_size_of_use, initialise, recommended, switches
+from sweet.initialise.registry import AFTER
 from sweet.initialise.shape import resolve_shape
 from sweet.models.vit import build_vit, check_options
 from sweet.storage import hub

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from sweet.data import Batches, ImageSource, eval_batches, open_images, pack, should_pack
+from sweet.data import Batches, ImageSource, a_few, eval_batches, open_images, pack, should_pack
 from sweet.data.decode import KERNELS
 from sweet.data.packed import resized
 from sweet.storage.records import DataConfig
@@ -32,6 +32,24 @@ def test_pack(folder: Path, cache: Path) -> None:
     some = packed.select([4, 0])
     assert len(some) == 2 and torch.equal(some.images[0], packed.images[4])
     assert some.labels is not None and some.labels.tolist() == [1, 0]
+
+
+def test_a_few_images_are_of_all_classes(tmp_path: Path, cache: Path) -> None:
+    """A folder is sorted by class; where the first ones have every class they are taken as they come."""
+    for number in range(12):
+        file = tmp_path / "folder" / "ab"[number // 6] / f"{number:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 20 * number, np.uint8)).save(file)
+    images = open_images(f"folder:{tmp_path / 'folder'}", "train", val_share=0)
+    for data in (images, pack(images, 8)):
+        few = a_few(data, 4)
+        assert few.labels is not None and list(map(int, few.labels)) == [0, 0, 1, 1]
+        assert len(a_few(data, 50)) == 12
+    mixed = images.select([0, 6, 1, 7, 2, 8, 3, 9])
+    assert [np.asarray(a_few(mixed, 4).decode(i))[0, 0, 0] for i in range(4)] == [0, 120, 20, 140]
+    unlabelled = pack(images, 8).select(range(12))
+    values = a_few(type(unlabelled)(unlabelled.images, None, None), 3).images[:, 0, 0, 0].tolist()
+    assert values == [0, 80, 160]
 
 
 def test_short_side_then_centre(tmp_path: Path, cache: Path) -> None:

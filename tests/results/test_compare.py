@@ -210,3 +210,26 @@ def test_every_row_of_the_paper_has_its_columns() -> None:
             assert {len(values) for values in row.values()} == {len(one.columns)}
             assert set(row) <= set(METRICS)
         assert "SWEET" in one.rows
+
+
+def test_the_strongest_is_looked_for_where_all_were_measured(results: Make) -> None:
+    """One that was measured where the lead is small is not stronger for that."""
+    cells = {("sweet", size): [50.0, 51.0] for size in ("L6H6", "L12H3", "L3H12")}
+    cells |= {("wave", size): [45.0, 46.1] for size in ("L6H6", "L3H12")}
+    cells |= {("dmae", size): [46.0, 46.9] for size in ("L6H6", "L3H12")} | {("dmae", "L12H3"): [30.0, 31.0]}
+    assert compared(results(cells, spec={"impossible": [["wave", "L12H3"]]})).strongest == "dmae"
+
+
+def test_arms_of_one_source_do_not_count_as_independent(results: Make) -> None:
+    """Three sources (of templates, of plain weights, none) and three replicates: 2 x 2 degrees of freedom."""
+    values = {"sweet": [50.0, 51.0, 52.5], "sweet_tucker": [49.0, 50.5, 51.0], "wave": [45.0, 46.0, 46.5]}
+    values |= {"dmae": [40.0, 41.0, 43.0], "random": [30.0, 32.0, 31.0]}
+    cells = {(arm, size): row for arm, row in values.items() for size in ("L6H6", "L12H3")}
+    free, bound, single = (
+        compared(results(cells, spec={"version": 2} | more)) for more in ({"version": 1}, {}, {"one_source": True})
+    )
+    assert [found.noise.freedom for found in (free, bound, single)] == [16, 4, 16]
+    assert free.noise.variance == bound.noise.variance
+    one, other = (found.against["wave"]["L6H6"] for found in (free, bound))
+    assert other.margin == pytest.approx(one.margin * t.ppf(0.975, 4) / t.ppf(0.975, 16))
+    assert bound.against["wave"]["average"].freedom == 4

@@ -229,7 +229,7 @@ def both_orders(rows: Mapping[str, tuple[str, str]]) -> dict[str, Arm]:
         else:
             result[name] = ours("sweet", source, PREFIX, about=about)
         result[f"{name}_principal"] = ours(
-            "sweet", source, {"order": "principal"}, about="the same by the defaults of sweet"
+            "sweet", source, {"order": "principal"}, about="the same in principal order"
         )
     return result
 

@@ -23,6 +23,7 @@ from sweet.template.sizes import Size
 from .arms import Checkpoint, Converted, FineTuned, Rotated
 from .protocol import Cell, Protocol, Trial
 from .sources import Sources, finetune_recipe_of
+from .starts import unfinished
 
 HEALED = 128  # images of a step of healing
 SHAPES = "shapes:"  # stands for any images
@@ -77,7 +78,7 @@ def start_flops(protocol: Protocol, cell: Cell) -> float:
     """Of making initial weights by a method that trains."""
     arm = protocol.arms[cell.arm]
     method = NAMES[arm.method]
-    if not method.trains:
+    if not method.trains or unfinished(protocol, cell) is not None:  # it is made of another start
         return 0.0
     source = resolved(protocol, protocol.source_of(cell.arm, cell.size), cell.trial)
     config, mae, learned = source.vit, source.mae, source.recipe
@@ -111,7 +112,8 @@ def plan(protocol: Protocol, table: str, cells: Mapping[Cell, FinetuneRecipe]) -
     columns = list(dict.fromkeys(cell.trial.column(cell.size) for cell in cells))
     left_out = {(arm, column.size) for arm in arms for column in columns if not protocol.can(arm, column.size)}
     tuning = sum(cell_flops(protocol, cell, recipe) for cell, recipe in cells.items())
-    making = sum(start_flops(protocol, cell) for cell in {_start(protocol, cell): cell for cell in cells}.values())
+    ways = [(unfinished(protocol, cell) or protocol, cell) for cell in cells]
+    making = sum(start_flops(*way) for way in {_start(*way): way for way in ways}.values())
     learning = sum(source_flops(protocol, name) for _, name in own)
     return {
         "table": table,

@@ -107,7 +107,8 @@ MUON_ARMS = arms(
 )
 BY_DEFAULT: Switches = {"layers": "first", **LOUD}  # what sweet init takes where a table says nothing else
 CONDITION: Switches = {"condition": "true"}  # by the target's own moments; baselines have rows of their own with it
-# Settings of each method besides its rate of fine-tuning: as many trials for baselines as for ours.
+# Settings of each method besides its rate of fine-tuning: those that it has, and at most as many for ours as for the
+# baseline with the most.
 SETTINGS: dict[str, list[Switches]] = {
     "weight_selection": [
         {"layers": "first"},

@@ -76,9 +76,11 @@ def _real() -> dict[tuple[str, str], Protocol]:
     def sweep(rows: dict[str, Arm], **more: Any) -> Protocol:
         return replace(table(cut[:1], rows, trials=(CIFAR,), validation=2000, **more), seeds=1)
 
-    rules: list[Switches] = [{"rule": "uniform"}, {"rule": "uniform", **FIRST_LAYERS}]
+    rules: list[Switches] = [FIRST_LAYERS, {"rule": "uniform"}, {"rule": "uniform", **FIRST_LAYERS}]
     tried: dict[str, list[Switches]] = {
+        "weight_selection": [FIRST_LAYERS],  # its other rules are rows
         "weight_selection_conditioned": [*rules, *({**rule, **LOUD} for rule in ({}, *rules))],
+        "isomorphic": [FIRST_LAYERS],
         "isomorphic_conditioned": [FIRST_LAYERS, LOUD, {**FIRST_LAYERS, **LOUD}],
         "sweet": [FIRST_LAYERS, LOUD, {**FIRST_LAYERS, **LOUD}],
     }

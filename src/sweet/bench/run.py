@@ -125,10 +125,14 @@ def write_archive(out: Path, archive: Path) -> None:
 
 
 def _commit() -> str | None:
-    """The commit that is measured, or None outside a checkout."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
+    """The commit that is measured, with ``-dirty`` where its code was changed since; None outside a checkout."""
+
+    def said(*command: str) -> str:
+        code = Path(__file__).parents[1]
+        return subprocess.run(["git", *command], capture_output=True, text=True, cwd=code, timeout=10).stdout.strip()
+
     try:
-        found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, timeout=10)
+        commit, changed = said("rev-parse", "--short", "HEAD"), said("status", "--porcelain", "--", ".")
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return f"{commit}-dirty" if commit and changed else commit or None

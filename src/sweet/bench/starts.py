@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweet.files import cache_folder, read_json, read_tensors, write_json, write_tensors
+from sweet.initialise.registry import AFTER, NAMES
 from sweet.storage.records import Record
 from sweet.template.sizes import Size
 
@@ -94,13 +95,9 @@ def unfinished(protocol: Protocol, cell: Cell) -> Protocol | None:
 
     Only where making it takes a training, which is then shared with the row that is not; else None.
     """
-    from sweet.initialise.apply import AFTER
-    from sweet.initialise.registry import NAMES
-
     arm = protocol.arms[cell.arm]
-    chosen = switches_of(arm, protocol.layers)
-    plain = {name: value for name, value in chosen.items() if name not in AFTER}
-    if plain == chosen or not NAMES[arm.method].trains:
+    plain = {name: value for name, value in arm.switches.items() if name not in AFTER}
+    if plain == arm.switches or not NAMES[arm.method].trains:
         return None
     return replace(protocol, arms={**protocol.arms, cell.arm: replace(arm, switches=plain)})
 
@@ -109,7 +106,7 @@ def _initialise(
     protocol: Protocol, cell: Cell, stored: StoredSource, source: Path, data: str, device: str, run: Path | None
 ) -> tuple[dict[str, Tensor], StartRecord]:
     from sweet.data import open_images
-    from sweet.initialise.apply import AFTER, finished, images_used, initialise
+    from sweet.initialise.apply import finished, images_used, initialise
 
     arm, size = protocol.arms[cell.arm], Size.parse(cell.size, stored.config.head_dim)
     chosen = switches_of(arm, protocol.layers)

@@ -16,7 +16,7 @@ from .images import IGNORE, ImageSource
 from .joint import jittered
 from .masks import class_pixels, unseen_classes
 from .objects import Objects
-from .packed import ImageSet, Packed, pack, packed, should_pack, to_tensor
+from .packed import ImageSet, Packed, a_few, pack, packed, should_pack, to_tensor
 from .samples import Samples, in_order
 from .skips import Skips, readable_images, write_skipped
 from .sources import open_images
@@ -37,6 +37,7 @@ __all__ = [
     "PixelFormat",
     "Samples",
     "Skips",
+    "a_few",
     "as_rgb",
     "balanced_subset",
     "class_findings",

@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from torch import Tensor
 
-from sweet.data import ImageSource, eval_batches, packed
+from sweet.data import ImageSource, a_few, eval_batches, packed
 from sweet.errors import UserError
 from sweet.models.condition import IMAGES, condition
 from sweet.models.config import ViTConfig
@@ -31,16 +31,13 @@ from sweet.storage.legacy import OLD_SWITCHES
 from sweet.template.image_size import ImageSize
 from sweet.template.sizes import Size
 
-from .registry import NAMES, STREAM_RMS, check_method
-from .rescale import ABOVE_0, STREAM, rescaled
-from .rescale import SWITCHES as RESCALING
+from .registry import AFTER, CONDITION, NAMES, RESCALING, STREAM, STREAM_RMS, check_method
+from .rescale import ABOVE_0, rescaled
 
 Weights = dict[str, Tensor]
 Switch = str | float
 COMMON = ("source", "size", "data", "budget", "seed")
 OF_TRAINING = ("device", "run")
-CONDITION = "condition"
-AFTER = (*RESCALING, CONDITION)  # switches of every method, for what is done to a finished start
 
 
 def initialise(
@@ -82,7 +79,7 @@ def initialise(
         chosen |= {"device": device, "run": run}
     after = {name: chosen.pop(name) for name in AFTER if name in chosen}
     weights = _function(method)(source, size, data=data, budget=budget or able.images, seed=seed, **chosen)
-    return finished(weights, source, size, after, data=data, seed=seed)
+    return finished(weights, source, size, after, data=data, budget=budget, seed=seed)
 
 
 def finished(
@@ -92,15 +89,17 @@ def finished(
     after: Mapping[str, Any],
     *,
     data: ImageSource | None = None,
+    budget: int | None = None,
     seed: int = 0,
 ) -> Weights:
-    """What a method made, with the switches :data:`AFTER` of every method: rescaled, then conditioned by ``data``."""
+    """What a method made, with the switches ``AFTER`` of every method: rescaled, then conditioned by at most
+    ``budget`` images of ``data``."""
     scales = {name: value for name, value in after.items() if name != CONDITION}
     weights = rescaled(weights, seed=seed, **scales) if scales else weights
     if not after.get(CONDITION) or data is None:
         return weights
     config = source.config.resized(size.depth, size.heads)
-    images = packed(data.select(range(min(IMAGES, len(data)))), config.img_size)
+    images = packed(a_few(data, min(budget or IMAGES, IMAGES)), config.img_size)
     batches = eval_batches(images, batch_size=256, img_size=config.img_size, mean=source.data.mean, std=source.data.std)
     return condition(weights, config, (batch for batch, _ in batches))
 
@@ -129,8 +128,8 @@ def images_used(
 ) -> int:
     """How many of ``data`` a method looks at with these switches, ``budget`` being None for its own choice."""
     wanted = budget or NAMES[method].images
-    if NAMES[method].images == 0 and looks_at_images(method, chosen):
-        wanted = IMAGES
+    if NAMES[method].images == 0:
+        wanted = min(budget or IMAGES, IMAGES) if looks_at_images(method, chosen) else 0
     return 0 if data is None or wanted == 0 else len(data) if wanted is None else min(wanted, len(data))
 
 

@@ -21,6 +21,10 @@ class Method:
     trains: bool = False  # it runs an optimiser: it takes ``device``, and ``run``, a folder for its loss curve
 
 
+# switches of every method, for what is done to a finished start: ``rescale.py``, then ``sweet.models.condition``
+STREAM, CONDITION = "writers", "condition"
+RESCALING = ("rms", "flat", "noise", STREAM)
+AFTER = (*RESCALING, CONDITION)
 STREAM_RMS = 0.2  # the best of three at two scales, of starts in principal coordinates (docs/log.md)
 NAMES: dict[str, Method] = {
     "sweet": Method(writers=STREAM_RMS),

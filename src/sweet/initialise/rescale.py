@@ -18,9 +18,9 @@ from torch import Tensor
 from sweet.models.condition import with_stream_scale
 from sweet.template.slices import FC1, FC2, MATRICES, QKV
 
-STREAM = "writers"
+from .registry import STREAM
+
 ABOVE_0 = ("rms", STREAM)
-SWITCHES = ("rms", "flat", "noise", STREAM)
 
 
 def rescaled(

@@ -9,6 +9,7 @@ from functools import cached_property
 from sweet.tasks.registry import Metric
 
 from .paired import Difference, Mean, Noise, Verdict, holm, paired
+from .records import RULES
 from .table import Table
 
 AVERAGE = "average"
@@ -56,17 +57,18 @@ class Differences:
     def least(self, arms: Sequence[str]) -> str | None:
         """The one of ``arms`` on which the main arm gains least, on average over columns.
 
-        Only arms that were measured in half as many columns as any or more count, and where any has columns with
-        several replicates only those columns.
+        Only arms that were measured in half as many columns as any or more count, where any has columns with several
+        replicates only those columns, and of all columns those that these arms share, if there are any.
         """
-        found = {arm: [*self.by_column(arm).values()] for arm in arms}
-        several = {arm: [one for one in differences if one.seeds > 1] for arm, differences in found.items()}
+        found = {arm: self.by_column(arm) for arm in arms}
+        several = {arm: {column: one for column, one in row.items() if one.seeds > 1} for arm, row in found.items()}
         counted = several if any(several.values()) else found
         most = max(map(len, counted.values()), default=0)
+        counted = {arm: row for arm, row in counted.items() if row and 2 * len(row) >= most}
+        shared = set.intersection(*map(set, counted.values())) if counted else set()
         gains = {
-            arm: Mean.of(one.value for one in differences).value
-            for arm, differences in counted.items()
-            if differences and 2 * len(differences) >= most
+            arm: Mean.of(one.value for column, one in row.items() if column in shared or not shared).value
+            for arm, row in counted.items()
         }
         return min(gains, key=lambda arm: gains[arm], default=None)
 
@@ -106,7 +108,7 @@ def compare(table: Table, main: str | None = None) -> Differences | None:
     metric, main = table.metrics[0], main or table.main
     if main is None or table.spec.validation:
         return None
-    noise = Noise.of(distinct(table, [column], metric) for column in table.several)
+    noise = _independent(table, Noise.of(distinct(table, [column], metric) for column in table.several))
     against = {}
     for arm in table.arms:
         found = {column: one for column in table.columns if (one := _in_column(table, main, arm, column, noise))}
@@ -121,6 +123,18 @@ def distinct(table: Table, columns: Sequence[str], metric: Metric) -> list[Mappi
     """{replicate: mean over columns} of the arms that have all of them; the same weights under two names count once."""
     found = [table.by_seed(arm, columns, metric.key) for arm in table.arms]
     return list({tuple(values.items()): values for values in found if values}.values())
+
+
+def _independent(table: Table, noise: Noise) -> Noise:
+    """With no more degrees of freedom than the sources of the replicates give.
+
+    Arms of one source share its luck, and so do columns: their residuals are not independent.
+    """
+    seeds = {run.seed for run in table.runs}
+    sources = {next((one.source for one in table.cells_of(arm)[0].runs if one.source), arm) for arm in table.arms}
+    if table.spec.one_source or table.spec.version < RULES or len(sources) < 2 or len(seeds) < 2:
+        return noise
+    return replace(noise, freedom=min(noise.freedom, (len(sources) - 1) * (len(seeds) - 1)))
 
 
 def _in_column(table: Table, main: str, arm: str, column: str, noise: Noise) -> Difference | None:
@@ -146,7 +160,7 @@ def _average(table: Table, main: str, arm: str, found: Mapping[str, Difference],
     several = [column for column in columns if found[column].seeds > 1]
     mine, theirs = (table.by_seed(one, several, metric.key) for one in (main, arm))
     together = paired(mine, theirs, metric)
-    own = Noise.of([distinct(table, several, metric)]) if several else noise
+    own = _independent(table, Noise.of([distinct(table, several, metric)])) if several else noise
     if together is None or together[1] < 2 or not own.freedom or not noise.freedom:
         return Difference(value, float("nan"), min(found[column].seeds for column in columns))
     single = len(columns) - len(several)

@@ -68,7 +68,12 @@ def arm_costs(table: Table) -> list[ArmCost]:
 
 
 def pretraining_of(table: Table, arm: str) -> float | None:
-    """PFLOPs that went into the source of an arm, its parents' included; 0 without one, None if not recorded."""
+    """PFLOPs that went into the source of an arm, its parents' included; 0 without one, None if not recorded.
+
+    Of an arm with a source for each size the mean over sizes.
+    """
+    if any(one.name == arm and one.of_each_size for one in table.spec.arms) and (each := own_pretraining(table)):
+        return sum(each.values()) / len(each)
     if not any(cell.sources for cell in table.cells_of(arm)):
         return 0.0
     source = table.source(arm)
@@ -76,8 +81,12 @@ def pretraining_of(table: Table, arm: str) -> float | None:
 
 
 def budget_note(table: Table) -> str:
-    """Whether the sources had equal pre-training FLOPs, and which had more; empty with fewer than two."""
-    spent = {arm: value for arm in table.arms if (value := pretraining_of(table, arm))}
+    """Whether the sources had equal pre-training FLOPs, and which had more; empty with fewer than two.
+
+    Sources of one size are smaller: they do not count.
+    """
+    own = {arm.name for arm in table.spec.arms if arm.of_each_size}
+    spent = {arm: value for arm in table.arms if arm not in own and (value := pretraining_of(table, arm))}
     if len(spent) < 2:
         return ""
     least = min(spent.values())

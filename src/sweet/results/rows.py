@@ -18,7 +18,7 @@ from .table import Table, unique
 
 NONE = "-"
 KINDS: dict[Role, str] = {
-    "baseline": "published baseline",
+    "baseline": "baseline",
     "conditioned": "baseline, conditioned",
     "reference": "line to reach",
     "paper": "the paper's method",
@@ -101,7 +101,7 @@ def score_grid(table: Table, metric: Metric, failed: Collection[tuple[str, str]]
         for column in columns:
             mean = table.mean(arm, column, metric.key)
             row[column] = mean.text(metric) if mean else "failed" if (arm, column) in failed else NONE
-        rows.append(row | _average(table, means, metric))
+        rows.append(row | _average(table, means, metric, arm))
     printed = paper_table(table.spec.table, table.task)
     for name, found in printed.means(metric.key).items() if printed else ():
         if any(column in found for column in table.columns):
@@ -114,7 +114,7 @@ def score_grid(table: Table, metric: Metric, failed: Collection[tuple[str, str]]
 def ranking(found: Differences) -> Grid:
     """Every arm by its average, the best first, and how far the main arm is ahead of it, on average as well."""
     table, metric = found.table, found.metric
-    averages = {arm: table.average(table.means(arm, metric.key)) for arm in table.arms}
+    averages = {arm: table.average(table.means(arm, metric.key), arm) for arm in table.arms}
     known = {arm: value for arm, value in averages.items() if value is not None}
     order = sorted(known, key=lambda arm: known[arm], reverse=metric.higher_is_better)
     order += [arm for arm in table.arms if arm not in known]
@@ -212,13 +212,20 @@ def description(table: Table) -> dict[str, str]:
         "chance": listed(unique(f"{cell.chance_top1:g} %" for cell in cells if cell.chance_top1)),
         "images of fine-tuning": listed(unique(_fixed(cell.runs[0].images_seen) for cell in cells)),
         "sources": f"L{table.config.depth}H{table.config.heads}" if table.config else "",
-        "seeds": " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1])))),
+        "seeds": " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
+        + (" of fine-tuning alone, one source" if table.spec.one_source else ""),
         "runs": str(len(table.runs)),
         "measured on": _machines(table),
-        "averages over": ", ".join(table.common) if table.common != table.columns else "",
+        "averages over": _averaged(table),
         "not measured yet": ", ".join(table.open_columns),
     }
     return {key: value for key, value in found.items() if value}
+
+
+def _averaged(table: Table) -> str:
+    if table.spec.validation:
+        return "the sizes that an arm can make"
+    return ", ".join(table.common) if table.common != table.columns else ""
 
 
 def _machines(table: Table) -> str:
@@ -233,8 +240,8 @@ def _gains(gains: Gains, columns: Sequence[str], metric: Metric) -> dict[str, st
     return {key: NONE if value is None else signed(value, metric.digits) for key, value in values.items()}
 
 
-def _average(table: Table, means: Mapping[str, float], metric: Metric) -> dict[str, str]:
-    average = table.average(means)
+def _average(table: Table, means: Mapping[str, float], metric: Metric, arm: str = "") -> dict[str, str]:
+    average = table.average(means, arm)
     return {AVERAGE: NONE if average is None else metric.text(average)}
 
 

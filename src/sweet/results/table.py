@@ -140,11 +140,16 @@ class Table:
         found = {column: self.mean(arm, column, key) for column in self.columns}
         return {column: mean.value for column, mean in found.items() if mean}
 
-    def average(self, means: Mapping[str, float]) -> float | None:
-        """Of {column: value}, over :attr:`common`; None where one of those is missing."""
-        if not self.common or any(column not in means for column in self.common):
+    def averaged(self, arm: str) -> list[str]:
+        """The columns that an arm's average is over: :attr:`common`, in a sweep all of its own, by which it chooses."""
+        return [name for name in self.columns if name in self.makes(arm)] if self.spec.validation else self.common
+
+    def average(self, means: Mapping[str, float], arm: str = "") -> float | None:
+        """Of {column: value} of an arm, over :meth:`averaged`; None where one of those is missing."""
+        columns = self.averaged(arm)
+        if not columns or any(column not in means for column in columns):
             return None
-        return sum(means[column] for column in self.common) / len(self.common)
+        return sum(means[column] for column in columns) / len(columns)
 
     def by_seed(self, arm: str, columns: Sequence[str], key: str) -> dict[int, float]:
         """{seed: mean over ``columns``} of the seeds that were measured in all of them."""

@@ -21,6 +21,7 @@ from sweet.data import (
     ImageSource,
     Packed,
     Skips,
+    a_few,
     eval_batches,
     onto,
     open_images,
@@ -152,7 +153,7 @@ class Pretraining:
         """What was learned, as it is stored: factored where the recipe says so, with its principal order."""
         keys, vit = self.recipe.template, self.resolved.vit
         source = factored(self.model.detached()) if keys.factored_at_end else self.model.detached()
-        data, images = self.recipe.data, self.data.select(range(min(keys.order_images, len(self.data))))
+        data, images = self.recipe.data, a_few(self.data, keys.order_images)
         if isinstance(images, ImageSource) and data.on_error == "skip":
             images, _ = readable_images(images, data, limit=False)
         batches = eval_batches(

@@ -27,14 +27,17 @@ READING = """
 ## How to read a table
 
 - A cell is *mean ± standard deviation (replicates)* on held-out images. A replicate has its own seed: that of its
-  sources, of its initial weights and of its fine-tuning.
-- An average is over the sizes that every arm of the table has; of two arms, over those that both have.
+  sources, of its initial weights and of its fine-tuning; of the last alone where a table has one source.
+- An average is over the sizes that every arm of the table has; of two arms, over those that both have; in a sweep,
+  over all that an arm has.
 - Differences are paired over replicates, with the sign chosen so that above zero the first arm is better. They use only
-  the replicates that both arms have. ± is half of a 95 % interval, from a variance that is pooled over the table.
-- *gain* and *worse*: a t test with that variance, all comparisons of the table considered (Holm, 5 %). *no gain*:
-  neither. *one seed* shows nothing; a size of one replicate counts in averages only.
+  the replicates that both arms have. ± is half of a 95 % interval, from a variance that is pooled over the table, with
+  no more degrees of freedom than its sources and replicates give.
+- *gain* and *worse*: a t test with that variance, all comparisons of the table considered (Holm, 5 %), those of single
+  sizes and averages apart. *no gain*: neither. *one seed* shows nothing; a size of one replicate counts in averages
+  only.
 - Settings are chosen on training images that were held out, in the tables `settings` and `learning_rates`; those of
-  `quickstart` are fixed. The tables of History do not keep to this.
+  `quickstart`, `table4`, `table5` and `tasks` are fixed. The tables of History do not keep to this.
 - Rows of *{label}* are printed in the paper ({paper}), for other data at another scale. Compare the order of its rows
   with ours, not the numbers.
 - `{command}` writes this page from the JSON files of `sweet bench`; no number is typed by hand.
