@@ -29,7 +29,7 @@ Wide = Callable[..., StoredSource]
 # A row for each initialiser: what its switches may be besides their defaults.
 ROWS: dict[str, list[dict[str, Any]]] = {
     "sweet": [
-        {"order": "prefix", "layers": "even"},
+        {"order": "prefix", "layers": "first"},
         {"gains": "rms"},
         {"gains": "sqrt"},
         {"gains": "none"},
@@ -270,6 +270,17 @@ def test_any_start_can_be_put_into_other_coordinates(method: str, family: str, w
     assert images_used(method, None, images, {"condition": True}) == len(images)
     assert looks_at_images(method, {"condition": True})
     assert looks_at_images(method) == (method == "isomorphic")
+
+
+def test_layers_are_the_first_of_a_checkpoint_of_others(wide: Wide, images: ImageSource) -> None:
+    stored = wide("eva", "tucker")
+    theirs = replace(stored, record=stored.record.model_copy(update={"training": None}))
+    for method, given in (("sweet", {}), ("sweet_fitted", {"steps": 0})):
+        first, even = (make(method, stored, "L6H6", images, layers=rule, **given) for rule in ("first", "even"))
+        assert not torch.equal(first["blocks.5.mlp.fc2.weight"], even["blocks.5.mlp.fc2.weight"])
+        for source, expected in ((stored, even), (theirs, first)):
+            made = make(method, source, "L6H6", images, **given)
+            assert all(torch.equal(value, expected[name]) for name, value in made.items())
 
 
 def test_a_start_in_principal_coordinates_is_given_a_scale_of_the_stream() -> None:

@@ -228,9 +228,7 @@ def both_orders(rows: Mapping[str, tuple[str, str]]) -> dict[str, Arm]:
             result[name] = Arm("weight_selection", source, {"rule": "consecutive"}, about=about)
         else:
             result[name] = ours("sweet", source, PREFIX, about=about)
-        result[f"{name}_principal"] = ours(
-            "sweet", source, {"order": "principal"}, about="the same in principal order"
-        )
+        result[f"{name}_principal"] = ours("sweet", source, {"order": "principal"}, about="the same in principal order")
     return result
 
 

@@ -105,7 +105,6 @@ MUON_ARMS = arms(
     "sweet_paper",
     "sweet",
 )
-BY_DEFAULT: Switches = {"layers": "first", **LOUD}  # what sweet init takes where a table says nothing else
 CONDITION: Switches = {"condition": "true"}  # by the target's own moments; baselines have rows of their own with it
 # Settings of each method besides its rate of fine-tuning: those that it has, and at most as many for ours as for the
 # baseline with the most.
@@ -120,7 +119,7 @@ SETTINGS: dict[str, list[Switches]] = {
     "wave_supervised": [{"layers": "first"}, {"lr": 3e-3}, {"steps": 400}],
     "sweet_paper": [{"layers": "first"}, {"gains": "none"}],
     "sweet_paper_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}],
-    "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION, LOUD, BY_DEFAULT],
+    "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION, LOUD, {"layers": "first", **LOUD}],
     "sweet_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}, CONDITION],
     **{row: [LOUD] for row in CONDITIONED if row.endswith("_conditioned")},
 }
@@ -288,7 +287,7 @@ PROTOCOLS = {  # by table and protocol; reports keep this order
         name="quickstart",
         pretrain="quickstart",
         sizes=("L6H6", "L6H3", "L3H6", "L3H3"),
-        arms={"random": ARMS["random"], "sweet": ours("sweet", "template", BY_DEFAULT, about="sweet init's defaults")},
+        arms={"random": ARMS["random"], "sweet": ours("sweet", "template", LOUD, about="as sweet init makes it")},
         seeds=3,
         one_source=True,
         finetune=QUICKSTART_FINETUNE,

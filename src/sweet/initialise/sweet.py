@@ -1,10 +1,11 @@
 """SWEET, direct (Algorithm 1): scalers sliced from the source, in principal order (methods 16) or as trained.
 
-Switches: ``order`` principal (default) or prefix, the paper's slice; ``layers`` first (default) or even; ``gains`` of
-the norms after slicing: best (default: equal in principal order; in prefix order none, or sqrt where the source was
-trained with masks on its matrices alone, Eq. 7-8), equal (rms, then equal gains of all channels,
-:mod:`sweet.template.gains`), rms, sqrt (times sqrt(D / d)) or none; ``inner``, which heads and hidden units a narrower
-target takes in principal order: energy (default), those of the highest energy, or prefix, as always in prefix order.
+Switches: ``order`` principal (default) or prefix, the paper's slice; ``layers`` first, even, or best (default: the
+first ones of somebody else's checkpoint, evenly spaced ones of a source that was learned here); ``gains`` of the norms
+after slicing: best (default: equal in principal order; in prefix order none, or sqrt where the source was trained with
+masks on its matrices alone, Eq. 7-8), equal (rms, then equal gains of all channels, :mod:`sweet.template.gains`), rms,
+sqrt (times sqrt(D / d)) or none; ``inner``, which heads and hidden units a narrower target takes in principal order:
+energy (default), those of the highest energy, or prefix, as always in prefix order.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def initialise(
     budget: int | None = None,
     seed: int = 0,
     order: Literal["principal", "prefix"] = "principal",
-    layers: Literal["even", "first"] = "first",
+    layers: Literal["best", "even", "first"] = "best",
     gains: Literal["best", "equal", "rms", "sqrt", "none"] = "best",
     inner: Literal["energy", "prefix"] = "energy",
 ) -> dict[str, Tensor]:
@@ -42,6 +43,7 @@ def initialise(
         raise UserError("order=principal: this source has no principal order; use order=prefix")
     if order == "prefix" and gains in ("equal", "rms"):
         raise UserError(f"gains={gains}: energies are known in principal order only")
+    layers = best_layers(source) if layers == "best" else layers
     rule = best_gains(source, order) if gains == "best" else gains
     plain = "rms" if rule == "equal" else rule
     weights = target_weights(
@@ -55,6 +57,15 @@ def initialise(
         seed=seed,
     )
     return with_equal_gains(weights, source, size, layers) if rule == "equal" else weights
+
+
+def best_layers(source: StoredSource) -> Literal["even", "first"]:
+    """The layers that a shallower target takes by default (docs/log.md).
+
+    Of a network that was trained for long the first ones, by far; of the short trainings that we have measured
+    sometimes these and sometimes evenly spaced ones.
+    """
+    return "first" if source.record.training is None else "even"
 
 
 def best_gains(source: StoredSource, order: str) -> str:

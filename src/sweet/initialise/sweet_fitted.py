@@ -43,7 +43,7 @@ from sweet.template.tucker import Tucker
 from sweet.training.short_run import ShortRun, train_on
 
 from .closed_form import closed_form
-from .sweet import best_gains, with_equal_gains
+from .sweet import best_gains, best_layers, with_equal_gains
 
 ORDINARY = ("blocks", "stem", "decoder")
 READER = ("decoder/embed/weight", "decoder/embed/bias")
@@ -64,7 +64,7 @@ def initialise(
     objective: Literal["mae", "features", "closed"] = "features",
     start: Literal["sliced", "interpolated", "random"] = "sliced",
     order: Literal["principal", "prefix"] = "principal",
-    layers: Literal["even", "first"] = "first",
+    layers: Literal["best", "even", "first"] = "best",
     inner: Literal["energy", "prefix"] = "energy",
     gains: Literal["best", "rms"] = "best",
     mask_ratio: float = 0.75,
@@ -77,7 +77,7 @@ def initialise(
     for an objective that the source or the other switches do not allow."""
     if data is None:
         raise ValueError("sweet_fitted: needs images")
-    template = source.source
+    template, layers = source.source, best_layers(source) if layers == "best" else layers
     _check(template, order, objective, mask_ratio, ridge)
     if objective == "closed" and (train != "x" or order == "prefix" or start != "sliced"):
         raise UserError(
