@@ -20,7 +20,7 @@ from sweet.models.condition import writing
 from sweet.models.forward import encode, linear, patchify
 from sweet.models.vit import build_vit
 from sweet.storage.folders import StoredSource
-from sweet.storage.records import WidthRecord
+from sweet.storage.records import TrainingRecord, WidthRecord
 from sweet.template.sizes import Size
 from sweet.template.slices import MATRICES
 
@@ -273,8 +273,10 @@ def test_any_start_can_be_put_into_other_coordinates(method: str, family: str, w
 
 
 def test_layers_are_the_first_of_a_checkpoint_of_others(wide: Wide, images: ImageSource) -> None:
-    stored = wide("eva", "tucker")
-    theirs = replace(stored, record=stored.record.model_copy(update={"training": None}))
+    theirs = wide("eva", "tucker")
+    assert theirs.record.training is None
+    trained = theirs.record.model_copy(update={"training": TrainingRecord(steps=1, images=1, loss=1.0, seconds=1.0)})
+    stored = replace(theirs, record=trained)
     for method, given in (("sweet", {}), ("sweet_fitted", {"steps": 0})):
         first, even = (make(method, stored, "L6H6", images, layers=rule, **given) for rule in ("first", "even"))
         assert not torch.equal(first["blocks.5.mlp.fc2.weight"], even["blocks.5.mlp.fc2.weight"])
@@ -320,7 +322,7 @@ def test_noise_replaces_a_share_of_the_energy(wide: Wide, images: ImageSource) -
 def test_mistakes_are_one_line(wide: Wide, make_source: Callable[..., StoredSource], images: ImageSource) -> None:
     for method, given, message in (
         ("magic", {}, "--method magic: unknown, expected one of sweet, "),
-        ("random", {"order": "prefix"}, "order=prefix: --method random has no such switch; its switches: none"),
+        ("random", {"order": "prefix"}, "--method random has no such switch; its switches: rms, flat, noise, writers"),
         (
             "sweet",
             {"rule": "uniform"},
@@ -328,7 +330,11 @@ def test_mistakes_are_one_line(wide: Wide, make_source: Callable[..., StoredSour
         ),
         ("weight_selection", {"rule": "best"}, "rule=best: expected one of uniform, consecutive, random_consistent, "),
         ("sweet", {"order": "prefix", "gains": "rms"}, "gains=rms: energies are known in principal order only"),
-        ("random", {"rms": "0"}, "rms=0: should be above 0"),
+        ("random", {"rms": "0"}, "rms=0: should be from 1e-06 to 1000"),
+        ("sweet", {"writers": "1e39"}, "writers=1e39: should be from 1e-06 to 1000"),
+        ("sweet", {"flat": -0.5}, "flat=-0.5: should be from 0 to 1000"),
+        ("sweet", {"writers": [0.2]}, r"writers=\[0.2\]: should be a number"),
+        ("sweet", {"writers": True}, "writers=True: should be a number"),
         ("random", {"noise": "1.5"}, "noise=1.5: is a share, at most 1"),
         ("random", {"condition": "yes"}, "condition=yes: expected one of true, false"),
         ("sweet", {"flat": "nan"}, "flat=nan: should be a number"),

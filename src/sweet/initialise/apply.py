@@ -38,6 +38,7 @@ Weights = dict[str, Tensor]
 Switch = str | float
 COMMON = ("source", "size", "data", "budget", "seed")
 OF_TRAINING = ("device", "run")
+SMALLEST, LARGEST = 1e-6, 1e3  # of what rescales; float32 ends somewhere
 
 
 def initialise(
@@ -164,7 +165,7 @@ def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str
         elif name in result:
             result[name] = _read(name, OLD_SWITCHES.get(str(value), value) if name == "inner" else value, types[name])
         else:
-            has = ", ".join(result) or "none"
+            has = ", ".join(dict.fromkeys([*result, *AFTER]))
             raise UserError(f"{name}={value}: --method {method} has no such switch; its switches: {has}")
     return result
 
@@ -185,8 +186,9 @@ def recommended(method: str, given: Mapping[str, object] | None = None) -> dict[
 
 def _rescaling(name: str, value: object) -> float:
     number = float(_read(name, value, float))
-    if number < 0 or (name in ABOVE_0 and number == 0):
-        raise UserError(f"{name}={value}: should be {'above' if name in ABOVE_0 else 'at least'} 0")
+    least = SMALLEST if name in ABOVE_0 else 0.0
+    if not least <= number <= LARGEST:
+        raise UserError(f"{name}={value}: should be from {least:g} to {LARGEST:g}")
     if name == "noise" and number > 1:
         raise UserError(f"{name}={value}: is a share, at most 1")
     return number
@@ -200,8 +202,8 @@ def _read(name: str, value: object, annotation: Any) -> Switch:
             raise UserError(f"{name}={value}: expected one of {', '.join(words)}")
         return str(value)
     try:
-        number: float = annotation(value)
-    except ValueError:
+        number: float = math.nan if isinstance(value, bool) else annotation(value)
+    except (ValueError, TypeError):
         number = math.nan
     if not math.isfinite(number):
         raise UserError(f"{name}={value}: should be a number")
