@@ -108,7 +108,7 @@ class Template(StoredSource):
         pixels = None if img_size is None else _pixels(img_size)
         _check_whole({"num_classes": num_classes, "seed": seed}, least=0)
         given = {name: options.pop(name) for name in (*switches(method), *AFTER) if name in options}
-        chosen: dict[str, Any] = recommended(method, given | {"order": order, "layers": layers})
+        chosen: dict[str, Any] = recommended(method, self, given | {"order": order, "layers": layers})
         check_options(self.config, options)
         size = resolve_shape(
             self.config, depth, heads, _budget(depth, heads, params, flops), img_size=pixels, **channels

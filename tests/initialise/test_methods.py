@@ -285,21 +285,24 @@ def test_layers_are_the_first_of_a_checkpoint_of_others(wide: Wide, images: Imag
             assert all(torch.equal(value, expected[name]) for name, value in made.items())
 
 
-def test_a_start_in_principal_coordinates_is_given_a_scale_of_the_stream() -> None:
-    """Where the user names none; what is asked for twice stays as it was asked for."""
+def test_the_stream_of_a_checkpoint_of_others_is_scaled(wide: Wide) -> None:
+    """Where the user names no scale; what is asked for twice stays as it was asked for."""
+    theirs = wide("eva")
+    trained = TrainingRecord(steps=1, images=1, loss=1.0, seconds=1.0)
+    ours = replace(theirs, record=theirs.record.model_copy(update={"training": trained}))
 
-    def scale(method: str, **given: object) -> object:
-        chosen = recommended(method, given)
-        assert recommended(method, chosen) == chosen and switches(method, chosen) == switches(
-            method, switches(method, chosen)
-        )
+    def scale(method: str, source: StoredSource = theirs, **given: object) -> object:
+        chosen = recommended(method, source, given)
+        known = switches(method, chosen)
+        assert recommended(method, source, chosen) == chosen and switches(method, known) == known
         return chosen.get("writers")
 
     assert scale("sweet") == scale("sweet", gains="rms") == scale("random", condition=True) == 0.2
-    assert scale("sweet", writers=0.1) == 0.1
+    assert scale("sweet", writers=0.1) == scale("sweet", ours, writers=0.1) == 0.1
     assert scale("sweet", writers="none") == scale("isomorphic", condition=True, writers="none") == "none"
     assert [scale("sweet", order="prefix"), scale("sweet", rms=0.1), scale("random"), scale("wave")] == [None] * 4
-    assert "writers" not in switches("sweet", recommended("sweet", {"writers": "none"}))
+    assert [scale("sweet", ours), scale("random", ours, condition=True)] == [None] * 2
+    assert "writers" not in switches("sweet", recommended("sweet", theirs, {"writers": "none"}))
     with pytest.raises(UserError, match="rms=none: should be a number"):
         switches("sweet", {"rms": "none"})
 

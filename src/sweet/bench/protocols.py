@@ -22,7 +22,6 @@ from .arms import (
     Recipe,
     Switches,
     arms,
-    ours,
     own_sources,
     sources,
 )
@@ -287,7 +286,7 @@ PROTOCOLS = {  # by table and protocol; reports keep this order
         name="quickstart",
         pretrain="quickstart",
         sizes=("L6H6", "L6H3", "L3H6", "L3H3"),
-        arms={"random": ARMS["random"], "sweet": ours("sweet", "template", LOUD, about="as sweet init makes it")},
+        arms={"random": ARMS["random"], "sweet": ARMS["sweet_tucker"]},
         seeds=3,
         one_source=True,
         finetune=QUICKSTART_FINETUNE,

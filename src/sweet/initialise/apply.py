@@ -170,13 +170,14 @@ def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str
     return result
 
 
-def recommended(method: str, given: Mapping[str, object] | None = None) -> dict[str, Switch]:
-    """:func:`switches` for who names but a few: with the scale of the stream that is best for most, or ``none``.
+def recommended(method: str, source: StoredSource, given: Mapping[str, object] | None = None) -> dict[str, Switch]:
+    """:func:`switches` for who names but a few: with the scale of the stream that is best for a source, or ``none``.
 
-    A start in principal coordinates, by order or by condition, has one; not where ``rms`` sets that of all matrices.
+    A start in principal coordinates, by order or by condition, has one where the source is somebody else's checkpoint,
+    whose matrices may be small (docs/log.md); not where ``rms`` sets the scale of all of them.
     """
     result = switches(method, given)
-    if STREAM in result or "rms" in result:
+    if STREAM in result or "rms" in result or source.record.training is not None:
         return result
     scale = STREAM_RMS if result.get(CONDITION) else NAMES[method].writers if result.get("order") != "prefix" else None
     if scale is None:

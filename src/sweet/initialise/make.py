@@ -28,7 +28,7 @@ from sweet.template.image_size import ImageSize, size_text
 from sweet.template.sizes import Size
 from sweet.training.short_run import same_settings
 
-from .apply import at_size_of_use, images_used, initialise, looks_at_images, recommended, training_cost
+from .apply import at_size_of_use, images_used, initialise, looks_at_images, recommended, switches, training_cost
 from .registry import NAMES
 from .shape import resolve_shape
 
@@ -62,12 +62,13 @@ def initialise_to(
     does so on ``device``, with its loss curve and checkpoints in ``run``. Returns what was made, for JSON. Raises
     UserError for an impossible size, a method that cannot make it or a folder that is not a source.
     """
-    method_switches = recommended(method, given)
+    method_switches = switches(method, given)
     if fit is not None and not looks_at_images(method, method_switches):
         raise UserError(f"--fit {fit}: --method {method} looks at no images")
     fit = data if fit is None and looks_at_images(method, method_switches) else fit
     source_folder = as_source(source, data=data, img_size=img_size, device=device)
     target = _resolve(source_folder, depth, heads, budget, img_size, patch_size, in_chans, device)
+    method_switches = recommended(method, target.stored, given)
     images = None if fit is None else open_images(fit, "train", pixels=target.stored.data)
     if run is not None and NAMES[method].trains:
         same_settings(run, {"method": method, **target.shape, "seed": seed, **method_switches})

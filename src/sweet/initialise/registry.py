@@ -17,7 +17,7 @@ class Method:
     takes: tuple[str, ...] = ()  # constraints of the sources it can start from; none named: any
     grows: bool = True  # it makes sizes beyond the source
     images: int | None = 0  # unlabelled images it looks at when no budget is given; 0: none at all, None: all there are
-    writers: float | None = None  # scale of the stream by default, in principal order (``rescale.py``)
+    writers: float | None = None  # scale of the stream of others' checkpoints by default (``rescale.py``)
     trains: bool = False  # it runs an optimiser: it takes ``device``, and ``run``, a folder for its loss curve
 
 
@@ -25,7 +25,7 @@ class Method:
 STREAM, CONDITION = "writers", "condition"
 RESCALING = ("rms", "flat", "noise", STREAM)
 AFTER = (*RESCALING, CONDITION)
-STREAM_RMS = 0.2  # the best of three at two scales, of starts in principal coordinates (docs/log.md)
+STREAM_RMS = 0.2  # docs/log.md
 NAMES: dict[str, Method] = {
     "sweet": Method(writers=STREAM_RMS),
     "sweet_fitted": Method(takes=("tucker",), images=51200, trains=True),
