@@ -82,7 +82,7 @@ def test_every_method_takes_the_switches_that_come_after_it(template: Path, dens
     assert not torch.equal(made.blocks[0].attn.proj.weight, plain.blocks[0].attn.proj.weight)  # type: ignore[index, union-attr]
     torch.testing.assert_close(size(dense, **conditioned), size(dense, method="weight_selection"))
     scaled = build(template, 2, 2, writers=0.3)
-    torch.testing.assert_close(scaled(IMAGES), build(template, 2, 2)(IMAGES), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(scaled(IMAGES), build(template, 2, 2)(IMAGES), rtol=1e-2, atol=2e-3)
 
 
 def test_info_is_the_config_file(template: Path) -> None:
