@@ -105,23 +105,29 @@ MUON_ARMS = arms(
     "sweet",
 )
 CONDITION: Switches = {"condition": "true"}  # by the target's own moments; baselines have rows of their own with it
-# Settings of each method besides its rate of fine-tuning: those that it has, and at most as many for ours as for the
-# baseline with the most.
-SETTINGS: dict[str, list[Switches]] = {
-    "weight_selection": [
-        {"layers": "first"},
-        *({"rule": rule, "layers": layers} for rule in ("uniform", "whole_heads") for layers in ("even", "first")),
-    ],
-    "isomorphic": [{"layers": "first"}],
-    "dmae": [{"lr": 7.5e-4}, {"lr": 3e-3}, {"steps": 624}, {"layer": 0.5}, {"layer": 1.0}],
-    "wave": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}],
-    "wave_supervised": [{"layers": "first"}, {"lr": 3e-3}, {"steps": 400}],
-    "sweet_paper": [{"layers": "first"}, {"gains": "none"}],
-    "sweet_paper_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}],
-    "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION, LOUD, {"layers": "first", **LOUD}],
-    "sweet_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}, CONDITION],
-    **{row: [LOUD] for row in CONDITIONED if row.endswith("_conditioned")},
-}
+
+
+def settings_to_try(dmae_steps: int) -> dict[str, list[Switches]]:
+    """Settings of each method besides its rate of fine-tuning: those that it has.
+
+    At most as many for ours as for the baseline with the most. ``dmae_steps`` is the longer trial of DMAE, of two or
+    three times its share of a pre-training.
+    """
+    return {
+        "weight_selection": [
+            {"layers": "first"},
+            *({"rule": rule, "layers": layers} for rule in ("uniform", "whole_heads") for layers in ("even", "first")),
+        ],
+        "isomorphic": [{"layers": "first"}],
+        "dmae": [{"lr": 7.5e-4}, {"lr": 3e-3}, {"steps": dmae_steps}, {"layer": 0.5}, {"layer": 1.0}],
+        "wave": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}],
+        "wave_supervised": [{"layers": "first"}, {"lr": 3e-3}, {"steps": 400}],
+        "sweet_paper": [{"layers": "first"}, {"gains": "none"}],
+        "sweet_paper_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}],
+        "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION, LOUD, {"layers": "first", **LOUD}],
+        "sweet_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}, CONDITION],
+        **{row: [LOUD] for row in CONDITIONED if row.endswith("_conditioned")},
+    }
 
 
 # 4e-3 with its decay by layer was the best for three ways to start, docs/log.md. What one cell has compiled, the next
@@ -214,6 +220,7 @@ def _tables(
     made: dict[str, Recipe],
     transfers: tuple[Trial, ...],
     held: int,
+    dmae_steps: int,
 ) -> dict[tuple[str, str], Protocol]:
     """Tables that are the same in several protocols but for recipe, sizes and budgets."""
     swept, only_first = sizes.first[:2], dict.fromkeys(CONDITIONED, sizes.first)
@@ -225,7 +232,7 @@ def _tables(
         partial = dict.fromkeys(rows, swept)
         return replace(table(swept, rows, validation=held, **more), seeds=1, partial=partial)
 
-    settings = sweep(setting_arms(TABLE1_ARMS, SETTINGS), main="sweet@default")
+    settings = sweep(setting_arms(TABLE1_ARMS, settings_to_try(dmae_steps)), main="sweet@default")
     rates = sweep(rate_arms(TABLE1_ARMS), main="sweet@4", chosen_by={"settings": settings})
     chosen = {"settings": settings, "learning_rates": rates}
     table1 = table(sizes.table1, TABLE1_ARMS, partial=only_first, chosen_by=chosen)
@@ -265,8 +272,8 @@ def _paper(sizes: tuple[str, ...], **more: Any) -> Protocol:
 
 
 PROTOCOLS = {  # by table and protocol; reports keep this order
-    **_tables("nano", NANO_SIZES, NANO_FINETUNE, NANO_SOURCES, MICRO_TRANSFER, 5000),
-    **_tables("micro", SIZES, MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, 5000),
+    **_tables("nano", NANO_SIZES, NANO_FINETUNE, NANO_SOURCES, MICRO_TRANSFER, 5000, 624),
+    **_tables("micro", SIZES, MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, 5000, 624),
     ("tasks", "micro"): Protocol(
         name="micro",
         pretrain="micro",
@@ -278,7 +285,7 @@ PROTOCOLS = {  # by table and protocol; reports keep this order
         trials=TASK_TRIALS,
         borrows=("table1",),
     ),
-    **_tables("small", SIZES, SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, 5000),
+    **_tables("small", SIZES, SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, 5000, 15_624),
     **REAL,
     ("table1", "paper"): _paper(SIZES.table1),
     ("table3", "paper"): _paper(SIZES.first[:1], trials=PAPER_TRANSFER),
