@@ -74,17 +74,8 @@ def initialise_to(
         same_settings(run, {"method": method, **target.shape, "seed": seed, **method_switches})
     began = time.perf_counter()
     stored = at_size_of_use(target.stored, method, method_switches, img_size, patch_size)
-    weights = initialise(
-        method,
-        stored,
-        target.size,
-        data=images,
-        budget=fit_images,
-        seed=seed,
-        device=device,
-        run=run,
-        **method_switches,
-    )
+    how: dict[str, Any] = {"data": images, "budget": fit_images, "seed": seed, "device": device, "run": run}
+    weights = initialise(method, stored, target.size, **(how | method_switches))
     config = stored.config.resized(target.size.depth, target.size.heads)
     vit = build_vit(config, weights, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
     seconds = time.perf_counter() - began
