@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from sweet.bench.arms import ARMS, Arm
+from sweet.bench.arms import ARMS, SCALED, Arm
 from sweet.bench.cells import description, finetune_recipe
 from sweet.bench.estimates import budget_of, cell_flops, source_flops, start_flops
 from sweet.bench.protocol import Cell, Protocol, Trial, spec_of
@@ -47,8 +47,9 @@ def test_protocols_are_consistent(dense: Path) -> None:
         assert len({sources.folder(source) for source in protocol.sources}) == len(protocol.sources), name
         for arm in protocol.arms.values():
             switches_of(arm, protocol.layers)  # raises for an unknown method or switch
-            conditioned = arm.switches.get("condition") == "true" or "writers" in arm.switches  # or the scale alone
-            assert (arm.role == "conditioned") <= conditioned
+            alone = {"condition": "false", **SCALED}  # one trial of protocol real
+            scale_alone = (name, place) == ("settings", "real") and alone.items() <= arm.switches.items()
+            assert (arm.role == "conditioned") <= (arm.switches.get("condition") == "true" or scale_alone)
         assert all((other, place) in PROTOCOLS for other in (*protocol.borrows, *protocol.chosen_by))
         assert protocol.main in protocol.arms
         learned = sources.recipe(next(iter(protocol.sources)))

@@ -286,7 +286,7 @@ def test_layers_are_the_first_of_a_checkpoint_of_others(wide: Wide, images: Imag
 
 
 def test_the_stream_of_a_checkpoint_of_others_is_scaled(wide: Wide) -> None:
-    """Where the user names no scale; what is asked for twice stays as it was asked for."""
+    """Where the user names no scale; switches that are read twice stay the same."""
     theirs = wide("eva")
     trained = TrainingRecord(steps=1, images=1, loss=1.0, seconds=1.0)
     ours = replace(theirs, record=theirs.record.model_copy(update={"training": trained}))

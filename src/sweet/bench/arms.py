@@ -11,7 +11,7 @@ from sweet.template.sizes import Size
 
 Switches = Mapping[str, str | float]
 
-LOUD: Switches = {"writers": STREAM_RMS}  # the scale of the whole stream: the function stays (methods 20)
+SCALED: Switches = {"writers": STREAM_RMS}  # the scale of the whole stream: the function stays (methods 20)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from .arms import (
     DENSE,
     FACTORED,
     KRONECKER,
-    LOUD,
+    SCALED,
     TAUGHT,
     Arm,
     Converted,
@@ -124,9 +124,9 @@ def settings_to_try(dmae_steps: int) -> dict[str, list[Switches]]:
         "wave_supervised": [{"layers": "first"}, {"lr": 3e-3}, {"steps": 400}],
         "sweet_paper": [{"layers": "first"}, {"gains": "none"}],
         "sweet_paper_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}],
-        "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION, LOUD, {"layers": "first", **LOUD}],
+        "sweet": [{"layers": "first"}, {"gains": "rms"}, CONDITION, SCALED, {"layers": "first", **SCALED}],
         "sweet_fitted": [{"layers": "first"}, {"lr": 3e-4}, {"lr": 3e-3}, {"steps": 400}, CONDITION],
-        **{row: [LOUD] for row in CONDITIONED if row.endswith("_conditioned")},
+        **{row: [SCALED] for row in CONDITIONED if row.endswith("_conditioned")},
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from .arms import ARMS, LOUD, OWN_RANKS, Arm, Checkpoint, Converted, Recipe, Switches, conditioned, ours
+from .arms import ARMS, OWN_RANKS, SCALED, Arm, Checkpoint, Converted, Recipe, Switches, conditioned, ours
 from .protocol import Protocol, Trial
 from .sweeps import rate_arms, setting_arms
 
@@ -77,13 +77,13 @@ def _real() -> dict[tuple[str, str], Protocol]:
         return replace(table(cut[:1], rows, trials=(CIFAR,), validation=2000, **more), seeds=1)
 
     rules: list[Switches] = [FIRST_LAYERS, {"rule": "uniform"}, {"rule": "uniform", **FIRST_LAYERS}]
-    loud_alone: Switches = {"condition": "false", **FIRST_LAYERS, **LOUD}  # nothing but the scale of the stream
+    scale_alone: Switches = {"condition": "false", **FIRST_LAYERS, **SCALED}  # nothing but the scale of the stream
     tried: dict[str, list[Switches]] = {
         "weight_selection": [FIRST_LAYERS],  # its other rules are rows
-        "weight_selection_conditioned": [*rules, *({**rule, **LOUD} for rule in ({}, *rules)), loud_alone],
+        "weight_selection_conditioned": [*rules, *({**rule, **SCALED} for rule in ({}, *rules)), scale_alone],
         "isomorphic": [FIRST_LAYERS],
-        "isomorphic_conditioned": [FIRST_LAYERS, LOUD, {**FIRST_LAYERS, **LOUD}, loud_alone],
-        "sweet": [FIRST_LAYERS, LOUD, {**FIRST_LAYERS, **LOUD}, {"gains": "rms", **FIRST_LAYERS, **LOUD}],
+        "isomorphic_conditioned": [FIRST_LAYERS, SCALED, {**FIRST_LAYERS, **SCALED}, scale_alone],
+        "sweet": [FIRST_LAYERS, SCALED, {**FIRST_LAYERS, **SCALED}, {"gains": "rms", **FIRST_LAYERS, **SCALED}],
     }
     settings = sweep(setting_arms(REAL_ARMS, tried), main="sweet@default")
     rated = {name: arm for name, arm in REAL_ARMS.items() if arm.role != "reference"}

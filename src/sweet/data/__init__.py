@@ -16,11 +16,11 @@ from .images import IGNORE, ImageSource
 from .joint import jittered
 from .masks import class_pixels, unseen_classes
 from .objects import Objects
-from .packed import ImageSet, Packed, a_few, pack, packed, should_pack, to_tensor
+from .packed import ImageSet, Packed, pack, packed, should_pack, to_tensor
 from .samples import Samples, in_order
 from .skips import Skips, readable_images, write_skipped
 from .sources import open_images
-from .subset import balanced_subset, learned_and_held, shuffled, some
+from .subset import a_few, balanced_subset, learned_and_held, shuffled, some
 from .views import random_view, scaled
 
 __all__ = [

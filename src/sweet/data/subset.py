@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sweet.errors import UserError
 
 from .images import ImageSource
+from .packed import ImageSet
 
 
 def some(source: ImageSource, count: int | None, seed: int) -> ImageSource:
@@ -17,6 +20,29 @@ def some(source: ImageSource, count: int | None, seed: int) -> ImageSource:
     if count is None or count >= len(source):
         return source
     return source.select(shuffled(len(source), seed)[:count])
+
+
+@overload
+def a_few(data: ImageSource, count: int) -> ImageSource: ...
+@overload
+def a_few(data: ImageSet, count: int) -> ImageSet: ...
+def a_few(data: ImageSet, count: int) -> ImageSet:
+    """``count`` images that stand for all: the first ones where these have every class, else evenly spaced.
+
+    A folder is sorted by class. Of shards the first ones: they are shuffled when they are made, and read one by one.
+    """
+    wanted = min(count, len(data))
+    if _mixed(data, wanted):
+        return data.select(range(wanted))
+    return data.select([i * len(data) // wanted for i in range(wanted)])
+
+
+def _mixed(data: ImageSet, count: int) -> bool:
+    """Whether the first ``count`` stand for all."""
+    if isinstance(data, ImageSource) and data.shard_counts is not None:
+        return True
+    labels = torch.as_tensor([] if data.labels is None else data.labels)
+    return labels.dim() == 1 and len(labels) > 0 and len(labels[:count].unique()) == len(labels.unique())
 
 
 def shuffled(count: int, seed: int) -> list[int]:

@@ -72,7 +72,7 @@ def pretraining_of(table: Table, arm: str) -> float | None:
 
     Of an arm with a source for each size the mean over sizes.
     """
-    if any(one.name == arm and one.of_each_size for one in table.spec.arms) and (each := own_pretraining(table)):
+    if arm in table.of_each_size and (each := own_pretraining(table)):
         return sum(each.values()) / len(each)
     if not any(cell.sources for cell in table.cells_of(arm)):
         return 0.0
@@ -85,8 +85,8 @@ def budget_note(table: Table) -> str:
 
     Sources of one size are smaller: they do not count.
     """
-    own = {arm.name for arm in table.spec.arms if arm.of_each_size}
-    spent = {arm: value for arm in table.arms if arm not in own and (value := pretraining_of(table, arm))}
+    arms = [arm for arm in table.arms if arm not in table.of_each_size]
+    spent = {arm: value for arm in arms if (value := pretraining_of(table, arm))}
     if len(spent) < 2:
         return ""
     least = min(spent.values())
@@ -197,9 +197,8 @@ def break_even(table: Table) -> BreakEven | None:
 
 def own_pretraining(table: Table) -> dict[str, float]:
     """{size: PFLOPs} of the sizes that were pre-trained themselves."""
-    arms = [arm.name for arm in table.spec.arms if arm.of_each_size]
     found = {}
-    for cell in (cell for arm in arms for cell in table.cells_of(arm)):
+    for cell in (cell for arm in table.spec.arms if arm.of_each_size for cell in table.cells_of(arm.name)):
         source = next((table.sources[name] for name in cell.sources if name in table.sources), None)
         if source is not None and source.training.pflops is not None:
             found[cell.size] = source.training.pflops

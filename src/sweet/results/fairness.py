@@ -74,8 +74,7 @@ def _budgets(table: Table) -> Iterator[str]:
     training = {name: table.sources[name].training for name in used if name in table.sources}
     known = {name: one.pflops for name, one in training.items() if one.pflops is not None}
     yield from (f"source {name}: the FLOPs of its pre-training are not recorded" for name in used if name not in known)
-    of_each_size = [arm.name for arm in table.spec.arms if arm.of_each_size]
-    own = {name for arm in of_each_size for cell in table.cells_of(arm) for name in cell.sources}
+    own = {name for arm in table.of_each_size for cell in table.cells_of(arm) for name in cell.sources}
     fair = {name: pflops for name, pflops in known.items() if training[name].teacher is None and name not in own}
     least = min(fair, key=lambda name: fair[name], default="")
     for name, pflops in fair.items():

@@ -70,9 +70,9 @@ def blocks(table: Table, failed: Collection[tuple[str, str]] = ()) -> list[Block
         if any(paper().label in line[0] for line in grid.lines):
             printed = paper_table(table.spec.table, table.task)
             note = f"Rows of the paper ({paper().paper}): {printed.title}." if printed else ""
-        result.append(Block(_capital(metric.label), grid, note, folded=metric != table.metrics[0]))
+        result.append(Block(capital(metric.label), grid, note, folded=metric != table.metrics[0]))
     if table.spec.shows_costs:
-        result.append(Block(_capital(INIT_SECONDS.label), score_grid(table, INIT_SECONDS), folded=True))
+        result.append(Block(capital(INIT_SECONDS.label), score_grid(table, INIT_SECONDS), folded=True))
     if found is not None:
         label = found.metric.label
         result.append(Block(f"Gain over the best {table.other}, {label}", gain_grid(found)))
@@ -121,9 +121,9 @@ def ranking(found: Differences) -> Grid:
     kinds = {arm.name: KINDS[arm.role] for arm in table.spec.arms}
     rows = []
     for arm in order:
-        average, ahead = averages[arm], found.against.get(arm, {}).get(AVERAGE)
+        ahead = found.against.get(arm, {}).get(AVERAGE)
         shown = f"{ahead.text(metric.digits)}, {ahead.verdict}" if ahead else NONE
-        row = {"arm": arm, "what it is": kinds[arm], "average": NONE if average is None else metric.text(average)}
+        row = {"arm": arm, "what it is": kinds[arm]} | _average(table, table.means(arm, metric.key), metric, arm)
         rows.append(row | {f"{found.main} minus it": shown})
     return Grid.of(rows)
 
@@ -249,5 +249,6 @@ def _fixed(value: float | None, digits: int = 0) -> str | None:
     return None if value is None else f"{value:,.{digits}f}"
 
 
-def _capital(label: str) -> str:
+def capital(label: str) -> str:
+    """A metric's label as a heading."""
     return label[:1].upper() + label[1:] if label[1:2].islower() else label  # mIoU is a name

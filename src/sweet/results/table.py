@@ -90,6 +90,11 @@ class Table:
             return [arm for arm in self.arms if arm != self.spec.main]
         return self.of_role("baseline")
 
+    @cached_property
+    def of_each_size(self) -> set[str]:
+        """The arms whose sources are of one size each."""
+        return {arm.name for arm in self.spec.arms if arm.of_each_size}
+
     def of_role(self, role: str) -> list[str]:
         """The measured arms of a role, but for the main one."""
         known = {arm.name for arm in self.spec.arms if arm.role == role}

@@ -11,7 +11,7 @@ from sweet.results.compare import AVERAGE, Differences, compare, gains_over_best
 from sweet.results.paired import signed
 from sweet.results.paper import paper
 from sweet.results.records import RULES
-from sweet.results.rows import Grid, blocks, description, ranking
+from sweet.results.rows import Grid, blocks, capital, description, ranking
 from sweet.results.sentences import listed, sentences
 from sweet.results.table import Table, unique
 
@@ -102,9 +102,8 @@ def _whole(table: Table) -> str:
 
 
 def _ranked(found: Differences) -> str:
-    columns = listed(found.table.common)
-    label = found.metric.label
-    return f"{label[:1].upper()}{label[1:]}, average over {columns}; differences over the sizes that both arms have:\n"
+    head = f"{capital(found.metric.label)}, average over {listed(found.table.common)}"
+    return f"{head}; differences over the sizes that both arms have:\n"
 
 
 def _so_far(older: Sequence[Table]) -> list[str]:
