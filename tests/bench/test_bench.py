@@ -230,6 +230,7 @@ def test_a_failed_cell_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
     assert (summary["measured"], summary["open"]) == (2, 0)
     [failed] = summary["failed"]
     assert failed.startswith("sweet L1H1 seed 0: UserError: gains=rms: ")
+    assert {row["arm"]: row["L1H1"] for row in summary["top1"]}["sweet"] == "failed"
     assert not (tmp_path / "tiny" / "tiny" / "classify-sweet-L1H1.json").exists()
 
 

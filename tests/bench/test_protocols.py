@@ -10,12 +10,12 @@ from typing import get_args
 import pytest
 
 from sweet.bench.arms import ARMS, SCALED, Arm
-from sweet.bench.cells import description, finetune_recipe
+from sweet.bench.cells import description, finetune_recipe, run_folder
 from sweet.bench.estimates import budget_of, cell_flops, source_flops, start_flops
 from sweet.bench.protocol import Cell, Protocol, Trial, spec_of
 from sweet.bench.protocols import CONDITIONED, OLD_TABLES, PROTOCOLS, SIZES, find
 from sweet.bench.run import dry_run
-from sweet.bench.sources import Sources
+from sweet.bench.sources import Sources, images_name
 from sweet.bench.starts import switches_of
 from sweet.bench.sweeps import with_choices
 from sweet.costs.flops import mae_image_flops, pretraining_flops
@@ -164,9 +164,11 @@ def test_starts_that_learn_from_a_teacher_pay_for_it() -> None:
     assert flops["wave_supervised"] == 51_200 * (
         3 * target.cost(0).flops(attention=True) + config.cost(0).flops(attention=True)
     )
-    encoder = replace(mae, decoder_depth=0)
-    assert flops["sweet_fitted"] == 51_200 * (3 * mae_image_flops(target, encoder) + mae_image_flops(config, encoder))
-    nine = mae_image_flops(config, encoder, depth=9)
+    # 16 of 64 patches and the class token are visible: an encoder of a smaller image
+    shapes = ((6, 6), (12, 12), (9, 12))
+    own, whole, nine = (replace(config.resized(*shape), img_size=16).cost().flops(attention=True) for shape in shapes)
+    reader = 2 * 17 * target.width * config.width
+    assert flops["sweet_fitted"] == 51_200 * (3 * (own + reader) + whole)
     assert flops["dmae"] == pytest.approx(40_000 * (3 * mae_image_flops(target, mae) + nine))
 
 
@@ -244,7 +246,45 @@ def test_committed_results_belong_to_their_protocols(key: tuple[str, str], monke
             if run.source is not None and not protocol.from_checkpoint:
                 assert run.source == sources.folder(name).name, path
         sources = Sources(protocol, "parquet:x/cifar10", img_size=place.trial.img_size)
-        recipe = finetune_recipe(protocol, place, sources.recipe(name), f"x/{found.recipe['data']['source']}")
+        recipe = finetune_recipe(protocol, place, sources.recipe(name), f"parquet:x/{found.recipe['data']['source']}")
         today = description(protocol, place, recipe)
         assert dotted(found.recipe).items() <= dotted(today.recipe).items(), path
         assert {**today.switches, **found.switches} == today.switches, path
+
+
+def test_a_plan_reads_the_results_below_out_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(RESULTS)
+    protocol = PROTOCOLS["table1", "nano"]
+    alone, chosen = (dry_run(protocol, "table1", methods=["dmae"], out=out) for out in (None, RESULTS))
+    assert chosen["pflops"] > alone["pflops"]  # its sweep has chosen more steps
+    monkeypatch.chdir(tmp_path)
+    assert dry_run(protocol, "table1", methods=["dmae"]) == alone
+    nothing = dry_run(protocol, "table1", methods=["wave"], sizes=["L6H2"])
+    assert (nothing["cells"], nothing["pflops"]) == (0, 0.0)
+
+
+def test_images_are_called_by_their_folder_wherever_it_lies() -> None:
+    called = {
+        "parquet:cifar10": "cifar10", "parquet:/data/x/cifar10": "cifar10", "folder:photos/": "photos",
+        "hub:alice/photos": "hub:alice/photos", "shapes:": "shapes:", "shapes:n=60,size=32": "shapes:n=60,size=32",
+    }  # fmt: skip
+    assert {spec: images_name(spec) for spec in called} == called
+
+
+def test_a_cell_of_other_switches_goes_on_from_no_checkpoint_of_before() -> None:
+    protocol = PROTOCOLS["table1", "nano"]
+    cell, source = Cell("sweet", protocol.trials[0], "L3H3", 0), Path("somewhere")
+    learned = Sources(protocol, "shapes:").recipe("dense")
+    scaled = replace(protocol, arms={"sweet": replace(protocol.arms["sweet"], switches=SCALED)})
+    folders = {
+        run_folder(one, cell, finetune_recipe(one, cell, learned, "shapes:"), source) for one in (protocol, scaled)
+    }
+    assert len(folders) == 2
+
+
+@pytest.mark.parametrize("place", ["nano", "micro", "small"])
+def test_a_teacher_learns_no_label_that_settings_are_chosen_by(place: str) -> None:
+    protocol = PROTOCOLS["settings", place]
+    labels = Sources(protocol, "shapes:").teacher_recipe().data.labels
+    assert labels is not None and protocol.validation is not None
+    assert labels + protocol.validation <= protocol.images

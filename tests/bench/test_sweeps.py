@@ -20,6 +20,7 @@ from sweet.results.choices import Variant, best, chosen_for, is_at_edge
 from sweet.results.compare import compare
 from sweet.results.fairness import check
 from sweet.results.files import read_tables
+from sweet.results.records import CellResult, Run
 from sweet.results.sentences import sentences
 
 from .test_bench import TINY
@@ -145,3 +146,20 @@ def test_a_table_takes_what_was_chosen_on_validation_images(tmp_path: Path) -> N
         + ", ".join(f"{lr / 1000:g}" for lr in sorted(map(float, rates))),
         *(f"tiny/table: {arm} is fine-tuned at 0.008, the sweep has chosen 0.016" for arm in ROWS),
     ]
+
+
+def test_what_a_conditioned_row_left_alone_is_not_taken_from_the_plain_one(tmp_path: Path) -> None:
+    """The plain row is best with first layers, the conditioned one evenly spaced and with the stream's scale."""
+    given = {"weight_selection": [{"layers": "first"}]}
+    given["weight_selection_conditioned"] = [{"layers": "first"}, {"writers": 0.2}, {"layers": "first", "writers": 0.2}]
+    settings = replace(SETTINGS, arms=setting_arms(ROWS, given))
+    best = ("weight_selection@layers=first", "weight_selection_conditioned@writers=0.2")
+    for name, arm in settings.arms.items():
+        cell = CellResult(
+            protocol="tiny", arm=name, method=arm.method, size="L1H1", switches=dict(arm.switches), recipe={"lr": 1},
+            runs=(Run(seed=0, top1=20.0 if name in best else 10.0),), n_train=9, test_images=9, classes=2,
+        )  # fmt: skip
+        write_json(tmp_path / "tiny" / "settings" / f"{name}.json", cell.model_dump(exclude_none=True))
+    made = with_choices(replace(TABLE, chosen_by={"settings": settings}), tmp_path).arms
+    assert made["weight_selection"].switches == {"rule": "consecutive", "layers": "first"}
+    assert made["weight_selection_conditioned"].switches == {"rule": "consecutive", "condition": "true", "writers": 0.2}

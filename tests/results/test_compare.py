@@ -16,6 +16,7 @@ from sweet.results.paper import paper
 from sweet.results.sentences import sentences
 from sweet.tasks.registry import METRICS
 
+ROOT = Path(__file__).parents[2]
 Make = Callable[..., Path]
 
 
@@ -75,7 +76,7 @@ def test_wins_ties_and_losses(results: Make) -> None:
     )
     assert fourth == (
         "Runs spread by 0.67 points beside what a replicate shares (standard deviation pooled over the table, 5 "
-        "degrees of freedom); ± is a 95 % interval. The choice of test images leaves 0.50 points open, the same "
+        "degrees of freedom); ± is a 95 % interval. The choice of test images leaves ±0.98 points open, the same "
         "for all arms."
     )
 
@@ -233,3 +234,29 @@ def test_arms_of_one_source_do_not_count_as_independent(results: Make) -> None:
     one, other = (found.against["wave"]["L6H6"] for found in (free, bound))
     assert other.margin == pytest.approx(one.margin * t.ppf(0.975, 4) / t.ppf(0.975, 16))
     assert bound.against["wave"]["average"].freedom == 4
+
+
+def test_a_source_and_what_is_converted_from_it_are_one(results: Make) -> None:
+    values = {"sweet": [50.0, 51.0, 52.5], "dmae": [40.0, 41.0, 43.0], "random": [30.0, 32.0, 31.0]}
+    folder = results({(arm, "L6H6"): row for arm, row in values.items()}, spec={"version": 2})
+    cells = sorted((folder / "micro" / "table1").glob("cell-*.json"))
+    for path in cells:
+        cell = read_json(path)
+        write_json(path, cell | {"runs": [run | {"source": cell["source"]} for run in cell["runs"]]})
+    [table] = find_tables(folder)
+    apart = compare(table)
+    source = folder / "micro" / "sources" / "tucker.json"
+    converted = read_json(ROOT / "results" / "nano" / "sources" / "tiles.json")["converted"]
+    write_json(source, read_json(source) | {"converted": converted | {"source": "micro-none"}})
+    [table] = find_tables(folder)
+    together = compare(table)
+    assert apart and together and (apart.noise.freedom, together.noise.freedom) == (4, 2)
+
+
+def test_a_whole_checkpoint_beside_smaller_targets_is_in_no_average(results: Make) -> None:
+    cells = {("sweet", size): [50.0, 51.0] for size in ("L6H6", "L12H3")} | {("own_mae", "L12H12"): [90.0, 91.0]}
+    apart = [["sweet", "L12H12"], ["own_mae", "L6H6"], ["own_mae", "L12H3"]]
+    folder = results(cells, spec={"impossible": apart})
+    [table] = find_tables(folder)
+    assert table.common == ["L6H6", "L12H3"]
+    assert table.average(table.means("sweet", "top1")) == 50.5 and table.average(table.means("own_mae", "top1")) is None

@@ -11,7 +11,7 @@ import pytest
 from sweet.costs.flops import mae_image_flops
 from sweet.files import read_json, write_json
 from sweet.models.vit import encoder_shapes
-from sweet.results.costs import Total, break_even, crossing, pretraining_of, targets, totals
+from sweet.results.costs import Total, arm_costs, break_even, crossing, pretraining_of, targets, totals
 from sweet.results.files import find_tables
 from sweet.results.sentences import sentences
 
@@ -78,6 +78,22 @@ def test_from_how_many_sizes_on_one_source_is_cheaper_than_pretraining_each(resu
         sentences(table)
     )
     assert [one.each for one in totals(table) if one.arm == "own_mae"] == [pytest.approx(0.06)]
+    own = read_json(folder / "sources" / "own.L6H6.json")
+    write_json(folder / "sources" / "own.L6H6.json", own | {"training": own["training"] | {"seconds": 2000.0}})
+    [table] = find_tables(folder.parent)
+    assert {cost.arm: cost.seconds for cost in arm_costs(table)} == {"sweet": 4000.0, "own_mae": 3000.0}
+
+
+def test_a_start_costs_what_its_steps_take(results: Callable[..., Path]) -> None:
+    """And not as many images as there are."""
+    cells = {(arm, "L6H6"): [1.0] for arm in ("sweet", "sweet_fitted", "dmae")}
+    each = []
+    for steps in (100, 200):
+        switches = {"steps": steps, "batch": 128}
+        [table] = find_tables(results(cells, switches=switches, extra={"init_images": 50_000}))
+        found = {one.arm: one.each for one in totals(table)}
+        each.append((found["sweet_fitted"], found["dmae"]))
+    assert each[1][1] == pytest.approx(2 * each[0][1]) and each[1][0] == pytest.approx(2 * each[0][0], rel=1e-3)
 
 
 def test_targets_are_exact(results: Callable[..., Path]) -> None:

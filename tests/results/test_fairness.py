@@ -154,3 +154,30 @@ def test_without_results_there_is_nothing_to_check(tmp_path: Path) -> None:
 def test_committed_tables_are_fair() -> None:
     """History as well, but for a study whose rows had budgets of their own, and that compares none of them."""
     assert check(ROOT / "results")["violations"] == []
+
+
+def chosen(out: Path, protocol: str, lr: float) -> None:
+    """A sweep in which ``lr`` was the best of three rates of sweet."""
+    arms = [{"name": f"sweet@{rate}", "method": "sweet"} for rate in (1, 2, 3)]
+    spec = {
+        "table": "rates",
+        "protocol": "micro",
+        "version": RULES,
+        "arms": arms,
+        "main": "sweet@1",
+        "validation": True,
+    }
+    write_json(out / protocol / "rates" / "table.json", spec | {"columns": [{"size": "L1H1"}]})
+    for rate in (1, 2, 3):
+        one = cell(f"sweet@{rate}", "L1H1", None, (0,)) | {"recipe": {"epochs": 1, "lr": rate}}
+        one["runs"] = [one["runs"][0] | NEW | {"top1": 90.0 if rate == lr else 10.0}]
+        write_json(out / protocol / "rates" / f"classify-{rate}.json", one)
+
+
+def test_a_table_is_compared_with_the_sweep_beside_it(tmp_path: Path) -> None:
+    """History has tables of the same protocol and name; a row that no sweep varies keeps the table's rate."""
+    out = replicated(tmp_path, chosen_by=["rates"])
+    chosen(out, "micro", 2)
+    chosen(out, "history/micro", 3)
+    wrong = "micro/table1: sweet is fine-tuned at 1, the sweep has chosen 2"
+    assert [line for line in check(out)["violations"] if "rates:" not in line] == [wrong]

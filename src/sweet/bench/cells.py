@@ -68,7 +68,8 @@ def hash_of(recipe: FinetuneRecipe, layers: str) -> str:
 
 def run_folder(protocol: Protocol, cell: Cell, recipe: FinetuneRecipe, source: Path) -> Path:
     """Where a cell's checkpoints lie in the cache until its result is written."""
-    about = digest([hash_of(recipe, protocol.layers), source.name])
+    switches = switches_of(protocol.arms[cell.arm], protocol.layers)
+    about = digest([hash_of(recipe, protocol.layers), source.name, switches])
     column = cell.column.replace(" ", "-")
     return cache_folder() / "cells" / f"{cell.arm}-{column}-{cell.seed}-{about}"
 

@@ -212,7 +212,7 @@ class TableJobs:
             folder, target = self.out / "models" / size, Size.parse(size)
             if (source / "config.json").is_file() and not (folder / "config.json").is_file():
                 initialise_to(str(source), folder, depth=target.depth, heads=target.heads)
-            note(f"made {folder}")
+                note(f"made {folder}")
 
 
 def _sets(protocol: Protocol, name: str, transfer: list[str] | None) -> dict[str, str]:

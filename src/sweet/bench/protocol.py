@@ -65,8 +65,8 @@ class Protocol:
 
     ``pretrain`` names the recipe from which ``sources`` are made (:data:`sweet.bench.arms.SOURCES`), ``finetune`` are
     overrides of a fine-tuning recipe. A seed is a replicate: sources, initial weights and fine-tuning by that seed;
-    with ``one_source`` it is that of the fine-tuning alone. ``fewer_seeds`` are those of sizes that take longer, and
-    ``partial`` names the only sizes of some arms.
+    with ``one_source`` that of fine-tuning and of weights drawn at random. ``fewer_seeds`` are those of sizes that take
+    longer, and ``partial`` names the only sizes of some arms.
 
     ``main`` is the arm that the others are compared with; in an ``ablation`` the arms are variants of one method, and
     main is compared with all of them. With ``validation`` settings are chosen: cells are tested on training images that
@@ -143,7 +143,7 @@ class Protocol:
         return any(isinstance(made, Checkpoint) for made in self.sources.values())
 
     def replicate(self, seed: int) -> int:
-        """The seed of the sources and initial weights of the cells of a seed."""
+        """The seed of the sources, and of initial weights made from images, of the cells of a seed."""
         return 0 if self.one_source else seed
 
     def checks(self, trial: Trial) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -110,10 +111,14 @@ def dry_run(
     methods: list[str] | None = None,
     sizes: list[str] | None = None,
     seeds: int | None = None,
+    out: Path | None = None,
 ) -> dict[str, object]:
-    """What :func:`run` would do, checked as far as it can be without images; nothing is read or written."""
+    """What :func:`run` would do, checked as far as it can be without images; nothing is written.
+
+    Only results below ``out`` are read: those of sweeps, which choose settings.
+    """
     transfer = [f"{trial.data}=shapes:" for trial in protocol.trials if trial.data]
-    table = TableJobs(protocol, name, Path(), "shapes:", transfer, "cpu")
+    table = TableJobs(protocol, name, out or Path(os.devnull, "results"), "shapes:", transfer, "cpu")
     return plan(table.protocol, name, table.choose(methods, sizes, seeds))
 
 

@@ -16,7 +16,7 @@ from sweet.errors import UserError
 from sweet.files import cache_folder, read_json, sha256
 from sweet.recipes.loader import load_recipe
 from sweet.recipes.resolved import resolve
-from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe, TrainKeys
+from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe, TrainKeys, without_path
 from sweet.results.records import SourceResult, SourceTraining
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import FolderRecord, read_record
@@ -40,8 +40,14 @@ def digest(value: object) -> str:
 def settings_of(recipe: TrainKeys, *, exclude: Any = HOW, changed: bool = False) -> dict[str, Any]:
     """What a recipe's results depend on, on any machine: all keys, or only those ``changed`` from their defaults."""
     values = recipe.model_dump(mode="json", exclude=exclude, exclude_defaults=changed)
-    values["data"]["source"] = Path(values["data"]["source"]).name
+    values["data"]["source"] = images_name(values["data"]["source"])
     return {key: value for key, value in values.items() if value != {}}
+
+
+def images_name(spec: str) -> str:
+    """What a set is called wherever it lies: by its last folder, where it lies in one."""
+    reader, _, name = without_path(spec).partition(":")
+    return spec if reader in ("hub", "stream", "shapes") or not name else name
 
 
 def finetune_recipe_of(protocol: Protocol, *overrides: str) -> FinetuneRecipe:
@@ -114,7 +120,7 @@ class Sources:
             if isinstance(made, FineTuned):
                 about.append(settings_of(self.teacher_recipe(), changed=True))
             if isinstance(self.made(self.chain(name)[0]), Checkpoint):  # the images that its order is computed from
-                about.append(Path(self.data).name)
+                about.append(images_name(self.data))
             return folder / f"{recipe.name}-{type(made).__name__.lower()}-{digest(about)}"
         values = settings_of(recipe, changed=True)
         if TRAINING_VERSION > 1:
@@ -209,7 +215,8 @@ def learn_source(sources: Sources, name: str, device: str) -> None:
     elif isinstance(made, Rotated):
         rotate(parent, folder)
     else:
-        teach(parent, sources.teacher_recipe().model_copy(update={"device": device}), folder)
+        # its last step, as of the cells of a table, and not the best: a table's validation images may be its test set
+        teach(parent, sources.teacher_recipe().model_copy(update={"device": device, "val_every": 0}), folder)
 
 
 def adopt(sources: Sources, name: str, out: Path) -> None:

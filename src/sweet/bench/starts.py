@@ -17,7 +17,7 @@ from sweet.template.sizes import Size
 
 from .arms import Arm
 from .protocol import Cell, Protocol
-from .sources import TRAINING_VERSION, digest
+from .sources import TRAINING_VERSION, digest, images_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ def start_folder(protocol: Protocol, cell: Cell, source: Path, data: str) -> Pat
     chosen = switches_of(arm, protocol.layers)
     if not looks_at_images(arm.method, chosen):
         return None
-    about = digest([source.name, chosen, Path(data).name, TRAINING_VERSION, protocol.replicate(cell.seed)])
+    about = digest([source.name, chosen, images_name(data), TRAINING_VERSION, protocol.replicate(cell.seed)])
     return cache_folder() / "starts" / f"{arm.method}-{cell.size}-{about}"
 
 
@@ -126,4 +126,4 @@ def _initialise(
         with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # its progress is not the table's
             weights = initialise(arm.method, stored, size, data=images, seed=seed, device=device, run=run, **chosen)
     seconds = None if before is None else round(before + time.perf_counter() - began, 3)
-    return weights, StartRecord(init_seconds=seconds, init_images=images_used(arm.method, None, images, arm.switches))
+    return weights, StartRecord(init_seconds=seconds, init_images=images_used(arm.method, None, images, chosen))

@@ -68,14 +68,14 @@ def with_choices(protocol: Protocol, out: Path) -> Protocol:
         for name in arms:
             for chosen in chosen_for(name, found):
                 arm, variant = arms[name], sweep.arms[chosen.arm]
-                given = changed(sweep, variant, chosen.arm)
-                lr = arm.lr if variant.lr is None else variant.lr
-                arms[name] = replace(arm, lr=lr, switches={**arm.switches, **given})
+                switches = {**arm.switches, **varied(sweep, chosen.arm)}
+                given = {key: value for key, value in switches.items() if value is not None}
+                arms[name] = replace(arm, lr=arm.lr if variant.lr is None else variant.lr, switches=given)
     return replace(protocol, arms=arms)
 
 
-def changed(sweep: Protocol, variant: Arm, name: str) -> Switches:
-    """The switches in which a variant differs from its row as it is."""
-    default = sweep.arms.get(f"{row_of(name)}{MARK}{DEFAULT}")
-    base = default.switches if default else variant.switches
-    return {key: value for key, value in variant.switches.items() if base.get(key) != value}
+def varied(sweep: Protocol, name: str) -> dict[str, str | float | None]:
+    """What a sweep varies of a row, with the values of its variant ``name``; None where that leaves it alone."""
+    mine = sweep.arms[name].switches
+    others = [arm.switches for one, arm in sweep.arms.items() if row_of(one) == row_of(name)]
+    return {key: mine.get(key) for one in others for key in {**mine, **one} if mine.get(key) != one.get(key)}

@@ -78,7 +78,7 @@ def bench(
 
     table, found = find(name, protocol)
     if plan:
-        show(lambda: dry_run(found, table, **cells), as_json=as_json)
+        show(lambda: dry_run(found, table, out=out, **cells), as_json=as_json)
         return
     cells |= {"workers": workers, "max_minutes": max_minutes, "device": device, "data": data, "transfer": transfer}
     cells |= {"checkpoint": checkpoint}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from math import prod
 
@@ -76,17 +76,35 @@ def mae_image_flops(
     ``depth`` blocks, ``residual`` and ``inner`` heads make it a sub-network's; by default the whole. ``masked``: what
     enters and leaves the stream has all its channels (:func:`sweet.template.target.masked_weights`).
     """
-    depth = config.depth if depth is None else depth
-    d, k = (config.head_dim * (config.heads if heads is None else heads) for heads in (residual, inner))
-    stream = config.width if masked else d
-    prefix = config.prefix_tokens
-    tokens, pixels = config.patches + prefix, config.in_chans * config.patch_size**2
-    visible, width = int(config.patches * (1 - mae.mask_ratio)) + prefix, mae.decoder_width
-    matrices = 4 * d * k + (3 if config.mlp == "swiglu" else 2) * d * hidden_features(k, config.mlp, config.mlp_ratio)
-    encoder = depth * (visible * matrices + 2 * visible**2 * k) + (visible - prefix) * pixels * stream
+    stream = config.width if masked or residual is None else config.head_dim * residual
+    tokens, pixels = config.patches + config.prefix_tokens, config.in_chans * config.patch_size**2
+    visible, width = visible_tokens(config, mae), mae.decoder_width
     decoder = mae.decoder_depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
     ends = visible * stream * width + (tokens - visible) * width * pixels
-    return 2 * (encoder + decoder + ends)
+    return mae_encoder_flops(config, mae, depth, residual, inner, masked=masked) + 2 * (decoder + ends)
+
+
+def visible_tokens(config: ViTConfig, mae: MaeConfig) -> int:
+    """Tokens that an encoder of masked images sees, prefix tokens included."""
+    return int(config.patches * (1 - mae.mask_ratio)) + config.prefix_tokens
+
+
+def mae_encoder_flops(
+    config: ViTConfig,
+    mae: MaeConfig,
+    depth: int | None = None,
+    residual: int | None = None,
+    inner: int | None = None,
+    *,
+    masked: bool = False,
+) -> int:
+    """Those of :func:`mae_image_flops` in the encoder alone."""
+    depth = config.depth if depth is None else depth
+    d, k = (config.head_dim * (config.heads if heads is None else heads) for heads in (residual, inner))
+    visible, pixels = visible_tokens(config, mae), config.in_chans * config.patch_size**2
+    matrices = 4 * d * k + (3 if config.mlp == "swiglu" else 2) * d * hidden_features(k, config.mlp, config.mlp_ratio)
+    embedding = (visible - config.prefix_tokens) * pixels * (config.width if masked else d)
+    return 2 * (depth * (visible * matrices + 2 * visible**2 * k) + embedding)
 
 
 def supervised_image_flops(config: ViTConfig, classes: int, teacher: ViTConfig | None = None) -> float:
@@ -98,21 +116,20 @@ def supervised_image_flops(config: ViTConfig, classes: int, teacher: ViTConfig |
 def fitting_flops(
     source: ViTConfig, target: ViTConfig, mae: MaeConfig, *, images: int, ranks: Sequence[int] | None = None
 ) -> float:
-    """FLOPs of Eq. 9 by the source's features: the target's encoder trains, the source's is run once; no decoder is.
+    """FLOPs of Eq. 9 by the source's features: the target's encoder and a linear map train, the source's is run once.
 
     In batches of 256; with ``ranks`` all weights are made anew at each step.
     """
-    encoders = replace(mae, decoder_depth=0)
     rebuild = rebuild_macs(target.depth, target.width, ranks) if ranks else 0
-    own = pretraining_flops(
-        mae_image_flops(target, encoders), images=images, steps=max(1, images // 256), rebuild=rebuild
-    )
-    return own + images * mae_image_flops(source, encoders)
+    reader = 2 * visible_tokens(target, mae) * target.width * source.width
+    trained = mae_encoder_flops(target, mae) + reader
+    own = pretraining_flops(trained, images=images, steps=max(1, images // 256), rebuild=rebuild)
+    return own + images * mae_encoder_flops(source, mae)
 
 
 def distilling_flops(teacher: ViTConfig, student: ViTConfig, mae: MaeConfig, *, images: float) -> float:
     """FLOPs of one student of DMAE: its own training, and three quarters of the teacher's encoder forward."""
-    watched = mae_image_flops(teacher, replace(mae, decoder_depth=0), depth=max(1, int(0.75 * teacher.depth + 0.5)))
+    watched = mae_encoder_flops(teacher, mae, depth=max(1, int(0.75 * teacher.depth + 0.5)))
     return images * (3 * mae_image_flops(student, mae) + watched)
 
 

@@ -207,7 +207,7 @@ def _read(name: str, value: object, annotation: Any) -> Switch:
     except (ValueError, TypeError):
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{name}={value}: should be a number")
+        raise UserError(f"{name}={value}: should be a {'whole ' if annotation is int else ''}number")
     return number
 
 

@@ -131,10 +131,17 @@ def _independent(table: Table, noise: Noise) -> Noise:
     Arms of one source share its luck, and so do columns: their residuals are not independent.
     """
     seeds = {run.seed for run in table.runs}
-    sources = {next((one.source for one in table.cells_of(arm)[0].runs if one.source), arm) for arm in table.arms}
+    names = (next((one.source for one in table.cells_of(arm)[0].runs if one.source), arm) for arm in table.arms)
+    sources = {_learned(table, name) for name in names}
     if table.spec.one_source or table.spec.version < RULES or len(sources) < 2 or len(seeds) < 2:
         return noise
     return replace(noise, freedom=min(noise.freedom, (len(sources) - 1) * (len(seeds) - 1)))
+
+
+def _learned(table: Table, name: str) -> str:
+    """The source that was learned: of one that is converted, the one that it is made from."""
+    record = table.sources.get(name)
+    return record.converted.source if record and record.converted else name
 
 
 def _in_column(table: Table, main: str, arm: str, column: str, noise: Noise) -> Difference | None:

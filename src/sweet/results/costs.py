@@ -51,13 +51,13 @@ def arm_costs(table: Table) -> list[ArmCost]:
     """The costs of every arm of a table."""
     result = []
     for arm in table.arms:
-        source = table.source(arm)
+        source, seconds = table.source(arm), [one.training.seconds for one in sources_of(table, arm)]
         result.append(
             ArmCost(
                 arm=arm,
                 source=next((name for cell in table.cells_of(arm) for name in cell.sources), None),
                 images=source.training.images if source else None,
-                seconds=source.training.seconds if source else None,
+                seconds=Mean.of(seconds).value if seconds else None,
                 pflops=pretraining_of(table, arm),
                 init_seconds=_typical(table, arm, "init_seconds"),
                 init_images=_typical(table, arm, "init_images"),
@@ -65,6 +65,15 @@ def arm_costs(table: Table) -> list[ArmCost]:
             )
         )
     return result
+
+
+def sources_of(table: Table, arm: str) -> list[SourceResult]:
+    """The source of an arm; where each size has its own, one of each."""
+    cells = table.cells_of(arm)
+    if arm not in table.of_each_size:
+        cells = [cell for cell in cells if any(name in table.sources for name in cell.sources)][:1]
+    names = (next((name for name in cell.sources if name in table.sources), None) for cell in cells)
+    return [table.sources[name] for name in names if name is not None]
 
 
 def pretraining_of(table: Table, arm: str) -> float | None:
@@ -144,7 +153,7 @@ def totals(table: Table) -> list[Total]:
         assert ranks is not None
         made = _mean([2 * rebuild_macs(shape.depth, shape.width, ranks) for shape in shapes])
         result.append(Total("one template, sliced for each size", "sweet", "ours", once, made))
-        if seen := _fit_images(table):
+        if seen := _seen(table, "sweet_fitted") or _fit_images(table):
             fit = _mean([fitting_flops(config, shape, mae, images=seen, ranks=ranks) for shape in shapes])
             result.append(Total("one template, fitted for each size", "sweet_fitted", "ours", once, fit))
     measured = own_pretraining(table)
@@ -157,7 +166,7 @@ def totals(table: Table) -> list[Total]:
     )
     result.append(Total("own pre-training of each size, as many images", "own_mae", "reference", 0.0, own))
     if dense is not None:
-        shown = dense.training.images // STUDENTS
+        shown = _seen(table, "dmae") or dense.training.images // STUDENTS
         each = _mean([distilling_flops(config, shape, mae, images=shown) for shape in shapes])
         name = "one dense source, distilled for each size (DMAE)"
         result.append(Total(name, "dmae", "baseline", dense.training.pflops or 0.0, each))
@@ -210,6 +219,13 @@ def _source(table: Table, constraint: str) -> SourceResult | None:
     main = table.source(table.main) if table.main else None
     found = [one for one in (main, *table.sources.values()) if one and one.constraint == constraint]
     return next((one for one in found if one.training.images and one.training.pflops is not None), None)
+
+
+def _seen(table: Table, method: str) -> int:
+    """Images in all steps of one start by a method, by its switches; 0 where these do not say."""
+    switches = next((cell.switches for cell in table.cells.values() if cell.method == method), {})
+    steps, batch = switches.get("steps"), switches.get("batch")
+    return int(steps) * int(batch) if isinstance(steps, int) and isinstance(batch, int) else 0
 
 
 def _fit_images(table: Table) -> int | None:

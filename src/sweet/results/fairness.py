@@ -13,7 +13,7 @@ from typing import TypedDict
 from sweet.errors import UserError
 from sweet.tasks.registry import METRICS_OF
 
-from .choices import best, chosen_for, is_at_edge, row_of, variants
+from .choices import CONDITIONED, best, chosen_for, is_at_edge, row_of, variants
 from .costs import TOLERANCE
 from .files import find_tables
 from .records import RULES, CellResult
@@ -39,7 +39,10 @@ def check(out: Path) -> Fairness:
     lines = [
         f"{folder.relative_to(out)}: {line}"
         for folder in folders
-        for line in violations([table for table in tables if table.folder == folder], tables)
+        for line in violations(
+            [table for table in tables if table.folder == folder],
+            [table for table in tables if table.folder.parent == folder.parent],
+        )
     ]
     return {"tables": len(folders), "violations": lines}
 
@@ -135,13 +138,14 @@ def _edges(table: Table) -> Iterator[str]:
 
 
 def _not_as_chosen(table: Table, others: Sequence[Table]) -> Iterator[str]:
-    """Every rate and every switch is the one that a sweep of the table has chosen."""
-    spec, rated = table.spec, []
+    """Every rate and switch is the one that a sweep of the table has chosen; a row of no sweep has the table's own."""
+    spec, rated, swept = table.spec, [], set[str]()
     if spec.validation or not spec.chosen_by:
         return
     for other in others:
         if other.spec.protocol == spec.protocol and other.spec.table in spec.chosen_by:
             found = variants(other)
+            swept |= {row_of(one.name) for one in other.spec.arms}
             rated.append({row: ones for row, ones in found.items() if len({one.lr for one in ones}) > 1})
             for arm in table.arms:
                 yield from _other_switches(table, arm, other, [one.arm for one in chosen_for(arm, found)])
@@ -149,7 +153,8 @@ def _not_as_chosen(table: Table, others: Sequence[Table]) -> Iterator[str]:
         wanted = next((chosen[-1] for found in rated if (chosen := chosen_for(arm, found))), None)
         rates = sorted({float(cell.recipe.get("lr", 0)) for cell in table.cells_of(arm)})
         if wanted is None:
-            yield f"{arm}: no sweep has chosen its rate"
+            if not swept or swept & {arm, arm.removesuffix(CONDITIONED)}:
+                yield f"{arm}: no sweep has chosen its rate"
         elif rates != [wanted.lr]:
             yield f"{arm} is fine-tuned at {', '.join(f'{lr:g}' for lr in rates)}, the sweep has chosen {wanted.lr:g}"
 

@@ -15,7 +15,7 @@ from sweet.storage.ownership import FAMILY
 from sweet.storage.records import PixelSize, Record, RecordedMetrics, TrainingRecord
 from sweet.tasks.registry import TASKS, Metric
 
-from .paired import Mean
+from .paired import Mean, sampling_interval
 
 SAME = ("source_sha256", "task", "method", "img_size")  # in all sessions of one family
 
@@ -151,8 +151,8 @@ class Family(Record):
         """How far the choice of so many test images alone may move a share of right answers, in words."""
         if self.metric != "top1" or not self.members:
             return ""
-        share = sum(one.quality(self.judge) for one in self.members) / len(self.members) / 100
-        return f", whose choice alone leaves ±{196 * (share * (1 - share) / images) ** 0.5:.1f} points open"
+        mean = sum(one.quality(self.judge) for one in self.members) / len(self.members)
+        return f", whose choice alone leaves ±{sampling_interval(mean, images):.1f} points open"
 
     def gains(self, member: Member) -> dict[str, float]:
         """{method: how much better the member is than the same size by it}, in the metric's own direction."""

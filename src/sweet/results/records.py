@@ -68,8 +68,8 @@ class TableSpec(Record):
     ``impossible`` are (arm, size) that a method cannot make, or that the table leaves out. ``main`` is the arm that the
     others are compared with. With ``ablation`` all arms are variants of one method, and all of them are compared with
     the main one. With ``validation`` settings were chosen by it, on training images; ``chosen_by`` are the tables that
-    have chosen its own. ``version`` are the rules by which
-    it was measured; with ``one_source`` seeds are those of the fine-tuning alone.
+    have chosen its own. ``version`` are the rules by which it was measured; with ``one_source`` all replicates start
+    from one source.
     """
 
     table: str

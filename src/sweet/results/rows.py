@@ -85,17 +85,17 @@ def blocks(table: Table, failed: Collection[tuple[str, str]] = ()) -> list[Block
 
 
 def arm_grid(table: Table) -> Grid:
-    """What the arms are, those that differ by their learning rate alone once."""
+    """What the arms are, the variants of a row once."""
     known = {arm.name.partition("@")[0]: arm.about for arm in table.spec.arms if arm.name in table.arms and arm.about}
     return Grid.of({"arm": arm, "what it is": about} for arm, about in known.items())
 
 
 def score_grid(table: Table, metric: Metric, failed: Collection[tuple[str, str]] = ()) -> Grid:
     """Mean ± standard deviation (seeds) of each cell, and averages; then the paper's rows of the same columns."""
-    columns, rows = table.shown({column for _, column in failed}), []
-    for arm in table.arms:
+    columns, rows, broken = table.shown({column for _, column in failed}), [], {arm for arm, _ in failed}
+    for arm in (one.name for one in table.spec.arms):
         means = table.means(arm, metric.key)
-        if not means:
+        if not means and arm not in broken:
             continue
         row = {"arm": arm}
         for column in columns:
@@ -213,7 +213,7 @@ def description(table: Table) -> dict[str, str]:
         "images of fine-tuning": listed(unique(_fixed(cell.runs[0].images_seen) for cell in cells)),
         "sources": f"L{table.config.depth}H{table.config.heads}" if table.config else "",
         "seeds": " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
-        + (" of fine-tuning alone, one source" if table.spec.one_source else ""),
+        + (", one source" if table.spec.one_source else ""),
         "runs": str(len(table.runs)),
         "measured on": _machines(table),
         "averages over": _averaged(table),

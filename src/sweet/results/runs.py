@@ -45,7 +45,8 @@ class RunFolder:
 
     def logged(self) -> list[str]:
         """Names of all numbers in the log."""
-        return list(dict.fromkeys(key for line in self.log for key in line if key != "step" and self.series(key)))
+        keys = dict.fromkeys(key for line in self.log for key in line if key != "step")
+        return [key for key in keys if self.series(key)]
 
 
 def is_run(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from sweet.tasks.registry import Metric
 from .choices import MARK, chosen
 from .compare import AVERAGE, Differences, compare
 from .costs import break_even
-from .paired import Difference, Verdict
+from .paired import Difference, Verdict, sampling_interval
 from .table import Table
 
 VERBS: dict[Verdict, str] = {"gain": "wins", "no gain": "is level", "worse": "loses", "one seed": "has one seed"}
@@ -140,19 +140,19 @@ def noise(found: Differences) -> str:
     text += f"{pooled.freedom} degrees of freedom); ± is a 95 % interval."
     sampling = sampling_error(found)
     if sampling is not None:
-        text += f" The choice of test images leaves {metric.text(sampling)} {metric.unit} open, the same for all arms."
+        text += f" The choice of test images leaves ±{metric.text(sampling)} {metric.unit} open, the same for all arms."
     return text
 
 
 def sampling_error(found: Differences) -> float | None:
-    """The largest standard error of an accuracy of the main arm by its test images alone; None for other metrics."""
+    """The widest :func:`sampling_interval` of the main arm's accuracies; None for other metrics."""
     if found.metric.key != "top1":
         return None
     errors = []
     for column, value in found.table.means(found.main, "top1").items():
         images = found.table.cells[found.main, column].test_images
         if images:
-            errors.append(math.sqrt(max(0.0, value * (100 - value)) / images))
+            errors.append(sampling_interval(value, images))
     return max(errors, default=None)
 
 
@@ -198,9 +198,9 @@ def _amount(one: Difference, metric: Metric) -> str:
 
 
 def _columns(found: Differences, arm: str) -> str:
-    names = [*found.by_column(arm)]
-    several = len({found.table.column(name).set for name in names}) > 1
-    return f"{len(names)} {'data sets' if several else 'sizes'}"
+    columns = [found.table.column(name) for name in found.by_column(arm)]
+    sets, sizes = {one.set for one in columns}, {one.size for one in columns}
+    return f"{len(columns)} {'sizes' if len(sets) == 1 else 'data sets' if len(sizes) == 1 else 'columns'}"
 
 
 def _counted(counts: Counter[Verdict], verdict: Verdict) -> str:

@@ -75,8 +75,13 @@ class Table:
 
     @cached_property
     def common(self) -> list[str]:
-        """The measured columns that the table has of every arm: all averages are over these."""
-        return [name for name in self.columns if all(name in self.makes(arm.name) for arm in self.spec.arms)]
+        """The measured columns that the table has of every arm: all averages are over these.
+
+        Arms without any column of the main one, such as a whole checkpoint beside its smaller targets, do not count.
+        """
+        home = {*self.makes(self.spec.main)}
+        made = [{*self.makes(arm.name)} for arm in self.spec.arms]
+        return [name for name in self.columns if all(name in one for one in made if one & home or not home)]
 
     @property
     def main(self) -> str | None:
@@ -173,8 +178,9 @@ class Table:
 
     @cached_property
     def config(self) -> ViTConfig | None:
-        """The shape that all sources share."""
-        return next((source.vit for source in self.sources.values()), None)
+        """The shape of the main arm's source, else of another."""
+        own = (self.source(arm) for arm in (self.spec.main, *self.arms))
+        return next((source.vit for source in (*own, *self.sources.values()) if source), None)
 
 
 def unique(values: Iterable[str | None]) -> list[str]:

@@ -1,4 +1,4 @@
-"""One colour and one mark for each arm, the same in every figure; they differ without colour, on paper and on black."""
+"""A colour and a mark for each arm, the same in every figure, on white and on black. Related arms may share a mark."""
 
 from __future__ import annotations
 

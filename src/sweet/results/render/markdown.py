@@ -27,7 +27,7 @@ READING = """
 ## How to read a table
 
 - A cell is *mean ± standard deviation (replicates)* on held-out images. A replicate has its own seed: that of its
-  sources, of its initial weights and of its fine-tuning; of the last alone where a table has one source.
+  sources, of its initial weights and of its fine-tuning; where a table has one source, not of that.
 - An average is over the sizes that every arm of the table has; of two arms, over those that both have; in a sweep,
   over all that an arm has.
 - Differences are paired over replicates, with the sign chosen so that above zero the first arm is better. They use only

@@ -16,7 +16,7 @@ from .strip import Strip
 
 @dataclass(frozen=True)
 class HeatCell:
-    """A difference: its text, its standard error, a mark of its verdict, and how strong its colour is (0 to 1)."""
+    """A difference: its text, half of its 95 % interval, a mark of its verdict, the strength of its colour (0 to 1)."""
 
     text: str
     error: str
