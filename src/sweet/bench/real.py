@@ -74,7 +74,9 @@ def _real() -> dict[tuple[str, str], Protocol]:
         )  # fmt: skip
 
     def sweep(rows: dict[str, Arm], **more: Any) -> Protocol:
-        return replace(table(cut[:1], rows, trials=(CIFAR,), validation=2000, **more), seeds=1)
+        places = {name: (whole if arm.role == "reference" else cut[0],) for name, arm in rows.items()}
+        found = table((cut[0], whole), rows, trials=(CIFAR,), validation=2000, partial=places, **more)
+        return replace(found, seeds=1)
 
     rules: list[Switches] = [FIRST_LAYERS, {"rule": "uniform"}, {"rule": "uniform", **FIRST_LAYERS}]
     scale_alone: Switches = {"condition": "false", **FIRST_LAYERS, **SCALED}  # nothing but the scale of the stream
@@ -83,11 +85,14 @@ def _real() -> dict[tuple[str, str], Protocol]:
         "weight_selection_conditioned": [*rules, *({**rule, **SCALED} for rule in ({}, *rules)), scale_alone],
         "isomorphic": [FIRST_LAYERS],
         "isomorphic_conditioned": [FIRST_LAYERS, SCALED, {**FIRST_LAYERS, **SCALED}, scale_alone],
+        "distilled_selected": [FIRST_LAYERS, {**FIRST_LAYERS, **SCALED}],
+        "distilled": [FIRST_LAYERS, {**FIRST_LAYERS, **SCALED}],
+        "sweet_fitted": [FIRST_LAYERS, {**FIRST_LAYERS, **SCALED}],
+        "checkpoint_conditioned": [SCALED],
         "sweet": [FIRST_LAYERS, SCALED, {**FIRST_LAYERS, **SCALED}, {"gains": "rms", **FIRST_LAYERS, **SCALED}],
     }
     settings = sweep(setting_arms(REAL_ARMS, tried), main="sweet@default")
-    rated = {name: arm for name, arm in REAL_ARMS.items() if arm.role != "reference"}
-    rates = sweep(rate_arms(rated), main="sweet@1", chosen_by={"settings": settings})
+    rates = sweep(rate_arms(REAL_ARMS), main="sweet@1", chosen_by={"settings": settings})
     return {
         ("settings", "real"): settings,
         ("learning_rates", "real"): rates,
