@@ -63,6 +63,18 @@ def test_mean_average_precision_by_its_definition() -> None:
     assert guessed.scores["map"] == pytest.approx(guessed.scores["map_by_chance"], abs=0.01)
 
 
+@pytest.mark.parametrize("classes", [1, 3])
+def test_one_class_alone(classes: int) -> None:
+    """The only one there is, or the only one that occurs."""
+    random = np.random.default_rng(3)
+    logits, targets = random.normal(size=(40, classes)).astype(np.float32), np.zeros((40, classes), bool)
+    targets[:, 0] = random.random(40) < 0.3
+    metrics = metrics_of(torch.tensor(logits), torch.tensor(targets).float(), list("abc")[:classes], None)
+    expected = 100 * average_precision(logits[:, 0], targets[:, 0])
+    assert metrics.per_class["per_class"] == pytest.approx({"a": expected}, abs=0.006)
+    assert metrics.scores["map"] == pytest.approx(expected, abs=0.001)
+
+
 def test_the_best_threshold_by_trying_all() -> None:
     random = np.random.default_rng(2)
     for _ in range(20):
