@@ -118,6 +118,17 @@ def test_thresholds_travel_with_the_model(tuned: Path, lamps: str) -> None:
     assert (tuned / "pictures" / "classes.png").is_file()
 
 
+def test_some_of_the_classes_in_another_set(tuned: Path, lamps: str, tmp_path: Path) -> None:
+    """By name: here the third class is missing, so that the others have other numbers."""
+    whole = evaluate(tuned, None, lamps, split="val", batch_size=50, device="cpu", limit=None)
+    root = Path(lamps.removeprefix("csv:"))
+    (tmp_path / "images").symlink_to(root)
+    table = (root / "labels.csv").read_text()
+    (tmp_path / "labels.csv").write_text(table.replace(";blue", "").replace("blue", ""))
+    some = evaluate(tuned, None, f"csv:{tmp_path}", split="val", batch_size=50, device="cpu", limit=None)
+    assert some["per_class"] == {name: whole["per_class"][name] for name in ("green", "red")}
+
+
 def test_a_prediction_is_what_reaches_its_threshold(tuned: Path, lamps: str, tmp_path: Path) -> None:
     val = open_images(lamps, "val")
     files = [Path(val.where(index)) for index in range(len(val))]

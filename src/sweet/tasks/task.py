@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -174,6 +174,11 @@ class Task(ABC):
         """Class names of a set. Raises UserError when it lacks what the task learns from."""
 
     def adapt(self, train: ImageSource, val: ImageSource) -> None:
+    @staticmethod
+    def relabel(images: ImageSource, classes: Sequence[str]) -> bool:
+        """Give what the task learns from the numbers of ``classes``, by name; false where that cannot be done."""
+        return False
+
         """Choose those options of the head that follow from the images, and look for what training will need.
 
         Called once before there is a network. Raises UserError for images that the task cannot be learned from.

@@ -166,7 +166,7 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str, *, q
         if should_pack(train_images, recipe.data.img_size):
             train_images, more = readable_images(train_images, recipe.data)
             skipped += more
-    if make_task.classes_of(val_images) != classes and not val_images.relabelled(classes):
+    if make_task.classes_of(val_images) != classes and not make_task.relabel(val_images, classes):
         raise UserError(f"--data {recipe.data.source}: {val_images.split} has other classes than {train_images.split}")
     task = make_task(classes, recipe)
     task.adapt(train_images, val_images)
