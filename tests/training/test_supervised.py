@@ -51,7 +51,9 @@ def test_the_loss_by_hand(make_source: Callable[..., StoredSource]) -> None:
 def test_only_the_labels_that_may_be_seen(tiny: Tiny) -> None:
     images = open_images("shapes:n=64,size=16", "train")
     assert known_labels(images, tiny("objective=supervised")).labels == images.labels
-    few = known_labels(images, tiny("objective=supervised", "data.labels=20")).labels
+    some = known_labels(images, tiny("objective=supervised", "data.labels=20"))
+    assert some.fingerprint() == images.fingerprint()  # the same pixels, decoded once
+    few = some.labels
     assert few is not None and images.labels is not None
     assert sum(label >= 0 for label in few) == 20
     assert all(label in (-1, true) for label, true in zip(few, images.labels, strict=True))

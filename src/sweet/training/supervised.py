@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from copy import copy
 from typing import Any
 
 import torch
@@ -54,11 +55,12 @@ def known_labels(images: ImageSource, recipe: PretrainRecipe) -> ImageSource:
     """
     if images.labels is None:
         raise UserError(f"objective=supervised: {recipe.data.source} has no class labels")
-    whole = images.select(range(len(images)))
-    if recipe.data.labels is not None:
-        known = set(balanced_subset(images.labels, recipe.data.labels, recipe.data.label_seed))
-        whole.labels = [label if index in known else UNKNOWN for index, label in enumerate(images.labels)]
-    return whole
+    if recipe.data.labels is None:
+        return images
+    known = set(balanced_subset(images.labels, recipe.data.labels, recipe.data.label_seed))
+    some = copy(images)
+    some.labels = [label if index in known else UNKNOWN for index, label in enumerate(images.labels)]
+    return some
 
 
 def open_teacher(recipe: PretrainRecipe, classes: Sequence[str] | None) -> nn.Module | None:
