@@ -6,9 +6,10 @@ the features, elsewhere the decoder's embedding, is the classifier's head here, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from pathlib import Path
 from copy import copy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,7 +65,10 @@ def known_labels(images: ImageSource, recipe: PretrainRecipe) -> ImageSource:
 
 
 def open_teacher(recipe: PretrainRecipe, classes: Sequence[str] | None) -> nn.Module | None:
-    """The frozen classifier that ``teacher`` names, or None. Raises UserError where it knows other classes."""
+    """The frozen classifier that ``teacher`` names, or None.
+
+    Raises UserError where it knows other classes, or takes other pixels than the recipe makes.
+    """
     if recipe.teacher is None:
         return None
     teacher = FinetunedModel(Path(recipe.teacher), "cpu")
@@ -73,6 +77,10 @@ def open_teacher(recipe: PretrainRecipe, classes: Sequence[str] | None) -> nn.Mo
     if teacher.data.img_size != recipe.data.img_size:
         own = size_text(recipe.data.img_size)
         raise UserError(f"teacher={recipe.teacher}: takes {size_text(teacher.data.img_size)} px, not {own}")
+    for key in ("mean", "std", "value_range"):
+        theirs, ours = (json.dumps(getattr(data, key)) for data in (teacher.data, recipe.data))
+        if theirs != ours:
+            raise UserError(f"teacher={recipe.teacher}: takes images of data.{key}={theirs}, the recipe says {ours}")
     return teacher.model.requires_grad_(False)
 
 
