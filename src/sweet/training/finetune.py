@@ -81,7 +81,7 @@ def finetune(
     cost = training_flops(run.base.vit, run.recipe, len(run.train_data))
     optim = decided(run.recipe.optim, cost, accelerator.device)
     if accelerator.is_main_process:
-        begin(out, run.recipe, resume=resume)
+        begin(out, run.recipe, resume=resume, task=task)
         write_skipped(out, run.skipped)
         for line in dict.fromkeys(finding.text() for finding in run.findings if finding.warn):
             warn(line)
