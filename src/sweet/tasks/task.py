@@ -124,6 +124,7 @@ class Task(ABC):
     without_effect: ClassVar[tuple[str, ...]] = ()  # keys of a recipe, also dotted ones of data, that change nothing
     interpolates: ClassVar[bool] = True  # images are resized as data.interpolation says
     cheap_to_evaluate: ClassVar[bool] = True  # an image costs about a forward pass
+    reads_all: ClassVar[bool] = False  # all that belongs to the images is read before the training
     balances: ClassVar[tuple[str, ...]] = ()  # values of optim.balance, besides none, that this task knows
 
     def __init__(
@@ -173,12 +174,12 @@ class Task(ABC):
     def classes_of(images: ImageSource) -> list[str]:
         """Class names of a set. Raises UserError when it lacks what the task learns from."""
 
-    def adapt(self, train: ImageSource, val: ImageSource) -> None:
     @staticmethod
     def relabel(images: ImageSource, classes: Sequence[str]) -> bool:
         """Give what the task learns from the numbers of ``classes``, by name; false where that cannot be done."""
         return False
 
+    def adapt(self, train: ImageSource, val: ImageSource) -> None:
         """Choose those options of the head that follow from the images, and look for what training will need.
 
         Called once before there is a network. Raises UserError for images that the task cannot be learned from.

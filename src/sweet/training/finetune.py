@@ -163,7 +163,7 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str, *, q
     skipped: list[str] = []
     if recipe.data.on_error == "skip":  # a large set is read as it is learned from
         val_images, skipped = readable_images(val_images, recipe.data)
-        if should_pack(train_images, recipe.data.img_size):
+        if make_task.reads_all or should_pack(train_images, recipe.data.img_size):
             train_images, more = readable_images(train_images, recipe.data)
             skipped += more
     if make_task.classes_of(val_images) != classes and not make_task.relabel(val_images, classes):

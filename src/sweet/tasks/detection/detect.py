@@ -52,7 +52,7 @@ class Detect(Task):
     def adapt(self, train: ImageSource, val: ImageSource) -> None:
         """Masks are learned where all objects have one. Raises UserError when objects are missing, or wanted masks."""
         for images in (train, val):
-            if not any(len(images.objects(index)) for index in range(len(images))):
+            if not has_objects(images):
                 raise UserError(f"--data {images.name}: {images.split} has no objects")
             if self.head.masks and not images.has_masks:
                 raise UserError(f"head.masks=true: not all objects of {images.split} in {images.name} have a mask")
@@ -138,6 +138,13 @@ class Detect(Task):
 
 def training_sample(
     images: ImageSource, keys: FinetuneDataKeys, masks: bool, index: int, generator: torch.Generator
+def has_objects(images: ImageSource) -> bool:
+    """Whether there is an object at all; where a set lists the classes of every image, none of these is opened."""
+    if images.label_lists is not None:
+        return any(images.label_lists)
+    return any(len(images.objects(index)) for index in range(len(images)))
+
+
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One augmented image (C, h, w), normalised, and its objects."""
     pixels, objects = jittered(

@@ -79,6 +79,7 @@ class Segment(Task):
     Options = SegmentOptions
     timm_options: ClassVar[Mapping[str, Any]] = {"dynamic_img_size": True, "dynamic_img_pad": True}
     without_effect: ClassVar[tuple[str, ...]] = ("mixup", "cutmix", "data.crop_scale", "data.scale_jitter")
+    reads_all: ClassVar[bool] = True
     head: SegmentOptions
     weights: Tensor | None = None  # (K,) of the classes in the loss
 
