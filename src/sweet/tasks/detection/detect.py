@@ -44,7 +44,9 @@ class Detect(Task):
     def classes_of(images: ImageSource) -> list[str]:
         """Class names of the objects. Raises UserError for images without boxes."""
         if not images.has_boxes or images.classes is None:
-            raise UserError(f"--data {images.name}: has no boxes, and detection needs them (coco:PATH or shapes:)")
+            raise UserError(
+                f"--data {images.name}: has no boxes, and detection needs them (coco:PATH, yolo:PATH or shapes:)"
+            )
         if not images.classes:
             raise UserError(f"--data {images.name}: has no classes")
         return images.classes
@@ -136,8 +138,6 @@ class Detect(Task):
         return drawn(image, found["boxes"][sure], labels, names, masks, side)
 
 
-def training_sample(
-    images: ImageSource, keys: FinetuneDataKeys, masks: bool, index: int, generator: torch.Generator
 def has_objects(images: ImageSource) -> bool:
     """Whether there is an object at all; where a set lists the classes of every image, none of these is opened."""
     if images.label_lists is not None:
@@ -145,6 +145,8 @@ def has_objects(images: ImageSource) -> bool:
     return any(len(images.objects(index)) for index in range(len(images)))
 
 
+def training_sample(
+    images: ImageSource, keys: FinetuneDataKeys, masks: bool, index: int, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One augmented image (C, h, w), normalised, and its objects."""
     pixels, objects = jittered(
