@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from sweet.cli import app
@@ -283,6 +284,31 @@ def test_plan_times_a_part_of_a_batch_that_takes_a_cpu_minutes(monkeypatch: pyte
         large.memory_mb > 10 * small.memory_mb > 10 * whole.memory_mb >= 10**4
         and whole.steps == small.steps == large.steps == 3
     )
+
+
+def test_plan_takes_few_of_the_labels_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of images that are too large to be packed, some damaged; a training would list these in its folder."""
+    from sweet.recipes.loader import load_recipe
+    from sweet.recipes.schema import PretrainRecipe
+    from sweet.training.trial import trial
+
+    for split, count in (("train", 4), ("val", 1)):
+        for name in "ab":
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (128, 128), (40 * number, 0, 0)).save(
+                    tmp_path / "set" / split / name / f"{number}.png"
+                )
+    for name in ("a/0", "a/1", "b/2"):  # six of eight are looked at
+        (tmp_path / "set" / "train" / f"{name}.png").write_bytes(b"no image")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    keys = (
+        f"data.source=folder:{tmp_path / 'set'} data.img_size=128 model.patch_size=32 batch_size=2 data.on_error=skip "
+        "data.max_skipped=0.9 objective=supervised data.labels=8"
+    )
+    assert trial(load_recipe(PretrainRecipe, str(TINY), keys.split())).images == 8
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_more_memory_than_there_is_is_said(

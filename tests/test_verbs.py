@@ -11,8 +11,9 @@ import pytest
 
 import sweet
 from sweet.console import Progress
-from sweet.files import read_json
+from sweet.files import read_json, write_json
 from sweet.recipes.schema import FinetuneRecipe
+from sweet.storage.paths import task_of_run
 
 TINY = Path(__file__).parent / "tiny.yaml"
 SHAPES = "shapes:n=64,size=16"
@@ -91,3 +92,25 @@ def test_a_recipe_that_does_not_fit_is_said_at_once(
     assert shown.startswith(f"note: {few}; epochs=100 makes 200, batch_size=16 more too\n")
     sweet.finetune(model, out=tmp_path / "meant", data=SHAPES, epochs=2, max_steps=2, **words)
     assert "note" not in capsys.readouterr().err
+
+
+def test_resume_goes_on_with_the_task_of_the_run(model: Path, tmp_path: Path) -> None:
+    out, head = tmp_path / "out", {"channels": 16, "aux_channels": 8, "pool_scales": "1,2", "crop": 16, "short_side": 0}
+    words = {"device": "cpu", "workers": 0, "batch_size": 8, "max_steps": 1, "quiet": True}
+    done = sweet.finetune(model, out=out, data=SHAPES, task="segment", head=head, **words)  # type: ignore[arg-type]
+    for unfinished in (False, True):
+        if unfinished:
+            (out / "config.json").unlink()
+        before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != ".sweet"}
+        with pytest.raises(
+            sweet.UserError, match=r"^--task classify: --resume: --out .* was begun with --task segment"
+        ):
+            sweet.finetune(model, out=out, task="classify", resume=True)
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+        again = sweet.finetune(model, out=out, resume=True, quiet=True)
+        assert again["miou"] == done["miou"] and bool(again.get("finished_before")) != unfinished
+    machine = read_json(out / "env.json")
+    assert machine.pop("task") == "segment"
+    write_json(out / "env.json", machine)  # of an earlier version
+    assert task_of_run(out, str(out / "recipe.yaml"), None) == "classify"
+    assert task_of_run(out, str(out / "recipe.yaml"), "segment") == "segment"

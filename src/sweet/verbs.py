@@ -27,6 +27,7 @@ from sweet.storage.paths import (
     check_images,
     need_source,
     saved_recipe,
+    task_of_run,
 )
 from sweet.template.image_size import ImageSize
 
@@ -74,7 +75,7 @@ def finetune(
     *,
     out: Place,
     data: str | None = None,
-    task: str = "classify",
+    task: str | None = None,
     recipe: Place | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -86,8 +87,8 @@ def finetune(
 ) -> Mapping[str, object]:
     """Train a model folder on labelled images, as ``sweet finetune`` does.
 
-    Arguments: as of :func:`pretrain`; ``recipe`` is by default the task's own. ``verify`` compares the model with its
-    SHA256SUMS.
+    Arguments: as of :func:`pretrain`; ``task`` is by default that of the run to resume, else classify, ``recipe`` the
+    task's own. ``verify`` compares the model with its SHA256SUMS.
     Returns: the metrics of the best validation, the task's own first, and under ``training`` what the run took. Raises:
     UserError for bad input, before anything is written.
     """
@@ -98,6 +99,7 @@ def finetune(
         raise UserError(f"--resume: --out {out} holds no run to go on with; give --data SRC to start one")
     check_folder("MODEL", Path(model))
     keys |= {} if data is None else {"data.source": data}
+    task = task_of_run(place, saved, task)
     name = saved or recipe or task_recipe(task)
     loaded = changed_recipe(FinetuneRecipe, name, overrides, keys, resumed=saved is not None)
     check_apart(place, "MODEL", str(model))

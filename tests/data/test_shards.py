@@ -161,6 +161,14 @@ def test_what_is_not_there(tmp_path: Path, pattern: str, message: str) -> None:
         open_images(f"wds:{place}", "train", val_share=0)
 
 
+def test_a_sample_of_two_images_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        for name in ("a/0.jpg", "a/0.cls", "a/0.mask.png"):
+            add(archive, name, b"0")
+    with pytest.raises(UserError, match=r"train\.tar: a/0\.mask\.png: a second image of a/0, beside a/0\.jpg$"):
+        open_images(f"wds:{tmp_path}", "train", val_share=0)
+
+
 @pytest.mark.parametrize("damage", ["cut", "shorter", "header", "empty", "text"])
 def test_a_damaged_shard_is_named(tmp_path: Path, damage: str) -> None:
     file = write(tmp_path / "set") / "train-0002.tar"

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from sweet.data import ImageSource, open_images
-from sweet.data.label_lists import label_tensor
+from sweet.data.identity import differences, identity
+from sweet.data.label_lists import label_tensor, with_lists_alone
 from sweet.data.repack import pack_to
 from sweet.errors import UserError
 
@@ -140,3 +141,30 @@ def test_packing_keeps_the_lists(tmp_path: Path) -> None:
     pack_to(spec, tmp_path / "out", 8)
     images = open_images(f"parquet:{tmp_path / 'out'}", "train", val_share=0)
     assert lists_of(images) == (["sea", "sky"], [[0, 1], [], [0]])
+
+
+def test_lists_get_the_numbers_of_other_classes_with_the_labels(tmp_path: Path) -> None:
+    one = open_images(folder_of(tmp_path / "one", "image,labels\na.png,sky\nb.png,sea\n"), "train", val_share=0)
+    several = open_images(folder_of(tmp_path / "two", "image,labels\na.png,sky;sea\nb.png,\n"), "train", val_share=0)
+    assert one.relabelled(["land", "sky", "sea"]) and several.relabelled(["land", "sky", "sea"])
+    assert (one.labels, one.label_lists) == ([1, 2], [[1], [2]])
+    assert several.labels is None and several.label_lists is not None
+    assert [sorted(row) for row in several.label_lists] == [[1, 2], []] and several.classes == ["land", "sky", "sea"]
+    assert not one.relabelled(["sky"]) and one.classes == ["land", "sky", "sea"]
+
+
+def test_lists_alone_are_the_same_images(tmp_path: Path) -> None:
+    """Their pixels are packed once; the labels of the set itself stay."""
+    images = open_images(folder_of(tmp_path, "image,labels\na.png,sky\nb.png,sea\n"), "train", val_share=0)
+    alone = with_lists_alone(images)
+    assert alone.labels is None and alone.label_lists == images.label_lists and images.labels == [1, 0]
+    assert alone.fingerprint() == images.fingerprint() and alone.findings() == images.findings()
+
+
+def test_other_lists_of_labels_are_other_images(tmp_path: Path) -> None:
+    found = []
+    for table in ("a.png,sky;sea\nb.png,\n", "a.png,sky;sea\nb.png,sea\n"):
+        found.append(identity(open_images(folder_of(tmp_path, f"image,labels\n{table}"), "train", val_share=0)))
+    assert differences(found[0], found[1]) == ["other labels"]
+    earlier = found[0].model_copy(update={"labels": None})  # of a checkpoint that does not say
+    assert differences(earlier, found[1]) == []

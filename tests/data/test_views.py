@@ -70,6 +70,13 @@ def test_the_centre_alone() -> None:
     assert np.array_equal(classes, mask) and pixels.shape == (3, 30, 40)
 
 
+def test_flip_changes_no_place() -> None:
+    _, mask = halves()
+    for seed in range(6):
+        _, classes = view(seed, 20, augment="flip", hflip=float(seed % 2))
+        assert np.array_equal(classes.flip(1) if seed % 2 else classes, mask[5:25, 10:30])
+
+
 def test_crop_changes_place_alone() -> None:
     _, mask = halves()
     random = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)

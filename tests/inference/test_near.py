@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from sweet.data import open_images
 from sweet.errors import UserError
@@ -63,6 +64,16 @@ def test_neighbours_of_an_image(embedded: Path, photos: Path, model: Path) -> No
     assert len(found) == 3
     names = [Path(str(row["image"])).stem for row in found if row["cosine"] >= 0.99999]  # type: ignore[operator]
     assert set(names) & {"03", "twin"}
+
+
+def test_a_query_is_read_as_the_model_reads_images(model: Path, tmp_path: Path) -> None:
+    """Resized by the model's own interpolation."""
+    random = np.random.default_rng(0)
+    for name in "ab":
+        Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    embed(model, f"folder:{tmp_path}", tmp_path / "e.parquet", "train", 2, "cpu")
+    found = near(tmp_path / "e.parquet", query=tmp_path / "b.png", model=model, top=1, device="cpu")
+    assert found == [{"image": str(tmp_path / "b.png"), "cosine": 1.0}]
 
 
 def test_what_it_refuses(embedded: Path, photos: Path, model: Path, classifier: Path, tmp_path: Path) -> None:

@@ -128,6 +128,8 @@ def test_any_override_text_gives_a_recipe_or_one_line(text: str) -> None:
         ("mae.decoder_width=20", "mae.decoder_width: 20 is not a multiple of decoder_head_dim 8"),
         ("optim.accumulate=3", "optim.accumulate: batch_size 8 cannot be computed in 3 equal parts"),
         ("optim.min_lr=1", "optim.min_lr: 1 is above the peak lr 0.001"),
+        ("data.labels=10", "data.labels: has a meaning only with objective=supervised"),
+        ("data.val_split=val", "data.val_split: has a meaning only in a fine-tuning"),
         ("optim.name=muon", "optim.name: is for fine-tuning, a template learns by adamw"),
         ("lr.x=1", "lr is not a group of keys"),
         ("seed=9223372036854775808", f"seed: should be less than or equal to {2**63 - 1}, got {2**63}"),

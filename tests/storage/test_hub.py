@@ -194,10 +194,12 @@ def test_no_path_of_this_machine_leaves(template: Path, classifier: Path, tmp_pa
     source = sweet.Template.from_pretrained(template)
     source.texts["recipe.yaml"] = (
         "data:\n  source: folder:/home/anna/secret/flowers\ninit_from: /home/anna/secret/old\n"
+        "teacher: /home/anna/secret/wise\n"
     )
     source.save_pretrained(tmp_path / "source")
     assert "secret" not in (tmp_path / "source" / "recipe.yaml").read_text()
     assert "folder:flowers" in (tmp_path / "source" / "recipe.yaml").read_text()
+    assert "teacher: wise" in (tmp_path / "source" / "recipe.yaml").read_text()
     copy = tmp_path / "copy"
     shutil.copytree(classifier, copy)
     recipe = yaml.safe_load((copy / "recipe.yaml").read_text())

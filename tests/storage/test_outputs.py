@@ -18,7 +18,7 @@ from sweet.errors import UserError
 from sweet.files import check_sums, write_sums, write_text
 from sweet.storage import overwrite
 from sweet.storage.outputs import check_output_file, output_folder
-from sweet.storage.ownership import MARKER
+from sweet.storage.ownership import MARKER, sweep
 
 
 def old_run(tmp_path: Path) -> Path:
@@ -302,6 +302,15 @@ def test_leftovers_of_kills_are_cleaned(tmp_path: Path) -> None:
     with output_folder(out, resume=True, run=True):
         assert names(out / "checkpoints") == ["step-2"]
     assert {".mine.json", ".thesis.abcd1234"} <= set(names(out)) and ".config.json.abcd_123" not in names(out)
+
+
+def test_what_another_process_may_still_write_is_left_alone(tmp_path: Path) -> None:
+    places = [tmp_path / "cells" / "a" / "checkpoints" / name for name in (".step-7", ".step-8")]
+    for place in places:
+        place.mkdir(parents=True)
+    os.utime(places[0], (0, 0))
+    sweep(tmp_path, older=3600)
+    assert [place.exists() for place in places] == [False, True]
 
 
 def test_only_the_first_of_several_processes_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from sweet.data import samples
+from sweet.data import batches, samples
 
 
 @pytest.fixture(autouse=True)
 def pickled_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    ahead = samples.ahead
+    ahead = batches.ahead
 
     def pickled(make: Callable[[int], Any], keys: range, workers: int) -> Iterator[Any]:
         return ahead(pickle.loads(pickle.dumps(make)), keys, workers)
 
-    monkeypatch.setattr(samples, "ahead", pickled)
+    for module in (batches, samples):
+        monkeypatch.setattr(module, "ahead", pickled)

@@ -35,6 +35,7 @@ HEAD = (
     "head.detections=20"
 ).split()
 TINY = ["batch_size=4", "max_steps=4", f"data.source={SCENES}", "checkpoint_every=1", *HEAD]
+USED = {"window": 0, "proposals": 16, "rois": 8, "score": 0.3, "overlap": 0.4, "detections": 5}  # not in the weights
 ON_CPU: dict[str, Any] = {"batch_size": 5, "device": "cpu", "limit": None}
 
 
@@ -156,6 +157,7 @@ def test_a_detector_goes_on_learning(detector: Path, tiny_finetune: Tiny) -> Non
     classes = read_json(detector / "config.json")["data"]["classes"]
     for names, options, same in (
         (classes, ("head.masks=true", "head.score=0"), True),
+        (classes, ("head.masks=true", *(f"head.{key}={value}" for key, value in USED.items())), True),
         (["x"], ("head.masks=true", "head.score=0"), False),
         (classes, ("head.masks=false", "head.score=0"), False),
     ):
@@ -164,6 +166,8 @@ def test_a_detector_goes_on_learning(detector: Path, tiny_finetune: Tiny) -> Non
         assert torch.equal(state["vit.blocks.0.attn.qkv.weight"], stored["vit.blocks.0.attn.qkv.weight"])
         head = "rpn.head.conv.0.0.weight"
         assert torch.equal(state[head], stored[head]) == same
+        left = [] if same or names == ["x"] else ["head.masks=False, not True"]
+        assert task.notes == [f"the trained head of {detector} is not taken over: {key}" for key in left]
 
 
 def test_layers_below_the_head_learn_slower(model: Path, tiny_finetune: Tiny) -> None:

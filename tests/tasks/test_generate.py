@@ -197,6 +197,8 @@ def test_mistakes(generator: Path, classifier: Path, model: Path, tmp_path: Path
     make = ("generate", generator, "--out", tmp_path / "out")
     for words, *fragments in (
         ((*make, "--classes", "ring,unicorn"), "--classes unicorn: unknown", "ring"),
+        ((*make, "--classes", ","), "--classes ',': names no class", "ring"),
+        ((*make, "--classes", ""), "--classes '': names no class", "ring"),
         ((*make, "--guidance", "0.5"), "--guidance", "0.5"),
         ((*make, "--steps", "0"), "--steps", "0"),
         (("generate", classifier, "--out", tmp_path / "out"), "was trained to classify, not to generate"),

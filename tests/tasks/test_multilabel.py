@@ -63,6 +63,18 @@ def test_mean_average_precision_by_its_definition() -> None:
     assert guessed.scores["map"] == pytest.approx(guessed.scores["map_by_chance"], abs=0.01)
 
 
+@pytest.mark.parametrize("classes", [1, 3])
+def test_one_class_alone(classes: int) -> None:
+    """The only one there is, or the only one that occurs."""
+    random = np.random.default_rng(3)
+    logits, targets = random.normal(size=(40, classes)).astype(np.float32), np.zeros((40, classes), bool)
+    targets[:, 0] = random.random(40) < 0.3
+    metrics = metrics_of(torch.tensor(logits), torch.tensor(targets).float(), list("abc")[:classes], None)
+    expected = 100 * average_precision(logits[:, 0], targets[:, 0])
+    assert metrics.per_class["per_class"] == pytest.approx({"a": expected}, abs=0.006)
+    assert metrics.scores["map"] == pytest.approx(expected, abs=0.001)
+
+
 def test_the_best_threshold_by_trying_all() -> None:
     random = np.random.default_rng(2)
     for _ in range(20):
@@ -104,6 +116,17 @@ def test_thresholds_travel_with_the_model(tuned: Path, lamps: str) -> None:
     for key in ("map", "f1", "f1_micro"):
         assert again[key] == pytest.approx(record.scores[key], abs=0.01)
     assert (tuned / "pictures" / "classes.png").is_file()
+
+
+def test_some_of_the_classes_in_another_set(tuned: Path, lamps: str, tmp_path: Path) -> None:
+    """By name: here the third class is missing, so that the others have other numbers."""
+    whole = evaluate(tuned, None, lamps, split="val", batch_size=50, device="cpu", limit=None)
+    root = Path(lamps.removeprefix("csv:"))
+    (tmp_path / "images").symlink_to(root)
+    table = (root / "labels.csv").read_text()
+    (tmp_path / "labels.csv").write_text(table.replace(";blue", "").replace("blue", ""))
+    some = evaluate(tuned, None, f"csv:{tmp_path}", split="val", batch_size=50, device="cpu", limit=None)
+    assert some["per_class"] == {name: whole["per_class"][name] for name in ("green", "red")}
 
 
 def test_a_prediction_is_what_reaches_its_threshold(tuned: Path, lamps: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import sweet.tasks
-from sweet.data import ImageSet, ImageSource
+from sweet.data import ImageSet, ImageSource, open_images
 from sweet.errors import UserError
 from sweet.files import read_json
 from sweet.inference.evaluate import evaluate, predict
@@ -67,8 +67,6 @@ def test_a_new_task(
     assert read_json(out / "config.json")["metrics"] == {"mae": result["mae"], "images": 10}
     again = evaluate(out, "ordinal", SHAPES, split="val", batch_size=3, device="cpu", limit=None)
     assert again["mae"] == pytest.approx(result["mae"], rel=1e-5)
-    from sweet.data import open_images
-
     val = open_images(SHAPES, "val")
     val.decode(0).save(tmp_path / "0.png")
     (row,) = predict(out, [tmp_path / "0.png"], None, "cpu")
@@ -82,6 +80,16 @@ def test_every_task_has_its_folder_and_recipe(name: str) -> None:
     assert task_class(name) is import_module(f"sweet.tasks.{folder}.{module}").TASK
     assert task_recipe(name) == f"finetune/{name}"
     assert TASKS[name] is METRICS_OF[name][0] is METRICS[TASKS[name].key]
+
+
+@pytest.mark.parametrize("name", list(ENTRIES))
+def test_what_can_have_classes_in_another_order(name: str) -> None:
+    """Labels get other numbers; boxes and masks keep theirs, and are refused."""
+    images = open_images(SHAPES, "val")
+    assert images.classes is not None
+    classes, before = images.classes, images.labels
+    assert task_class(name).relabel(images, classes[::-1]) == (name not in ("detect", "segment"))
+    assert (images.labels == before) == (name in ("detect", "segment"))
 
 
 def test_an_unknown_task() -> None:

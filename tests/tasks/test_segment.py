@@ -208,6 +208,16 @@ def test_a_trained_decoder_is_taken_up_again(segmenter: Path, recipe: Recipe) ->
     stored = tensors(segmenter)
     same = start_network(segmenter, Segment(["background", *open_images(SHAPES, "val").classes], recipe()), "segment")  # type: ignore[misc]
     assert all(torch.equal(value, stored[name]) for name, value in same.state_dict().items())
+    classes = open_images(SHAPES, "val").mask_classes or []
+    for keys, left in (
+        ("dropout=0.3 short_side=20 crop=12 window=8 stride=4 balance=0.5", False),
+        ("aux_channels=4", True),
+    ):
+        task = Segment(classes, recipe(*(f"head.{key}" for key in keys.split())))
+        state = start_network(segmenter, task, "segment").state_dict()
+        assert torch.equal(state["decoder.fuse.0.weight"], stored["decoder.fuse.0.weight"]) != left
+        notes = [f"the trained head of {segmenter} is not taken over: head.aux_channels=4, not 8"]
+        assert task.notes == (notes if left else [])
     other = start_network(segmenter, Segment(list("abc"), recipe()), "segment").state_dict()
     assert torch.equal(other["vit.cls_token"], stored["vit.cls_token"])
     assert other["decoder.classify.1.weight"].shape[0] == 3

@@ -254,6 +254,8 @@ def test_what_cannot_be_continued_is_said(
         ((f"init_from={template}", "model.depth=3"), "its encoder is"),
         ((f"init_from={template}", "mae.decoder_depth=2"), "its decoder is"),
         ((f"init_from={dense}",), "its constraint is none"),
+        ((f"init_from={dense}", "objective=supervised"), "its constraint is none"),
+        ((f"init_from={template}", "objective=supervised", "template.ranks=[8,8,8]"), "its ranks are"),
         (("init_from=nowhere",), "nowhere: no such folder"),
     ):
         with pytest.raises(UserError, match=message):

@@ -111,3 +111,32 @@ def test_an_odd_part_cannot_be_mixed(tiny_finetune: Tiny, batch: int, accumulate
     mixed = tiny_finetune(*keys).model_copy(update={"mixup": 0.2})
     with pytest.raises(UserError, match=rf"batch_size={batch}: 3 images at a time in each of {world} processes"):
         check_pairs(mixed, 3, world)
+
+
+def test_a_damaged_image_that_is_read_before_the_training(
+    model: Path, tiny_finetune: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a large set all masks are looked at with their images; where boxes are listed, nothing is opened."""
+    monkeypatch.setattr("sweet.training.finetune.should_pack", lambda *_: False)
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for folder in ("images", "masks", "labels"):
+            (tmp_path / "set" / folder / split).mkdir(parents=True)
+        for number in range(8):
+            values, mask = rng.integers(0, 256, (16, 16, 3), np.uint8), rng.integers(0, 2, (16, 16), np.uint8)
+            Image.fromarray(values).save(tmp_path / "set" / "images" / split / f"{number}.png")
+            Image.fromarray(mask).save(tmp_path / "set" / "masks" / split / f"{number}.png")
+            (tmp_path / "set" / "labels" / split / f"{number}.txt").write_text("0 0.5 0.5 0.5 0.5")
+    (tmp_path / "set" / "classes.txt").write_text("a\nb\n")
+    (tmp_path / "set" / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [a]\n")
+    (tmp_path / "set" / "images" / "train" / "0.png").write_bytes(b"no image")
+    for task, reader, keys in (
+        ("segment", "masks", "label_smoothing=0 head.channels=8 head.aux_channels=8 head.pool_scales=1,2"),
+        ("detect", "yolo", "head.channels=8 head.convs=0 head.fc_width=8 head.proposals=8 head.rois=8"),
+    ):
+        words = [f"data.source={reader}:{tmp_path / 'set'}", "max_steps=2", "batch_size=4", *keys.split()]
+        with pytest.raises(UserError, match=r"train/0\.png: not a readable image"):
+            finetune(model, tiny_finetune(*words), tmp_path / f"no-{task}", task=task, quiet=True)
+        finetune(model, tiny_finetune(*words, "data.on_error=skip"), tmp_path / task, task=task, quiet=True)
+        (line,) = (tmp_path / task / FILE).read_text().splitlines()
+        assert "train/0.png" in json.loads(line)["problem"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def test_the_loss_by_hand(make_source: Callable[..., StoredSource]) -> None:
 def test_only_the_labels_that_may_be_seen(tiny: Tiny) -> None:
     images = open_images("shapes:n=64,size=16", "train")
     assert known_labels(images, tiny("objective=supervised")).labels == images.labels
-    few = known_labels(images, tiny("objective=supervised", "data.labels=20")).labels
+    some = known_labels(images, tiny("objective=supervised", "data.labels=20"))
+    assert some.fingerprint() == images.fingerprint()  # the same pixels, decoded once
+    few = some.labels
     assert few is not None and images.labels is not None
     assert sum(label >= 0 for label in few) == 20
     assert all(label in (-1, true) for label, true in zip(few, images.labels, strict=True))
@@ -89,6 +92,14 @@ def test_mistakes_are_one_line(tiny: Tiny, classifier: Path, tmp_path: Path) -> 
     other = tiny(*BY_LABELS, f"teacher={classifier}", "data.source=shapes:n=64,size=32", "data.img_size=32")
     with pytest.raises(UserError, match=r"teacher=.*: takes 16 px, not 32"):
         pretrain(other, tmp_path / "out", quiet=True)
+    for key, own in (
+        ("mean=[0.1, 0.5, 0.5]", "mean=[0.5, 0.5, 0.5]"),
+        ("std=[0.1, 0.5, 0.5]", "std=[0.25, 0.25, 0.25]"),
+        ("value_range=[0.0, 9.0]", "value_range=null"),
+    ):
+        said = re.escape(f"teacher={classifier}: takes images of data.{own}, the recipe says {key.partition('=')[2]}")
+        with pytest.raises(UserError, match=f"^{said}$"):
+            pretrain(tiny(*BY_LABELS, f"teacher={classifier}", f"data.{key}"), tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
 
 

@@ -135,3 +135,6 @@ Pixels = Annotated[int | None, typer.Option(**NUMBER, help="Pixels; default: as 
 PIXELS: Any = {"parser": pixels, "metavar": "N|HxW"}
 ImagePixels = Annotated[Any, typer.Option(**PIXELS, help="Pixels, or height x width; default: as the source.")]
 Task = Annotated[str, typer.Option(**ONE_OF_TASKS, help="The task.")]
+TaskOrRun = Annotated[
+    str | None, typer.Option(**ONE_OF_TASKS, help="The task; default: that of the run to resume, else classify.")
+]

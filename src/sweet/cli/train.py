@@ -24,7 +24,7 @@ from .options import (
     Quiet,
     RecipeWords,
     Resume,
-    Task,
+    TaskOrRun,
     complete_recipe,
 )
 from .words import split_words
@@ -55,7 +55,7 @@ def pretrain(
 def finetune(
     out: Out,
     words: ModelWords = None,
-    task: Task = "classify",
+    task: TaskOrRun = None,
     recipe: Annotated[
         str | None,
         typer.Option(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .augment import normalise, onto, random_crop_flip, random_resized_crop
 from .bands import Picture, as_rgb
 from .batches import Batches, BatchSource, eval_batches
-from .decode import HasPixels, PixelFormat
+from .decode import PixelFormat
 from .epoch_order import step_generator
 from .findings import Finding, class_findings
 from .images import IGNORE, ImageSource
@@ -28,7 +28,6 @@ __all__ = [
     "BatchSource",
     "Batches",
     "Finding",
-    "HasPixels",
     "ImageSet",
     "ImageSource",
     "Objects",

@@ -175,23 +175,27 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Every image once, in order, the centre only; the last batch may be smaller. As ``Batches.at``."""
     _check(data, img_size, mean, any_size=False)
-
-    def pixels(start: int) -> Tensor:
-        stop = min(start + batch_size, len(data))
-        if isinstance(data, Packed):
-            return data.images[start:stop]
-        kernel = data.pixel_format.interpolation
-        return torch.stack([centre_crop(data.decode(index), img_size, kernel) for index in range(start, stop)])
-
     labels = data.labels if isinstance(data, Packed) else label_tensor(data)
-    starts = range(0, len(data), batch_size)
+    starts, pixels = range(0, len(data), batch_size), partial(_centres, data, img_size, batch_size)
     for start, batch in zip(starts, ahead(pixels, starts, 0 if isinstance(data, Packed) else workers), strict=True):
         images = normalise(onto(batch, device), mean, std)
         yield images, None if labels is None else onto(labels[start : start + batch_size], device)
 
 
+def _centres(data: ImageSet, img_size: ImageSize, count: int, start: int) -> Tensor:
+    """The centres of up to ``count`` images from ``start`` on, (b, C, H, W) uint8; of a source, in a worker process."""
+    stop = min(start + count, len(data))
+    if isinstance(data, Packed):
+        return data.images[start:stop]
+    kernel = data.pixel_format.interpolation
+    return torch.stack([centre_crop(data.decode(index), img_size, kernel) for index in range(start, stop)])
+
+
 class _Calls(Dataset[Any]):
-    """A function as a dataset: item ``key`` is ``make(key)``, or the message of its UserError."""
+    """A function as a dataset: item ``key`` is ``make(key)``, or the message of its UserError.
+
+    The function is pickled where workers are spawned.
+    """
 
     def __init__(self, make: Callable[[int], Any]) -> None:
         self.make = make

@@ -17,7 +17,8 @@ FIRST = 4096  # bytes
 class Identity(BaseModel):
     """``names`` (below the folder that all share), ``labels`` and ``first_bytes`` are checksums.
 
-    ``first_bytes`` are those of about :data:`LOOKED_AT` images; None where one of them cannot be read.
+    ``labels`` are those of every image, or its lists of labels. ``first_bytes`` are those of about :data:`LOOKED_AT`
+    images; None where one of them cannot be read.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -34,11 +35,12 @@ def identity(images: ImageSource) -> Identity:
     places = list(images.places())
     shared = len(os.path.dirname(os.path.commonprefix(places)))  # noqa: RUF071  dirname ends it at a folder
     heads = [first_bytes(images, index) for index in images.spread(LOOKED_AT)]
+    labels = images.label_lists if images.labels is None else images.labels
     return Identity(
         count=len(images),
         names=digest(*(place[shared:].replace(os.sep, "/") for place in places)),
         classes=images.classes or images.mask_classes,
-        labels=None if images.labels is None else digest(*images.labels),
+        labels=None if labels is None else digest(*labels),
         first_bytes=None if None in heads else digest(*heads),
     )
 
@@ -68,7 +70,8 @@ def differences(before: Identity, now: Identity) -> list[str]:
         found.append(different_classes(before.classes or [], now.classes or []))
     if before.count == now.count:  # else what follows differs anyway
         found += ["other file names"] * (before.names != now.names)
-        found += ["other labels"] * (before.labels != now.labels)
+        if None not in (before.labels, now.labels):  # earlier versions compared no lists of labels
+            found += ["other labels"] * (before.labels != now.labels)
         if None not in (before.first_bytes, now.first_bytes):
             found += ["other bytes in the files"] * (before.first_bytes != now.first_bytes)
     return found

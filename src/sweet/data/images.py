@@ -136,11 +136,18 @@ class ImageSource(ABC):
         raise UserError(f"{self.where(index)}: has no mask")
 
     def relabelled(self, classes: Sequence[str]) -> bool:
-        """Give the labels the numbers of ``classes``, which has all of this set's by name; false if it has not."""
-        if self.labels is None or self.classes is None or not set(self.classes) <= set(classes):
+        """Give labels and lists of labels the numbers of ``classes``, which has all of this set's by name.
+
+        False if it has not; objects and masks keep their numbers.
+        """
+        if self.classes is None or not set(self.classes) <= set(classes):
             return False
         numbers = [classes.index(name) for name in self.classes]
-        self.labels, self.classes = [numbers[label] for label in self.labels], list(classes)
+        if self.labels is not None:
+            self.labels = [numbers[label] for label in self.labels]
+        if self.label_lists is not None:
+            self.label_lists = [[numbers[label] for label in several] for several in self.label_lists]
+        self.classes = list(classes)
         return True
 
     def select(self, indices: Sequence[int]) -> ImageSource:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -71,6 +72,6 @@ def with_lists_alone(images: ImageSource) -> ImageSource:
             f"--data {images.name}: does not say which classes each image has, and the task needs it "
             "(csv:PATH, parquet:PATH with a column labels, or boxes)"
         )
-    chosen = images.select(range(len(images)))
-    chosen.labels = None
-    return chosen
+    alone = copy(images)
+    alone.labels = None
+    return alone

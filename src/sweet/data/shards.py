@@ -200,11 +200,16 @@ def _list(file: str) -> ShardIndex:
                 folder, _, name = member.name.rpartition("/")
                 name, _, kind = name.partition(".")
                 end = member.offset_data + -(-member.size // BLOCK) * BLOCK
+                sample = f"{folder}/{name}".lstrip("/")
                 if f".{kind.lower()}".endswith(SUFFIXES):
-                    images[f"{folder}/{name}"] = member
+                    if sample in images:
+                        raise UserError(
+                            f"{file}: {member.name}: a second image of {sample}, beside {images[sample].name}"
+                        )
+                    images[sample] = member
                 elif kind.lower() == "cls":
                     opened = archive.extractfile(member)
-                    labels[f"{folder}/{name}"] = int(opened.read()) if opened else -1
+                    labels[sample] = int(opened.read()) if opened else -1
         with open(file, "rb") as plain:  # tarfile takes a cut header for the end
             plain.seek(end)
             if plain.read(BLOCK) != bytes(BLOCK):

@@ -48,7 +48,8 @@ def random_view(
 
     H and W are those of ``crop``, or of the image where that is smaller.
 
-    augment: ``rrc`` scale by 0.5 to 2, crop, flip, colours; ``crop`` crop and flip; ``none`` the centre.
+    augment: ``rrc`` scale by 0.5 to 2, crop, flip, colours; ``crop`` crop and flip; ``flip`` the centre and flip;
+    ``none`` the centre.
     """
 
     def draw(low: float, high: float) -> float:
@@ -61,7 +62,7 @@ def random_view(
     size = columns, rows = min(most_columns, width), min(most_rows, height)
     answers = Image.fromarray(mask)
     for _ in range(ATTEMPTS):
-        across, down = (0.5, 0.5) if augment == "none" else (draw(0, 1), draw(0, 1))
+        across, down = (0.5, 0.5) if augment in ("flip", "none") else (draw(0, 1), draw(0, 1))
         left, top = round(across * (width - columns)), round(down * (height - rows))
         # In pixels of the stored image, so that only what is kept is resampled.
         x, y = image.width / width, image.height / height

@@ -29,7 +29,7 @@ def evaluate(
         raise UserError(f"--task {task}: {model} was trained to {tuned.task_name}")
     images = open_images(data, split, pixels=tuned.data)
     classes, known = tuned.task.classes_of(images), tuned.task.classes
-    if classes != known and not images.relabelled(known):
+    if classes != known and not tuned.task.relabel(images, known):
         how = different_classes(known, classes)
         raise UserError(f"--data {data}: its {len(classes)} classes are not the {len(known)} of {model} ({how})")
     if images.drawn_text:

@@ -42,12 +42,14 @@ def generate(
     task = tuned.task
     if not isinstance(task, Generate):
         raise UserError(f"MODEL {model}: was trained to {tuned.task_name}, not to generate")
-    if isinstance(classes, str):
-        classes = named_classes(classes, task.classes)
-    names = list(dict.fromkeys(task.classes if classes is None else classes))
+    wanted = named_classes(classes, task.classes) if isinstance(classes, str) else classes
+    names = list(dict.fromkeys(task.classes if wanted is None else wanted))
+    known = f"{model} knows {'; '.join(map(repr, task.classes))}"
+    if not names:
+        raise UserError(f"--classes {classes!r}: names no class; {known}")
     for name in names:
         if name not in task.classes:
-            raise UserError(f"--classes {name}: unknown; {model} knows {'; '.join(map(repr, task.classes))}")
+            raise UserError(f"--classes {name}: unknown; {known}")
     labels = [task.classes.index(name) for name in names for _ in range(per_class)]
     batches = task.sample(
         tuned.model,

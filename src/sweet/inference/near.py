@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sweet.data import PixelFormat
 from sweet.data.folder import FolderImages
 from sweet.errors import UserError
 
@@ -44,7 +45,8 @@ def near(embeddings: Path, *, query: Path | None, model: Path | None, top: int, 
     encoder = Encoder(model, device)
     if known.model not in (None, encoder.sha256) or encoder.width != known.vectors.shape[1]:
         raise UserError(f"--model {model}: {embeddings} was made by another model; the two cannot be compared")
-    (vector,) = encoder.vectors(FolderImages("--query", "query", [str(query)], None, None), batch_size=1)
+    image = FolderImages("--query", "query", [str(query)], None, None).read_as(PixelFormat.of(encoder.record.data))
+    (vector,) = encoder.vectors(image, batch_size=1)
     cosines = similarity(F.normalize(vector[None], dim=1), known.vectors)[0]
     best = cosines.topk(min(top, len(cosines)))
     return [

@@ -254,8 +254,11 @@ class PretrainRecipe(TrainKeys):
         _check_mae(self.model, self.data, self.mae)
         if self.optim.name != "adamw":
             _refuse("is for fine-tuning, a template learns by adamw", "optim.name")
-        if self.objective == "mae" and self.teacher is not None:
-            _refuse("has a meaning only with objective=supervised", "teacher", "objective")
+        for key, value in (("teacher", self.teacher), ("data.labels", self.data.labels)):
+            if self.objective == "mae" and value is not None:
+                _refuse("has a meaning only with objective=supervised", key, "objective")
+        if self.data.val_split is not None:
+            _refuse("has a meaning only in a fine-tuning", "data.val_split")
         return self
 
 

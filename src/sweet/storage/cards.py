@@ -227,8 +227,9 @@ def shareable(recipe: str) -> str:
     data = keys.get("data")
     if isinstance(data, dict) and isinstance(data.get("source"), str):
         data["source"] = without_path(data["source"])
-    if isinstance(keys.get("init_from"), str):
-        keys["init_from"] = Path(keys["init_from"]).name
+    for key in ("init_from", "teacher"):
+        if isinstance(keys.get(key), str):
+            keys[key] = Path(keys[key]).name
     return yaml.safe_dump(keys, sort_keys=False, width=110)
 
 

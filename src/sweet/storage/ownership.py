@@ -146,12 +146,21 @@ def sweep(folder: Path, *, older: float = 0.0) -> None:
     for place, folders, files in os.walk(folder):
         for name in files:
             path = Path(place) / name
-            if LEFTOVER.fullmatch(name) and path.lstat().st_mtime <= limit:
+            if LEFTOVER.fullmatch(name) and _unchanged_since(limit, path):
                 path.unlink(missing_ok=True)
         if Path(place).name == "checkpoints":
             for name in [name for name in folders if STEP.fullmatch(name)]:
-                shutil.rmtree(Path(place) / name, ignore_errors=True)
-                folders.remove(name)
+                if _unchanged_since(limit, Path(place) / name):
+                    shutil.rmtree(Path(place) / name, ignore_errors=True)
+                    folders.remove(name)
+
+
+def _unchanged_since(limit: float, path: Path) -> bool:
+    """False as well for what another process has taken away by now."""
+    try:
+        return path.lstat().st_mtime <= limit
+    except OSError:
+        return False
 
 
 def _listed(folder: Path) -> set[str]:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from sweet.errors import UserError
+from sweet.files import read_json
 
 from .hub import is_hub_name
 from .overwrite import NEW
@@ -56,6 +57,22 @@ def saved_recipe(out: Path, resume: bool) -> str | None:
     """The recipe of the run to resume, so that `--out DIR --resume` alone continues it."""
     saved = (folder / "recipe.yaml" for folder in (out / NEW, out))  # of what an interrupted --overwrite began, first
     return next((str(path) for path in saved if resume and path.is_file()), None)
+
+
+def task_of_run(out: Path, saved: str | None, task: str | None) -> str:
+    """The task of a fine-tuning: ``task``, which was named, or that of the run of the recipe ``saved``, or classify.
+
+    Raises UserError where the run to resume was begun with another one; a run of earlier versions does not say its own.
+    """
+    machine = None if saved is None else Path(saved).with_name("env.json")
+    values = read_json(machine) if machine is not None and machine.is_file() else None
+    begun = values.get("task") if isinstance(values, dict) else None
+    if begun is not None and task not in (None, begun):
+        raise UserError(
+            f"--task {task}: --resume: --out {out} was begun with --task {begun}; leave it out, or start anew with "
+            "--overwrite"
+        )
+    return task or begun or "classify"
 
 
 def after_restart(resume: bool, overwrite: bool) -> tuple[bool, bool]:

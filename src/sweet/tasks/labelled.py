@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -34,6 +34,10 @@ class Labelled(Task):
                 "images: train/CLASS/IMAGE and val/CLASS/IMAGE)"
             )
         return images.classes
+
+    @staticmethod
+    def relabel(images: ImageSource, classes: Sequence[str]) -> bool:
+        return images.relabelled(classes)
 
     def prepare_data(self, images: ImageSource, data_config: DataConfig) -> ImageSet:
         return packed(images, data_config.img_size)

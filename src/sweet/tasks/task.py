@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -124,6 +124,7 @@ class Task(ABC):
     without_effect: ClassVar[tuple[str, ...]] = ()  # keys of a recipe, also dotted ones of data, that change nothing
     interpolates: ClassVar[bool] = True  # images are resized as data.interpolation says
     cheap_to_evaluate: ClassVar[bool] = True  # an image costs about a forward pass
+    reads_all: ClassVar[bool] = False  # all that belongs to the images is read before the training
     balances: ClassVar[tuple[str, ...]] = ()  # values of optim.balance, besides none, that this task knows
 
     def __init__(
@@ -172,6 +173,11 @@ class Task(ABC):
     @abstractmethod
     def classes_of(images: ImageSource) -> list[str]:
         """Class names of a set. Raises UserError when it lacks what the task learns from."""
+
+    @staticmethod
+    def relabel(images: ImageSource, classes: Sequence[str]) -> bool:
+        """Give what the task learns from the numbers of ``classes``, by name; false where that cannot be done."""
+        return False
 
     def adapt(self, train: ImageSource, val: ImageSource) -> None:
         """Choose those options of the head that follow from the images, and look for what training will need.

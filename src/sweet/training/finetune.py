@@ -81,7 +81,7 @@ def finetune(
     cost = training_flops(run.base.vit, run.recipe, len(run.train_data))
     optim = decided(run.recipe.optim, cost, accelerator.device)
     if accelerator.is_main_process:
-        begin(out, run.recipe, resume=resume)
+        begin(out, run.recipe, resume=resume, task=task)
         write_skipped(out, run.skipped)
         for line in dict.fromkeys(finding.text() for finding in run.findings if finding.warn):
             warn(line)
@@ -163,10 +163,10 @@ def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str, *, q
     skipped: list[str] = []
     if recipe.data.on_error == "skip":  # a large set is read as it is learned from
         val_images, skipped = readable_images(val_images, recipe.data)
-        if should_pack(train_images, recipe.data.img_size):
+        if make_task.reads_all or should_pack(train_images, recipe.data.img_size):
             train_images, more = readable_images(train_images, recipe.data)
             skipped += more
-    if make_task.classes_of(val_images) != classes and not val_images.relabelled(classes):
+    if make_task.classes_of(val_images) != classes and not make_task.relabel(val_images, classes):
         raise UserError(f"--data {recipe.data.source}: {val_images.split} has other classes than {train_images.split}")
     task = make_task(classes, recipe)
     task.adapt(train_images, val_images)

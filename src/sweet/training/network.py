@@ -24,12 +24,17 @@ from .device import keep_memory
 def start_network(folder: Path, task: Task, task_name: str, *, seed: int = 0, drop_path: float = 0.0) -> nn.Module:
     """The backbone of a model folder with the head of ``task``: its own where it was trained for the same.
 
-    Else a new head is drawn by ``seed``. Raises UserError naming the folder and the parameter that does not fit.
+    Else a new head is drawn by ``seed``; that a trained one is left behind for its options is a note of the task.
+    Raises UserError naming the folder and the parameter that does not fit.
     """
     vit, record = load_model(folder, num_classes=task.outputs, seed=seed, **task.timm_options, drop_path_rate=drop_path)
     network = with_new_head(vit, task, seed)
-    same = record.task == task_name and record.data.classes == task.classes
-    if same and network is not vit and task.Options(**record.head or {}).of_weights() == task.head.of_weights():
+    if network is vit or record.task != task_name or record.data.classes != task.classes:
+        return network
+    trained, wanted = task.Options(**record.head or {}).of_weights(), task.head.of_weights()
+    if other := [f"head.{key}={wanted[key]}, not {trained[key]}" for key in wanted if wanted[key] != trained[key]]:
+        task.notes.append(f"the trained head of {folder} is not taken over: {'; '.join(other)}")
+    else:
         state, file = read_tensors(folder / TENSORS["model"]), folder / TENSORS["model"]
         if problem := mismatch(state, {name: value.shape for name, value in network.state_dict().items()}):
             raise UserError(f"{file}: {problem}")

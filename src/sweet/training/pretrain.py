@@ -286,11 +286,9 @@ def initial_source(resolved: ResolvedRecipe) -> Source:
     stored = load_source(Path(recipe.init_from))
     if stored.config != vit:
         raise UserError(f"{where}: its encoder is {stored.config}, the recipe says {vit}")
-    if recipe.objective == "supervised":
-        return stored.source
-    if not stored.source.decoder:  # a converted checkpoint
+    if recipe.objective == "mae" and not stored.source.decoder:  # a converted checkpoint
         stored.source.decoder = init_decoder(vit, mae, torch.Generator().manual_seed(recipe.seed))
-    elif stored.mae != mae:
+    elif recipe.objective == "mae" and stored.mae != mae:
         raise UserError(f"{where}: its decoder is {stored.mae}, the recipe says {mae}")
     constraint = stored.record.constraint
     if constraint != recipe.template.trained:

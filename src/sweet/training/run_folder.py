@@ -21,10 +21,11 @@ from .trackers import check_trackers
 FREE = ("device", "workers", "checkpoint_every", "log_with")  # may change when a run is resumed
 
 
-def begin(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
+def begin(run: Path, recipe: TrainKeys, *, resume: bool, task: str | None = None) -> None:
     """Write ``recipe.yaml`` and ``env.json``. Raises UserError when a run is resumed with another recipe.
 
-    Or where its trackers are not installed.
+    Or where its trackers are not installed. The ``task`` of a fine-tuning is written down for whoever resumes it
+    (:func:`sweet.storage.paths.task_of_run`).
     """
     check_trackers(recipe.log_with)
     saved = run / "recipe.yaml"
@@ -42,8 +43,8 @@ def begin(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
                     f"--resume: {key}={given}, but {run} was begun with {key}={written}; leave it out, or start anew "
                     "with --overwrite"
                 )
-    write_text(saved, dump_recipe(recipe))
-    write_json(run / "env.json", environment())
+    write_json(run / "env.json", environment() | ({} if task is None else {"task": task}))
+    write_text(saved, dump_recipe(recipe))  # the last: by it a run is known
 
 
 def environment() -> dict[str, str | int | None]:

@@ -6,7 +6,9 @@ the features, elsewhere the decoder's embedding, is the classifier's head here, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +56,19 @@ def known_labels(images: ImageSource, recipe: PretrainRecipe) -> ImageSource:
     """
     if images.labels is None:
         raise UserError(f"objective=supervised: {recipe.data.source} has no class labels")
-    whole = images.select(range(len(images)))
-    if recipe.data.labels is not None:
-        known = set(balanced_subset(images.labels, recipe.data.labels, recipe.data.label_seed))
-        whole.labels = [label if index in known else UNKNOWN for index, label in enumerate(images.labels)]
-    return whole
+    if recipe.data.labels is None:
+        return images
+    known = set(balanced_subset(images.labels, recipe.data.labels, recipe.data.label_seed))
+    some = copy(images)
+    some.labels = [label if index in known else UNKNOWN for index, label in enumerate(images.labels)]
+    return some
 
 
 def open_teacher(recipe: PretrainRecipe, classes: Sequence[str] | None) -> nn.Module | None:
-    """The frozen classifier that ``teacher`` names, or None. Raises UserError where it knows other classes."""
+    """The frozen classifier that ``teacher`` names, or None.
+
+    Raises UserError where it knows other classes, or takes other pixels than the recipe makes.
+    """
     if recipe.teacher is None:
         return None
     teacher = FinetunedModel(Path(recipe.teacher), "cpu")
@@ -71,6 +77,10 @@ def open_teacher(recipe: PretrainRecipe, classes: Sequence[str] | None) -> nn.Mo
     if teacher.data.img_size != recipe.data.img_size:
         own = size_text(recipe.data.img_size)
         raise UserError(f"teacher={recipe.teacher}: takes {size_text(teacher.data.img_size)} px, not {own}")
+    for key in ("mean", "std", "value_range"):
+        theirs, ours = (json.dumps(getattr(data, key)) for data in (teacher.data, recipe.data))
+        if theirs != ours:
+            raise UserError(f"teacher={recipe.teacher}: takes images of data.{key}={theirs}, the recipe says {ours}")
     return teacher.model.requires_grad_(False)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -72,21 +73,23 @@ def trial(recipe: PretrainRecipe) -> Trial:
             "batch_size": batch,
             "max_steps": TIMED + 1,
             "epochs": float(TIMED + 1),
-            "data": recipe.data.model_copy(update={"limit": few}),
+            "data": recipe.data.model_copy(update={"limit": few, "labels": None}),
             "optim": recipe.optim.model_copy(update={"compile": False}),
         }
     )
-    run = prepare(short, Path())
-    device, parts = run.accelerator.device, recipe.batch_size / batch
-    states = 3 * 4 * sum(parameter.numel() for parameter in run.model.parameters())  # gradients, and Adam's two
-    before = peak_memory(device) + states
-    times = [time.perf_counter()]
+    times: list[float] = []
 
     def note(_: Progress) -> None:
         times.append(time.perf_counter())
 
-    with listening_to_progress(note):
-        run.train(None, resume=False, quiet=True)
+    with TemporaryDirectory() as folder:  # for the list of images that are skipped
+        run = prepare(short, Path(folder))
+        device, parts = run.accelerator.device, recipe.batch_size / batch
+        states = 3 * 4 * sum(parameter.numel() for parameter in run.model.parameters())  # gradients, and Adam's two
+        before = peak_memory(device) + states
+        times.append(time.perf_counter())
+        with listening_to_progress(note):
+            run.train(None, resume=False, quiet=True)
     seconds = parts * mean(later - earlier for earlier, later in pairwise(times[1:]))
     pixels = vit.patches * vit.patch_size**2 * found.pixel_format.stored_channels
     kept = count * pixels if should_pack(found, vit.img_size) else 0

@@ -44,7 +44,9 @@ class Detect(Task):
     def classes_of(images: ImageSource) -> list[str]:
         """Class names of the objects. Raises UserError for images without boxes."""
         if not images.has_boxes or images.classes is None:
-            raise UserError(f"--data {images.name}: has no boxes, and detection needs them (coco:PATH or shapes:)")
+            raise UserError(
+                f"--data {images.name}: has no boxes, and detection needs them (coco:PATH, yolo:PATH or shapes:)"
+            )
         if not images.classes:
             raise UserError(f"--data {images.name}: has no classes")
         return images.classes
@@ -52,7 +54,7 @@ class Detect(Task):
     def adapt(self, train: ImageSource, val: ImageSource) -> None:
         """Masks are learned where all objects have one. Raises UserError when objects are missing, or wanted masks."""
         for images in (train, val):
-            if not any(len(images.objects(index)) for index in range(len(images))):
+            if not has_objects(images):
                 raise UserError(f"--data {images.name}: {images.split} has no objects")
             if self.head.masks and not images.has_masks:
                 raise UserError(f"head.masks=true: not all objects of {images.split} in {images.name} have a mask")
@@ -134,6 +136,13 @@ class Detect(Task):
         names = [f"{self.classes[n]} {score:.2f}" for n, score in zip(labels, found["scores"][sure], strict=True)]
         masks = found["masks"][sure] if "masks" in found else None
         return drawn(image, found["boxes"][sure], labels, names, masks, side)
+
+
+def has_objects(images: ImageSource) -> bool:
+    """Whether there is an object at all; where a set lists the classes of every image, none of these is opened."""
+    if images.label_lists is not None:
+        return any(images.label_lists)
+    return any(len(images.objects(index)) for index in range(len(images)))
 
 
 def training_sample(

@@ -31,6 +31,8 @@ RATIOS = (0.5, 1.0, 2.0)  # of an anchor, height to width
 class DetectOptions(Options):
     """What the detector around the ViT is like. The defaults are ViTDet's."""
 
+    use = frozenset({"window", "proposals", "rois", "score", "overlap", "detections"})
+
     masks: bool | None = None  # None: where all objects of the training and validation images have one
     window: int = Field(14, ge=0)  # patches a side; 0: every block sees the whole image
     channels: int = Field(256, ge=1)

@@ -49,6 +49,8 @@ SHOWN = 6  # validation images on the contact sheet
 class SegmentOptions(task.Options):
     """The decoder, and in what size images pass through it. The defaults are those of the paper's protocol."""
 
+    use = frozenset({"dropout", "short_side", "crop", "window", "stride", "balance"})
+
     channels: Annotated[int, Field(ge=1)] = 512
     pool_scales: Annotated[str, Field(pattern=r"^[1-9]\d*(,[1-9]\d*)*$")] = "1,2,3,6"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -77,6 +79,7 @@ class Segment(Task):
     Options = SegmentOptions
     timm_options: ClassVar[Mapping[str, Any]] = {"dynamic_img_size": True, "dynamic_img_pad": True}
     without_effect: ClassVar[tuple[str, ...]] = ("mixup", "cutmix", "data.crop_scale", "data.scale_jitter")
+    reads_all: ClassVar[bool] = True
     head: SegmentOptions
     weights: Tensor | None = None  # (K,) of the classes in the loss
 
