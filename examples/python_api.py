@@ -1,6 +1,7 @@
 """Use a template from Python: the result is a plain timm model.
 
-The template is a toy that was trained for a moment. This page is the whole public interface, see ``sweet.__all__``.
+The template is a toy that was trained for a moment. This is loading and building; the verbs that train are in
+``train_in_python.py``.
 """
 
 from __future__ import annotations

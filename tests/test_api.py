@@ -137,6 +137,7 @@ def test_impossible_sizes_and_foreign_folders(template: Path, tmp_path: Path) ->
         ({"depth": 1, "heads": 1, "in_chans": 0}, "in_chans=0: must be at least 1"),
         ({"depth": 1, "heads": 1, "drop_paht": 0.1}, "drop_paht=0.1: timm's Eva has no such option"),
         ({"depth": 1, "heads": 1, "embed_dim": 64}, "embed_dim=64: is decided by the weights"),
+        ({"depth": 1, "heads": 1, "num_reg_tokens": 2}, "build: parameter reg_token is missing"),
     ],
 )
 def test_what_cannot_be_built_is_one_clear_error(template: Path, options: dict[str, object], message: str) -> None:

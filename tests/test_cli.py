@@ -362,6 +362,21 @@ def test_a_limit_that_is_not_reached_is_said() -> None:
     assert advice(recipe, 10**5, 600, 1e12, on_cpu=True) == []
 
 
+def test_advice_on_few_steps_is_true() -> None:
+    from sweet.costs.advice import steps_text
+    from sweet.recipes.loader import load_recipe
+    from sweet.recipes.resolved import total_steps
+    from sweet.recipes.schema import PretrainRecipe
+
+    def recipe(*words: str) -> PretrainRecipe:
+        return load_recipe(PretrainRecipe, "micro", [*words, "batch_size=16"])
+
+    said = steps_text(recipe("epochs=7"), 48, 21)
+    assert "epochs=67 makes 200" in said and total_steps(recipe("epochs=67"), 3) >= 200
+    limited = load_recipe(PretrainRecipe, "micro", ["max_steps=50", "batch_size=512"])
+    assert steps_text(limited, 10**6, 50) == ""  # smaller batches make no more of them
+
+
 def test_what_is_printed_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     from sweet.console import show
 

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from sweet.convert.cached import as_source, is_source
-from sweet.convert.convert import in_type
 from sweet.costs.budget import Budget, chosen_budget, size_cost
 from sweet.data import ImageSource, open_images
 from sweet.errors import UserError
@@ -23,7 +22,7 @@ from sweet.initialise.shape import resolve_shape
 from sweet.models.vit import build_vit, check_options
 from sweet.storage import hub
 from sweet.storage.cards import front_matter, shareable
-from sweet.storage.folders import StoredSource, load_model, load_source, source_tensors
+from sweet.storage.folders import StoredSource, in_type, load_model, load_source, source_tensors
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import read_record
 from sweet.storage.timm_cfg import attach_cfg
@@ -121,9 +120,11 @@ class Template(StoredSource):
         own = self.own(weights)
         weights = {name: value if name in own else value.clone() for name, value in weights.items()}
         config = source.config.resized(size.depth, size.heads)
-        vit: nn.Module = build_vit(
-            config, weights, num_classes=num_classes, seed=seed, img_size=pixels, **channels, **options
-        )
+        more: dict[str, Any] = {"img_size": pixels, **channels, **options}
+        try:
+            vit: nn.Module = build_vit(config, weights, num_classes=num_classes, seed=seed, **more)
+        except ValueError as problem:
+            raise UserError(f"build: {problem}") from None
         attach_cfg(vit, self.data.model_copy(update={"classes": None}))  # the head is new: it has no names yet
         return vit
 

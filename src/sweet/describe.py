@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sweet.costs.table import bench_sizes, size_table
 from sweet.errors import UserError
-from sweet.files import SUMS, check_sums
-from sweet.storage.header import ORDER, Header, check_header, read_header
+from sweet.files import SUMS, check_sums, read_tensors
+from sweet.storage.header import HALVES, ORDER, Header, check_header, read_header
 from sweet.storage.layout import TENSORS
 from sweet.storage.ownership import FAMILY, STARTS
 from sweet.storage.records import FolderRecord, read_record
@@ -95,14 +95,16 @@ def _arrays(file: Path, header: Header) -> dict[str, Array]:
     import numpy as np
     from safetensors import safe_open
 
-    arrays: dict[str, Array] = {}
-    with safe_open(file, "np") as opened:
-        for name, (dtype, _) in header.items():
-            if dtype == "BF16":  # numpy has no such type; the order and a core are never in it
-                continue
-            arrays[name] = opened.get_tensor(name)
-            if not np.isfinite(arrays[name]).all():
-                raise UserError(f"{file}: tensor {name} holds numbers that are not finite")
+    if any(dtype in HALVES.values() for dtype, _ in header.values()):  # numpy computes in neither of these types
+        from sweet.storage.folders import in_float32
+
+        arrays = {name: value.numpy() for name, value in in_float32(read_tensors(file)).items()}
+    else:
+        with safe_open(file, "np") as opened:
+            arrays = {name: opened.get_tensor(name) for name in header}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"{file}: tensor {name} holds numbers that are not finite")
     return arrays
 
 

@@ -6,16 +6,21 @@ import importlib.util
 import json
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
 import sweet
 from sweet.convert.convert import ConvertOptions, convert, convert_checkpoint
 from sweet.convert.from_timm import from_model
+from sweet.errors import UserError
+from sweet.export import export
+from sweet.files import read_tensors
 from sweet.initialise.make import initialise_to
 from sweet.models.condition import condition
 from sweet.models.vit import build_vit
@@ -76,6 +81,41 @@ def test_a_template_of_it_is_read_from_its_folder(census: ModuleType, architectu
         ours = template.build(config.depth, config.heads, order="prefix").eval().forward_features(images)
         assert census.relative(ours, model.forward_features(images)) < 1e-5
         assert template.build(1, 1).eval().forward_features(images).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [
+        ("beit_base_patch16_224", "blocks.1.attn.v_bias"),
+        ("eva02_large_patch14_224", "blocks.0.mlp.fc1_x.weight"),
+        ("vit_small_patch16_rope_mixed_224", "rope.freqs"),
+        ("vit_small_plus_patch16_dinov3", "blocks.0.gamma_2"),
+        ("vit_base_patch14_dinov2", "blocks.1.ls2.gamma"),
+        ("aimv2_large_patch14_224", "blocks.1.mlp.fc1_g.weight"),
+    ],
+)
+def test_models_made_of_it_are_read_by_the_names_of_its_class(
+    census: ModuleType, architecture: str, name: str, tmp_path: Path
+) -> None:
+    """As timm's class calls its tensors, such as ``name``: in a model folder, and in its export for timm."""
+    checkpoint = from_model(census.shaken(census.reduced(architecture)), architecture, "0")
+    convert_checkpoint(checkpoint, None, tmp_path / "template", ConvertOptions(images=4, device="cpu"))
+    initialise_to(str(tmp_path / "template"), tmp_path / "model", depth=2, heads=1)
+    export(tmp_path / "model", "timm", tmp_path / "timm")
+    images = census.images(checkpoint.config, checkpoint.config.img_size)
+    with torch.no_grad():
+        expected = sweet.load(tmp_path / "template").build(2, 1).forward_features(images)
+        for folder in ("model", "timm"):
+            found = sweet.load(tmp_path / folder).forward_features(images)
+            assert census.relative(found, expected) < 1e-6
+    file = tmp_path / "timm" / "model.safetensors"
+    tensors = read_tensors(file)
+    del tensors[name]
+    save_file(tensors, file)
+    (tmp_path / "timm" / "SHA256SUMS").unlink()
+    missing = pytest.raises(UserError, match=r"model.safetensors: tensor \S+ is (missing|unknown)")
+    with nullcontext() if "gamma" in name else missing:  # a layer scale may be left out: ours have none
+        sweet.load(tmp_path / "timm")
 
 
 @pytest.mark.parametrize("architecture", ["vit_small_plus_patch16_dinov3", "vit_base_patch16_siglip_gap_224"])

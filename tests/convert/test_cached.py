@@ -119,7 +119,7 @@ def test_other_images_options_or_weights_are_another_conversion(checkpoint: Path
         for given in (
             {"data": DATA},
             {"data": "shapes:n=25,size=16"},
-            {"data": DATA, "images": 8},
+            {},
             {"data": DATA, "img_size": 32},
         )
     }

@@ -101,6 +101,24 @@ def test_a_decoder_of_learned_positions_is_left_out(tmp_path: Path) -> None:
     assert not [name for name in found.state if name.startswith("decoder")]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"decoder_pred.bias": None},
+        {"decoder_pred.weight": torch.zeros(40, 64), "decoder_pred.bias": torch.zeros(40)},
+        {"decoder_norm.bias": None},
+        {"decoder_blocks.0.attn.q_norm.weight": torch.ones(4)},
+        {"decoder_pos_embed": torch.zeros(17, 64)},
+    ],
+)
+def test_a_decoder_that_is_not_ours_is_left_out(tmp_path: Path, change: dict[str, Tensor | None]) -> None:
+    _, state = mae()
+    state = {name: value for name, value in (state | change).items() if value is not None}
+    torch.save(state, tmp_path / "mae.pth")
+    found = read_file(tmp_path / "mae.pth", heads=4)
+    assert found.mae is None and not [name for name in found.state if name.startswith("decoder")]
+
+
 @pytest.mark.parametrize("options", [{}, {"init_values": 0.1}, {"qkv_bias": False, "proj_bias": False}])
 def test_what_is_exact_is_folded(tmp_path: Path, options: dict[str, object]) -> None:
     theirs = vit(**options)

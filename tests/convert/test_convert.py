@@ -17,18 +17,20 @@ from typer.testing import CliRunner
 
 from sweet.cli import app
 from sweet.convert.convert import convert
+from sweet.convert.order_images import OrderImages
+from sweet.convert.read import read
 from sweet.data import open_images
 from sweet.describe import inspect
 from sweet.errors import UserError
 from sweet.files import check_sums, read_json, sha256
 from sweet.inference.checks import mae_loss
 from sweet.initialise.apply import initialise
-from sweet.initialise.sweet import best_gains
+from sweet.initialise.sweet import best_gains, best_layers
 from sweet.models.forward import encode, linear, patchify
 from sweet.models.moments import compute_order
 from sweet.storage.folders import StoredSource, load_source, source_tensors
 from sweet.storage.layout import write_folder
-from sweet.storage.records import WidthRecord
+from sweet.storage.records import TrainingRecord, WidthRecord
 from sweet.template.fold import folded
 from sweet.template.order import embedding_basis
 from sweet.template.target import target_weights
@@ -115,6 +117,22 @@ def test_the_stochastic_width_of_a_source_goes_along(make_source: MakeSource, tm
     dense = write_dense(StoredSource(stored.source, record), tmp_path / "dense")
     convert(str(dense), tmp_path / "template", data=DATA, images=8)
     assert best_gains(load_source(tmp_path / "template"), "prefix") == "sqrt"
+
+
+def test_what_a_source_of_sweet_says_goes_along(make_source: MakeSource, tmp_path: Path) -> None:
+    """What its training took, so that it is nobody else's; how its images are read, those of the order too."""
+    stored = make_source("eva", "none", depth=2, in_chans=1)
+    trained = TrainingRecord(steps=1, images=16, loss=1.0, seconds=1.0)
+    data = stored.data.model_copy(update={"value_range": (0.0, 4095.0)})
+    record = stored.record.model_copy(update={"training": trained, "data": data})
+    dense = write_dense(StoredSource(stored.source, record), tmp_path / "dense")
+    convert(str(dense), tmp_path / "template", data=DATA, images=8, device="cpu")
+    made = load_source(tmp_path / "template")
+    assert made.record.training == trained and not made.record.of_others and best_layers(made) == "even"
+    assert made.data == data
+    assert "training" in inspect(tmp_path / "template")
+    pixels = next(iter(OrderImages.of(read(str(dense))[0], DATA, 8, None, torch.device("cpu"))))
+    assert pixels.shape == (8, 1, 16, 16)
 
 
 def test_the_error_falls_with_rank(dense_source: tuple[StoredSource, Path], tmp_path: Path) -> None:
@@ -263,6 +281,12 @@ CASES = {
     "convert dense --mean 0.5,0.5 --out OUT": ["--mean 0.5,0.5", "has 3 channels"],
     "convert dense --std 0,1,1 --out OUT": ["--std 0,1,1", "expected numbers"],
     "convert dense --img-size 15 --data shapes:n=4 --out OUT": ["--img-size 15", "multiple of the patch size"],
+    "convert dense --img-size 32 --out OUT": ["--img-size 32", "dense has its own order", "--data SRC"],
+    "convert dense --images 8 --out OUT": ["--images 8", "dense has its own order", "--data SRC"],
+    "convert dense --heal-lr 1e-4 --out OUT": ["--heal-lr 0.0001", "--heal STEPS"],
+    "convert vit.pth --like vit_tiny_patch16_224.typo --out OUT": ["--like vit_tiny_patch16_224.typo", "vit_tiny"],
+    "convert vit.pth --like vit_tiny_patch16_224 --heads 3 --out OUT": ["--heads 3", "vit.pth", "--like vit_tiny"],
+    "init dense --depth 1 --heads 1 --fit-images 4 --out OUT": ["--fit-images 4", "--method sweet looks at no images"],
     "init dense --depth 1 --heads 1 --data shapes: --out OUT": ["--data shapes:", "converted on the way"],
     "init timm:resnet18 --depth 1 --heads 1 --out OUT": ["timm:resnet18", "is a ResNet"],
     "convert timm:no_such_model --out OUT": ["timm:no_such_model", "timm cannot load it"],
@@ -280,6 +304,7 @@ def test_a_mistake_is_named_in_one_line(
     Path("dense").symlink_to(dense)
     Path("template").symlink_to(template)
     Path("text.pth").write_text("no checkpoint")
+    torch.save({"patch_embed.proj.weight": torch.zeros(192, 3, 16, 16)}, "vit.pth")
     result = CliRunner().invoke(app, words.split(), prog_name="sweet")
     assert result.exit_code == 2, (result.output, result.exception)
     assert result.stdout == ""

@@ -10,6 +10,7 @@ import timm
 import torch
 
 import sweet
+from sweet.describe import inspect
 from sweet.errors import UserError
 from sweet.export import export, verify
 from sweet.files import read_json, read_tensors
@@ -54,6 +55,30 @@ def test_a_source_too(template: Path, tmp_path: Path) -> None:
     assert source.build(1, 1)(IMAGES).shape[0] == 4
     tensors = read_tensors(tmp_path / "half" / "template.safetensors")
     assert tensors["core.core"].dtype == torch.bfloat16 and tensors["order.rotation"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize("kind", ["template", "classifier"])
+def test_half_precision_is_inspected_and_left_again(
+    kind: str, dtype: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(kind)
+    export(folder, "safetensors", tmp_path / "half", dtype=dtype)
+    exact, shown = inspect(folder), inspect(tmp_path / "half")
+    assert shown.get("ranks") == exact.get("ranks") and shown.get("kept_energy") == exact.get("kept_energy")
+    export(tmp_path / "half", "safetensors", tmp_path / "whole", dtype="fp32")
+    assert "dtype" not in read_json(tmp_path / "whole" / "config.json")
+    (file,) = (tmp_path / "whole").glob("*.safetensors")
+    assert {value.dtype for value in read_tensors(file).values()} <= {torch.float32, torch.int32}
+
+
+def test_options_of_models_are_refused_for_a_source(template: Path, tmp_path: Path) -> None:
+    for given, option in (({"head": False}, "--no-head"), ({"seeds": [template]}, "--seeds")):
+        with pytest.raises(UserError, match=f"^{option}: has no effect on {template}, a template, with --to hub$"):
+            export(template, "hub", tmp_path / "out", **given)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"^--license: has no effect on {template}, a template, with --to safetensors$"):
+        export(template, "safetensors", tmp_path / "out", licence="mit")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_not_recorded_is_refused(classifier: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from sweet.convert.convert import convert
 from sweet.errors import UserError
 from sweet.export import export, verify
 from sweet.export.detector_graph import DetectorGraph
@@ -145,6 +147,19 @@ def test_what_has_no_layout_is_refused_and_its_vit_is_not(segmenter: Path, tmp_p
     export(segmenter, "safetensors", tmp_path / "bare", head=False)
     described = read_json(tmp_path / "bare" / "config.json")
     assert "task" not in described and "classes" not in described["data"]
+
+
+def test_a_damaged_file_is_not_exported(detector: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(detector, tmp_path / "damaged", ignore=shutil.ignore_patterns("checkpoints"))
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(UserError, match=r"damaged/model.safetensors: .*SHA256"):
+        export(folder, "safetensors", tmp_path / "out")
+
+
+def test_the_vit_of_a_detector_is_converted(detector: Path, vit: Path, tmp_path: Path) -> None:
+    made = convert(str(detector), tmp_path / "template", data=SMALL[0].removeprefix("data.source="), device="cpu")
+    assert made["size"] == "L2H2" and made["error"] < 1e-5
 
 
 def test_findings_that_may_change_places_are_not_compared() -> None:

@@ -61,7 +61,7 @@ def test_every_size_is_a_model_of_its_own(made: tuple[Path, dict[str, Any]], tem
         assert row["metrics"] == config["metrics"]
         assert shown["top1"] == config["metrics"]["top1"]
         assert row["params"] == config["made"]["parameters"]
-        assert row["flops"] == size_cost(ViTConfig.from_dict(config["vit"]), Size.parse(row["size"], 8))["flops"]
+        assert row["flops"] == size_cost(ViTConfig(**config["vit"]), Size.parse(row["size"], 8))["flops"]
         assert row["latency"]["ms"] > 0 and row["latency"]["protocol"]["batch"] == 1
         assert check_sums(out / row["size"]) and all(check_sums(out / row["size"]).values())
     assert not (out / ".starts").exists()
@@ -329,6 +329,29 @@ def test_a_mistake_gives_one_line_and_writes_nothing(
     assert (result.exit_code, result.stdout) == (2, ""), result.exception
     assert result.stderr.startswith(f"error: {message}") and result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_has_its_own_recipe(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[FinetuneRecipe] = []
+
+    def run(source: str, sizes: list[str], recipe: FinetuneRecipe, out: Path, **_: object) -> dict[str, object]:
+        seen.append(recipe)
+        return {}
+
+    monkeypatch.setattr("sweet.family.family", run)
+    for task in ("generate", "classify"):
+        words = f"family {template} --sizes L1H1 --task {task} --data shapes: --out {tmp_path / task} lr=0.5"
+        result = CliRunner().invoke(app, words.split(), prog_name="sweet")
+        assert result.exit_code == 0, result.output
+    assert [(recipe.ema, recipe.lr) for recipe in seen] == [(0.999, 0.5), (None, 0.5)]
+
+
+def test_a_source_of_the_hub_is_downloaded(
+    template: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(template))
+    with pytest.raises(UserError, match="--sizes 10: the smallest size, L1H1, takes"):  # it was read
+        family("anna/template", ["10"], tiny_finetune(), tmp_path / "out", quiet=True)
 
 
 def test_the_largest_size_is_tried_first(dense: Path, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_the_autoencoder_and_what_it_costs(make_source: MakeSource, family: str)
 def test_config_goes_through_json() -> None:
     wide = ViTConfig(2, 2, 8, (16, 24), 4)
     assert wide.grid == (4, 6) and wide.patches == 24 and wide.rope_grid == (4, 6)
-    assert ViTConfig.from_dict(wide.to_dict()) == wide
+    assert ViTConfig(**wide.to_dict()) == wide
     square = ViTConfig(2, 2, 8, [16, 16], 4)  # type: ignore[arg-type]  # as JSON has it
     assert square == ViTConfig(2, 2, 8, 16, 4) and square.to_dict()["img_size"] == 16
     for size in ((16, 18), (0, 16), (16, 16, 3)):

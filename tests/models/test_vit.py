@@ -285,7 +285,7 @@ def test_impossible_sizes(source: Template, change: dict[str, int]) -> None:
 
 def test_config_goes_through_json() -> None:
     config = ViTConfig(2, 3, 8, img_size=16, patch_size=4, family="vit", in_chans=1)
-    assert ViTConfig.from_dict(config.to_dict()) == config
+    assert ViTConfig(**config.to_dict()) == config
     assert config.resized(5, 2).to_dict() | {"depth": 2, "heads": 3} == config.to_dict()
     with pytest.raises(ValueError, match="unknown family 'cnn'"):
         ViTConfig(1, 1, 8, img_size=8, patch_size=4, family="cnn")
@@ -320,4 +320,4 @@ def test_parameters_of_any_architecture_are_counted(switches: dict[str, Any]) ->
     config = ViTConfig(3, 3, 8, 16, 4, **switches)
     counted = config.cost().parameters(positions=config.positions == "table")
     assert counted == sum(value.numel() for value in skeleton(config).parameters())
-    assert ViTConfig.from_dict(config.to_dict()) == config
+    assert ViTConfig(**config.to_dict()) == config

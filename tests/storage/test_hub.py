@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import sweet
 from sweet.cli import app
+from sweet.convert.read import repository
 from sweet.export import export, verify
 from sweet.files import read_json
 from sweet.storage import hub
@@ -120,6 +121,24 @@ def test_only_what_is_needed_is_asked_for(template: Path, monkeypatch: pytest.Mo
     assert {path.name for path in template.iterdir() if any(path.match(pattern) for pattern in patterns)} == {
         "template.safetensors", "config.json", "recipe.yaml", "README.md", "SHA256SUMS"
     }  # fmt: skip
+
+
+def test_weights_that_are_there_as_a_pickle_only_are_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text('{"kind": "model"}')
+    wanted: list[list[str]] = []
+
+    def snapshot(repo: str, *, allow_patterns: list[str], **_: Any) -> str:
+        wanted.append(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    repository("anna/old")
+    assert "pytorch_model.bin" in wanted[-1] and "pytorch_model.bin" not in wanted[-2]
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    repository("anna/old")
+    assert "pytorch_model.bin" not in wanted[-1]
 
 
 def test_what_is_neither(fake_hub: FakeHub, model: Path, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ class Sources:
     def training(self, name: str) -> SourceTraining:
         """What training a source took, all before it included."""
         record, made, parent = self.record(name), self.made(name), self.before(name)
-        own = record.training or (record.converted.healing if record.converted else None)
+        own = record.converted.healing if record.converted else record.training  # its parent's is added below
         values = own.to_dict() if own else {}
         if isinstance(made, Checkpoint):
             values["pflops"] = 0.0  # somebody else's

@@ -76,9 +76,10 @@ def family(
         raise UserError("SOURCE is missing: sweet family SOURCE --sizes 3M,6M --data SRC --out DIR [key=value ...]")
     requested = listed(sizes) or []
     read_sizes(requested)
+    from sweet.recipes.loader import task_recipe
     from sweet.verbs import FinetuneRecipe, changed_recipe
 
-    recipe = changed_recipe(FinetuneRecipe, saved_recipe(out, resume), overrides, resumed=resume)
+    recipe = changed_recipe(FinetuneRecipe, saved_recipe(out, resume) or task_recipe(task), overrides, resumed=resume)
     check_apart(out, "SOURCE", source)
     with output_folder(out, resume=resume, overwrite=overwrite), verifying(not no_verify):
         check_checkpoint("SOURCE", source)

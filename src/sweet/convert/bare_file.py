@@ -44,6 +44,8 @@ def read_file(
 
     ``part`` names the set of weights where the file holds several. Raises UserError naming the file.
     """
+    if like_name is not None and heads is not None:
+        raise UserError(f"--heads {heads}: --like {like_name} says how many heads {path} has")
     if like_name is not None:
         return like(like_name, path, part=part)
     if heads is None and (beside := _by_config(path, part)):

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sweet.console import say
 from sweet.data import open_images
@@ -24,7 +23,7 @@ from .read import read, repository
 
 CONVERTED = "converted"  # in the cache folder
 FOREIGN = {"architecture", "model_type"}  # keys of timm's and of transformers' config.json
-FORMAT = 1  # part of the key: raise it when the same checkpoint becomes another template
+FORMAT = 2  # part of the key: raise it when the same checkpoint becomes another template
 
 
 def as_source(
@@ -33,20 +32,19 @@ def as_source(
     data: str | None = None,
     img_size: ImageSize | None = None,
     device: str = "auto",
-    **options: Any,
 ) -> Path:
     """The folder of sweet that ``source`` is, or the one that is converted from it and kept in the cache.
 
     A source of sweet is taken as it is. ``timm:NAME``, ``hub:USER/NAME``, a file of weights or a folder of timm or
-    transformers is converted with :class:`ConvertOptions`: ``data`` are images for the principal order, seen at
-    ``img_size`` pixels. Raises UserError for what is neither, and for ``data`` without use.
+    transformers is converted: ``data`` are images for the principal order, seen at ``img_size`` pixels. Raises
+    UserError for what is neither, and for ``data`` without use.
     """
     if is_source(source):
         if data is not None:
             raise UserError(f"--data {data}: is for a checkpoint that is converted on the way; {source} is none")
         text = str(source)
         return hub.local_folder(text) if hub.is_hub_name(text) else Path(source).expanduser()
-    chosen = ConvertOptions(data=data, img_size=img_size, device=device, **options)
+    chosen = ConvertOptions(data=data, img_size=img_size, device=device)
     chosen.check_images()
     return _converted(str(source), chosen)
 
@@ -65,7 +63,7 @@ def is_source(source: str | Path) -> bool:
 
 
 def _converted(source: str, options: ConvertOptions) -> Path:
-    checkpoint, order = read(source, options.hints)
+    checkpoint, order = read(source)
     out = cache_folder() / CONVERTED / _name(checkpoint, options)
     if (out / "config.json").is_file():
         os.utime(out)  # when it was last used
@@ -88,13 +86,11 @@ def _converted(source: str, options: ConvertOptions) -> Path:
 
 
 def _name(checkpoint: Checkpoint, options: ConvertOptions) -> str:
-    """Readable, and another one for other weights, images or options."""
+    """Readable, and another one for other weights, images or sizes of images."""
     stem = re.sub(r"[^\w.]+", "-", Path(checkpoint.name.removeprefix("timm:")).name)
     images: Sequence[object] = ()
     if options.data is not None:
         found = open_images(options.data, "train", val_share=0.0)
         images = (options.data, found.fingerprint())
-    values = [options.ranks, options.energy, options.metric, options.images, options.img_size, options.dtype]
-    values += [options.condition] if options.condition else []
-    key = digest(FORMAT, checkpoint.sha256, checkpoint.config, checkpoint.data, *images, *values, options.heal_steps)
+    key = digest(FORMAT, checkpoint.sha256, checkpoint.config, checkpoint.data, *images, options.img_size)
     return f"{stem}-{key[:12]}"

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sweet.models.names import our_names
+from sweet.models.names import our_names, without_layer_scales
 
 HEAD = ("head.", "head_dist.", "head_drop.", "attn_pool.")
 UNUSED = ("mask_token",)  # of a pre-training; no part of the encoder
-LAYER_SCALES = {"gamma_1": "attn.proj", "ls1.gamma": "attn.proj", "gamma_2": "mlp.fc2", "ls2.gamma": "mlp.fc2"}
 
 
 def encoder_state(state: Mapping[str, Tensor], patches: int, head_dim: int) -> dict[str, Tensor]:
@@ -27,10 +26,10 @@ def encoder_state(state: Mapping[str, Tensor], patches: int, head_dim: int) -> d
     """
     result = {name: value for name, value in state.items() if not name.startswith((*HEAD, *UNUSED))}
     result = {name: value for name, value in result.items() if not name.endswith("relative_position_index")}
+    result = without_layer_scales(result)
     blocks = {found[0] for name in result if (found := re.match(r"blocks\.\d+\.", name))}
     for block in blocks:
         _joined_queries(result, f"{block}attn.", head_dim)
-        _fold_layer_scales(result, block)
         for name in ("mlp.fc1_g", "mlp.fc1_x", "mlp.fc1", "mlp.fc2", "attn.proj"):
             _with_bias(result, f"{block}{name}")
     if "norm_pre.weight" not in result:  # with it timm gives the embedding none
@@ -63,15 +62,6 @@ def _joined_queries(state: dict[str, Tensor], attention: str, head_dim: int) -> 
         q, v = state.pop(f"{attention}q_bias"), state.pop(f"{attention}v_bias")
         state[f"{attention}qkv.bias"] = torch.cat([q, state.pop(f"{attention}k_bias", torch.zeros_like(q)), v])
     _with_bias(state, f"{attention}qkv")
-
-
-def _fold_layer_scales(state: dict[str, Tensor], block: str) -> None:
-    for name, writer in LAYER_SCALES.items():
-        gamma = state.pop(f"{block}{name}", None)
-        if gamma is not None:
-            state[f"{block}{writer}.weight"] = state[f"{block}{writer}.weight"] * gamma[:, None]
-            if f"{block}{writer}.bias" in state:
-                state[f"{block}{writer}.bias"] = state[f"{block}{writer}.bias"] * gamma
 
 
 def _with_bias(state: dict[str, Tensor], layer: str) -> None:

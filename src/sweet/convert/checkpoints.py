@@ -14,7 +14,8 @@ from sweet.data.batches import IMAGENET_MEAN, IMAGENET_STD
 from sweet.errors import UserError
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import sincos
-from sweet.storage.records import DataConfig, OriginRecord, WidthRecord
+from sweet.models.shapes import decoder_shapes
+from sweet.storage.records import DataConfig, OriginRecord, TrainingRecord, WidthRecord
 
 HEAD = ("head.", "fc_norm.", "head_drop.", "attn_pool.")
 MAE_DECODER_HEADS = 16
@@ -25,8 +26,8 @@ class Checkpoint:
     """An encoder under timm's names (no head; ``decoder.*`` where MAE left one), and where it comes from.
 
     ``data`` is how its images are read and normalised, ``dtype`` the type of its numbers on disk, ``assumed`` what
-    no file says and was taken for granted, ``origin`` whose it is, ``width`` the stochastic width that sweet learned
-    it by.
+    no file says and was taken for granted, ``origin`` whose it is. ``training`` is what learning it took where sweet
+    did that, ``width`` the stochastic width by which.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Checkpoint:
     assumed: tuple[str, ...] = ()
     origin: OriginRecord | None = None
     width: WidthRecord | None = None
+    training: TrainingRecord | None = None
 
 
 def data_config(
@@ -77,31 +79,31 @@ def split_decoder(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dic
 
 
 def mae_decoder(decoder: Mapping[str, Tensor], config: ViTConfig) -> tuple[dict[str, Tensor], MaeConfig | None]:
-    """MAE's decoder as ours; nothing where it is incomplete or its positions are not the fixed sines.
+    """MAE's decoder as ours; nothing where it has other tensors, or positions that are not the fixed sines.
 
     MAE gives pixels as (row, column, channel), we as a convolution kernel does. MAE's decoders have sixteen heads.
     """
-    needed = {"mask_token", "decoder_embed.weight", "decoder_pred.weight", "decoder_norm.weight"}
-    if not needed <= decoder.keys():
+    ours = {name.removeprefix("decoder_"): value for name, value in decoder.items()}
+    positions = ours.pop("pos_embed", None)
+    width = len(ours.get("embed.weight", ()))
+    depth = len({name.split(".")[1] for name in ours if name.startswith("blocks.")})
+    try:
+        mae = MaeConfig(decoder_width=width, decoder_depth=depth, decoder_head_dim=width // MAE_DECODER_HEADS)
+    except ValueError:  # no decoder has such a size
         return {}, None
-    width = len(decoder["decoder_embed.weight"])
-    positions = decoder.get("decoder_pos_embed")
-    if width % MAE_DECODER_HEADS or (
-        positions is not None
-        and (positions.shape[1] != config.patches + 1 or not _close(positions[0], sincos(config.grid, width)))
-    ):
+    if {name: tuple(value.shape) for name, value in ours.items()} != decoder_shapes(config, mae):
         return {}, None
-    ours = {f"decoder.{name.removeprefix('decoder_')}": value for name, value in decoder.items()}
-    ours.pop("decoder.pos_embed", None)
-    for name in ("decoder.pred.weight", "decoder.pred.bias"):
+    fixed = sincos(config.grid, width)
+    if width % MAE_DECODER_HEADS or (positions is not None and not _close(positions, fixed[None])):
+        return {}, None
+    for name in ("pred.weight", "pred.bias"):
         pixels = ours[name].unflatten(0, (config.patch_size, config.patch_size, config.in_chans))
         ours[name] = pixels.movedim(2, 0).flatten(0, 2)
-    depth = len({name.split(".")[2] for name in ours if name.startswith("decoder.blocks.")})
-    return ours, MaeConfig(decoder_width=width, decoder_depth=depth, decoder_head_dim=width // MAE_DECODER_HEADS)
+    return {f"decoder.{name}": value for name, value in ours.items()}, mae
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    return bool(torch.allclose(a, b, atol=1e-4))
+    return a.shape == b.shape and bool(torch.allclose(a, b, atol=1e-4))
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sweet.console import say
 from sweet.data import open_images
@@ -23,7 +22,7 @@ from sweet.models.moments import compute_order, moments_of
 from sweet.models.resample import Sized, at_image_size
 from sweet.recipes.schema import without_path
 from sweet.storage.cards import converted_card
-from sweet.storage.folders import StoredSource, source_tensors
+from sweet.storage.folders import StoredSource, in_type, source_tensors
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.records import ConvertedRecord, FolderRecord, HealingRecord
 from sweet.template.fold import folded
@@ -98,6 +97,8 @@ class ConvertOptions:
             raise UserError(f"--dtype {self.dtype}: expected one of {', '.join(DTYPES)}")
         if self.heal_steps and self.data is None:
             raise UserError(f"--heal {self.heal_steps}: learns from images; name some with --data")
+        if not self.heal_steps and self.heal_lr != ConvertOptions.heal_lr:
+            raise UserError(f"--heal-lr {self.heal_lr:g}: is the rate of --heal STEPS")
         if not 0 < self.heal_lr < math.inf:
             raise UserError(f"--heal-lr {self.heal_lr:g}: should be above 0")
 
@@ -130,23 +131,12 @@ def convert_checkpoint(
         width=work.checkpoint.width,
         absorbed=template.order is not None and template.order.absorbed,
         data=work.checkpoint.data,
+        training=work.checkpoint.training,
         converted=made.record.model_copy(update={"seconds": round(time.perf_counter() - began, 1)}),
     )
     tensors = in_type(source_tensors(template), work.dtype)
     write_folder(out, (TENSORS["template"], tensors), record, work.recipe(made), converted_card(record))
     return summary(record, out)
-
-
-def in_type(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Weights as exact as the source's; the order stays in float32, and so does what float16 cannot hold."""
-
-    def small(name: str, value: Tensor) -> Tensor:
-        if not value.is_floating_point() or name.startswith("order."):
-            return value
-        half = value.to(dtype)
-        return half if bool(half.isfinite().all()) else value
-
-    return {name: small(name, value) for name, value in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -282,6 +272,8 @@ def prepare(checkpoint: Checkpoint, order: Order | None, options: ConvertOptions
     images = None
     if options.data is not None or (order is None and config.in_chans == 3):
         images = OrderImages.of(checkpoint, options.data, options.images, options.img_size, device)
+    elif order is not None:
+        _check_unused(checkpoint, options)
     dense = folded(source_from_state(checkpoint.state, config))
     seen = at_image_size(dense, config, None if images is None else images.img_size)
     if options.condition:
@@ -295,6 +287,14 @@ def prepare(checkpoint: Checkpoint, order: Order | None, options: ConvertOptions
     if images is not None:
         order = compute_order(*seen, images.shown("principal order"), device=device)
     return Conversion(options, checkpoint, dense, seen, order, images, ranks, device)
+
+
+def _check_unused(checkpoint: Checkpoint, options: ConvertOptions) -> None:
+    """Raises UserError for options about images where a source brings its own order."""
+    given = {"--img-size": options.img_size, "--images": options.images}
+    for option, value in given.items():
+        if value not in (None, ConvertOptions.images):
+            raise UserError(f"{option} {value}: {checkpoint.name} has its own order; --data SRC computes another")
 
 
 def summary(record: FolderRecord, out: Path) -> dict[str, object]:

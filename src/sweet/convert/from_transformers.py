@@ -22,10 +22,9 @@ from .from_timm import from_model
 from .snapshot import images_of, origin_of
 from .timm_source import filled
 from .towers import BUILDERS, Tower, built, relative
-from .weights_file import Weights, read_weights
+from .weights_file import FILES, Weights, read_weights
 
 INDEX = "model.safetensors.index.json"
-FILES = ("model.safetensors", "pytorch_model.bin")
 # Heads, poolers, text towers and what only pre-training used.
 LEFT_OUT = re.compile(
     r"pooler\.dense|classifier|cls_classifier|distillation_classifier|head\.|visual_projection|text_|logit_|"

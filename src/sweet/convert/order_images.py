@@ -42,7 +42,8 @@ class OrderImages:
         size = img_size or default_size(config)
         if not whole_patches(size, config.patch_size):
             raise UserError(f"--img-size {size_text(size)}: is not a multiple of the patch size {config.patch_size}")
-        found = open_images(spec or f"{SHAPES}n={count},size={max(sides(size))}", "train", val_share=0.0)
+        scenes = f"{SHAPES}n={count},size={max(sides(size))}"
+        found = open_images(spec or scenes, "train", val_share=0.0, pixels=checkpoint.data)
         found = found.select(shuffled(len(found), 0)[:count])
         origin = f"of {without_path(spec)}" if spec else "synthetic scenes; --data gives a better order"
         return cls(found, size, checkpoint.data, device, f"{len(found)} {origin}")

@@ -13,16 +13,15 @@ from sweet.errors import UserError
 from sweet.files import read_json, sha256
 from sweet.models.vit import encoder_shapes, mismatch
 from sweet.storage import hub
-from sweet.storage.folders import load_source, source_tensors
-from sweet.storage.integrity import checked_tensors
+from sweet.storage.folders import backbone_tensors, load_source, source_tensors
 from sweet.storage.layout import TENSORS
-from sweet.storage.records import OriginRecord, read_record
+from sweet.storage.records import CENTRE_CROP, OriginRecord, read_record
 from sweet.template.order import Order
 from sweet.template.source import untiled
 
 from .canonical import encoder_state
-from .checkpoints import Checkpoint, data_config
-from .weights_file import dtype_of
+from .checkpoints import Checkpoint
+from .weights_file import FILES, dtype_of
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,10 @@ def repository(name: str) -> Path:
         from_transformers.check_folder(folder, name)
     elif "kind" not in config and not isinstance(config.get("sweet"), dict):
         raise UserError(f"{name}: its config.json is neither of sweet, timm nor transformers")
-    return hub.local_folder(plain)
+    found = hub.local_folder(plain)
+    if not any(found.glob("*.safetensors")):
+        hub.local_folder(plain, only=FILES)
+    return found
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -131,13 +133,13 @@ def _sweet_folder(path: Path) -> tuple[Checkpoint, Order | None]:
     record = read_record(path, ("dense", "model", "template"))
     if record.kind == "template" and record.constraint != "kronecker":
         raise UserError(f"{path}: is a template, expected a dense or a model, or one of template.constraint=kronecker")
-    file, known = path / TENSORS[record.kind], record.data
-    data = data_config(record.vit, known.mean, known.std, known.interpolation)
+    file = path / TENSORS[record.kind]
+    data = record.data.model_copy(update={"classes": None, "thresholds": None, "crop": CENTRE_CROP})
     checkpoint = Checkpoint(
         path.name, sha256(file), record.vit, {}, data, origin=record.origin_record, width=record.width
     )
     if record.kind == "model":
-        tensors = checked_tensors(path, record)
+        tensors = backbone_tensors(path, record)
         floats = {name: value.float() for name, value in tensors.items()}
         state = encoder_state(floats, record.vit.patches, record.vit.head_dim)
         if problem := mismatch(state, encoder_shapes(record.vit)):
@@ -146,4 +148,4 @@ def _sweet_folder(path: Path) -> tuple[Checkpoint, Order | None]:
     stored = load_source(path)
     state = source_tensors(replace(untiled(stored.source), order=None))
     mae = stored.mae if "pred.weight" in stored.source.decoder else None
-    return replace(checkpoint, state=state, mae=mae), stored.source.order
+    return replace(checkpoint, state=state, mae=mae, training=record.training), stored.source.order

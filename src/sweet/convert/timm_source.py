@@ -22,9 +22,8 @@ from sweet.storage.records import OriginRecord
 
 from .checkpoints import HEAD, Checkpoint, assumed_pixels, depth_of, tensors_sha256
 from .from_timm import from_model, refusals
-from .weights_file import Weights, dtype_of, read_weights
+from .weights_file import FILES, Weights, dtype_of, read_weights
 
-FILES = ("model.safetensors", "pytorch_model.bin")
 UNUSED = ("mask_token", "decoder_")  # of a pre-training; no part of the encoder
 
 
@@ -133,7 +132,7 @@ def like(name: str, path: Path, *, part: str | None = None) -> Checkpoint:
     args: dict[str, Any] = {} if any(key.startswith("head.") for key in weights.tensors) else {"num_classes": 0}
     if "head.weight" in weights.tensors:
         args["num_classes"] = len(weights.tensors["head.weight"])
-    plain = timm.create_model(name, pretrained=False, **args)
+    plain = _created(name, args, option)
     if pixels := _square_size(plain, weights.tensors):
         args["img_size"] = pixels
     model = built(name, args, weights.tensors, f"{option}: {path}")
@@ -148,13 +147,17 @@ def built(architecture: str, args: Mapping[str, Any], tensors: Mapping[str, Tens
 
     Raises UserError naming the tensor that does not fit.
     """
-    try:
-        model = timm.create_model(architecture, pretrained=False, **args)
-    except Exception as problem:
-        raise UserError(f"{where}: timm cannot make architecture {architecture} ({reason(problem)})") from None
+    model = _created(architecture, args, where)
     if reasons := refusals(model):
         raise UserError(f"{where}: architecture {architecture}: {'; '.join(reasons)}")
     return filled(model, tensors, where)
+
+
+def _created(architecture: str, args: Mapping[str, Any], where: str) -> Any:
+    try:
+        return timm.create_model(architecture, pretrained=False, **args)
+    except Exception as problem:
+        raise UserError(f"{where}: timm cannot make architecture {architecture} ({reason(problem)})") from None
 
 
 def filled(model: Any, tensors: Mapping[str, Tensor], where: str) -> Any:

@@ -50,7 +50,7 @@ class Tower:
 
 
 def built(tower: Tower, where: str, tensors: Mapping[str, Tensor]) -> Any:
-    """timm's model of the shape that config.json states; ``tensors`` tell which biases there are.
+    """timm's model of the shape that config.json states; ``tensors`` show which biases there are.
 
     Raises UserError for an activation that timm does not know by name.
     """

@@ -16,6 +16,7 @@ from torch import Tensor
 from sweet.errors import UserError
 from sweet.files import read_tensors
 
+FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder of timm or transformers, the first one there
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 # Under which names trainers keep a state dict beside optimiser and arguments.
 WRAPPERS = (
@@ -29,14 +30,10 @@ HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Weights:
-    """Floating-point tensors in float32 without a shared prefix; ``dtype`` is that of most of them in the file.
-
-    ``part`` is the set or the prefix that was taken, empty where there was no choice to make.
-    """
+    """Floating-point tensors in float32 without a shared prefix; ``dtype`` is that of most of them in the file."""
 
     tensors: dict[str, Tensor]
     dtype: torch.dtype = torch.float32
-    part: str = ""
 
 
 def read_weights(path: Path, part: str | None = None) -> Weights:
@@ -49,8 +46,8 @@ def read_weights(path: Path, part: str | None = None) -> Weights:
     found: Any = read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
     state, chosen = _state_dict(found, path, part)
     tensors = {name: value for name, value in state.items() if value.is_floating_point()}
-    tensors, prefix = _without_prefix(tensors, path, part if chosen != part else None)
-    return Weights({n: v.float() for n, v in tensors.items()}, dtype_of(tensors), part or chosen or prefix)
+    tensors = _without_prefix(tensors, path, part if chosen != part else None)
+    return Weights({n: v.float() for n, v in tensors.items()}, dtype_of(tensors))
 
 
 def dtype_of(tensors: Mapping[str, Tensor]) -> torch.dtype:
@@ -100,7 +97,7 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, Mapping) and any(isinstance(v, Tensor) or _holds_tensors(v) for v in value.values())
 
 
-def _without_prefix(tensors: dict[str, Tensor], path: Path, part: str | None) -> tuple[dict[str, Tensor], str]:
+def _without_prefix(tensors: dict[str, Tensor], path: Path, part: str | None) -> dict[str, Tensor]:
     """The encoder's tensors without what stands before all their names; heads beside it are left out."""
     prefixes = [name[: match.start()] for name in tensors if (match := re.search(STEMS, name))]
     if part is not None:
@@ -114,8 +111,8 @@ def _without_prefix(tensors: dict[str, Tensor], path: Path, part: str | None) ->
         raise UserError(f"{path}: holds several encoders, under {names}; choose one with --weights NAME")
     prefix = prefixes[0] if prefixes else ""
     if not prefix:
-        return tensors, ""
+        return tensors
     inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     # transformers keeps MAE's decoder, and the final norm of a BEiT that was pre-trained, beside the encoder
     outside = {n: v for n, v in tensors.items() if re.match(r"(module\.|_orig_mod\.)*(decoder[._]|layernorm\.)", n)}
-    return inside | {n: v for n, v in outside.items() if not n.startswith(prefix)}, prefix.rstrip(".")
+    return inside | {n: v for n, v in outside.items() if not n.startswith(prefix)}

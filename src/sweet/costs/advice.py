@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 from sweet.console import say
 from sweet.recipes.schema import TrainKeys
@@ -58,10 +59,10 @@ def shrunk_text(size: tuple[int, int] | None, img_size: ImageSize) -> list[str]:
 
 def steps_text(keys: TrainKeys, images: int, steps: int) -> str:
     """That there are few steps, and what makes more; nothing where ``max_steps`` is what limits them."""
-    if keys.max_steps == steps and keys.batch_size <= LARGE_BATCH:
+    if keys.max_steps == steps:
         return ""
     text = f"{images:,} images in batches of {keys.batch_size:,} make {steps} steps in all, few to learn from"
     if keys.batch_size > LARGE_BATCH:
         return f"{text}; smaller batches make more (batch_size=128 lr=1.5e-3)"
-    more = f"epochs={keys.epochs * FEW_STEPS / steps:.0f} makes {FEW_STEPS}"
+    more = f"epochs={ceil(keys.epochs * FEW_STEPS / steps)} makes {FEW_STEPS}"
     return f"{text}; {more}" + (f", batch_size={SMALL_BATCH} more too" if keys.batch_size > SMALL_BATCH else "")

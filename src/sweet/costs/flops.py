@@ -15,13 +15,9 @@ STUDENTS = 5  # of DMAE share the images of one pre-training, one for each size 
 
 
 def template_parameters(depth: int, width: int, ranks: Sequence[int]) -> dict[str, int]:
-    """Core and scalers of a Tucker template, beside the 12 L D^2 that they stand for."""
+    """Core and scalers of a Tucker template, while it learns."""
     r1, r2, r3 = ranks
-    return {
-        "core": r1 * r2 * r3,
-        "scalers": 12 * depth * r1 + width * (r2 + r3),
-        "slices": 12 * depth * width * width,
-    }
+    return {"core": r1 * r2 * r3, "scalers": 12 * depth * r1 + width * (r2 + r3)}
 
 
 def rebuild_macs(depth: int, width: int, ranks: Sequence[int]) -> int:

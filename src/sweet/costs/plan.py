@@ -23,11 +23,12 @@ def template_cost_of(resolved: ResolvedRecipe) -> TemplateCost:
     """Numbers of the template that is written, and what a step of learning it adds."""
     keys, vit, tile = resolved.recipe.template, resolved.vit, resolved.tile
     learned = template_cost(vit, keys.trained, ranks=resolved.learned_ranks, tile=tile)
-    if not keys.factored_at_end:
+    if keys.constraint != "tucker":
         return learned
     written = template_cost(vit, keys.constraint, ranks=resolved.ranks, tile=tile)
-    contracted = vit.width * sum(resolved.ranks[1:])  # U and V, square, are stored in the core
-    return replace(written, scalers=written.scalers - contracted, rebuild_macs=learned.rebuild_macs)
+    square = resolved.ranks[1:] == (vit.width, vit.width)  # U and V are stored in the core then
+    scalers = written.scalers - 2 * vit.width**2 * square
+    return replace(written, scalers=scalers, rebuild_macs=learned.rebuild_macs)
 
 
 def pretraining_cost(resolved: ResolvedRecipe, images: int) -> float:

@@ -10,12 +10,11 @@ import yaml
 from torch import Tensor
 
 from sweet.api import Template
-from sweet.convert.convert import in_type
 from sweet.errors import UserError
-from sweet.files import read_tensors
 from sweet.storage import hub
 from sweet.storage.cards import front_matter, model_card, shareable
-from sweet.storage.folders import load_model
+from sweet.storage.folders import in_float32, in_type, load_model
+from sweet.storage.integrity import checked_tensors
 from sweet.storage.layout import TENSORS, complete_folder, write_folder
 from sweet.storage.records import FolderRecord, read_record
 from sweet.tasks.detection.detector import Detector
@@ -67,22 +66,31 @@ def export(
     if to == "onnx" and dtype == "bf16":
         raise UserError("--dtype bf16: ONNX Runtime has no convolution of it; --dtype fp16 halves the file as well")
     record = read_record(model, tuple(TENSORS))
+    if record.kind != "model":
+        _check_source(model, record.kind, to, head=head, seeds=seeds, licence=licence)
     if to == "onnx" and dtype == "fp16" and head and record.task == "detect":
         raise UserError("--dtype fp16: places of boxes need more digits, so a detector's ONNX file is written in fp32")
-    if dtype != "fp32":
-        record = record.model_copy(update={"dtype": str(DTYPES[dtype]).removeprefix("torch.")})
+    half = None if dtype == "fp32" else str(DTYPES[dtype]).removeprefix("torch.")
+    record = record.model_copy(update={"dtype": half})
     licence = licence or (record.origin_record.licence if record.origin_record else None) or "other"
     written: Mapping[str, object]
     if record.kind == "model":
         written = _export_model(model, record, to, out, head=head, seeds=seeds, licence=licence)
-    elif to in ("hub", "safetensors"):
-        written = _export_source(model, record, to, out, licence)
     else:
-        raise UserError(f"{model}: is a {record.kind}, and --to {to} takes a model: sweet init {model} makes one")
+        written = _export_source(model, record, to, out, licence)
     where = {"out": str(out)}
     if repo is not None:
         where["repo"] = hub.upload(out, repo, private=private, token=token, message="Upload by sweet")
     return {**written, **where}
+
+
+def _check_source(source: Path, kind: str, to: str, *, head: bool, seeds: Sequence[Path], licence: str | None) -> None:
+    """Raises UserError for a layout that takes no source, and for options that are for others."""
+    if to not in ("hub", "safetensors"):
+        raise UserError(f"{source}: is a {kind}, and --to {to} takes a model: sweet init {source} makes one")
+    options = {"--no-head": not head, "--seeds": bool(seeds), "--license": licence is not None and to != "hub"}
+    if unused := next((option for option, given in options.items() if given), None):
+        raise UserError(f"{unused}: has no effect on {source}, a {kind}, with --to {to}")
 
 
 def _export_model(
@@ -94,10 +102,8 @@ def _export_model(
         return _export_whole(folder, record, to, out, seeds=seeds, licence=licence)
     model, _ = load_model(folder, **({} if head else {"num_classes": 0}))
     if not head:
-        data = record.data.model_copy(update={"classes": None})
-        if record.task not in (None, *ON_THE_VIT):
-            record = record.model_copy(update={"task": None, "head": None})
-        record = record.model_copy(update={"metrics": None, "data": data})
+        data = record.data.model_copy(update={"classes": None, "thresholds": None})
+        record = record.model_copy(update={"task": None, "head": None, "metrics": None, "data": data})
     recipe_text = _recipe(folder)
     recipe = yaml.safe_load(recipe_text) or {}
     others = [_same_run(folder, recipe, other) for other in seeds]
@@ -141,14 +147,14 @@ def _export_whole(
         return {**shown, **_write_onnx(graph, record, out, recipe_text, card)}
     if to == "hub":
         card = front_matter(record, licence=licence, library="sweet") + card
-    tensors = weights(read_tensors(folder / TENSORS["model"]), record)
+    tensors = weights(checked_tensors(folder, read_record(folder, ("model",))), record)
     write_folder(out, (TENSORS["model"], tensors), record, recipe_text, card)
     return shown
 
 
 def weights(tensors: Mapping[str, Tensor], record: FolderRecord) -> Mapping[str, Tensor]:
     """The tensors in the precision of a record; those that it cannot hold stay as they are."""
-    return tensors if record.dtype is None else in_type(dict(tensors), getattr(torch, record.dtype))
+    return in_float32(tensors) if record.dtype is None else in_type(tensors, getattr(torch, record.dtype))
 
 
 def _write_onnx(graph: Graph, record: FolderRecord, out: Path, recipe: str, card: str) -> Mapping[str, object]:

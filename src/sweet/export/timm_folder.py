@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.names import our_names, timm_names
-from sweet.models.vit import timm_args
+from sweet.models.vit import CLASSES, timm_args
 from sweet.storage.records import FolderRecord
 from sweet.storage.timm_cfg import pretrained_cfg
 from sweet.template.image_size import sides
@@ -26,7 +26,6 @@ from sweet.template.image_size import sides
 ENTRY = {"eva": "vit_base_patch16_sapiens2", "vit": "vit_base_patch16_224", "beit": "beit_base_patch16_224"}
 EPS = 1e-6  # of these entries, and not to be had as an argument
 TOLERANCE = 1e-6
-CLASSES = {"eva": "Eva", "vit": "VisionTransformer", "beit": "Beit"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def _smallest(entry: str) -> nn.Module:
 
 def entry_of(config: ViTConfig) -> str:
     """The architecture of timm that makes such a model: its source's, or one that we borrow."""
-    if not config.entry or type(_smallest(config.entry)).__name__ != CLASSES[config.family]:
+    if not config.entry or type(_smallest(config.entry)) is not CLASSES[config.family]:
         return ENTRY[config.family]
     return config.entry
 

@@ -97,10 +97,9 @@ def family(
 
 
 def _folder(source: Path | str, recipe: FinetuneRecipe, img_size: ImageSize | None) -> Path:
-    """The source itself, or what it is converted to."""
-    if is_source(source):
-        return Path(source)
-    return as_source(source, data=recipe.data.source, img_size=img_size, device=recipe.device)
+    """The source itself, or what it is converted to by the images of the recipe."""
+    data = None if is_source(source) else recipe.data.source
+    return as_source(source, data=data, img_size=img_size, device=recipe.device)
 
 
 @dataclass(frozen=True)

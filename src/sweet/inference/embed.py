@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,7 +47,8 @@ def embed(model: Path, data: str, out: Path, split: str, batch_size: int, device
     ``label``, or ``labels`` where an image has several, are class indices, where there are some.
     """
     encoder = Encoder(model, device)
-    images = open_images(data, split, pixels=encoder.record.data)
+    whole: dict[str, Any] = {"val_share": 0.0} if split == "train" else {}
+    images = open_images(data, split, pixels=encoder.record.data, **whole)
     if images.drawn_text:
         say(f"note: {images.drawn_text}")
     features = encoder.vectors(images, batch_size)

@@ -177,7 +177,7 @@ def recommended(method: str, source: StoredSource, given: Mapping[str, object] |
     whose matrices may be small (docs/log.md); not where ``rms`` sets the scale of all of them.
     """
     result = switches(method, given)
-    if STREAM in result or "rms" in result or source.record.training is not None:
+    if STREAM in result or "rms" in result or not source.record.of_others:
         return result
     scale = STREAM_RMS if result.get(CONDITION) else NAMES[method].writers if result.get("order") != "prefix" else None
     if scale is None:

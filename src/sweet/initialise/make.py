@@ -65,6 +65,8 @@ def initialise_to(
     method_switches = switches(method, given)
     if fit is not None and not looks_at_images(method, method_switches):
         raise UserError(f"--fit {fit}: --method {method} looks at no images")
+    if fit_images is not None and not looks_at_images(method, method_switches):
+        raise UserError(f"--fit-images {fit_images}: --method {method} looks at no images")
     fit = data if fit is None and looks_at_images(method, method_switches) else fit
     source_folder = as_source(source, data=data, img_size=img_size, device=device)
     target = _resolve(source_folder, depth, heads, budget, img_size, patch_size, in_chans, device)

@@ -65,7 +65,7 @@ def best_layers(source: StoredSource) -> Literal["even", "first"]:
     Of a network that was trained for long the first ones, by far; of the short trainings that we have measured
     sometimes these and sometimes evenly spaced ones.
     """
-    return "first" if source.record.training is None else "even"
+    return "first" if source.record.of_others else "even"
 
 
 def best_gains(source: StoredSource, order: str) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import inf
-from typing import Any
 
 from sweet.template.image_size import ImageSize, joined, read_image_size, sides, size_text, whole_patches
 from sweet.template.sizes import SLICES, Cost, Size, cost, hidden_features, slices_of
@@ -15,7 +13,6 @@ LIMITS = {"depth": 1024, "heads": 256, "head_dim": 1024, "patch_size": 1024, "in
 MAX_DECODER_WIDTH = 65536
 MAX_GRID = 512  # patches along a side
 
-FAMILIES = {"eva": ("swiglu", "rms"), "vit": ("gelu", "layer"), "beit": ("gelu", "layer")}
 PRESETS: dict[str, dict[str, str]] = {
     "eva": {"mlp": "swiglu", "norm": "rms", "activation": "silu", "positions": "none", "rope": "cat"},
     "vit": {"mlp": "gelu", "norm": "layer", "activation": "gelu", "positions": "table", "rope": "none"},
@@ -100,8 +97,8 @@ class ViTConfig:
     entry: str = ""
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise ValueError(f"unknown family {self.family!r}, expected one of {', '.join(FAMILIES)}")
+        if self.family not in PRESETS:
+            raise ValueError(f"unknown family {self.family!r}, expected one of {', '.join(PRESETS)}")
         for name, limit in LIMITS.items():
             _check_range(name, getattr(self, name), limit)
         object.__setattr__(self, "img_size", _read_size("img_size", self.img_size))
@@ -207,11 +204,6 @@ class ViTConfig:
         preset = {field.name: field.default for field in fields(self)} | PRESETS[self.family]
         always = ("in_chans", "family", "rope_theta", "rope_grid", "eps")
         return {name: value for name, value in asdict(self).items() if name in always or value != preset[name]}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ViTConfig:
-        """Inverse of :meth:`to_dict`. Raises TypeError for an unknown field."""
-        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ values, no layer scales, a position for every token. Learned rotary frequencies 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from .shapes import LAYER_SCALES, SCALES
+
 FREQS = "rope.freqs"
-SCALES = re.compile(r"^(blocks\.\d+\.)(gamma_[12]|ls[12]\.gamma)$")
 
 
 def our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -37,6 +37,18 @@ def our_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def without_layer_scales(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same function without layer scales: folded into what writes to the residual stream."""
+    result = dict(state)
+    for name in state:
+        if scale := SCALES.match(name):
+            gamma, writer = result.pop(name), f"{scale[1]}{LAYER_SCALES[scale[2]]}"
+            result[f"{writer}.weight"] = result[f"{writer}.weight"] * gamma[:, None]
+            if f"{writer}.bias" in result:
+                result[f"{writer}.bias"] = result[f"{writer}.bias"] * gamma
+    return result
+
+
 def timm_names(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     """An encoder under our names for a class of timm with the parameters ``shapes``: the same function.
 
@@ -46,8 +58,8 @@ def timm_names(state: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) ->
     result = dict(state)
     for name in shapes.keys() - state.keys():
         if name == FREQS:
-            layers = [f"blocks.{i}.attn.freqs" for i in range(shapes[name][1])]
-            if all(layer in result for layer in layers):
+            layers = [f"blocks.{i}.attn.freqs" for i in range(len(state)) if f"blocks.{i}.attn.freqs" in state]
+            if layers:
                 result[name] = torch.stack([result.pop(layer) for layer in layers], 1)
         elif SCALES.match(name):
             result[name] = torch.ones(shapes[name])

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from .config import MaeConfig, ViTConfig
 
 Shape = tuple[int, ...]
+# Layer scales of timm's classes, which ours have not, and the layers that they scale.
+LAYER_SCALES = {"gamma_1": "attn.proj", "ls1.gamma": "attn.proj", "gamma_2": "mlp.fc2", "ls2.gamma": "mlp.fc2"}
+SCALES = re.compile(rf"^(blocks\.\d+\.)({'|'.join(map(re.escape, LAYER_SCALES))})$")
 
 
 def plain_shapes(config: ViTConfig) -> dict[str, Shape] | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sweet.errors import UserError
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import source_from_state
+from sweet.models.names import our_names, without_layer_scales
 from sweet.models.resample import at_image_size
 from sweet.models.vit import build_vit
 from sweet.template.constraints import core_of
@@ -95,9 +96,21 @@ def source_tensors(source: Source) -> dict[str, Tensor]:
     return tensors
 
 
-def in_float32(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def in_float32(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a file holds in half precision is computed in float32."""
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def in_type(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Weights in half precision; the order stays in float32, and so does what float16 cannot hold."""
+
+    def small(name: str, value: Tensor) -> Tensor:
+        if not value.is_floating_point() or name.startswith("order."):
+            return value
+        half = value.to(dtype)
+        return half if bool(half.isfinite().all()) else value
+
+    return {name: small(name, value) for name, value in tensors.items()}
 
 
 def source_from_tensors(
@@ -149,7 +162,7 @@ def _check_order(file: Path, order: Order | None) -> None:
 
 
 def backbone_tensors(folder: Path, record: FolderRecord) -> dict[str, Tensor]:
-    """Tensors of a model folder under timm's names; what a task put around the ViT is left out."""
+    """Tensors of a model folder under the names of timm's class; what a task put around the ViT is left out."""
     tensors = checked_tensors(folder, record)
     inside = {name[4:]: value for name, value in tensors.items() if name.startswith("vit.")}
     return inside or tensors
@@ -162,7 +175,7 @@ def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any
     UserError naming folder and parameter.
     """
     record = read_record(folder, ("model",))
-    tensors = without_layer_scale(in_float32(backbone_tensors(folder, record)))
+    tensors = our_names(without_layer_scales(in_float32(backbone_tensors(folder, record))))
     stored = tensors["head.weight"].shape[0] if "head.weight" in tensors else 0
     wanted = stored if num_classes is None else num_classes
     if wanted != stored:
@@ -173,15 +186,3 @@ def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any
         raise UserError(f"{folder / TENSORS['model']}: {problem}") from None
     attach_cfg(model, record.data)
     return model, record
-
-
-def without_layer_scale(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same function without the layer scales of an export: folded into what writes to the residual stream."""
-    kept = dict(tensors)
-    for name, gamma in tensors.items():
-        if name.endswith(".gamma_1"):
-            writer = name.replace("gamma_1", "attn.proj")
-            kept[f"{writer}.weight"] = kept[f"{writer}.weight"] * gamma[:, None]
-            kept[f"{writer}.bias"] = kept[f"{writer}.bias"] * gamma
-            del kept[name]
-    return kept

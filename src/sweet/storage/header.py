@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
-from sweet.models.shapes import Shape, decoder_shapes, plain_shapes
+from sweet.models.shapes import SCALES, Shape, decoder_shapes, plain_shapes
 from sweet.template.sizes import MATRICES
 from sweet.template.tiles import tilings
 
@@ -29,7 +29,6 @@ BYTES = {
 Header = Mapping[str, tuple[str, Shape]]
 """{tensor: its type, as F32, and its shape}."""
 ORDER = ("rotation", "energy", "heads", "units")  # the tensors of an order that every one has
-LAYER_SCALES = (".gamma_1", ".gamma_2")  # of an export for timm
 
 
 def read_header(file: Path) -> Header:
@@ -87,12 +86,14 @@ def half_of(record: FolderRecord) -> str | None:
 
 
 def _check_model(file: Path, header: Header, record: FolderRecord) -> None:
-    """The ViT of a model folder; an export for timm has neutral layer scales, a task's network a ``vit.`` before."""
+    """The ViT of a model folder; an export for timm has layer scales, a task's network a ``vit.`` before its names."""
     inside = {name[4:]: value for name, value in header.items() if name.startswith("vit.")}
     found = inside or dict(header)
     _check_depth(file, found, record)
     expected = dict(_encoder(file, record.vit))
-    expected |= {name: (record.vit.width,) for name in found if name.endswith(LAYER_SCALES)}
+    if not expected.keys() <= found.keys():
+        expected = _as_in_timm(expected, found)
+    expected |= {name: (record.vit.width,) for name in found if SCALES.match(name)}
     expected |= {name: shape for name, (_, shape) in found.items() if inside and name not in expected}
     classes = len(record.data.classes or ())
     if record.task == "classify" and not inside:
@@ -106,6 +107,17 @@ def _check_model(file: Path, header: Header, record: FolderRecord) -> None:
     for name, (dtype, _) in header.items():
         if name.startswith("vit.") and dtype not in ("F32", half):
             raise UserError(f"{file}: tensor {name} is {dtype}, expected F32")
+
+
+def _as_in_timm(expected: Mapping[str, Shape], found: Header) -> dict[str, Shape]:
+    """The same with what a class of timm calls otherwise named as in ``found``."""
+    import torch
+
+    from sweet.models.names import timm_names
+
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in expected.items()}
+    names = {name: torch.Size(shape) for name, (_, shape) in found.items() if not SCALES.match(name)}
+    return {name: tuple(value.shape) for name, value in timm_names(tensors, names).items()}
 
 
 def _order_shapes(header: Header, record: FolderRecord) -> dict[str, Shape]:

@@ -221,7 +221,7 @@ class FolderRecord(Record):
     width: WidthRecord | None = None
     dtype: str | None = None  # of the weights of an export where that is half precision, in torch's name
     data: DataConfig
-    training: TrainingRecord | None = None
+    training: TrainingRecord | None = None  # of a source of sweet that was converted, what that took
     converted: ConvertedRecord | None = None
     made: InitRecord | None = None
     task: str | None = None
@@ -243,6 +243,11 @@ class FolderRecord(Record):
             own, other = size_text(self.data.img_size), size_text(self.vit.img_size)
             raise ValueError(f"data.img_size {own} is not vit.img_size {other}")
         return self
+
+    @property
+    def of_others(self) -> bool:
+        """Whether somebody else trained a source, as far as that is known: it does not say what its training took."""
+        return self.training is None
 
     @property
     def origin(self) -> str | None:
