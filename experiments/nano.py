@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from masked_steps import masked_steps
 
 from sweet.data import balanced_subset, eval_batches, open_images, packed
 from sweet.files import cache_folder
@@ -82,15 +83,17 @@ MASKS: dict[str, tuple[str, ...]] = {
 @dataclass(frozen=True)
 class Learned:
     """A source: overrides of BASE; ``turned`` is another one that it goes on from, rotated and sorted, ``after`` one
-    that it goes on from as it is stored: without norm gains that is in principal order, still a template."""
+    that it goes on from as it is stored: without norm gains that is in principal order, still a template. ``way`` is
+    how masked steps are computed (`masked_steps.py`)."""
 
     spec: tuple[str, ...]
     turned: str | None = None
     after: str | None = None
+    way: str = ""
 
 
-def late(of: str, *spec: str, steps: int = 250) -> Learned:
-    return Learned((*LATE, f"max_steps={steps}", *spec), of)
+def late(of: str, *spec: str, steps: int = 250, way: str = "") -> Learned:
+    return Learned((*LATE, f"max_steps={steps}", *spec), of, way=way)
 
 
 SOURCES = {
@@ -99,6 +102,11 @@ SOURCES = {
     "tucker.slice": Learned((TUCKER, MASK, SLICE)),
     **{f"tucker.mask.{name}": Learned((TUCKER, MASK, *spec)) for name, spec in MASKS.items()},
     "tiles.mask": Learned((TILES, MASK)),
+    **{f"tucker.mask.{way}": Learned((TUCKER, MASK), way=way) for way in ("taught", "crossed")},
+    **{
+        f"tucker.mask30.{way}": late("tucker", MASK, "width.full_probability=0.3", way=way)
+        for way in ("taught", "dropped")
+    },
     **{f"tucker.depths{share}": Learned((TUCKER, "depth.mode=even", f"depth.start=0.{share}")) for share in (0, 67)},
     "tucker.on": late("tucker"),
     "tucker.mask30": late("tucker", MASK, "width.full_probability=0.3"),
@@ -231,6 +239,13 @@ GROUPS: dict[str, list[Trial]] = {
     ],
     # how masks are drawn, and when; the unmasked source and the masks' defaults are in group "masks"
     "draws": [t for name in MASKS for t in each(f"tucker.mask.{name}", "L3H3", "prefix-sqrt", "principal")],
+    # other ways to compute a masked step, from the first step and late
+    "ways": [
+        *each("tucker.mask.taught", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.mask.crossed", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.mask30.taught", "L3H3", "prefix-sqrt", "principal"),
+        *each("tucker.mask30.dropped", "L3H3", "prefix-sqrt", "principal"),
+    ],
     "masked-tiles": each("tiles.mask", "L3H3", "prefix-sqrt", "principal"),
     # sub-networks in depth, from the first step and late
     "depths": [t for name in ("tucker", "tucker.depths0", "tucker.depths67") for t in each(name, "L3H6", "principal")],
@@ -338,7 +353,9 @@ def learn(name: str, data: str) -> Path | None:
         began = time.time()
         print(f"learning {name}", flush=True)
         recipe = load_recipe(PretrainRecipe, "nano", overrides)
-        summary = pretrain(recipe, out, resume=out.exists(), quiet=True)
+        known = None if spec.turned is None else load_source(CACHE / "sources" / spec.turned).source.order
+        with masked_steps(spec.way, None if known is None else known.energy.sum(0)):
+            summary = pretrain(recipe, out, resume=out.exists(), quiet=True)
         print(f"learned {name} in {time.time() - began:.0f} s, loss {summary['loss']}", flush=True)
     return out
 
