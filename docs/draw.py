@@ -180,7 +180,7 @@ def gain() -> Figure:
         0.02,
         0.895,
         f"CIFAR-10, all fine-tuned alike: {cell.n_train:,} labels, {cell.recipe['epochs']:g} epochs. Mean and standard "
-        f"deviation of {found.seeds} seeds.",
+        f"deviation over {found.replicates} replicates, each with its own template.",
         fontsize=10.5,
         color=INK,
     )
