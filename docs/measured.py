@@ -118,7 +118,7 @@ class Headline:
 
     def more(self) -> list[str]:
         """What else was measured, losses too."""
-        return [self.shapes(), self.conditioning(), self.paper(), losses(), camvid()]
+        return [f"{self.shapes()} {self.conditioning()}", f"{self.paper()} {losses()}", camvid()]
 
     def shapes(self) -> str:
         """The gain where width is cut and where it is not."""
@@ -167,13 +167,13 @@ class Headline:
 def losses() -> str:
     """Choices of the method that lose to another one, in the tables of such choices."""
     short = []
-    for name, what in (("table4", "Tucker products"), ("table5", "widths drawn at random in training")):
+    for name, what in (("table4", "Tucker products"), ("table5", "narrower networks drawn in training")):
         found = compare(read_tables(RESULTS / "history" / "micro" / name)[0])
         assert found and found.strongest
         gap = found.against[found.strongest]["average"].value
         assert gap < 0, f"{name}: {found.main} does not lose"
         short.append(f"{what}, {gap:+.2f} points against {NAMES[found.strongest]} ({name})")
-    return f"What loses to the best other arm of its table: {'; '.join(short)}."
+    return f"What loses to the best other arm of its table, by the old protocol: {'; '.join(short)}."
 
 
 def camvid() -> str:
