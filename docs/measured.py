@@ -143,10 +143,10 @@ class Headline:
         assert even and even.needed
         return (
             "Part of the lead is conditioning: weights scaled so that Adam learns well from them, which any start can "
-            f"have (`condition=true`). Over {listed(sizes)}, `sweet` leads by {lead(self.best)} points the best "
-            f"baseline, by {lead(lambda size: self.best(size, 'conditioned'))} the best conditioned one, by "
-            f"{lead(lambda _: 'own_mae')} the size pre-trained itself, and by "
-            f"{lead(lambda _: 'own_mae_conditioned')} the same conditioned. A template costs less than pre-training "
+            f"have (`condition=true`). Over {listed(sizes)}, `sweet` is {lead(self.best)} points ahead of the best "
+            f"baseline, {lead(lambda size: self.best(size, 'conditioned'))} of the best conditioned one, "
+            f"{lead(lambda _: 'own_mae')} of the size pre-trained itself and "
+            f"{lead(lambda _: 'own_mae_conditioned')} of that one conditioned. A template costs less than pre-training "
             f"each size from {even.needed} sizes on."
         )
 
