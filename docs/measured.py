@@ -132,7 +132,7 @@ class Headline:
         )
 
     def conditioning(self) -> str:
-        """What is left of the lead beside baselines that are conditioned too, and beside each size pre-trained itself."""
+        """What is left of the lead beside conditioned baselines, and beside each size pre-trained itself."""
         own, even = self.table.means("own_mae", "top1"), break_even(self.table)
         sizes = [size for size in self.sizes if size in own]
         ours = self.average(lambda _: "sweet", sizes)
@@ -209,7 +209,8 @@ def recipe_rows() -> list[str]:
         f"fine-tuned on 1,000 labels: {scenes[1]}, random weights {scenes[2]} |",
         f"| `nano` | {header['nano']['hardware']} | CIFAR-10, 32 px | {nano[1]} | the picture above |",
         f"| `micro` | {header['micro']['hardware']} with bf16; without, three times as long | CIFAR-10, 32 px | "
-        f"{minutes['micro']} | {len(micro.sizes)} sizes, by the old protocol: {ours:.1f} %, best baselines {theirs:.1f} % |",
+        f"{minutes['micro']} | {len(micro.sizes)} sizes, by the old protocol: {ours:.1f} %, best baselines "
+        f"{theirs:.1f} % |",
         f"| `small` | {header['small']['hardware']} | Tiny ImageNet-100, 64 px | - | {small} |",
         f"| `vit_b16_in1k` | [8 or more GPUs](docs/nodes.md) | ImageNet-1K, 224 px | - | {paper} |",
         *(_task_row(*row) for row in TASK_ROWS),
