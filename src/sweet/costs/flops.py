@@ -66,41 +66,32 @@ def mae_image_flops(
     inner: int | None = None,
     *,
     masked: bool = False,
+    encoder_alone: bool = False,
 ) -> int:
     """Forward FLOPs of one image: encoder on the visible patches, decoder on all, attention products included.
 
     ``depth`` blocks, ``residual`` and ``inner`` heads make it a sub-network's; by default the whole. ``masked``: what
     enters and leaves the stream has all its channels (:func:`sweet.template.target.masked_weights`).
+    ``encoder_alone``: without the decoder, and what leads to it and to the pixels.
     """
-    stream = config.width if masked or residual is None else config.head_dim * residual
-    tokens, pixels = config.patches + config.prefix_tokens, config.in_chans * config.patch_size**2
+    depth = config.depth if depth is None else depth
+    d, k = (config.head_dim * (config.heads if heads is None else heads) for heads in (residual, inner))
+    stream = config.width if masked else d
+    prefix = config.prefix_tokens
+    tokens, pixels = config.patches + prefix, config.in_chans * config.patch_size**2
     visible, width = visible_tokens(config, mae), mae.decoder_width
+    matrices = 4 * d * k + (3 if config.mlp == "swiglu" else 2) * d * hidden_features(k, config.mlp, config.mlp_ratio)
+    encoder = depth * (visible * matrices + 2 * visible**2 * k) + (visible - prefix) * pixels * stream
+    if encoder_alone:
+        return 2 * encoder
     decoder = mae.decoder_depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
     ends = visible * stream * width + (tokens - visible) * width * pixels
-    return mae_encoder_flops(config, mae, depth, residual, inner, masked=masked) + 2 * (decoder + ends)
+    return 2 * (encoder + decoder + ends)
 
 
 def visible_tokens(config: ViTConfig, mae: MaeConfig) -> int:
     """Tokens that an encoder of masked images sees, prefix tokens included."""
     return int(config.patches * (1 - mae.mask_ratio)) + config.prefix_tokens
-
-
-def mae_encoder_flops(
-    config: ViTConfig,
-    mae: MaeConfig,
-    depth: int | None = None,
-    residual: int | None = None,
-    inner: int | None = None,
-    *,
-    masked: bool = False,
-) -> int:
-    """Those of :func:`mae_image_flops` in the encoder alone."""
-    depth = config.depth if depth is None else depth
-    d, k = (config.head_dim * (config.heads if heads is None else heads) for heads in (residual, inner))
-    visible, pixels = visible_tokens(config, mae), config.in_chans * config.patch_size**2
-    matrices = 4 * d * k + (3 if config.mlp == "swiglu" else 2) * d * hidden_features(k, config.mlp, config.mlp_ratio)
-    embedding = (visible - config.prefix_tokens) * pixels * (config.width if masked else d)
-    return 2 * (depth * (visible * matrices + 2 * visible**2 * k) + embedding)
 
 
 def supervised_image_flops(config: ViTConfig, classes: int, teacher: ViTConfig | None = None) -> float:
@@ -118,14 +109,14 @@ def fitting_flops(
     """
     rebuild = rebuild_macs(target.depth, target.width, ranks) if ranks else 0
     reader = 2 * visible_tokens(target, mae) * target.width * source.width
-    trained = mae_encoder_flops(target, mae) + reader
+    trained = mae_image_flops(target, mae, encoder_alone=True) + reader
     own = pretraining_flops(trained, images=images, steps=max(1, images // 256), rebuild=rebuild)
-    return own + images * mae_encoder_flops(source, mae)
+    return own + images * mae_image_flops(source, mae, encoder_alone=True)
 
 
 def distilling_flops(teacher: ViTConfig, student: ViTConfig, mae: MaeConfig, *, images: float) -> float:
     """FLOPs of one student of DMAE: its own training, and three quarters of the teacher's encoder forward."""
-    watched = mae_encoder_flops(teacher, mae, depth=max(1, int(0.75 * teacher.depth + 0.5)))
+    watched = mae_image_flops(teacher, mae, max(1, int(0.75 * teacher.depth + 0.5)), encoder_alone=True)
     return images * (3 * mae_image_flops(student, mae) + watched)
 
 
