@@ -24,7 +24,12 @@ KINDS: dict[Role, str] = {
     "paper": "the paper's method",
     "ours": "ours",
 }
-COUNTED: dict[Verdict, str] = {"gain": "wins at", "no gain": "level at", "worse": "loses at", "one seed": "one seed"}
+COUNTED: dict[Verdict, str] = {
+    "gain": "wins at",
+    "no gain": "not significant at",
+    "worse": "loses at",
+    "one seed": "one seed",
+}
 INIT_SECONDS = Metric("init_seconds", "one initialisation, s", higher_is_better=False)
 
 

@@ -14,7 +14,13 @@ from .costs import break_even
 from .paired import Difference, Verdict, sampling_interval
 from .table import Table
 
-VERBS: dict[Verdict, str] = {"gain": "wins", "no gain": "is level", "worse": "loses", "one seed": "has one seed"}
+NO_GAIN = "no significant difference"
+VERBS: dict[Verdict, str] = {
+    "gain": "wins",
+    "no gain": f"shows {NO_GAIN}",
+    "worse": "loses",
+    "one seed": "has one seed",
+}
 SCORES: dict[Verdict, str] = {"gain": "win", "no gain": "tie", "worse": "loss", "one seed": "single seed"}
 
 
@@ -189,7 +195,7 @@ def _average(found: Differences, arm: str) -> str:
     amount = _amount(one, found.metric)
     if one.verdict == "one seed":
         return f"one seed shows {amount}"
-    word = {"gain": "it is ahead", "worse": "it is behind"}.get(one.verdict, "the two are level")
+    word = {"gain": "it is ahead", "worse": "it is behind"}.get(one.verdict, NO_GAIN)
     return f"{word} ({amount})"
 
 
