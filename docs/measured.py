@@ -150,8 +150,8 @@ class Headline:
         return (
             "Part of the lead is conditioning: weights scaled so that Adam learns well from them, which any start can "
             f"have (`condition=true`). Over {listed(self.replicated)}, `sweet` is {self.lead(self.best)} points ahead "
-            f"of the best baseline, {self.lead(lambda size: self.best(size, 'conditioned'))} of the best conditioned one, "
-            f"{self.lead(lambda _: 'own_mae')} of the size pre-trained itself on as many images and "
+            f"of the best baseline, {self.lead(lambda size: self.best(size, 'conditioned'))} of the best conditioned "
+            f"one, {self.lead(lambda _: 'own_mae')} of the size pre-trained itself on as many images and "
             f"{self.lead(lambda _: 'own_mae_conditioned')} of that one conditioned. A template costs less than "
             f"pre-training each size from {even.needed} sizes of average cost on."
         )
