@@ -180,7 +180,7 @@ def test_mistakes_are_one_line(wide: Wide, make_source: Callable[..., StoredSour
             {"objective": "closed", "train": "x", "order": "prefix"},
             "objective=closed: solves for X in principal order only",
         ),
-        ({"steps": "many"}, "steps=many: should be a number"),
+        ({"steps": "many"}, "steps=many: should be a whole number"),
     ):
         with pytest.raises(UserError, match=message):
             fitted(source, images, **given)

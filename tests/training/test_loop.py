@@ -428,7 +428,7 @@ def test_few_steps_of_large_batches_are_noted(
     tiny: Callable[..., PretrainRecipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A recipe for a GPU on few images: two steps an epoch learn nothing."""
-    pretrain(tiny("batch_size=260", "max_steps=2"), tmp_path / "large")
+    pretrain(tiny("batch_size=260", "epochs=2", "max_steps=null"), tmp_path / "large")
     assert "note: 64 images in batches of 260 make 2 steps in all" in capsys.readouterr().err
     pretrain(tiny("max_steps=2"), tmp_path / "small")
     assert "note" not in capsys.readouterr().err
