@@ -82,12 +82,12 @@ MASKS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Learned:
-    """A source: overrides of BASE; ``turned`` is another one that it goes on from, rotated and sorted, ``after`` one
+    """A source: overrides of BASE; ``rotated`` is another one that it goes on from, rotated and sorted, ``after`` one
     that it goes on from as it is stored: without norm gains that is in principal order, still a template. ``way`` is
     how masked steps are computed (`masked_steps.py`)."""
 
     spec: tuple[str, ...]
-    turned: str | None = None
+    rotated: str | None = None
     after: str | None = None
     way: str = ""
 
@@ -311,7 +311,7 @@ def claimed(name: str) -> Iterator[bool]:
         yield True
 
 
-def turned(of: Path, out: Path) -> None:
+def rotated(of: Path, out: Path) -> None:
     """A dense source of the same function: principal order, gains folded, each layer's heads and units by energy."""
     stored = load_source(of)
     size, order, mlp = stored.config.size, stored.source.order, stored.config.mlp
@@ -334,13 +334,13 @@ def learn(name: str, data: str) -> Path | None:
     if (out / "config.json").is_file():
         return out
     overrides = [*BASE, f"data.source={data}", *spec.spec]
-    if spec.turned is not None:
-        parent = learn(spec.turned, data)
+    if spec.rotated is not None:
+        parent = learn(spec.rotated, data)
         if parent is None:
             return None
-        start = CACHE / "sources" / f"{spec.turned}.turned"
+        start = CACHE / "sources" / f"{spec.rotated}.rotated"
         if not (start / "config.json").is_file():
-            turned(parent, start)
+            rotated(parent, start)
         overrides.append(f"init_from={start}")
     if spec.after is not None:
         parent = learn(spec.after, data)
@@ -353,8 +353,8 @@ def learn(name: str, data: str) -> Path | None:
         began = time.time()
         print(f"learning {name}", flush=True)
         recipe = load_recipe(PretrainRecipe, "nano", overrides)
-        known = None if spec.turned is None else load_source(CACHE / "sources" / spec.turned).source.order
-        with masked_steps(spec.way, None if known is None else known.energy.sum(0)):
+        order = None if spec.rotated is None else load_source(CACHE / "sources" / spec.rotated).source.order
+        with masked_steps(spec.way, None if order is None else order.energy.sum(0)):
             summary = pretrain(recipe, out, resume=out.exists(), quiet=True)
         print(f"learned {name} in {time.time() - began:.0f} s, loss {summary['loss']}", flush=True)
     return out

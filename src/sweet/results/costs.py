@@ -49,15 +49,16 @@ class ArmCost:
 
 def arm_costs(table: Table) -> list[ArmCost]:
     """The costs of every arm of a table."""
-    result = []
+    result, own = [], own_sources(table)
     for arm in table.arms:
-        source, seconds = table.source(arm), [one.training.seconds for one in sources_of(table, arm)]
+        source = table.source(arm)
+        learned = [*own.values()] if arm in table.of_each_size else [source] if source else []
         result.append(
             ArmCost(
                 arm=arm,
                 source=next((name for cell in table.cells_of(arm) for name in cell.sources), None),
                 images=source.training.images if source else None,
-                seconds=Mean.of(seconds).value if seconds else None,
+                seconds=Mean.of(one.training.seconds for one in learned).value if learned else None,
                 pflops=pretraining_of(table, arm),
                 init_seconds=_typical(table, arm, "init_seconds"),
                 init_images=_typical(table, arm, "init_images"),
@@ -65,15 +66,6 @@ def arm_costs(table: Table) -> list[ArmCost]:
             )
         )
     return result
-
-
-def sources_of(table: Table, arm: str) -> list[SourceResult]:
-    """The source of an arm; where each size has its own, one of each."""
-    cells = table.cells_of(arm)
-    if arm not in table.of_each_size:
-        cells = [cell for cell in cells if any(name in table.sources for name in cell.sources)][:1]
-    names = (next((name for name in cell.sources if name in table.sources), None) for cell in cells)
-    return [table.sources[name] for name in names if name is not None]
 
 
 def pretraining_of(table: Table, arm: str) -> float | None:
@@ -206,11 +198,17 @@ def break_even(table: Table) -> BreakEven | None:
 
 def own_pretraining(table: Table) -> dict[str, float]:
     """{size: PFLOPs} of the sizes that were pre-trained themselves."""
+    spent = {size: source.training.pflops for size, source in own_sources(table).items()}
+    return {size: pflops for size, pflops in spent.items() if pflops is not None}
+
+
+def own_sources(table: Table) -> dict[str, SourceResult]:
+    """{size: its source} of the sizes that were pre-trained themselves."""
     found = {}
     for cell in (cell for arm in table.spec.arms if arm.of_each_size for cell in table.cells_of(arm.name)):
         source = next((table.sources[name] for name in cell.sources if name in table.sources), None)
-        if source is not None and source.training.pflops is not None:
-            found[cell.size] = source.training.pflops
+        if source is not None:
+            found[cell.size] = source
     return found
 
 
