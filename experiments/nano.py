@@ -68,15 +68,19 @@ PLAIN_LATE = ["model.norm_gain=false", "lr=7.5e-4", "seed=5", "max_steps=250"]
 
 # ways to draw masks; the default: half of the steps at full width, independent, at least two heads, from the first step
 MASKS: dict[str, tuple[str, ...]] = {
-    **{f"full{share}": (f"width.full_probability=0.{share}",) for share in (30, 75, 90)},
-    **{f"from{share}": (f"width.start=0.{share}",) for share in (33, 67, 80)},
+    "full30": ("width.full_probability=0.3",),
+    "from67": ("width.start=0.67",),
     "shared": ("width.mode=shared",),
+    "full75": ("width.full_probability=0.75",),
     "least1": ("width.min_heads=1",),
-    "least4": ("width.min_heads=4",),
+    "flops": ("max_steps=1150",),  # as many as the unmasked source has
     "slow": ("template.lr_u=0.3", "template.lr_v=0.3"),
+    "from33": ("width.start=0.33",),
+    "full90": ("width.full_probability=0.9",),
+    "from80": ("width.start=0.8",),
     "fixed": ("template.lr_u=0", "template.lr_v=0"),
     "fast_x": ("template.lr_x=3",),
-    "flops": ("max_steps=1150",),  # as many as the unmasked source has
+    "least4": ("width.min_heads=4",),
 }
 
 
@@ -155,12 +159,14 @@ class Trial:
     seeds: tuple[int, ...] = (0, 1)
     condition: dict[str, Any] | None = field(default=None, hash=False)
     optimiser: str = "adamw"
+    epochs: int = 5
 
     @property
     def name(self) -> str:
         how = "" if self.condition is None else "+condition" + "".join(f",{k}={v}" for k, v in self.condition.items())
         by = "" if self.optimiser == "adamw" else f" {self.optimiser}"
-        return f"{self.source} {self.start}{how} {self.size} @{1000 * self.lr:g}{by}"
+        long = "" if self.epochs == 5 else f" {self.epochs} epochs"
+        return f"{self.source} {self.start}{how} {self.size} @{1000 * self.lr:g}{by}{long}"
 
 
 def each(source: str, size: str, *starts: str) -> list[Trial]:
@@ -169,6 +175,10 @@ def each(source: str, size: str, *starts: str) -> list[Trial]:
 
 def ways(source: str, *conditions: dict[str, Any] | None, lr: float = 4e-3, seeds: tuple[int, ...] = (0, 1)) -> list:
     return [Trial(source, "selected", "L3H3", lr, seeds, given) for given in conditions]
+
+
+def lasting(epochs: int, *rates: float) -> list[Trial]:
+    return [Trial("own", "selected", "L3H3", lr, (0,), how, epochs=epochs) for how in (None, {}) for lr in rates]
 
 
 def others(source: str, *conditions: dict[str, Any] | None, seeds: tuple[int, ...] = (0,)) -> list[Trial]:
@@ -246,6 +256,8 @@ GROUPS: dict[str, list[Trial]] = {
         *each("tucker.mask30.taught", "L3H3", "prefix-sqrt", "principal"),
         *each("tucker.mask30.dropped", "L3H3", "prefix-sqrt", "principal"),
     ],
+    # how long does conditioning last? At 5 epochs: group "condition"
+    "lasting": [*lasting(3, 4e-3, 8e-3), *lasting(30, 2e-3, 4e-3), *lasting(100, 2e-3)],
     "masked-tiles": each("tiles.mask", "L3H3", "prefix-sqrt", "principal"),
     # sub-networks in depth, from the first step and late
     "depths": [t for name in ("tucker", "tucker.depths0", "tucker.depths67") for t in each(name, "L3H6", "principal")],
@@ -404,12 +416,12 @@ def optimised_by(name: str) -> Iterator[None]:
 
 
 def top1(stored: StoredSource, weights: dict[str, torch.Tensor], trial: Trial, seed: int, data: str) -> float:
-    """5,000 labels, 5 epochs; accuracy on the validation images."""
+    """5,000 labels, 5 epochs by default; accuracy on the validation images."""
     keys = stored.data.model_dump(include={"img_size", "mean", "std", "interpolation"})
     keys |= {"source": data, "labels": 5000, "label_seed": 0, "augment": "crop", "val_split": "val"}
     recipe = FinetuneRecipe.model_validate(
         {
-            "epochs": 5,
+            "epochs": trial.epochs,
             "batch_size": 64,
             "lr": trial.lr,
             "seed": seed,
@@ -472,7 +484,10 @@ def run(trial: Trial, data: str, commit: bool) -> bool:
             weights = start_of(stored, trial, data)
             value = top1(stored, weights, trial, seed, data)
             line = {"trial": trial.name, "seed": seed, "top1": round(value, 2), "seconds": round(time.time() - began)}
-            line |= {key: getattr(trial, key) for key in ("source", "start", "size", "lr", "condition", "optimiser")}
+            line |= {
+                key: getattr(trial, key)
+                for key in ("source", "start", "size", "lr", "condition", "optimiser", "epochs")
+            }
             write(line | {"loss": stored.record.training.loss if stored.record.training else None}, commit)
     return True
 
