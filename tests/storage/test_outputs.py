@@ -18,7 +18,7 @@ from sweet.errors import UserError
 from sweet.files import check_sums, write_sums, write_text
 from sweet.storage import overwrite
 from sweet.storage.outputs import check_output_file, output_folder
-from sweet.storage.ownership import MARKER, sweep
+from sweet.storage.ownership import FOLDERS, MARKER, sweep
 
 
 def old_run(tmp_path: Path) -> Path:
@@ -80,6 +80,30 @@ def test_resume_leaves_the_folder_as_it_is(tmp_path: Path) -> None:
         assert whole(out)
     with pytest.raises(UserError, match="exclude"), output_folder(out, resume=True, overwrite=True):
         pytest.fail("entered")
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "metrics.jsonl", "env.json", "SHA256SUMS", "model.safetensors", "checkpoints"]
+)
+@pytest.mark.parametrize("run", [False, True])
+def test_resume_begins_no_run_over_files_of_others(tmp_path: Path, name: str, run: bool) -> None:
+    place = tmp_path / name
+    place.mkdir() if name in FOLDERS else place.write_text("{}")
+    (tmp_path / "recipe.yaml").write_text("mine")
+    said = f"--resume: --out {tmp_path} holds no run, .*overwritten: .*{name}"
+    with pytest.raises(UserError, match=said), output_folder(tmp_path, resume=True, run=run):
+        pytest.fail("entered")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "recipe.yaml"])
+
+
+def test_resume_takes_a_run_whose_marker_a_copy_left_behind_and_a_log_beside_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "slurm.log").write_text("")
+    with output_folder(tmp_path, resume=True, run=True):
+        write_text(tmp_path / "env.json", '{"torch": "2.9"}')
+        write_text(tmp_path / "recipe.yaml", "lr: 1")
+    (tmp_path / MARKER).unlink()
+    with output_folder(tmp_path, resume=True, run=True):
+        pass
 
 
 def test_overwrite_starts_from_nothing(tmp_path: Path) -> None:

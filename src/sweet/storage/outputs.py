@@ -17,7 +17,7 @@ from sweet.files import cache_folder
 
 from . import overwrite as replacement
 from .layout import claim
-from .ownership import MARKER, Marker, entries, foreign, sweep, written
+from .ownership import MARKER, Marker, entries, foreign, in_the_way, sweep, written
 
 DAY = 24 * 3600.0
 PATIENCE = 10.0  # seconds for the children of a killed process to end, and for another rank to put folders in place
@@ -141,6 +141,11 @@ def _check(out: Path, *, resume: bool, overwrite: bool) -> None:
     claim(out, resume=resume, overwrite=overwrite)
     if overwrite and entries(out):
         _check_replaceable(out)
+    if resume and (names := in_the_way(out)):
+        raise UserError(
+            f"--resume: --out {out} holds no run, and what sweet did not write would be overwritten: {_some(names)}; "
+            "name another folder"
+        )
 
 
 def _make(out: Path) -> list[Path]:
@@ -207,8 +212,11 @@ def _check_replaceable(out: Path) -> None:
     if names is None:
         raise UserError(f"--overwrite: --out {out} was not written by sweet; delete it yourself if you mean it")
     if names:
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         raise UserError(
-            f"--overwrite: --out {out} holds what sweet did not write: {', '.join(names[:SHOWN])}{more}; move or "
-            "delete it yourself"
+            f"--overwrite: --out {out} holds what sweet did not write: {_some(names)}; move or delete it yourself"
         )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"

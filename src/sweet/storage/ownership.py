@@ -105,6 +105,14 @@ def foreign(folder: Path) -> list[str] | None:
     return names
 
 
+def in_the_way(folder: Path) -> list[str]:
+    """Names that verbs write, in a folder that nothing shows to be sweet's: somebody else's, which would be lost."""
+    machine = _keys(folder / "env.json")  # of a run and of a bench, also where a copy has left the marker behind
+    ours = foreign(folder) is not None or (folder / FAMILY).is_file() or not machine.isdisjoint(("torch", "bench"))
+    known = {*FILES, *RUN_NOTES, *TENSOR_FILES, *FOLDERS}
+    return [] if ours else [path.name for path in entries(folder) if path.name in known]
+
+
 def _foreign_below(folder: Path, entry: Path, known: set[str], *, filled: bool, recorded: bool) -> list[str]:
     """``filled``: the verb that names its own files did not come to its end, so that every such name is its."""
     name = entry.name
@@ -171,10 +179,13 @@ def _listed(folder: Path) -> set[str]:
 
 
 def _written_before(folder: Path, listed: set[str]) -> bool:
-    if "config.json" not in listed:
-        return False
+    return "config.json" in listed and "sweet" in _keys(folder / "config.json")
+
+
+def _keys(file: Path) -> set[str]:
+    """Of the object in a JSON file; none where there is no such file."""
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(values, dict) and "sweet" in values
+        return set()
+    return set(values) if isinstance(values, dict) else set()
