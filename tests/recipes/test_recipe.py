@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ mae:
   decoder_depth: 1
   decoder_head_dim: 8
 """
+NO_KIND = "not valid YAML: could not determine a constructor for the tag 'tag:yaml.org,2002:"
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghi")
 )
@@ -49,6 +51,17 @@ def test_bundled_recipes_are_valid_and_survive_the_round_trip(tmp_path: Path) ->
         assert load_recipe(PretrainRecipe, tmp_path / "recipe.yaml") == recipe
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["1e5", "010", "1:30", "2024-01-01", "0x1", "yes", "~", ".inf", "1_0", "", "- a", "a: b # c", "\u202e\x1b\n"],
+)
+def test_text_that_looks_like_something_else_survives_the_round_trip(tmp_path: Path, name: str) -> None:
+    recipe = load_recipe(PretrainRecipe, "nano").model_copy(update={"name": name})
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    assert load_recipe(PretrainRecipe, tmp_path / "recipe.yaml") == recipe
+    assert yaml.safe_load(dump_recipe(recipe))["name"] == name  # as cards and exports read it
+
+
 def test_finetune_needs_no_file() -> None:
     recipe = load_recipe(FinetuneRecipe, None, ["data.labels=5000", "optim.layer_decay=0.75", "probe=true"])
     assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.checkpoint_every) == (30, 64, 1e-3, 500)
@@ -68,6 +81,13 @@ def test_finetune_needs_no_file() -> None:
         ('name="7"', lambda r: r.name, "7"),
         ("template.ranks=[24, 9, 9]", lambda r: r.template.ranks, (24, 9, 9)),
         ("mae.norm_pix=false", lambda r: r.mae.norm_pix, False),
+        ("lr=.5", lambda r: r.lr, 0.5),
+        ("lr=+1.e-1", lambda r: r.lr, 0.1),
+        ("seed=1_000", lambda r: r.seed, 1000),
+        ("seed=0x10", lambda r: r.seed, 16),
+        ("name=2024-01-01", lambda r: r.name, "2024-01-01"),
+        ("name=010", lambda r: r.name, "010"),
+        ("name=[!!bool x]", lambda r: r.name, "[!!bool x]"),
     ],
 )
 def test_overrides_read_values_as_yaml(tmp_path: Path, override: str, read, value) -> None:
@@ -101,6 +121,8 @@ def test_any_override_text_gives_a_recipe_or_one_line(text: str) -> None:
         ("epochs=.nan", "epochs: should be a finite number, got NaN"),
         ("batch_size=1.5", "batch_size: should be a valid integer, got 1.5"),
         ("seed=true", "seed: should be a valid integer, got true"),
+        ("seed=010", 'seed: should be a valid integer, got "010"'),
+        ("epochs=1:30", 'epochs: should be a valid number, got "1:30"'),
         ("seed=-1", "seed: should be greater than or equal to 0, got -1"),
         ("device=gpu", "device: should be auto, cpu, cuda, cuda:N or mps, got 'gpu'"),
         ("data=5", "data: should be a group of keys, got 5"),
@@ -165,6 +187,9 @@ def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) 
             TINY + "data:\n  source: shapes:\n",
             "DIR/mine.yaml:11: not valid YAML: mapping values are not allowed here",
         ),
+        ("name: !!set {a}\n", f"DIR/mine.yaml:1: {NO_KIND}set'"),
+        ("name: !!binary aGk=\n", f"DIR/mine.yaml:1: {NO_KIND}binary'"),
+        ("probe: !!bool x\n", "DIR/mine.yaml: not valid YAML: 'x'"),
         ("- a\n", "DIR/mine.yaml:1: a recipe is a list of `key: value` lines, got ['a']"),
         ("a: !!python/name:os.system\n", None),
         ("a: &a [*a]\n", "DIR/mine.yaml:1: not valid: an alias inside its own anchor"),

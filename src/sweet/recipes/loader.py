@@ -23,19 +23,38 @@ MAX_TEXT, MAX_VALUES = 100_000, 10_000
 """Of a recipe: characters, and values with its aliases filled in. More is a slip, or meant to fill the memory."""
 
 
+TAG = "tag:yaml.org,2002:"
+NUMBERS = {
+    "int": r"[-+]?(0|[1-9][\d_]*|0x[\da-fA-F]+)",
+    "float": r"[-+]?(\d[\d_]*\.\d*|\.\d+|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
+"""As people write them: ``1e-3`` is a number; ``010`` (8 in YAML 1.1), ``1:30`` (90) and dates are text."""
+KINDS = (*NUMBERS, "str", "bool", "null", "seq", "map", "merge")
+"""Of values in a recipe; others, such as sets and bytes, are refused."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which ``1e-3`` is a number (YAML 1.1 would want ``1.0e-3``)."""
+    """Safe YAML with :data:`NUMBERS` and :data:`KINDS`."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag.removeprefix(TAG) in set(KINDS) - set(NUMBERS)]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.yaml_constructors = {
+    tag: build
+    for tag, build in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.removeprefix(TAG) in KINDS
+}
 
 
 class _Dumper(yaml.SafeDumper):
-    """Groups as blocks, lists on one line."""
+    """Groups as blocks, lists on one line; text in quotes where any reader of YAML would take it for something else."""
 
 
+for kind, written in NUMBERS.items():
+    for reader in (_Loader, _Dumper):
+        reader.add_implicit_resolver(f"{TAG}{kind}", re.compile(f"^({written})$"), list("-+.0123456789"))
 _Dumper.add_representer(
     list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
 )
@@ -71,7 +90,7 @@ def load_recipe(cls: type[R], name_or_path: str | Path | None, overrides: Sequen
         _override(values, places, override)
     try:
         # Through JSON: its strict mode takes a list for a tuple but neither "3" for 3 nor true for 1.
-        return cls.model_validate_json(json.dumps(values, default=str), strict=True)
+        return cls.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise UserError(_describe(error, cls, label, places)) from None
 
@@ -120,7 +139,7 @@ def _parse(label: str, text: str) -> tuple[dict[str, Any], Places]:
         raise UserError(f"{place}: not valid YAML: {error.problem}") from None
     except RecursionError:
         raise UserError(f"{label}: not valid YAML: nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, LookupError) as error:  # of a tag that does not fit its value
         raise UserError(f"{label}: not valid YAML: {shortened(str(error))}") from None
     if not isinstance(values, dict):
         raise UserError(f"{label}:1: a recipe is a list of `key: value` lines, got {shortened(repr(values))}")
@@ -182,7 +201,7 @@ def _value(text: str) -> Any:
         if node is None:
             node = yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text)
         return loader.construct_document(node)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, LookupError, RecursionError):
         return text
 
 
@@ -222,7 +241,7 @@ def _problem(error: ErrorDetails, cls: type[BaseModel]) -> str:
     if problem == "model_type":
         message = "should be a group of keys"
     message = message.replace("Input should", "should").replace("array", "list")
-    return f"{message}, got {shortened(json.dumps(error['input'], default=str))}"
+    return f"{message}, got {shortened(json.dumps(error['input']))}"
 
 
 def usual_name(name: str) -> str:
