@@ -387,6 +387,9 @@ def test_what_is_printed_is_for_people(capsys: pytest.CaptureFixture[str]) -> No
     }  # fmt: skip
     show(lambda: result, as_json=True)
     assert json.loads(capsys.readouterr().out) == result
+    show(lambda: {"per_class": {f"c{i:03d}": 50.0 * (i == 60) for i in range(100)}}, as_json=False)
+    *_, last, rest = capsys.readouterr().out.splitlines()
+    assert last.split() == ["per_class.c009", "0"] and rest.split(None, 3)[2:] == ["more", "up to 50; see --json"]
 
 
 def test_doctor() -> None:

@@ -60,9 +60,8 @@ def for_people(result: Mapping[str, Any]) -> dict[str, Any]:
             value = for_people(value)
             if len(value) > MOST_ROWS and all(isinstance(number, int | float) for number in value.values()):
                 lowest = sorted(value, key=lambda name: value[name])[:LOWEST]
-                value = {name: value[name] for name in lowest} | {
-                    f"... {len(value) - LOWEST} more": "higher; see --json"
-                }
+                rest = f"up to {_text(max(value.values()))}; see --json"
+                value = {name: value[name] for name in lowest} | {f"... {len(value) - LOWEST} more": rest}
         elif _is_matrix(value):
             value = f"{len(value)} x {len(value[0])}, see --json"
         elif key == "precision" and value == "no":  # accelerate's word
