@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -205,3 +207,20 @@ def test_stats_of_ordinary_images(tmp_path: Path, kind: str) -> None:
     pixels = {"grey": values[..., :1], "16 bits": EXPECTED[..., None], "colours": values}[kind]
     assert report.mean == pytest.approx(pixels.mean((0, 1)) / 255, abs=1e-4)
     assert report.std == pytest.approx(pixels.std((0, 1)) / 255, abs=1e-4)
+
+
+def test_pillows_own_warnings_are_no_output_of_ours(tmp_path: Path) -> None:
+    values = RNG.integers(0, 256, (12, 12, 3), np.uint8)
+    Image.fromarray(values).save(tmp_path / "large.png")
+    Image.fromarray(values).quantize(16).save(tmp_path / "palette.png", transparency=bytes(range(16)))
+    Image.fromarray(values).save(tmp_path / "tags.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    script = """
+import sys
+from PIL import Image
+from sweet.data import open_images
+Image.MAX_IMAGE_PIXELS = 100
+images = open_images("folder:" + sys.argv[1], "train", val_share=0)
+print([images.decode(i).size for i in range(3)])
+"""
+    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert (ended.stdout.strip(), ended.stderr) == (str([(12, 12)] * 3), "")

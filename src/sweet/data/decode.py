@@ -8,6 +8,7 @@ values are 0 to 1, and any other range is refused rather than guessed.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ NPY, TIFF = b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 DEEP = ("I", "F")  # Pillow's modes of 32 bits a pixel
 KERNELS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 ORDINARY = (1, 3)  # channels of models that take RGB images; with one, the images become grey
+
+# Of large images, odd tags and palettes Pillow warns by two raw lines and without the file's name; what it cannot read,
+# and what is past its limit, it refuses. Somebody's own filters come first.
+warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
 
 
 class HasPixels(Protocol):
