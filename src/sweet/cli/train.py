@@ -119,6 +119,8 @@ def plan(
     if data is None:
         show(lambda: run(recipe, guess), as_json=as_json)
         return
+    if images is not None:
+        raise UserError(f"--images {images}: has no effect beside --data, whose images are counted")
     check_images("--data", data)
     from sweet.training.trial import trial
 

@@ -34,7 +34,7 @@ from sweet.template.sizes import Size
 from sweet.training.finetune import finetune, open_splits
 from sweet.training.inherited import with_model_data
 from sweet.training.nonfinite import LOWER, NonFinite
-from sweet.training.run_folder import begin
+from sweet.training.run_folder import begin, check_recipe
 
 from .chart import write_chart, write_table
 from .sizes import members
@@ -77,6 +77,7 @@ def family(
     for name in methods[1:]:
         switches(str(name))  # checks its name
     known = work.family.continued(out) if resume else work.family
+    check_recipe(out, work.recipe, resume=resume)
     work.make_starts(source, out, img_size, methods)
     begin(out, work.recipe, resume=resume)
     jobs = [(size, requested, name) for size, requested in work.sizes.items() for name in methods]
