@@ -147,8 +147,9 @@ def init(
     ``flops="2G"``, ``latency="4ms@cpu"``; ``switches`` of the ``method``; the others as of
     :func:`sweet.initialise.make.initialise_to`. Raises UserError for bad input, before anything is written.
     """
-    place, channels = Path(out), {"patch_size": patch_size, "in_chans": in_chans}
-    check_whole({"depth": depth, "heads": heads, **channels, "fit_images": fit_images}, least=1)
+    place = Path(out)
+    counts = {"depth": depth, "heads": heads, "patch_size": patch_size, "in_chans": in_chans, "fit_images": fit_images}
+    check_whole(counts, least=1)
     check_whole({"seed": seed}, least=0)
     pixels = checked_pixels(img_size)
     budget = chosen_budget(params, flops, latency, {"--depth": depth, "--heads": heads})
@@ -165,19 +166,16 @@ def init(
             return initialise_to(
                 str(source),
                 place,
-                depth=depth,
-                heads=heads,
                 budget=budget,
                 method=method,
                 fit=fit,
-                fit_images=fit_images,
                 data=data,
                 img_size=pixels,
                 seed=seed,
                 device=device,
                 run=run,
                 given=switches,
-                **channels,
+                **counts,
             )
 
 
