@@ -102,6 +102,9 @@ def test_compared_with_random(
     template: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, made: tuple[Path, dict[str, Any]]
 ) -> None:
     out = tmp_path / "family"
+    with pytest.raises(UserError, match="--compare sweet: is how the family itself is initialised"):
+        family(template, ["L1H1"], tiny_finetune(), out, compare=["random", "sweet"], quiet=True)
+    assert not out.exists()
     words = f"family {template} --sizes L1H1,L1H2 {WORDS} lr=2e-3 --out {out} --compare random --json -q"
     result = CliRunner().invoke(app, words.split())
     assert result.exit_code == 0, result.output

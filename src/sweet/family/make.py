@@ -70,12 +70,14 @@ def family(
         raise UserError("sweet family: runs in one process; fine-tune the sizes one by one with torchrun instead")
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: one or more")
+    for name in compare:
+        switches(name)  # checks its name
+        if name == method:
+            raise UserError(f"--compare {name}: is how the family itself is initialised (--method)")
     clock = None if latency is None else resolve_device(latency)
     source = _folder(source, recipe, img_size)
     work = prepare(source, sizes, recipe, task, method, img_size, seeds)
-    methods = [None, *dict.fromkeys(name for name in compare if name != method)]
-    for name in methods[1:]:
-        switches(str(name))  # checks its name
+    methods = [None, *dict.fromkeys(compare)]
     known = work.family.continued(out) if resume else work.family
     check_recipe(out, work.recipe, resume=resume)
     work.make_starts(source, out, img_size, methods)

@@ -53,7 +53,8 @@ def check_checkpoint(option: str, text: str) -> None:
 def check_whole(values: Mapping[str, object], *, least: int) -> None:
     """Raises UserError for the first of {argument: value} that is neither None nor a whole number from ``least``."""
     for name, value in values.items():
-        if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if value is not None and not whole:
             raise UserError(f"{name}={value!r}: expected a whole number")
         if isinstance(value, Integral) and value < least:
             raise UserError(f"{name}={value}: must be at least {least}")
