@@ -283,6 +283,11 @@ def _tokens(keep: Tensor, config: ViTConfig) -> Tensor:
     return torch.cat([prefix, keep + config.prefix_tokens], 1)
 
 
+def visible_tokens(tokens: Tensor, keep: Tensor, config: ViTConfig) -> Tensor:
+    """Of all tokens (B, P + N, D) those before the patches and the patches ``keep`` (B, n): (B, P + n, D)."""
+    return tokens.gather(1, _tokens(keep, config)[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
 def _rope(table: Tensor, keep: Tensor | None, x: Tensor, config: ViTConfig) -> Tensor:
     """A rotary table (P + N, d) or (P + N, h, d) for q and k (B, P + n, 2, h, d), in their type."""
     table = table if table.dim() == 3 else table[:, None]
