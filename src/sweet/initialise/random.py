@@ -18,7 +18,7 @@ def initialise(
 ) -> dict[str, Tensor]:
     """A new timm model's weights, drawn by ``seed``; of the source only the shape of its images and heads is used.
 
-    The ``vit`` family keeps MAE's fixed sine positions, which carry no learned knowledge.
+    Where there is a table of positions it holds MAE's fixed sines, which carry no learned knowledge.
     """
     config = source.config.resized(size.depth, size.heads)
     with torch.random.fork_rng(devices=[]):
