@@ -175,12 +175,12 @@ def test_every_method_starts_from_networks_of_others(
     method: str, kind: str, make_source: Callable[..., StoredSource], images: ImageSource
 ) -> None:
     source = make_source(constraint="none", depth=3, heads=6, head_dim=4, ordered=True, **OTHERS[kind])
-    if taken(method) == "tucker":
-        whole = factored(source.source)
-        whole.order = compute_order(whole, source.config, [torch.randn(8, 3, 16, 16)])
-        source = replace(source, source=whole)
     config = source.config.resized(2, 3)
     pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    if taken(method) == "tucker":
+        whole = factored(source.source)
+        whole.order = compute_order(whole, source.config, [pixels])
+        source = replace(source, source=whole)
     for given in ({}, *(row for row in ROWS[method] if row.get("objective") != "mae"), {"condition": "true"}):
         weights = make(method, source, "L2H3", images, **given)
         with torch.no_grad():
