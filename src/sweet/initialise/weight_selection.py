@@ -75,14 +75,14 @@ def initialise(
         if known.order is None:
             raise UserError("gains=equal: the channels' energies of this source were not computed")
         last = last_norm(known.stem)
-        of_features = torch.ones(config.width) if last is None else known.stem[f"{last}.weight"]
+        final = torch.ones(config.width) if last is None else known.stem[f"{last}.weight"]
         of_blocks = torch.stack([known.blocks["norm1.weight"], known.blocks["norm2.weight"]], 1)
-        gain = torch.cat([of_blocks.flatten(0, 1), of_features[None]])
+        gain = torch.cat([of_blocks.flatten(0, 1), final[None]])
         return equalise_gains(weights, (stored_energy(known.order) * gain.square())[:, residual])
     scale = (config.width / size.width) ** 0.5
     in_blocks = [n for n in weights if n.startswith("blocks.") and n.endswith(("norm1.weight", "norm2.weight"))]
-    last = [name for name in ("norm.weight", "fc_norm.weight") if name in weights]
-    return weights | {name: weights[name] * scale for name in (*in_blocks, *last)}
+    of_features = [name for name in ("norm.weight", "fc_norm.weight") if name in weights]
+    return weights | {name: weights[name] * scale for name in (*in_blocks, *of_features)}
 
 
 def uniform(old: int, new: int) -> Tensor:
