@@ -79,6 +79,7 @@ SMALL = {
 INSTEAD = {
     "timm:vit_base_patch16_224.mae": "checkpoint",
     "3M,6M,12M,25M": "3k,L1H2,L2H2",
+    "1M,3M,6M,12M": "3k,L1H2,L2H2",
     "shapes:n=6000,size=32": "folder:photos",
     "data.labels=1000": "data.labels=16",
     "3M,6M,12M,25M,50M": "3k,L1H2,L2H2,L3H2",
