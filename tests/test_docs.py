@@ -326,5 +326,6 @@ def test_generated_pages() -> None:
         assert f"\n## sweet {verb}\n" in pages["cli"]
     assert "principal|prefix" in pages["cli"]
     assert "weight_decay: 0.05" in pages["recipes"] and "class WidthKeys" in pages["recipes"]
+    assert "anchor_scale: float" in pages["recipes"] and "frozenset" not in pages["recipes"]  # keys of head, no more
     for path in (ROOT / "examples").glob("*.py"):
         assert f"\n## {path.name}\n" in pages["examples"]
