@@ -79,6 +79,7 @@ SMALL = {
 INSTEAD = {
     "timm:vit_base_patch16_224.mae": "checkpoint",
     "3M,6M,12M,25M": "3k,L1H2,L2H2",
+    "1M,3M,6M,12M": "3k,L1H2,L2H2",
     "shapes:n=6000,size=32": "folder:photos",
     "data.labels=1000": "data.labels=16",
     "3M,6M,12M,25M,50M": "3k,L1H2,L2H2,L3H2",
@@ -325,5 +326,6 @@ def test_generated_pages() -> None:
         assert f"\n## sweet {verb}\n" in pages["cli"]
     assert "principal|prefix" in pages["cli"]
     assert "weight_decay: 0.05" in pages["recipes"] and "class WidthKeys" in pages["recipes"]
+    assert "anchor_scale: float" in pages["recipes"] and "frozenset" not in pages["recipes"]  # keys of head, no more
     for path in (ROOT / "examples").glob("*.py"):
         assert f"\n## {path.name}\n" in pages["examples"]

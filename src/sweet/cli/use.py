@@ -60,9 +60,9 @@ def predict(
     ],
     top: Annotated[int | None, typer.Option(**NUMBER, help="Predictions per image; of classes 5 by default.")] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Only what is at least so sure, as 0.5; default: by the task.")
+        float | None, typer.Option(help="Least probability or score of a prediction, as 0.5; default: the task's.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for pictures of the predictions.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for pictures of boxes or masks.")] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: Json = False,

@@ -188,7 +188,7 @@ class Fit(nn.Module):
         blocks, stem, decoder = (under(f"{group}.") for group in ORDINARY)
         return replace(
             self.made,
-            core=core_of(self.made.core.constraint, under("core."), self.made.depth),
+            core=core_of(self.made.core.constraint, under("core."), self.made.depth, self.whole.own_hidden),
             blocks=blocks,
             stem=stem,
             decoder=decoder,

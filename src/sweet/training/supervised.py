@@ -105,8 +105,7 @@ class SupervisedSource(SourceModule):
         """
         wanted = self.teacher_logits(images)
         losses, tokens = [], len(images) * (self.config.patches + self.config.prefix_tokens)
-        for network in networks or [self.whole]:
-            weights, config = self.step_weights(network, tokens, part)
+        for weights, config in self.step_weights(networks or [self.whole], tokens, part):
             logits = class_logits(weights, images, config)
             loss = F.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum") / len(labels)
             losses.append(loss if wanted is None else loss + distance(logits, wanted))
