@@ -70,10 +70,10 @@ def family(
         raise UserError("sweet family: runs in one process; fine-tune the sizes one by one with torchrun instead")
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: one or more")
-    for name in compare:
-        switches(name)  # checks its name
-        if name == method:
-            raise UserError(f"--compare {name}: is how the family itself is initialised (--method)")
+    for other in compare:
+        switches(other)  # checks its name
+        if other == method:
+            raise UserError(f"--compare {other}: is how the family itself is initialised (--method)")
     clock = None if latency is None else resolve_device(latency)
     source = _folder(source, recipe, img_size)
     work = prepare(source, sizes, recipe, task, method, img_size, seeds)
