@@ -223,7 +223,7 @@ OLD_WORDS = re.compile(
 
 
 def test_the_words_are_the_fields() -> None:
-    """Words of design section 2, also where a person reads: pages, help texts, recipes, examples and scripts."""
+    """The field's words, also where a person reads: pages, help texts, recipes, examples and scripts."""
     texts = {path.name: path.read_text(encoding="utf-8") for path in PAGES if path.name not in ("log.md", "results.md")}
     for folder, pattern in (("examples", "*.py"), ("scripts", "*"), ("src/sweet/recipes", "**/*.yaml")):
         found = [path for path in (ROOT / folder).glob(pattern) if path.is_file()]

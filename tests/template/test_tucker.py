@@ -68,7 +68,7 @@ def test_the_default_deviation_is_xaviers() -> None:
 
 @pytest.mark.parametrize("ranks", [(24, 16, 16), (12, 9, 14)])
 def test_the_core_alone_carries_the_frobenius_norm(ranks: tuple[int, int, int]) -> None:
-    """So weight decay on the core is weight decay on the slices (methods 12.3)."""
+    """So weight decay on the core is weight decay on the slices."""
     tucker = init_tucker(2, 16, ranks, generator=generator())
     constant = (24 / ranks[0]) * (16 / ranks[1]) * (16 / ranks[2])
     ratio = slices_of(tucker).square().sum() / tucker.core.square().sum()

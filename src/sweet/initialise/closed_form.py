@@ -1,5 +1,5 @@
 """X of a narrower target by least squares, no gradient step: the kept channels give the readers what those that were
-cut away gave, as well as a linear map can (methods 16, 17.8).
+cut away gave, as well as a linear map can.
 
 A reader A (c, D) of the principal stream u = (u1, u2), of which a target keeps u1, is best replaced by
 A1 + A2 S21 S11^-1 with S = E[u u^T]. Of the matrices that the core spans we take the nearest in the metric S11; a

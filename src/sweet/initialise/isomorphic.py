@@ -1,4 +1,4 @@
-"""Isomorphic Pruning (Fang et al., ECCV 2024, arXiv 2407.04616), forced to exactly L blocks and H heads (methods 5.2).
+"""Isomorphic Pruning (Fang et al., ECCV 2024, arXiv 2407.04616), forced to exactly L blocks and H heads.
 
 Parameters that are pruned together form a group, and only groups of the same kind compete. Of a ViT these are
 the channels of the residual stream (one group for the whole network), the hidden units of each block and the heads of

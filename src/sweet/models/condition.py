@@ -1,4 +1,4 @@
-"""The same function in coordinates that Adam learns faster from (methods 20).
+"""The same function in coordinates that Adam learns faster from.
 
 A pre-norm network has free coordinates. Its stream may be rotated, once norm gains are folded into what reads it; each
 channel's energy may move between a norm's gain and its readers; and the whole stream may be scaled. None of this

@@ -84,7 +84,7 @@ def sincos(grid: ImageSize, width: int, *, nested: bool = False) -> Tensor:
     """Fixed 2-D sine-cosine positions (1 + N, width) of N patches; the class token's row is zero (MAE).
 
     MAE's layout is [column sin | column cos | row sin | row cos]. ``nested`` interleaves the four and takes the
-    frequencies in bit-reversed order, so that the first channels alone are a usable code (methods 7.2).
+    frequencies in bit-reversed order, so that the first channels alone are a usable code.
     """
     bands = width // 4
     omega = 1.0 / 10000 ** (torch.arange(bands, dtype=torch.float64) / max(bands, 1))
@@ -164,7 +164,7 @@ def init_source(
     tile: int | None = None,
     generator: torch.Generator,
 ) -> Source:
-    """A source before training, with its decoder: ``tucker`` (methods 12.2), ``none`` (plain MAE), ``linear`` or
+    """A source before training, with its decoder: ``tucker``, ``none`` (plain MAE), ``linear`` or
     ``kronecker`` (the alternatives of the paper's Table 4).
 
     ``ranks`` are those of a Tucker; the templates of ``kronecker``, with tiles of ``tile`` channels, have as many

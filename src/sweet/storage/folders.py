@@ -1,4 +1,4 @@
-"""Sources and models as folders: which tensors lie where, and how they come back (design section 5)."""
+"""Sources and models as folders: which tensors lie where, and how they come back."""
 
 from __future__ import annotations
 

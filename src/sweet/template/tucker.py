@@ -169,7 +169,7 @@ def init_tucker(
     std: float | Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tucker:
-    """Random Tucker whose every slice, at every width, has entries of standard deviation ``std`` (methods 12.2).
+    """Random Tucker whose every slice, at every width, has entries of standard deviation ``std``.
 
     The scalers have orthonormal columns times sqrt(rows / rank), so the core alone carries the scale and weight
     decay on it alone is Frobenius decay of W. ``std`` defaults to Xavier's 1 / sqrt(D). One for each of the twelve

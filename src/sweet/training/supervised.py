@@ -1,4 +1,4 @@
-"""Learn a source by labels and a teacher instead of masked patches: how WAVE's templates are learned (methods 2.2).
+"""Learn a source by labels and a teacher instead of masked patches: how WAVE's templates are learned.
 
 The loss of an image is KL(teacher, student) over the classes, and cross-entropy where its label is known. What reads
 the features, elsewhere the decoder's embedding, is the classifier's head here, and is sliced and rotated like that one.
