@@ -135,7 +135,7 @@ def ours(method: str, source: str, switches: Switches | None = None, *, about: s
 
 
 def conditioned(arm: Arm, *, role: Role = "conditioned") -> Arm:
-    """The same start with ``condition=true``: its function as it was, its coordinates as ours are (:mod:`sweet.models.condition`)."""
+    """The same start with ``condition=true``: its function as it was, its coordinates as ours are."""
     return replace(arm, switches={**arm.switches, "condition": "true"}, role=role, about=f"{arm.about}; conditioned")
 
 
