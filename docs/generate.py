@@ -93,10 +93,11 @@ def _helps(command: Any, words: str, parent: Any = None) -> Iterator[tuple[str, 
 
 
 def recipe_keys() -> str:
-    """A whole recipe of either kind, and the classes that check it."""
+    """A whole recipe of either verb, and the classes that check it and the tasks' ``head``."""
     from sweet.recipes import schema
     from sweet.recipes.loader import dump_recipe, load_recipe
     from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
+    from sweet.tasks.registry import ENTRIES, task_class
 
     text = "# Keys of recipes\n\nNested keys are dotted on the command line: `optim.weight_decay=0.1`.\n"
     for title, recipe in (
@@ -108,17 +109,22 @@ def recipe_keys() -> str:
     for name, cls in sorted(vars(schema).items()):
         if inspect.isclass(cls) and cls.__module__ == schema.__name__ and not name.startswith("_"):
             text += f"\n### {name}\n\n```python\n{_fields(inspect.getsource(cls))}\n```\n"
+    text += "\n## Keys of `head`\n\nEach task has its own; its recipe changes some of the defaults.\n"
+    for task in ENTRIES:
+        options = task_class(task).Options
+        keys = f"```python\n{_fields(inspect.getsource(options))}\n```" if options.model_fields else "None."
+        text += f"\n### {task}\n\n{keys}\n"
     return text
 
 
 def _fields(source: str) -> str:
-    """A class without its methods: they check, which the messages of errors say better."""
+    """A class without its methods (they check, which the messages of errors say better) and what is no key."""
     lines = source.splitlines()
-    methods = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.FunctionDef)]  # type: ignore[attr-defined]
-    for node in reversed(methods):
-        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    others = [node for node in ast.parse(source).body[0].body if isinstance(node, ast.FunctionDef | ast.Assign)]  # type: ignore[attr-defined]
+    for node in reversed(others):
+        first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
         del lines[first - 1 : node.end_lineno]
-    return "\n".join(lines).rstrip()
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines).rstrip())
 
 
 def examples() -> str:

@@ -284,7 +284,10 @@ def start_page() -> list[str]:
     assert whole and whole.strongest
     text = (ROOT / "docs" / "notebook.md").read_text(encoding="utf-8")
     minutes = sum(map(float, re.findall(r"^(?:training\.)?seconds +([\d.]+)$", text, re.M))) / 60
+    conditioned = found.lead(lambda size: found.best(size, "conditioned"))
     return [
+        "A part of the lead is conditioning, which any start can have: over the best baseline that has it too, the "
+        f"lead is {conditioned} ({len(found.replicated)} sizes).",
         f"{found.gain:+.1f} is against the best baseline at each size; [the results](results.md) also compare with one "
         f"baseline at all sizes that it makes, {NAMES[whole.strongest]}: "
         f"{whole.against[whole.strongest]['average'].text(2)}.",

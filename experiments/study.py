@@ -1,4 +1,4 @@
-"""Questions about the method (methods 17) as arms of a table: protocol nano, table ``study``.
+"""Questions about the method as arms of a table: protocol nano, table ``study``.
 
     python experiments/study.py --data parquet:PATH/cifar10 --out results [--methods random@2,...]
 
@@ -45,7 +45,7 @@ SOURCES: dict[str, Recipe] = {
     "full1": ["lr=1e-3", *FULL_RANKS],
     "slow4": [*SLOW, *LOW_RANKS],
     "full4": [*SLOW, *FULL_RANKS],
-    # as many numbers as slow4 in fewer, wider slices (methods 17.2); the last is today's default
+    # as many numbers as slow4 in fewer, wider slices; the last is today's default
     "mid4": [*SLOW, "template.ranks=[64,90,90]"],
     "few4": [*SLOW, "template.ranks=[32,128,128]"],
     "frozen4": ["lr=4e-3", "template.lr_u=0", "template.lr_v=0", "template.ranks=[32,128,128]"],

@@ -68,6 +68,9 @@ def world(template: Path, dense: Path, model: Path, classifier: Path, tmp_path_f
         (damaged / name).write_bytes((kind / name).read_bytes()[:-50])
         shutil.copytree(kind, world / f"lost-{kind.name}")
         (world / f"lost-{kind.name}" / name).unlink()
+    for name, text in (("yaml", "a: [1"), ("yaml-list", "- 1")):
+        shutil.copytree(classifier, world / name)
+        (world / name / "recipe.yaml").write_text(text)
     newer = json.loads((template / "config.json").read_text()) | {"format": 99}
     shutil.copytree(template, world / "newer")
     (world / "newer" / "config.json").write_text(json.dumps(newer))
@@ -181,7 +184,15 @@ CASES = {
     "predict classifier text.png": ["text.png", "not a readable image"],
     "predict classifier garbled.png": ["garbled.png", "not a readable image"],
     "predict classifier absent.png": ["IMAGES absent.png", "no such file"],
+    "generate model --guidance nan --out OUT": ["--guidance nan", "at least 1"],
+    "generate model --out model --overwrite": ["--out model", "is MODEL itself"],
+    "predict classifier good.png --out classifier --overwrite": ["--out classifier", "is MODEL itself"],
+    "generate model --guidance inf --out OUT": ["--guidance inf", "at least 1"],
+    f"plan tiny.yaml --data {SHAPES} --images 9": ["--images 9", "--data"],
     # leaving
+    "export classifier --no-head --seeds model --to timm --out OUT": ["--seeds", "--no-head"],
+    "export yaml --to timm --out OUT": ["yaml: recipe.yaml: not valid YAML"],
+    "export yaml-list --to timm --out OUT": ["yaml-list/recipe.yaml", "no keys"],
     "export template --to timm --out OUT": ["template", "is a template", "sweet init"],
     "export template --to onnx --out OUT": ["template", "is a template", "sweet init"],
     "export flat --to timm --out OUT": ["flat", "not a sweet folder"],

@@ -100,3 +100,16 @@ def test_nothing_moves_the_cursor_or_turns_text(capsys: pytest.CaptureFixture[st
     assert r"new\nline\x1b[31mred\x07\u202eLTR\x9b" in shown
     assert "\u200c" in shown and "\u200d" in shown  # joiners belong to words
     assert str(UserError(f"--data {evil}: no")) == r"--data new line\x1b[31mred\x07\u202eLTR\x9b: no"
+
+
+def test_numbers_that_are_none_and_lists_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Strict JSON has no NaN; a table without rows says so."""
+    show(lambda: {"loss": float("nan"), "most": [float("inf"), 1.5]}, as_json=True)
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"loss": None, "most": [None, 1.5]}
+    show(lambda: [], as_json=False)
+    assert capsys.readouterr().out == "none\n"
+
+
+def test_a_large_number_is_written_out(capsys: pytest.CaptureFixture[str]) -> None:
+    show(lambda: {"seconds": 86400.25, "loss": -9999.7, "flops": 1.25e12}, as_json=False)
+    assert capsys.readouterr().out.split() == ["seconds", "86,400", "loss", "-10,000", "flops", "1.25e+12"]

@@ -79,6 +79,7 @@ SMALL = {
 INSTEAD = {
     "timm:vit_base_patch16_224.mae": "checkpoint",
     "3M,6M,12M,25M": "3k,L1H2,L2H2",
+    "1M,3M,6M,12M": "3k,L1H2,L2H2",
     "shapes:n=6000,size=32": "folder:photos",
     "data.labels=1000": "data.labels=16",
     "3M,6M,12M,25M,50M": "3k,L1H2,L2H2,L3H2",
@@ -222,7 +223,7 @@ OLD_WORDS = re.compile(
 
 
 def test_the_words_are_the_fields() -> None:
-    """Words of design section 2, also where a person reads: pages, help texts, recipes, examples and scripts."""
+    """The field's words, also where a person reads: pages, help texts, recipes, examples and scripts."""
     texts = {path.name: path.read_text(encoding="utf-8") for path in PAGES if path.name not in ("log.md", "results.md")}
     for folder, pattern in (("examples", "*.py"), ("scripts", "*"), ("src/sweet/recipes", "**/*.yaml")):
         found = [path for path in (ROOT / folder).glob(pattern) if path.is_file()]
@@ -325,5 +326,6 @@ def test_generated_pages() -> None:
         assert f"\n## sweet {verb}\n" in pages["cli"]
     assert "principal|prefix" in pages["cli"]
     assert "weight_decay: 0.05" in pages["recipes"] and "class WidthKeys" in pages["recipes"]
+    assert "anchor_scale: float" in pages["recipes"] and "frozenset" not in pages["recipes"]  # keys of head, no more
     for path in (ROOT / "examples").glob("*.py"):
         assert f"\n## {path.name}\n" in pages["examples"]

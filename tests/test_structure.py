@@ -113,7 +113,7 @@ def test_records_are_typed_and_words_are_the_fields() -> None:
     assert sum(text.count("dict[str, Any]") for text in texts.values()) < 50
     for module, text in texts.items():
         word = re.search(r"\b(told|facts|asked)\b", text)
-        assert word is None, f"{module}: {word and word[0]!r} is not one of our words (design section 2)"
+        assert word is None, f"{module}: {word and word[0]!r} is not one of our words"
 
 
 def test_template_stands_alone() -> None:

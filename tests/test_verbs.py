@@ -67,6 +67,14 @@ CHECKED = {
     "sweet.evaluate('.', data='shapes:')": "not a sweet folder",
     "sweet.init('nowhere', out='o', depth=1, heads=1)": "SOURCE nowhere: no such file or folder",
     "sweet.init('.', out='o', params='3X')": "--params 3X: expected a number",
+    "sweet.init('.', out='o', depth=0, heads=1)": "depth=0: must be at least 1",
+    "sweet.init('.', out='o', depth=1, heads=1.5)": "heads=1.5: expected a whole number",
+    "sweet.init('.', out='o', depth=1, heads='2')": "heads='2': expected a whole number",
+    "sweet.init('.', out='o', depth=1, heads=1, seed=-1)": "seed=-1: must be at least 0",
+    "sweet.init('.', out='o', depth=1, heads=1, patch_size=0)": "patch_size=0: must be at least 1",
+    "sweet.init('.', out='o', depth=1, heads=1, img_size=0)": "img_size=0: should be pixels",
+    "sweet.evaluate('.', data='shapes:', batch_size=0)": "batch_size=0: must be at least 1",
+    "sweet.evaluate('.', data='shapes:', limit=0)": "limit=0: must be at least 1",
 }
 
 
@@ -114,3 +122,17 @@ def test_resume_goes_on_with_the_task_of_the_run(model: Path, tmp_path: Path) ->
     write_json(out / "env.json", machine)  # of an earlier version
     assert task_of_run(out, str(out / "recipe.yaml"), None) == "classify"
     assert task_of_run(out, str(out / "recipe.yaml"), "segment") == "segment"
+
+
+def test_init_takes_an_image_size_as_the_command_line_does(template: Path, tmp_path: Path) -> None:
+    sweet.init(template, out=tmp_path / "wide", depth=1, heads=1, img_size="16x32")  # type: ignore[arg-type]
+    assert read_json(tmp_path / "wide" / "config.json")["vit"]["img_size"] == [16, 32]
+
+
+def test_a_finished_model_of_another_size_is_not_resumed(template: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    sweet.init(template, out=model, depth=2, heads=2)
+    assert sweet.init(template, out=model, depth=2, heads=2, resume=True)["size"] == "L2H2"
+    for given in ({"depth": 1, "heads": 2}, {"depth": 2, "heads": 1}, {"depth": 2, "heads": 2, "method": "random"}):
+        with pytest.raises(sweet.UserError, match=r"^--resume: --(depth|heads|method) \w+, but .* holds a model of --"):
+            sweet.init(template, out=model, resume=True, **given)  # type: ignore[arg-type]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ from sweet.initialise.registry import AFTER
 from sweet.initialise.shape import resolve_shape
 from sweet.models.vit import build_vit, check_options
 from sweet.storage import hub
-from sweet.storage.cards import front_matter, shareable
+from sweet.storage.cards import default_licence, front_matter, shareable, without_front_matter
 from sweet.storage.folders import StoredSource, in_type, load_model, load_source, source_tensors
 from sweet.storage.layout import TENSORS, write_folder
+from sweet.storage.paths import check_whole, checked_pixels
 from sweet.storage.records import read_record
 from sweet.storage.timm_cfg import attach_cfg
-from sweet.template.image_size import ImageSize, read_image_size, size_text
+from sweet.template.image_size import ImageSize, size_text
 
 
 class Template(StoredSource):
@@ -50,23 +50,33 @@ class Template(StoredSource):
     def save_pretrained(self, folder: str | Path, *, licence: str | None = None) -> None:
         """Write the folder from which :meth:`from_pretrained` reads the same template.
 
-        A ``licence``, as the hub names it, puts the block before the card by which the hub finds things.
+        A ``licence``, as the hub names it, puts the block before the card by which the hub finds things, in place of
+        the one that is there.
         """
         recipe, card = shareable(self.texts.get("recipe.yaml", "")), self.texts.get("README.md", "")
-        if licence is not None and not card.startswith("---\n"):
-            card = front_matter(self.record, licence=licence, library="sweet") + card
+        if licence is not None:
+            card = front_matter(self.record, licence=licence, library="sweet") + without_front_matter(card)
         tensors = source_tensors(self.source)
         if self.record.dtype is not None:
             tensors = in_type(tensors, getattr(torch, self.record.dtype))
         write_folder(Path(folder), (TENSORS[self.record.kind], tensors), self.record, recipe, card)
 
+    def hub_licence(self, licence: str | None = None) -> str | None:
+        """``licence``, else that of the checkpoint it was made from, else ``other``; None: its card states one."""
+        card = self.texts.get("README.md", "")
+        stated = licence is None and without_front_matter(card) != card
+        return None if stated else licence or default_licence(self.record)
+
     def push_to_hub(
-        self, repo: str, *, private: bool | None = None, token: str | None = None, licence: str = "other"
+        self, repo: str, *, private: bool | None = None, token: str | None = None, licence: str | None = None
     ) -> str:
-        """Upload it as ``user/name`` and return the address. Raises UserError naming the repository."""
+        """Upload it as ``user/name`` and return the address; ``licence`` as in :meth:`hub_licence`.
+
+        Raises UserError naming the repository.
+        """
         hub.check_repo(repo)
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, licence=licence)
+            self.save_pretrained(folder, licence=self.hub_licence(licence))
             return hub.upload(Path(folder), repo, private=private, token=token, message="Upload template by sweet")
 
     def build(
@@ -103,9 +113,9 @@ class Template(StoredSource):
         Raises: UserError naming the argument and its value, for what is impossible and for what the method cannot do.
         """
         channels = {"patch_size": patch_size, "in_chans": in_chans}
-        _check_whole({"depth": depth, "heads": heads, **channels, "budget": budget}, least=1)
-        pixels = None if img_size is None else _pixels(img_size)
-        _check_whole({"num_classes": num_classes, "seed": seed}, least=0)
+        check_whole({"depth": depth, "heads": heads, **channels, "budget": budget}, least=1)
+        pixels = checked_pixels(img_size)
+        check_whole({"num_classes": num_classes, "seed": seed}, least=0)
         given = {name: options.pop(name) for name in (*switches(method), *AFTER) if name in options}
         chosen: dict[str, Any] = recommended(method, self, given | {"order": order, "layers": layers})
         check_options(self.config, options)
@@ -179,23 +189,6 @@ def load(
     if timm_options:
         raise UserError(refusal)
     return Template.from_pretrained(folder, verify=verify)
-
-
-def _pixels(img_size: ImageSize) -> ImageSize:
-    try:
-        return read_image_size(img_size)
-    except ValueError as problem:
-        raise UserError(f"img_size={img_size}: {problem}") from None
-
-
-def _check_whole(values: Mapping[str, object], *, least: int) -> None:
-    """Raises UserError for the first that is neither None nor a whole number from ``least``."""
-    for name, value in values.items():
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if value is not None and not whole:
-            raise UserError(f"{name}={value!r}: expected a whole number")
-        if isinstance(value, Integral) and value < least:
-            raise UserError(f"{name}={value}: must be at least {least}")
 
 
 def _budget(

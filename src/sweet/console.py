@@ -32,13 +32,17 @@ def show(work: Callable[[], Any], *, as_json: bool) -> Any:
         return result
     with redirect_stdout(sys.stderr):
         result = work()
-    print(json.dumps(result, default=str))
+    # strict JSON has no NaN: null stands for it
+    print(json.dumps(json.loads(json.dumps(result, default=str), parse_constant=lambda _: None)))
     return result
 
 
 def _print_table(result: Any) -> None:
     """A list of mappings as one table with headings; a mapping as keys and values, its tables and sentences below."""
     if isinstance(result, list):
+        if not result:
+            print("none")
+            return
         _print_rows(result, list(dict.fromkeys(name for row in result for name in row)), headings=True)
         return
     leaves = dotted(for_people(result)).items()
@@ -108,7 +112,7 @@ def _are_sentences(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        value = f"{value:.4g}"
+        value = f"{value:,.0f}" if 9_999.5 <= abs(value) < 1e9 else f"{value:.4g}"
     elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10_000:
         value = f"{value:,}"
     elif isinstance(value, list | tuple):

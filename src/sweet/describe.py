@@ -34,6 +34,7 @@ def inspect(path: Path, *, verify: bool = False) -> Mapping[str, object]:
         about = known.model_dump(mode="json", include={"source", "task", "data", "method", "img_size", "metric"})
         if (path / STARTS).is_dir():
             about["unfinished"] = "models are missing; the command of before with --resume makes them"
+        about["checksums"] = ", ".join(sorted({_checksums(path / name, verify) for name in known.folders}))
         return {"kind": "family", **about, "conclusion": " ".join(known.sentences()) or None, "members": known.rows()}
     record = read_record(path, tuple(TENSORS))
     file = path / TENSORS[record.kind]

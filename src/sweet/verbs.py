@@ -25,6 +25,8 @@ from sweet.storage.paths import (
     check_checkpoint,
     check_folder,
     check_images,
+    check_whole,
+    checked_pixels,
     need_source,
     saved_recipe,
     task_of_run,
@@ -146,6 +148,10 @@ def init(
     :func:`sweet.initialise.make.initialise_to`. Raises UserError for bad input, before anything is written.
     """
     place = Path(out)
+    counts = {"depth": depth, "heads": heads, "patch_size": patch_size, "in_chans": in_chans, "fit_images": fit_images}
+    check_whole(counts, least=1)
+    check_whole({"seed": seed}, least=0)
+    pixels = checked_pixels(img_size)
     budget = chosen_budget(params, flops, latency, {"--depth": depth, "--heads": heads})
     check_apart(place, "SOURCE", str(source))
     with output_folder(place, resume=resume, overwrite=overwrite), verifying(verify), listening_to_progress(progress):
@@ -154,26 +160,22 @@ def init(
         check_images("--data", data)
         from sweet.initialise.make import finished, initialise_to
 
-        if resume and (made := finished(place)):
+        if resume and (made := finished(place, {"depth": depth, "heads": heads, "method": method})):
             return made
         with training_folder(place) as run:
             return initialise_to(
                 str(source),
                 place,
-                depth=depth,
-                heads=heads,
                 budget=budget,
                 method=method,
                 fit=fit,
-                fit_images=fit_images,
                 data=data,
-                img_size=img_size,
-                patch_size=patch_size,
-                in_chans=in_chans,
+                img_size=pixels,
                 seed=seed,
                 device=device,
                 run=run,
                 given=switches,
+                **counts,
             )
 
 
@@ -194,6 +196,7 @@ def evaluate(
     Arguments: ``task`` checks that it was trained for that; ``limit`` takes the first images only. ``progress`` as of
     :func:`pretrain`, called at each batch. Raises: UserError for another task or other classes.
     """
+    check_whole({"batch_size": batch_size, "limit": limit}, least=1)
     check_folder("MODEL", Path(model), "model")
     check_images("--data", data)
     with verifying(verify), listening_to_progress(progress):

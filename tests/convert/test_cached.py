@@ -132,6 +132,8 @@ def test_other_images_options_or_weights_are_another_conversion(checkpoint: Path
     listed = json.loads(run("cache", "list", "--json").stdout)
     assert {entry["name"] for entry in listed["entries"] if entry["kind"] == "converted"} == {p.name for p in places}
     first = sorted(places)[0]
+    other = CliRunner().invoke(app, ["cache", "clear", first.name, "--kind", "cells"])
+    assert other.exit_code == 2 and f"{first.name}: not in the cache" in other.stderr
     assert json.loads(run("cache", "clear", first.name, "--json").stdout)["removed"] == 1
     assert not first.exists()
     assert json.loads(run("cache", "clear", "--json").stdout)["removed"] == 4

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from sweet.cli import app
 from sweet.costs.budget import Budget, choose, grid, read_budget, size_cost
-from sweet.costs.latency import Timing
+from sweet.costs.latency import Timing, measure_latency
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.vit import skeleton
@@ -248,3 +248,12 @@ def test_every_name_is_in_the_help() -> None:
         CliRunner().invoke(app, ["init", "--help"], prog_name="sweet", env={"COLUMNS": "300"}).stdout.split()
     )
     assert ",".join(NAMES) in text
+
+
+def test_the_device_that_is_timed_is_the_one_that_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current one may be another: cuda:1 is timed while cuda:0 is current."""
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    device = torch.device("meta", 1)
+    measure_latency(ViTConfig(depth=1, heads=1, head_dim=8, img_size=8, patch_size=4), device)
+    assert set(waited) == {device}

@@ -46,7 +46,7 @@ def test_a_plan_of_the_papers_recipe() -> None:
     assert planned["share_of_slices"] == round(share, 3)
     assert planned["template_params_m"] == pytest.approx(share * 144 * 768**2 / 1e6, abs=1e-3)
     assert [row["size"] for row in planned["sizes"]] == ["L3H12", "L6H12", "L6H6", "L12H6", "L12H3"]
-    # methods 14.1, RMSNorm + SwiGLU without a position table
+    # RMSNorm + SwiGLU without a position table
     assert [row["params_m"] for row in planned["sizes"]] == [22.623, 43.885, 11.326, 21.972, 5.678]
     assert 0 < planned["rebuild_share_of_step"] < 0.5
     assert "template.safetensors" in planned["writes"]

@@ -38,11 +38,19 @@ def test_a_packed_file_is_a_source(tmp_path: Path) -> None:
     assert set(read_tensors(other)) == {"train.images", "train.labels"}
 
 
-def test_unlabelled_images_stay_unlabelled(folder: Path, tmp_path: Path) -> None:
+def test_unlabelled_images_stay_unlabelled(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "plain.safetensors"
     pack_to(f"folder:{folder / 'ant' / 'more'}", out, 8)
     images = open_images(f"packed:{out}", "train", val_share=0)
     assert (len(images), images.labels, images.classes) == (1, None, None)
+    assert capsys.readouterr().err == ""
+
+
+def test_boxes_and_masks_are_left_out_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack_to("shapes:n=10,size=16", tmp_path / "out", 16)
+    images = open_images(f"parquet:{tmp_path / 'out'}", "train")
+    assert not images.has_boxes and images.mask_classes is None and images.labels is not None
+    assert "note: shapes:n=10,size=16: boxes and masks are not kept" in capsys.readouterr().err
 
 
 def test_bytes_are_kept_where_nothing_changes(

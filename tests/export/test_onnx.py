@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import sweet
 from sweet.errors import UserError
 from sweet.export import export, onnx_file, verify
-from sweet.files import read_tensors
+from sweet.files import read_json, read_tensors, write_json, write_sums
 from sweet.inference.evaluate import predict
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -29,7 +29,7 @@ def exported(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_a_folder_for_onnx_runtime_says_so(exported: Path) -> None:
-    with pytest.raises(UserError, match="no such file; the folder is for ONNX Runtime, not for sweet"):
+    with pytest.raises(UserError, match="out: is for ONNX Runtime, not for sweet"):
         predict(exported, [], None, "cpu")
 
 
@@ -104,6 +104,17 @@ def test_what_travels(classifier: Path, exported: Path) -> None:
     assert found["layout"] == "onnx" and found["measured"]["images"] == found["recorded"]["images"]
     with pytest.raises(UserError, match="images, the metrics are of"):
         verify(exported, data="shapes:n=32,size=16")
+
+
+@pytest.mark.slow
+def test_what_becomes_black_and_white_travels(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    made = write_model(tmp_path / "made", "vit", 1, 1, in_chans=1)
+    config = read_json(made / "config.json")
+    config["data"]["value_range"] = [0, 4095]  # of files of more than 8 bits
+    write_json(made / "config.json", config)
+    write_sums(made, {name: made / name for name in ("model.safetensors", "config.json")})
+    export(made, "onnx", tmp_path / "out")
+    assert json.loads(graph(tmp_path / "out").get_modelmeta().custom_metadata_map["value_range"]) == [0, 4095]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from PIL import Image
 import sweet
 from sweet.data import normalise
 from sweet.data.packed import centre_crop
+from sweet.describe import inspect
 from sweet.errors import UserError
 from sweet.export import export, verify
 from sweet.files import read_json
@@ -79,6 +80,20 @@ def test_the_processor_sees_the_same_pixels(write_model: Callable[..., Path], tm
     data = load_model(made)[1].data
     expected = normalise(centre_crop(picture, 16)[None], data.mean, data.std)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_grey_images_stay_grey(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    export(write_model(tmp_path / "made", "vit", 1, 1, in_chans=1), "transformers", tmp_path / "out")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 24), dtype=np.uint8))
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "out")
+    assert processor(picture, return_tensors="pt")["pixel_values"].shape == (1, 1, 16, 16)
+
+
+def test_sweet_says_whose_folder_it_is(write_model: Callable[..., Path], tmp_path: Path) -> None:
+    export(write_model(tmp_path / "made", "vit", 1, 1), "transformers", tmp_path / "out")
+    for use in (sweet.load, inspect, lambda folder: export(folder, "timm", tmp_path / "again")):
+        with pytest.raises(UserError, match=r"out: is for transformers, not for sweet; name the model"):
+            use(tmp_path / "out")
 
 
 @torch.no_grad()

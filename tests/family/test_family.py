@@ -67,6 +67,24 @@ def test_every_size_is_a_model_of_its_own(made: tuple[Path, dict[str, Any]], tem
     assert not (out / ".starts").exists()
 
 
+def test_its_sums_are_checked_and_another_recipe_leaves_no_trace(
+    made: tuple[Path, dict[str, Any]],
+    template: Path,
+    tiny_finetune: Callable[..., FinetuneRecipe],
+    tmp_path: Path,
+) -> None:
+    out = shutil.copytree(made[0], tmp_path / "family")
+    assert inspect(out)["checksums"] == "not checked (--verify checks them)"
+    assert inspect(out, verify=True)["checksums"] == "ok"
+    before = sorted(path.name for path in out.iterdir())
+    with pytest.raises(UserError, match=r"--resume: lr=0.001, but .* was begun with lr=0.002"):
+        family(template, ["L2H1"], tiny_finetune("lr=1e-3"), out, resume=True, quiet=True)
+    assert sorted(path.name for path in out.iterdir()) == before  # no start of L2H1, by which it would be unfinished
+    (out / "L1H1" / "README.md").write_text("another")
+    with pytest.raises(UserError, match=r"L1H1: the SHA256 of README.md is not the one in SHA256SUMS"):
+        inspect(out, verify=True)
+
+
 def test_table_and_chart(made: tuple[Path, dict[str, Any]]) -> None:
     out, _ = made
     rows = read_json(out / "family.json")["members"]
@@ -84,6 +102,9 @@ def test_compared_with_random(
     template: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, made: tuple[Path, dict[str, Any]]
 ) -> None:
     out = tmp_path / "family"
+    with pytest.raises(UserError, match="--compare sweet: is how the family itself is initialised"):
+        family(template, ["L1H1"], tiny_finetune(), out, compare=["random", "sweet"], quiet=True)
+    assert not out.exists()
     words = f"family {template} --sizes L1H1,L1H2 {WORDS} lr=2e-3 --out {out} --compare random --json -q"
     result = CliRunner().invoke(app, words.split())
     assert result.exit_code == 0, result.output

@@ -88,3 +88,7 @@ def test_what_it_refuses(embedded: Path, photos: Path, model: Path, classifier: 
     pq.write_table(pa.table({"embedding": [[1.0]]}), tmp_path / "old.parquet")
     with pytest.raises(UserError, match=r"old.parquet: has no column image; write it anew with sweet embed"):
         near(tmp_path / "old.parquet", query=None, model=None, top=3)
+    for column in ([[1.0, 2.0], [1.0]], ["a", "b"], [[1.0], None], [[], []], [[1.0], [float("nan")]]):
+        pq.write_table(pa.table({"image": ["a", "b"], "embedding": column}), tmp_path / "odd.parquet")
+        with pytest.raises(UserError, match=r"odd.parquet: column embedding does not hold one vector of numbers an"):
+            near(tmp_path / "odd.parquet", query=None, model=None, top=3)

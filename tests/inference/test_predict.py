@@ -49,6 +49,8 @@ def test_folders_patterns_and_what_cannot_be_read(classifier: Path, photos: Path
     assert "warning:" in whole.stderr and "broken.png" in whole.stderr and "left out" in whole.stderr
     assert names(run(classifier, f"{photos}/*.jpg", photos / "more", "--top", 1)) == ["b.jpg", "c.png"]
     assert sorted(names(run(classifier, f"{photos}/**/[ac].png", "--top", 1))) == ["a.png", "c.png"]
+    whole = run(classifier, f"{photos}/**", "--top", 1)  # the folder, the one in it, and all files
+    assert sorted(names(whole)) == ["a.png", "b.jpg", "c.png"] and whole.stderr.count("broken.png: ") == 1
     (photos / "odd[1].png").write_bytes((photos / "a.png").read_bytes())
     assert names(run(classifier, photos / "odd[1].png", "--top", 1)) == ["odd[1].png"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweet.cli import app
+from sweet.costs.budget import Budget, choose
 from sweet.data import open_images
 from sweet.data.packed import centre_crop
 from sweet.inference.reconstruct import reconstruct_at
@@ -76,8 +78,17 @@ def test_the_verb(template: Path, model: Path, tmp_path: Path) -> None:
     with Image.open(out) as image:
         width, height = image.size
     assert width > 4 * 64 and height > 3 * 64
+    result = CliRunner().invoke(app, ["reconstruct", str(template), "--sizes", "2k", *words, "--json", "--overwrite"])
+    assert list(json.loads(result.stdout)["loss"]) == [
+        str(choose(load_source(template).config, Budget("params", 2000, "")).size)
+    ]
     out.unlink()
-    for source, sizes, part in ((template, "L2H2,big", "--sizes big"), (model, "L2H2", "is a model")):
+    for source, sizes, part in (
+        (template, "L2H2,big", "--sizes big"),
+        (template, ",", "names no size"),
+        (template, "L9999H1", "at most"),
+        (model, "L2H2", "is a model"),
+    ):
         result = CliRunner().invoke(app, ["reconstruct", str(source), "--sizes", sizes, *words])
         assert (result.exit_code, part in result.stderr) == (2, True), result.output
         assert not out.exists()

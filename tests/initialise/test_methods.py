@@ -18,9 +18,11 @@ from sweet.initialise.apply import COMMON, Weights, images_used, initialise, loo
 from sweet.initialise.registry import NAMES
 from sweet.models.condition import writing
 from sweet.models.forward import encode, linear, patchify
+from sweet.models.moments import compute_order
 from sweet.models.vit import build_vit
 from sweet.storage.folders import StoredSource
 from sweet.storage.records import TrainingRecord, WidthRecord
+from sweet.template.hosvd import factored
 from sweet.template.sizes import Size
 from sweet.template.slices import MATRICES
 
@@ -156,6 +158,35 @@ def test_a_template_is_a_source_too(method: str, constraint: str, wide: Wide, im
     with torch.no_grad():
         features = vit(torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
     assert features.isfinite().all() and not torch.allclose(features[0], features[1])
+
+
+OTHERS: dict[str, dict[str, Any]] = {  # what networks of others have and ours have not
+    "all norms": {"family": "vit", "qk_norm": True, "attn_norm": True, "mlp_norm": True, "final_norm": "pooled"},
+    "bare": {"family": "vit", "class_token": False, "final_norm": "none", "mlp_ratio": 2.5},
+    "registers": {"family": "vit", "registers": 2, "pre_norm": True},
+    "frequencies": {"family": "eva", "rope": "mixed", "rope_layout": "interleaved", "mlp_ratio": 4.0},
+    "relative": {"family": "beit", "final_norm": "pooled", "mlp_norm": True},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("method", [name for name in ROWS if name != "wave"])
+def test_every_method_starts_from_networks_of_others(
+    method: str, kind: str, make_source: Callable[..., StoredSource], images: ImageSource
+) -> None:
+    source = make_source(constraint="none", depth=3, heads=6, head_dim=4, ordered=True, **OTHERS[kind])
+    config = source.config.resized(2, 3)
+    pixels = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    if taken(method) == "tucker":
+        whole = factored(source.source)
+        whole.order = compute_order(whole, source.config, [pixels])
+        source = replace(source, source=whole)
+    for given in ({}, *(row for row in ROWS[method] if row.get("objective") != "mae"), {"condition": "true"}):
+        weights = make(method, source, "L2H3", images, **given)
+        with torch.no_grad():
+            features = build_vit(config, weights).forward_features(pixels)
+            assert features.isfinite().all() and not torch.allclose(features[0], features[1])
+            torch.testing.assert_close(encode(weights, patchify(pixels, 4), config), features, rtol=1e-3, atol=1e-4)
 
 
 def test_principal_slice_is_sweets_cut_of_a_dense_source(wide: Wide, images: ImageSource) -> None:

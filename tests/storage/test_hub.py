@@ -22,6 +22,7 @@ from sweet.convert.read import repository
 from sweet.export import export, verify
 from sweet.files import read_json
 from sweet.storage import hub
+from sweet.storage.records import ConvertedRecord, OriginRecord, WeightError
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)
 
@@ -172,6 +173,28 @@ def test_export_to_hub(classifier: Path, fake_hub: FakeHub, tmp_path: Path) -> N
     again, first = sweet.load("anna/vit"), sweet.load(classifier)
     assert torch.equal(again(IMAGES), first(IMAGES))  # type: ignore[operator]
     assert read_json(tmp_path / "out" / "config.json")["pretrained_cfg"]["license"] == "mit"
+
+
+def test_the_licence_of_a_source_is_the_one_that_was_named_last(
+    template: Path, fake_hub: FakeHub, tmp_path: Path
+) -> None:
+    def stated(folder: Path) -> str:
+        blocks = (folder / "README.md").read_text().split("---\n")
+        assert len(blocks) == 3 and blocks[0] == ""
+        return str(yaml.safe_load(blocks[1])["license"])
+
+    export(template, "hub", tmp_path / "one", licence="apache-2.0")
+    export(tmp_path / "one", "hub", tmp_path / "same")
+    export(tmp_path / "one", "hub", tmp_path / "other", licence="mit")
+    assert [stated(tmp_path / name) for name in ("one", "same", "other")] == ["apache-2.0", "apache-2.0", "mit"]
+
+    source = sweet.Template.from_pretrained(template)
+    assert source.hub_licence() == "other" and sweet.Template.from_pretrained(tmp_path / "one").hub_licence() is None
+    none, origin = WeightError(overall=0, components={}, layers=[]), OriginRecord(name="x", licence="cc-by-nc-4.0")
+    made = ConvertedRecord(source="x", source_sha256="", metric="weights", seconds=0, error=none, origin=origin)
+    source.record = source.record.model_copy(update={"converted": made})
+    source.push_to_hub("anna/converted")  # as `sweet export --to hub` does
+    assert stated(hub.local_folder("anna/converted")) == "cc-by-nc-4.0"
 
 
 def test_a_source_is_exported_too(dense: Path, fake_hub: FakeHub, tmp_path: Path) -> None:

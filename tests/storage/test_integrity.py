@@ -18,6 +18,8 @@ from sweet.cli import app
 from sweet.describe import inspect
 from sweet.errors import UserError
 from sweet.files import read_sums, write_sums
+from sweet.storage.header import check_header, read_header
+from sweet.storage.records import read_record
 
 
 @pytest.fixture
@@ -179,3 +181,23 @@ def test_a_switch_may_be_of_any_type_that_json_has(tuned: Path, value: object) -
     (tuned / "config.json").write_text(json.dumps(config))
     sign(tuned)
     assert run(f"inspect {tuned}")[0] in (0, 2)
+
+
+def test_a_card_that_was_edited_elsewhere_is_no_reason_to_refuse(template: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(template, tmp_path / "folder")
+    (folder / "README.md").write_bytes(b"caf\xe9")  # Latin-1
+    source = sweet.load(folder)
+    assert isinstance(source, sweet.Template) and source.texts["README.md"] == "caf\u00e9"
+    (folder / "recipe.yaml").write_text("a: [1")
+    with pytest.raises(UserError, match=r"recipe.yaml: not valid YAML"):
+        sweet.Template.from_pretrained(folder).save_pretrained(tmp_path / "saved")
+
+
+def test_what_a_task_adds_is_of_a_known_type_too(model: Path) -> None:
+    record = read_record(model, ("model",))
+    header = {f"vit.{name}": value for name, value in read_header(model / "model.safetensors").items()}
+    known = header | {"head.weight": ("F32", (3, 3)), "head.norm.num_batches_tracked": ("I64", ())}
+    check_header(model, known, record)
+    for name in ("head.weight", "vit.norm.weight"):
+        with pytest.raises(UserError, match=f"tensor (vit.)?{name.removeprefix('vit.')} is F64, expected F32"):
+            check_header(model, known | {name: ("F64", known[name][1])}, record)

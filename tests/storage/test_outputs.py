@@ -344,7 +344,7 @@ def test_only_the_first_of_several_processes_looks(tmp_path: Path, monkeypatch: 
         assert (out / "config.json").exists()
 
 
-def test_a_file_to_write_must_be_free(tmp_path: Path) -> None:
+def test_a_file_to_write_must_be_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = tmp_path / "a.parquet"
     taken.touch()
     check_output_file(tmp_path / "b.parquet", overwrite=False)
@@ -352,6 +352,12 @@ def test_a_file_to_write_must_be_free(tmp_path: Path) -> None:
     for out, why in [(taken, "exists"), (tmp_path, "is a folder"), (tmp_path / "no" / "a", "no such folder")]:
         with pytest.raises(UserError, match=why):
             check_output_file(out, overwrite=False)
+    with pytest.raises(UserError, match="/dev/null: is a device, not a file"):  # a rename would replace it
+        check_output_file(Path("/dev/null"), overwrite=True)
+    with monkeypatch.context() as patched:  # root may write to what is read-only
+        patched.setattr("os.access", lambda *_: False)
+        with pytest.raises(UserError, match=rf"--out .*b.parquet: the folder {tmp_path} may not be written to"):
+            check_output_file(tmp_path / "b.parquet", overwrite=False)
     for out in (taken, taken / "below"):
         with pytest.raises(UserError, match="not a folder"), output_folder(out):
             pytest.fail("entered")

@@ -37,7 +37,7 @@ def test_without_windows_they_are_timms(vit: Any, size: tuple[int, int]) -> None
 
 
 def test_which_blocks_see_all() -> None:
-    """Methods 8.2, and the last one at any depth."""
+    """Those of ViTDet's paper, and the last one at any depth."""
     assert [global_blocks(depth) for depth in (12, 6, 3)] == [[2, 5, 8, 11], [2, 5], [2]]
     assert global_blocks(4) == [0, 3] and global_blocks(1) == [0]
 

@@ -23,7 +23,7 @@ def segmenter(request: pytest.FixtureRequest, make_source: Any) -> Segmenter:
 
 
 def test_levels_by_depth() -> None:
-    """Methods 9 names those of 12, 6 and 3 blocks."""
+    """Those of 12, 6 and 3 blocks."""
     named = {12: [3, 5, 7, 11], 6: [1, 2, 3, 5], 3: [0, 1, 1, 2], 2: [0, 0, 0, 1], 1: [0, 0, 0, 0]}
     assert {depth: level_blocks(depth) for depth in named} == named
     for depth in range(1, 40):

@@ -78,7 +78,7 @@ def test_tiles_are_kronecker_sums_up_to_a_permutation(mlp: str, width: int, tile
 
 @both_mlps
 def test_one_tile_is_a_tucker_without_u_and_v(mlp: str) -> None:
-    """Methods 6: with w = D, G is the templates laid into slices, X repeats the scalers."""
+    """With w = D, G is the templates laid into slices, X repeats the scalers."""
     width = 12
     core = init_kronecker(3, width, width, 30 * width**2, mlp, generator=generator())
     cores: list[Tensor] = []

@@ -118,13 +118,13 @@ def test_micro_batches_of_a_step_share_one_rebuild(
     built: list[Network] = []
     build = model.weights
     monkeypatch.setattr(model, "weights", lambda network, tokens: built.append(network) or build(network, tokens))
-    networks = [Network(3, 3, 3), Network(3, 2, 1)]
+    networks = [Network(3, 3, 3), Network(3, 2, 1), Network(3, 3, 3)]  # a sandwich may draw the same width twice
     gradients = []
     for parts in (1, 3):
         built.clear()
         for index, (some, masks) in enumerate(zip(images.chunk(parts), noise.chunk(parts), strict=True)):
             (model(some, masks, networks, Part(index, parts)) / parts).backward()
-        assert built == networks
+        assert built == networks[: 3 if parts == 1 else 2]
         gradients.append({name: p.grad for name, p in model.named_parameters()})
         model.zero_grad()
     for name, whole in gradients[0].items():

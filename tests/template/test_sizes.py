@@ -1,4 +1,4 @@
-"""Parameters and FLOPs: the paper's Table 1 (methods 14.1), and what timm really builds."""
+"""Parameters and FLOPs: the paper's Table 1, and what timm really builds."""
 
 from __future__ import annotations
 

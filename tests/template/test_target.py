@@ -20,6 +20,8 @@ from sweet.models.moments import compute_order
 from sweet.models.vit import encoder_shapes, rope_module
 from sweet.storage.folders import StoredSource
 from sweet.template.constraints import core_of
+from sweet.template.fold import folded
+from sweet.template.hosvd import factored
 from sweet.template.sizes import hidden_features
 from sweet.template.slices import PROJ, SLICES, pack
 from sweet.template.source import Source, target_layers
@@ -324,6 +326,22 @@ def test_absorbing_changes_no_target(make_source: MakeSource, ranks: tuple, unit
         for depth, heads in ((3, 3), (2, 1), (4, 4)):
             before, after = (prediction(s, depth, heads, order=order) for s in (stored, absorbed))
             assert error(after, before) < 1e-5, (order, depth, heads)
+
+
+@pytest.mark.parametrize(("family", "ratio"), [("eva", 4.0), ("vit", 2.0), ("vit", 2.5)])
+@pytest.mark.parametrize("contract", [True, False])
+def test_another_number_of_hidden_units_is_cut_as_the_dense_source_is(
+    make_source: MakeSource, family: str, ratio: float, contract: bool
+) -> None:
+    stored = make_source(family, "none", mlp_ratio=ratio)
+    template, dense = factored(stored.source), folded(stored.source)
+    template = absorb(template) if contract else template
+    assert isinstance(template.core, Tucker) and template.core.hidden == 24 * ratio
+    for depth, heads, inner in ((2, 1, 1), (2, 2, 2), (3, 2, 1), (3, 1, 2), (3, 4, 4)):
+        cut = {"depth": depth, "width": 8 * heads, "inner_width": 8 * inner, "order": "prefix"}
+        expected = target_weights(dense, **cut)
+        for name, value in target_weights(template, **cut).items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
 # -- growth -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_the_default_deviation_is_xaviers() -> None:
 
 @pytest.mark.parametrize("ranks", [(24, 16, 16), (12, 9, 14)])
 def test_the_core_alone_carries_the_frobenius_norm(ranks: tuple[int, int, int]) -> None:
-    """So weight decay on the core is weight decay on the slices (methods 12.3)."""
+    """So weight decay on the core is weight decay on the slices."""
     tucker = init_tucker(2, 16, ranks, generator=generator())
     constant = (24 / ranks[0]) * (16 / ranks[1]) * (16 / ranks[2])
     ratio = slices_of(tucker).square().sum() / tucker.core.square().sum()
@@ -92,6 +93,8 @@ def test_contracted_and_expanded_keep_the_slices() -> None:
     assert contracted.u is None and contracted.v is None
     assert (contracted.depth, contracted.width) == (2, 12)
     torch.testing.assert_close(slices_of(contracted.expanded()), slices_of(square), rtol=1e-4, atol=1e-5)
+    double = replace(contracted, core=contracted.core.double(), x=contracted.x.double())
+    assert {tensor.dtype for tensor in double.expanded().tensors().values()} == {torch.float64}
     stacked = contracted.at_layers([1]).stacked(7, "swiglu")
     for name, value in unpack(slices_of(square)[1:, ..., :7], "swiglu").items():
         torch.testing.assert_close(stacked[name], value, rtol=1e-4, atol=1e-5)

@@ -11,7 +11,7 @@ from sweet.template.sizes import Size
 
 Switches = Mapping[str, str | float]
 
-SCALED: Switches = {"writers": STREAM_RMS}  # the scale of the whole stream: the function stays (methods 20)
+SCALED: Switches = {"writers": STREAM_RMS}  # the scale of the whole stream: the function stays
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def ours(method: str, source: str, switches: Switches | None = None, *, about: s
 
 
 def conditioned(arm: Arm, *, role: Role = "conditioned") -> Arm:
-    """The same start with ``condition=true``: its function as it was, its coordinates as ours are (methods 20)."""
+    """The same start with ``condition=true``: its function as it was, its coordinates as ours are."""
     return replace(arm, switches={**arm.switches, "condition": "true"}, role=role, about=f"{arm.about}; conditioned")
 
 

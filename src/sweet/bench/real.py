@@ -1,4 +1,4 @@
-"""Protocol ``real`` (design section 7): a checkpoint that somebody else trained, at several image sizes."""
+"""Protocol ``real``: a checkpoint that somebody else trained, at several image sizes."""
 
 from __future__ import annotations
 

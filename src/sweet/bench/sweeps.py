@@ -13,7 +13,7 @@ from .arms import Arm, Switches
 from .protocol import Protocol, spec_of
 
 RATES = tuple(1e-3 * 2**i for i in range(-3, 7))  # as far as a sweep may go
-FIRST = RATES[3:7]  # 1e-3 to 8e-3, design 7
+FIRST = RATES[3:7]  # 1e-3 to 8e-3
 DEFAULT = "default"
 
 

@@ -69,7 +69,7 @@ def _hint(option: str, context: Any) -> str:
 
 
 app = typer.Typer(cls=_Verbs, rich_markup_mode=None, pretty_exceptions_enable=False)
-data_app = typer.Typer(help="Check images, or resize them.", rich_markup_mode=None)
+data_app = typer.Typer(help="Check, measure, resize and compare images.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 cache_app = typer.Typer(help="Look at what is kept on this machine, or remove it.", rich_markup_mode=None)
 app.add_typer(cache_app, name="cache")

@@ -39,7 +39,7 @@ def bench(
     protocol: Annotated[
         Literal["nano", "micro", "small", "paper", "real"], typer.Option(help="Scale of the experiment.")
     ] = "micro",
-    methods: Annotated[str | None, typer.Option(help="Initialisers, with commas; default: all.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Rows of the table, with commas; default: all.")] = None,
     sizes: Annotated[str | None, typer.Option(help="Sizes as L6H6, with commas; default: the table's.")] = None,
     seeds: Annotated[int | None, typer.Option(**NUMBER, help="Default: the table's.")] = None,
     workers: Annotated[

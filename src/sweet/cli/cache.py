@@ -24,8 +24,9 @@ def cache_list(as_json: Json = False) -> None:
 def cache_clear(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="As list shows them.")] = None,
     kind: Annotated[
-        str, typer.Option(metavar="KIND", help="Without a NAME: converted, sources, starts, cells, data or all.")
-    ] = "converted",
+        str | None,
+        typer.Option(metavar="KIND", help="Of this kind only: converted, sources, starts, cells or data; or all."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Remove entries; by default all conversions of checkpoints."""

@@ -155,7 +155,7 @@ Dtype = Annotated[
 ]
 Heal = Annotated[
     int,
-    typer.Option(min=0, metavar="STEPS", help="Train the template on --data for so long: repairs low ranks."),
+    typer.Option(min=0, metavar="STEPS", help="Train the template on --data for so many steps: repairs low ranks."),
 ]
 
 

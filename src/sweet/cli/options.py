@@ -118,7 +118,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the conten
 NoVerify = Annotated[
     bool, typer.Option("--no-verify", help="Load weights without comparing them with SHA256SUMS first.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 BatchSize = Annotated[int, typer.Option(**NUMBER, help="Batch size.")]

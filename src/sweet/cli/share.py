@@ -22,7 +22,7 @@ def export(
     to: Annotated[Literal["timm", "onnx", "hub", "safetensors", "transformers"], typer.Option(help="Target format.")],
     out: Out,
     head: Annotated[
-        bool, typer.Option("--head/--no-head", help="With or without its classifier, or what it has around the ViT.")
+        bool, typer.Option("--head/--no-head", help="With its head (a classifier, or all around the ViT) or without.")
     ] = True,
     dtype: Annotated[
         Literal["fp32", "fp16", "bf16"], typer.Option(help="Of the weights written; the half ones take half the space.")

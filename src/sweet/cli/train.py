@@ -98,12 +98,12 @@ def plan(
     words: RecipeWords = None,
     data: DataOrRecipe = None,
     gpu: Annotated[
-        str | None, typer.Option(metavar="KIND", help="h200, h100, a100, l40s, rtx4090: say its hours.")
+        str | None, typer.Option(metavar="GPU", help="Estimate the hours on one: h200, h100, a100, l40s, rtx4090.")
     ] = None,
     utilisation: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Of the peak of --gpu that is reached; by default 0.3.")
+        float | None, typer.Option(metavar="SHARE", help="Of the peak of --gpu that is reached; default: 0.3.")
     ] = None,
-    images: Annotated[int | None, typer.Option(**NUMBER, help="In an epoch, where --data is not at hand.")] = None,
+    images: Annotated[int | None, typer.Option(**NUMBER, help="In an epoch, for --gpu without --data.")] = None,
     as_json: Json = False,
 ) -> None:
     """Check a recipe and count its cost; with --data also look at the images and time two steps."""
@@ -119,6 +119,8 @@ def plan(
     if data is None:
         show(lambda: run(recipe, guess), as_json=as_json)
         return
+    if images is not None:
+        raise UserError(f"--images {images}: has no effect beside --data, whose images are counted")
     check_images("--data", data)
     from sweet.training.trial import trial
 

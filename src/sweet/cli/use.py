@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sweet.console import show
+from sweet.costs.budget import read_sizes
 from sweet.errors import UserError
 from sweet.storage.outputs import check_output_file, output_folder
-from sweet.storage.paths import check_folder, check_images
+from sweet.storage.paths import check_apart, check_folder, check_images
 
 from .app import app
 from .options import NUMBER, ONE_OF_TASKS, BatchSize, Data, Device, Json, Model, NoVerify, Out, Overwrite, Split
@@ -58,9 +60,9 @@ def predict(
     ],
     top: Annotated[int | None, typer.Option(**NUMBER, help="Predictions per image; of classes 5 by default.")] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Only what is at least so sure, as 0.5; default: by the task.")
+        float | None, typer.Option(help="Least probability or score of a prediction, as 0.5; default: the task's.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for pictures of the predictions.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for pictures of boxes or masks.")] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     as_json: Json = False,
@@ -71,6 +73,8 @@ def predict(
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"--threshold {threshold:g}: should be from 0 to 1")
     check_folder("MODEL", model, "model")
+    if out is not None:
+        check_apart(out, "MODEL", str(model))
     with output_folder(out, overwrite=overwrite) if out is not None else nullcontext():
         from sweet.inference.evaluate import predict as run
 
@@ -93,8 +97,9 @@ def generate(
 ) -> None:
     """Generate images with a model that was trained for it."""
     check_folder("MODEL", model, "model")
-    if guidance is not None and guidance < 1:
+    if guidance is not None and not 1 <= guidance < inf:
         raise UserError(f"--guidance {guidance:g}: should be at least 1 (1: none)")
+    check_apart(out, "MODEL", str(model))
     with output_folder(out, overwrite=overwrite):
         from sweet.inference.generate import generate as run
 
@@ -152,7 +157,7 @@ def inspect(
 def reconstruct(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder made by pretrain.")],
     data: Data,
-    sizes: Annotated[str, typer.Option(metavar="SIZES", help="Sizes to make from it, as L12H12,L6H6.")],
+    sizes: Annotated[str, typer.Option(metavar="SIZES", help="Sizes to make from it, as for family: L12H12,L6H6.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The PNG file to write.")],
     split: Split = "val",
     images: Annotated[int, typer.Option(**NUMBER, help="How many, drawn by the seed.")] = 6,
@@ -163,11 +168,13 @@ def reconstruct(
     """Draw how models of several sizes reconstruct masked patches."""
     check_folder("SOURCE", source)
     check_output_file(out, overwrite=overwrite)
+    wanted = listed(sizes) or []
+    read_sizes(wanted)
     check_folder("SOURCE", source, "template", "dense")
     check_images("--data", data)
     from sweet.inference.reconstruct import draw_reconstructions
 
     show(
-        lambda: draw_reconstructions(source, listed(sizes) or [], data, out, split=split, count=images, seed=seed),
+        lambda: draw_reconstructions(source, wanted, data, out, split=split, count=images, seed=seed),
         as_json=as_json,
     )

@@ -1,4 +1,4 @@
-"""``sweet convert``: a Vision Transformer that somebody trained becomes a template (methods 12.5, 16)."""
+"""``sweet convert``: a Vision Transformer that somebody trained becomes a template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Healing: a template of low ranks, made from a checkpoint, trains on for some steps as templates do (methods 12.5)."""
+"""Healing: a template of low ranks, made from a checkpoint, trains on for some steps as templates do."""
 
 from __future__ import annotations
 

@@ -85,6 +85,11 @@ def read_sizes(words: Sequence[str]) -> list[tuple[str, Size | Budget]]:
     return found
 
 
+def size_of(named: Size | Budget, config: ViTConfig) -> Size:
+    """What a word of :func:`read_sizes` names for a source of shape ``config``."""
+    return choose(config, named).size if isinstance(named, Budget) else replace(named, head_dim=config.head_dim)
+
+
 def read_budget(params: str | None, flops: str | None, latency: str | None) -> Budget | None:
     """The budget that one of the options sets, ``12M``, ``2G`` or ``4ms@cuda``; None where none is given.
 

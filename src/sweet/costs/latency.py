@@ -47,7 +47,7 @@ def measure_latency(config: ViTConfig, device: torch.device) -> Timing:
         began = time.perf_counter()
         model(image)
         if device.type != "cpu":
-            getattr(torch, device.type).synchronize()
+            torch.accelerator.synchronize(device)  # not the current one, which may be another
         return time.perf_counter() - began
 
     with torch.inference_mode():

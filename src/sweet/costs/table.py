@@ -11,7 +11,7 @@ TABLE_SIZES = ("L3H12", "L6H12", "L6H6", "L12H6", "L12H3")  # of the paper's Tab
 
 
 def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[Mapping[str, str | int | float]]:
-    """Parameters (M) and forward FLOPs (G) of sizes, by both conventions (methods 14.1)."""
+    """Parameters (M) and forward FLOPs (G) of sizes, by both conventions of :meth:`sweet.template.sizes.Size.flops`."""
     rows: list[Mapping[str, str | int | float]] = []
     for size in sizes:
         c = config.resized(size.depth, size.heads).cost(num_classes)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sweet.console import say
 from sweet.errors import UserError
 from sweet.files import replacing, write_text
 from sweet.template.image_size import ImageSize, sides
@@ -62,6 +63,7 @@ def pack_to(
     bytes as they are where nothing changes; or a file ``.safetensors`` of plain pixels, read by ``packed:OUT``.
     ``per_class`` takes at most so many images of each class of a split, drawn by ``seed``; splits that it does not name
     are left out. All channels are kept, as 8 bits: ``value_range`` are the values of a file that become 0 and 255.
+    Boxes and masks are not kept, which a note says.
     Raises UserError naming the file of a corrupt image; files appear only once complete.
     """
     splits = source_splits(spec)
@@ -69,6 +71,8 @@ def pack_to(
         if split not in splits:
             raise UserError(f"--per-class {split}=N: {spec} has no such split, it has {', '.join(splits)}")
     chosen = {split: _chosen(splits[split](), per_class, seed) for split in per_class or splits}
+    if any(images.has_boxes or images.mask_classes for images in chosen.values()):
+        say(f"note: {spec}: boxes and masks are not kept, only images and the classes that they have")
     for split, images in chosen.items():
         images.read_as(PixelFormat(find_depth(images).channels, value_range))
         if _only_lists(chosen.values()) and images.label_lists is not None:

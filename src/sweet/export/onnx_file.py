@@ -24,7 +24,8 @@ FILE = "model.onnx"
 TOLERANCE = 1e-4  # relative to the largest output: two runtimes add in another order
 HALF_TOLERANCE = 2e-2  # of weights in fp16: twenty of its steps
 MAX_BYTES = 2_000_000_000  # of one protobuf file
-SHOWN = {"classes", "mean", "std", "img_size", "crop", "interpolation", "thresholds"}
+OF_SOME = {"thresholds", "value_range"}  # what only some models have
+SHOWN = {"classes", "mean", "std", "img_size", "crop", "interpolation"} | OF_SOME
 
 
 def need_onnx() -> None:
@@ -48,7 +49,8 @@ def write_onnx(graph: Graph, record: FolderRecord, path: Path) -> float:
         raise UserError("--to onnx: the weights are more than the 2 GB of one ONNX file")
     half = record.dtype == "float16"
     program = _traced(replace(graph, module=_Half(graph.module)) if half else graph)
-    data = record.data.model_dump(mode="json", include=SHOWN, exclude={} if record.data.thresholds else {"thresholds"})
+    without = {name for name in OF_SOME if getattr(record.data, name) is None}
+    data = record.data.model_dump(mode="json", include=SHOWN - without)
     program.model.metadata_props.update({key: json.dumps(value) for key, value in (data | dict(graph.about)).items()})
     content = program.model_proto.SerializeToString()
     gap = compare(graph, content, HALF_TOLERANCE if half else TOLERANCE)

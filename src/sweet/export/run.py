@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from sweet.api import Template
 from sweet.errors import UserError
+from sweet.files import decode_text
 from sweet.storage import hub
-from sweet.storage.cards import front_matter, model_card, shareable
+from sweet.storage.cards import default_licence, front_matter, model_card, shareable
 from sweet.storage.folders import in_float32, in_type, load_model
 from sweet.storage.integrity import checked_tensors
 from sweet.storage.layout import TENSORS, complete_folder, write_folder
@@ -27,7 +29,7 @@ from .timm_folder import timm_folder
 from .transformers_folder import transformers_folder
 
 ON_THE_VIT = ("classify", "multilabel")  # tasks whose head is timm's own
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": None, "fp16": "float16", "bf16": "bfloat16"}  # as a record has them
 LAYOUTS = ("timm", "onnx", "hub", "safetensors", "transformers")
 
 
@@ -66,16 +68,17 @@ def export(
     if to == "onnx" and dtype == "bf16":
         raise UserError("--dtype bf16: ONNX Runtime has no convolution of it; --dtype fp16 halves the file as well")
     record = read_record(model, tuple(TENSORS))
+    if seeds and not head:
+        raise UserError("--seeds: has no effect with --no-head, whose card has no metrics")
     if record.kind != "model":
         _check_source(model, record.kind, to, head=head, seeds=seeds, licence=licence)
     if to == "onnx" and dtype == "fp16" and head and record.task == "detect":
         raise UserError("--dtype fp16: places of boxes need more digits, so a detector's ONNX file is written in fp32")
-    half = None if dtype == "fp32" else str(DTYPES[dtype]).removeprefix("torch.")
-    record = record.model_copy(update={"dtype": half})
-    licence = licence or (record.origin_record.licence if record.origin_record else None) or "other"
+    record = record.model_copy(update={"dtype": DTYPES[dtype]})
     written: Mapping[str, object]
     if record.kind == "model":
-        written = _export_model(model, record, to, out, head=head, seeds=seeds, licence=licence)
+        stated = licence or default_licence(record)
+        written = _export_model(model, record, to, out, head=head, seeds=seeds, licence=stated)
     else:
         written = _export_source(model, record, to, out, licence)
     where = {"out": str(out)}
@@ -104,8 +107,7 @@ def _export_model(
     if not head:
         data = record.data.model_copy(update={"classes": None, "thresholds": None})
         record = record.model_copy(update={"task": None, "head": None, "metrics": None, "data": data})
-    recipe_text = _recipe(folder)
-    recipe = yaml.safe_load(recipe_text) or {}
+    recipe_text, recipe = _recipe(folder)
     others = [_same_run(folder, recipe, other) for other in seeds]
     use = {"hub": "timm", "safetensors": "model"}.get(to, to)
     card = model_card(record, recipe, use=use, licence=licence, seeds=others)
@@ -132,8 +134,7 @@ def _export_whole(
             f"--to {to}: {folder} was trained to {record.task}, and {to} has no layout for it; --no-head exports its "
             "ViT, and --to onnx, hub or safetensors detectors and segmenters as a whole"
         )
-    recipe_text = _recipe(folder)
-    recipe = yaml.safe_load(recipe_text) or {}
+    recipe_text, recipe = _recipe(folder)
     use = f"onnx {record.task}" if to == "onnx" else "predict"
     card = model_card(record, recipe, use=use, licence=licence, seeds=[_same_run(folder, recipe, o) for o in seeds])
     shown = {"to": to, "size": str(record.vit.size), "task": record.task, "classes": len(record.data.classes or ())}
@@ -164,22 +165,31 @@ def _write_onnx(graph: Graph, record: FolderRecord, out: Path, recipe: str, card
     return {"difference": difference}
 
 
-def _export_source(folder: Path, record: FolderRecord, to: str, out: Path, licence: str) -> Mapping[str, object]:
+def _export_source(folder: Path, record: FolderRecord, to: str, out: Path, licence: str | None) -> Mapping[str, object]:
     source = Template.from_pretrained(folder)
     source.record = record
-    source.save_pretrained(out, licence=licence if to == "hub" else None)
+    source.save_pretrained(out, licence=source.hub_licence(licence) if to == "hub" else None)
     return {"to": to, "kind": source.record.kind}
 
 
-def _recipe(folder: Path) -> str:
+def _recipe(folder: Path) -> tuple[str, Mapping[str, Any]]:
+    """``recipe.yaml`` as it is handed on, and its keys. Raises UserError naming the folder for what is none."""
     path = folder / "recipe.yaml"
-    return shareable(path.read_text(encoding="utf-8")) if path.is_file() else ""
+    text = decode_text(path) if path.is_file() else ""
+    try:
+        text = shareable(text)
+    except UserError as problem:
+        raise UserError(f"{folder}: {problem}") from None
+    keys = yaml.safe_load(text) or {}
+    if not isinstance(keys, dict):
+        raise UserError(f"{path}: holds no keys of a recipe")
+    return text, keys
 
 
 def _same_run(folder: Path, recipe: Mapping[str, object], other: Path) -> dict[str, float]:
     """The metrics of the same recipe by another seed. Raises UserError for anything else."""
     record = read_record(other, ("model",))
-    theirs = yaml.safe_load(_recipe(other)) or {}
+    _, theirs = _recipe(other)
     if not record.scores:
         raise UserError(f"--seeds {other}: has no metrics")
     if theirs.get("seed") == recipe.get("seed"):

@@ -107,7 +107,7 @@ def preprocessor(data: DataConfig) -> Mapping[str, object]:
         "do_normalize": True,
         "image_mean": list(data.mean),
         "image_std": list(data.std),
-        "do_convert_rgb": True,
+        "do_convert_rgb": len(data.mean) == 3,
     }
 
 

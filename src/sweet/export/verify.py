@@ -41,8 +41,7 @@ def verify(
     if is_family(folder):
         known = read_family(folder)
         each = partial(verify, data=data, split=split, batch_size=batch_size, device=device)
-        models = [name for one in (*known.members, *known.baselines) for name in one.folders]
-        return {"layout": "family", "members": [{"model": name, **each(folder / name)} for name in models]}
+        return {"layout": "family", "members": [{"model": name, **each(folder / name)} for name in known.folders]}
     sums = check_sums(folder)
     if not folder.is_dir() or not sums:
         raise UserError(f"{folder}: no {SUMS}" if folder.is_dir() else f"{folder}: no such folder")

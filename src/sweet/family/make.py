@@ -34,7 +34,7 @@ from sweet.template.sizes import Size
 from sweet.training.finetune import finetune, open_splits
 from sweet.training.inherited import with_model_data
 from sweet.training.nonfinite import LOWER, NonFinite
-from sweet.training.run_folder import begin
+from sweet.training.run_folder import begin, check_recipe
 
 from .chart import write_chart, write_table
 from .sizes import members
@@ -70,13 +70,16 @@ def family(
         raise UserError("sweet family: runs in one process; fine-tune the sizes one by one with torchrun instead")
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: one or more")
+    for other in compare:
+        switches(other)  # checks its name
+        if other == method:
+            raise UserError(f"--compare {other}: is how the family itself is initialised (--method)")
     clock = None if latency is None else resolve_device(latency)
     source = _folder(source, recipe, img_size)
     work = prepare(source, sizes, recipe, task, method, img_size, seeds)
-    methods = [None, *dict.fromkeys(name for name in compare if name != method)]
-    for name in methods[1:]:
-        switches(str(name))  # checks its name
+    methods = [None, *dict.fromkeys(compare)]
     known = work.family.continued(out) if resume else work.family
+    check_recipe(out, work.recipe, resume=resume)
     work.make_starts(source, out, img_size, methods)
     begin(out, work.recipe, resume=resume)
     jobs = [(size, requested, name) for size, requested in work.sizes.items() for name in methods]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Sequence
-from dataclasses import replace
 
-from sweet.costs.budget import Budget, choose, grid, read_sizes, size_cost
+from sweet.costs.budget import Budget, choose, grid, read_sizes, size_cost, size_of
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.template.sizes import Size
@@ -20,7 +19,7 @@ def members(requested: Sequence[str], config: ViTConfig) -> dict[Size, str]:
     """
     found: dict[Size, str] = {}
     for text, named in read_sizes(requested):
-        size = choose(config, named).size if isinstance(named, Budget) else replace(named, head_dim=config.head_dim)
+        size = size_of(named, config)
         if size in found:
             raise UserError(f"--sizes {text}: gives {size}, and so does {found[size]}; {_next(size, config)}")
         found[size] = text

@@ -55,7 +55,9 @@ def predict(
     is named and left out. Raises UserError where nothing can be read.
     """
     tuned = FinetunedModel(model, device)
-    source = FolderImages("IMAGES", "predict", [file for place in images for file in _files(place)], None, None)
+    # a pattern such as photos/** names a folder and what lies in it
+    names = list(dict.fromkeys(file for place in images for file in _files(place)))
+    source = FolderImages("IMAGES", "predict", names, None, None)
     source.read_as(PixelFormat.of(tuned.data))
     problems = {index: problem for index in range(len(source)) if (problem := _problem(source, index))}
     if len(problems) == len(source):

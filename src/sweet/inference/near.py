@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -83,8 +84,11 @@ def read_embeddings(file: Path) -> Embeddings:
             raise UserError(f"EMBEDDINGS {file}: has no column {name}; write it anew with sweet embed")
     if not len(table):
         raise UserError(f"EMBEDDINGS {file}: holds no images")
-    vectors = torch.tensor(table["embedding"].to_pylist(), dtype=torch.float32)
-    if vectors.dim() != 2 or not vectors.isfinite().all():
+    try:
+        vectors = torch.tensor(np.stack(table["embedding"].to_numpy()), dtype=torch.float32)
+    except (ValueError, TypeError):  # of several lengths, or no numbers
+        vectors = torch.empty(0)
+    if vectors.dim() != 2 or not vectors.numel() or not vectors.isfinite().all():
         raise UserError(f"EMBEDDINGS {file}: column embedding does not hold one vector of numbers an image")
     by = (table.schema.metadata or {}).get(MODEL_KEY)
     return Embeddings(table["image"].to_pylist(), F.normalize(vectors, dim=1), by.decode() if by else None)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sweet.costs.budget import read_sizes, size_of
 from sweet.data import eval_batches, open_images, some, step_generator
 from sweet.errors import UserError
 from sweet.models.forward import patchify, unpatchify
@@ -82,12 +83,12 @@ def draw_reconstructions(
 ) -> Mapping[str, object]:
     """Write a PNG, a row per image: masked, completed by each size (with its loss), original.
 
-    Raises UserError for a source without a decoder and for a size that is not written L<depth>H<heads>.
+    Raises UserError for a source without a decoder and for a word of ``sizes`` that names none.
     """
     stored = load_source(source)
     if "pred.weight" not in stored.source.decoder:
         raise UserError(f"SOURCE {source}: has no decoder, it can reconstruct nothing")
-    parsed = [_size(text, stored.config.head_dim) for text in sizes]
+    parsed = [size_of(named, stored.config) for _, named in read_sizes(sizes)]
     images = some(open_images(data, split, pixels=stored.data), count, seed)
     batches = eval_batches(
         images, batch_size=count, img_size=stored.data.img_size, mean=stored.data.mean, std=stored.data.std
@@ -98,10 +99,3 @@ def draw_reconstructions(
     rows = [str(number + 1) for number in range(len(images))]
     contact_sheet(out, torch.stack(columns, 1).flatten(0, 1), rows, columns=names, side=192)
     return {"images": len(images), "loss": shown.losses, "out": str(out)}
-
-
-def _size(text: str, head_dim: int) -> Size:
-    try:
-        return Size.parse(text, head_dim)
-    except ValueError as problem:
-        raise UserError(f"--sizes {text}: {problem}") from None

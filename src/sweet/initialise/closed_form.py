@@ -1,5 +1,5 @@
 """X of a narrower target by least squares, no gradient step: the kept channels give the readers what those that were
-cut away gave, as well as a linear map can (methods 16, 17.8).
+cut away gave, as well as a linear map can.
 
 A reader A (c, D) of the principal stream u = (u1, u2), of which a target keeps u1, is best replaced by
 A1 + A2 S21 S11^-1 with S = E[u u^T]. Of the matrices that the core spans we take the nearest in the metric S11; a
@@ -87,9 +87,8 @@ def _columns(made: Source, width: int, inner: str) -> tuple[Tensor, Tensor]:
     if inner == "energy" and made.order is not None:
         channels, units = made.order.highest_energy(narrow, made.hidden(narrow))
     else:
-        counts = (made.hidden(made.width), made.hidden(narrow)) if made.ratio else None
         channels, units = (
-            inner_index(made.width, narrow, made.mlp, n, counts).expand(made.depth, -1) for n in (PROJ, FC2)
+            inner_index(made.width, narrow, made.mlp, n, made.units(narrow)).expand(made.depth, -1) for n in (PROJ, FC2)
         )
     in_heads = torch.zeros(made.depth, made.width).scatter(1, channels, 1.0)
     in_mlp = torch.zeros(made.depth, made.hidden(made.width)).scatter(1, units, 1.0)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sweet.data import Batches, ImageSource, packed, some
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
-from sweet.models.forward import encode, patchify
+from sweet.models.forward import encode, patchify, visible_tokens
 from sweet.models.mae import split_patches
 from sweet.models.source_module import as_parameters, as_tensors
 from sweet.storage.folders import StoredSource
@@ -152,11 +152,7 @@ class Distilled(nn.Module):
     def known(self, patches: Tensor, keep: Tensor | None) -> Tensor:
         """The source's tokens (B, 1 + n, D): of whole images, those that the target sees."""
         tokens = encode(as_tensors(self.teacher), patches, self.whole).float()
-        if keep is None:
-            return tokens
-        first = tokens.shape[1] - patches.shape[1]
-        seen = tokens[:, first:].gather(1, keep[..., None].expand(-1, -1, tokens.shape[-1]))
-        return torch.cat([tokens[:, :first], seen], 1)
+        return tokens if keep is None else visible_tokens(tokens, keep, self.whole)
 
     @torch.no_grad()
     def fit_reader(self, batches: Iterable[Tensor]) -> None:

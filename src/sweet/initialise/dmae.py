@@ -6,7 +6,7 @@ the teacher, the dense source, makes of the same visible patches:
     loss = MSE(masked pixels) + alpha * mean | P f_student / |P f_student| - f_teacher / |f_teacher| |
 
 f are raw outputs of the blocks at three quarters of the depth, before the final norm, of all visible tokens and the
-class token; P is one linear map d -> D, thrown away afterwards (methods 4). Pixel targets are the source's own. The
+class token; P is one linear map d -> D, thrown away afterwards. Pixel targets are the source's own. The
 weights are the student's, its decoder included. One run for each target size, so the fair share of work is the
 source's pre-training samples divided by the sizes of a table, five.
 

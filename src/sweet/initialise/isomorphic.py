@@ -1,4 +1,4 @@
-"""Isomorphic Pruning (Fang et al., ECCV 2024, arXiv 2407.04616), forced to exactly L blocks and H heads (methods 5.2).
+"""Isomorphic Pruning (Fang et al., ECCV 2024, arXiv 2407.04616), forced to exactly L blocks and H heads.
 
 Parameters that are pruned together form a group, and only groups of the same kind compete. Of a ViT these are
 the channels of the residual stream (one group for the whole network), the hidden units of each block and the heads of
@@ -29,10 +29,10 @@ from torch import Tensor
 from sweet.data import ImageSource, eval_batches, some, step_generator
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
-from sweet.models.forward import encode, patchify
+from sweet.models.forward import encode, patchify, visible_tokens
 from sweet.models.mae import reconstruct, sincos, split_patches
 from sweet.storage.folders import StoredSource, source_tensors
-from sweet.template.sizes import Size, hidden_features
+from sweet.template.sizes import Size
 from sweet.template.slices import FC1, FC2, PROJ, QKV
 from sweet.template.source import target_layers
 
@@ -40,6 +40,8 @@ from .distilled import missed
 from .selection import Selection, channels, cut
 
 BATCH = 64
+NORMS = ("norm.weight", "norm_pre.weight", "patch_embed.norm.weight")
+OUTSIDE = (*NORMS, "decoder.embed.weight", "head.weight")  # of the blocks: gains of the stream, and what reads it
 
 
 def initialise(
@@ -73,7 +75,7 @@ def initialise(
         chosen,
         residual=best(scores.residual, size.width),
         inner=channels(best(scores.heads, size.heads), config.head_dim),
-        hidden=best(scores.hidden, hidden_features(size.width, config.mlp)),
+        hidden=best(scores.hidden, config.resized(size.depth, size.heads).hidden),
     )
     return cut(source.source, keep)
 
@@ -98,10 +100,8 @@ def features_loss(weights: Mapping[str, Tensor], images: Tensor, noise: Tensor, 
     config, patches = source.config, patchify(images, source.config.patch_size)
     keep, _ = split_patches(noise, source.mae.mask_ratio)
     with torch.no_grad():
-        whole = encode(weights, patches, config)
-    first = whole.shape[1] - patches.shape[1]
-    known = whole[:, first:].gather(1, keep[..., None].expand(-1, -1, whole.shape[-1]))
-    return missed(encode(weights, patches, config, keep=keep), torch.cat([whole[:, :first], known], 1))
+        known = visible_tokens(encode(weights, patches, config), keep, config)
+    return missed(encode(weights, patches, config, keep=keep), known)
 
 
 Loss = Callable[[Mapping[str, Tensor], Tensor, Tensor, StoredSource], Tensor]
@@ -120,20 +120,22 @@ def taylor(source: StoredSource, batches: Iterable[Tensor], seed: int, loss_of: 
 def group_scores(products: Mapping[str, Tensor], config: ViTConfig, layers: Sequence[int]) -> Scores:
     """Sums of ``products`` (|w * gradient|) over all that goes with a channel, head or hidden unit of ``layers``.
 
-    The network ends in a decoder (``decoder.embed``), or in any other reader of the stream called ``head``.
+    The network ends in a decoder (``decoder.embed``), or in any other reader of the stream called ``head``. Some have
+    further norms.
     """
-    residual = products["patch_embed.proj.weight"].flatten(1).sum(1) + products["norm.weight"]
-    residual = residual + sum(
-        products[end].sum(0) for end in ("decoder.embed.weight", "head.weight") if end in products
-    )
+    residual = products["patch_embed.proj.weight"].flatten(1).sum(1)
+    for name in OUTSIDE:
+        if name in products:
+            residual = residual + products[name].view(-1, len(residual)).sum(0)
     heads, hidden = [], []
     for layer in layers:
         qkv, proj, fc1, fc2 = (products[f"blocks.{layer}.{name}"] for name in (QKV, PROJ, FC1, FC2))
         norms = products[f"blocks.{layer}.norm1.weight"] + products[f"blocks.{layer}.norm2.weight"]
         residual = residual + norms + qkv.sum(0) + fc1.sum(0) + proj.sum(1) + fc2.sum(1)
-        of_channels = qkv.sum(1).view(3, -1).sum(0) + proj.sum(0)
+        of_channels = qkv.sum(1).view(3, -1).sum(0) + proj.sum(0) + products.get(f"blocks.{layer}.attn.norm.weight", 0)
         heads.append(of_channels.view(-1, config.head_dim).mean(1))
-        hidden.append(fc1.sum(1).view(-1, fc2.shape[1]).sum(0) + fc2.sum(0))
+        of_units = fc1.sum(1).view(-1, fc2.shape[1]).sum(0) + fc2.sum(0)
+        hidden.append(of_units + products.get(f"blocks.{layer}.mlp.norm.weight", 0))
     return Scores(*(s / s.mean(-1, keepdim=True) for s in (residual, torch.stack(heads), torch.stack(hidden))))
 
 

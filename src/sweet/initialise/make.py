@@ -115,13 +115,17 @@ def _summary(record: FolderRecord, target: _Target, seconds: float, out: Path) -
     return size | _made(record) | _licence(origin) | chosen
 
 
-def finished(out: Path) -> dict[str, object] | None:
+def finished(out: Path, wanted: Mapping[str, object]) -> dict[str, object] | None:
     """What ``out`` is, when ``--resume`` finds it made; None where a training has to go on.
 
-    Raises UserError where there is neither.
+    Raises UserError where there is neither, and where it has another depth, heads or method than are ``wanted``.
     """
     if (out / "config.json").is_file():
         record = read_record(out, ("model",))
+        found = {"depth": record.vit.depth, "heads": record.vit.heads, "method": record.made and record.made.method}
+        for name, value in wanted.items():
+            if value not in (None, found[name]):
+                raise UserError(f"--resume: --{name} {value}, but {out} holds a model of --{name} {found[name]}")
         return {"size": str(record.vit.size), "out": str(out), **(record.made.to_dict() if record.made else {})}
     if not (out / TRAINING).is_dir():
         raise UserError(f"--resume: {out} holds no training that was begun")

@@ -1,4 +1,4 @@
-"""The principal rotation on a dense source (methods 16): the strongest baseline of a template that we know.
+"""The principal rotation on a dense source: the strongest baseline of a template that we know.
 
 The same rotation, layer rules and growth as SWEET's, only the source is an unconstrained MAE (or any checkpoint
 that was converted). Related: SliceGPT (Ashkboos et al., ICLR 2024, arXiv 2401.15024), which rotates each block apart.

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from sweet.data import ImageSource
-from sweet.models.mae import sincos
+from sweet.models.mae import position_table
+from sweet.models.names import our_names
 from sweet.models.vit import materialised
 from sweet.storage.folders import StoredSource
 from sweet.template.sizes import Size
@@ -17,12 +18,10 @@ def initialise(
 ) -> dict[str, Tensor]:
     """A new timm model's weights, drawn by ``seed``; of the source only the shape of its images and heads is used.
 
-    The ``vit`` family keeps MAE's fixed sine positions, which carry no learned knowledge.
+    Where there is a table of positions it holds MAE's fixed sines, which carry no learned knowledge.
     """
     config = source.config.resized(size.depth, size.heads)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        state = {name: value.detach() for name, value in materialised(config).named_parameters()}
-    if "pos_embed" in state:
-        state["pos_embed"] = sincos(config.grid, config.width, nested=True)[None]
-    return state
+        state = our_names({name: value.detach() for name, value in materialised(config).named_parameters()})
+    return state | {name: position_table(config) for name in state if name == "pos_embed"}

@@ -1,11 +1,11 @@
-"""The same directions at other scales: what any initialiser's matrices can be given before fine-tuning (methods 17.5).
+"""The same directions at other scales: what any initialiser's matrices can be given before fine-tuning.
 
 An optimiser whose steps do not grow with the weights (Adam) changes large and lopsided matrices little. ``flat`` raises
 the singular values of each block matrix to a power (1: as they are, 0: all equal) and keeps its root mean square;
 ``noise`` then replaces that share of its energy by random numbers (shrink and perturb: Ash & Adams, "On Warm-Starting
 Neural Network Training", NeurIPS 2020, arXiv 1910.08475); ``rms`` then sets the root mean square. None preserves the
 function. q, k and v, and gate and up, are matrices of their own. ``writers`` does: it scales the whole stream so that
-the matrices that write to it have this root mean square (methods 20).
+the matrices that write to it have this root mean square.
 """
 
 from __future__ import annotations

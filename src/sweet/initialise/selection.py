@@ -1,7 +1,8 @@
 """Cutting a dense source by index: which blocks, channels, head channels and hidden units a smaller network keeps.
 
 Everything outside the blocks follows the residual channels: patch embedding, class token, positions, norms (gain and
-bias) and the readers of the MAE decoder. Nothing is rescaled.
+bias) and the readers of the MAE decoder. What a head has for itself goes with the head of its first channel. Nothing is
+rescaled.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sweet.template.slices import FC1, FC2, INNER_BIASES, PROJ, QKV, unstack_blocks
+from sweet.template.slices import COMMON, MATRICES, WRITERS, select_inner_of_layers, unstack_blocks
 from sweet.template.source import Source
+from sweet.template.target import INSIDE
 from sweet.template.tucker import Full
 
 
@@ -31,25 +33,15 @@ def cut(source: Source, keep: Selection) -> dict[str, Tensor]:
     """Weights of the smaller network (timm's names), ``decoder.*`` included. Raises TypeError for a template."""
     if not isinstance(source.core, Full):
         raise TypeError("only a dense source can be cut by index")
-    layers, width = list(keep.layers), source.width
-    old = {name: value[layers] for name, value in (source.core.weights | source.blocks).items()}
-    hidden = old[FC2].shape[2]
-    rows = {  # q, k and v lie one after the other, and so do gate and up
-        QKV: torch.cat([keep.inner + first for first in range(0, 3 * width, width)], 1),
-        FC1: torch.cat([keep.hidden + first for first in range(0, old[FC1].shape[1], hidden)], 1),
-    }
-    new = {}
-    for name, value in old.items():
-        reader = name.replace("bias", "weight")
-        if reader in rows:
-            value = _take(value, rows[reader])
-        elif name in (PROJ, FC2):
-            value = _take(value.transpose(1, 2), keep.inner if name == PROJ else keep.hidden).transpose(1, 2)
-        if name in (PROJ, FC2):
-            value = value[:, keep.residual]
-        elif name not in INNER_BIASES:
-            value = value[..., keep.residual]
-        new[name] = value
+    layers = list(keep.layers)
+    new = {name: value[layers] for name, value in (source.core.weights | source.blocks).items()}
+    inside = {name: value for name, value in new.items() if name in (*MATRICES, *INSIDE)}
+    new |= select_inner_of_layers(inside, keep.inner, keep.hidden)
+    for name, value in new.items():
+        if name in WRITERS:
+            new[name] = value[:, keep.residual]
+        elif name not in (*INSIDE, *COMMON):
+            new[name] = value[..., keep.residual]
     stem = {
         name: value[keep.residual] if name == "patch_embed.proj.weight" else value[..., keep.residual]
         for name, value in source.stem.items()
@@ -58,11 +50,6 @@ def cut(source: Source, keep: Selection) -> dict[str, Tensor]:
     if decoder:
         decoder["decoder.embed.weight"] = decoder["decoder.embed.weight"][:, keep.residual]
     return unstack_blocks(new) | stem | decoder
-
-
-def _take(values: Tensor, indices: Tensor) -> Tensor:
-    """Rows (n, b) of each of n matrices or vectors (n, a, ...)."""
-    return torch.stack([value[index] for value, index in zip(values, indices, strict=True)])
 
 
 def channels(heads: Tensor, head_dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""SWEET, direct (Algorithm 1): scalers sliced from the source, in principal order (methods 16) or as trained.
+"""SWEET, direct (Algorithm 1): scalers sliced from the source, in principal order or as trained.
 
 Switches: ``order`` principal (default) or prefix, the paper's slice; ``layers`` first, even, or best (default: the
 first ones of somebody else's checkpoint, evenly spaced ones of a source that was learned here); ``gains`` of the norms
@@ -72,7 +72,7 @@ def best_gains(source: StoredSource, order: str) -> str:
     """The gains that an order takes by default (docs/log.md).
 
     Where only the matrices were masked, every norm divided by the root mean square of all D channels, also when the
-    blocks read d of them: a slice divides by that of d (methods 18).
+    blocks read d of them: a slice divides by that of d.
     """
     if order == "principal":
         return "equal"

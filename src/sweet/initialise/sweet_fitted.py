@@ -12,7 +12,7 @@ Switches:
   ``random`` directions of the sliced rows' length. ``order`` and ``layers`` as for ``sweet``.
 * ``inner``: which heads and hidden units a narrower target takes in principal order, as for ``sweet``.
 * ``gains`` of what comes out: ``best`` (default: equal in principal order) or ``rms``, as for ``sweet``.
-* ``steps``, ``batch``, ``lr``: AdamW without decay, half a cosine to zero (methods 12.7). ``ridge`` is for ``closed``.
+* ``steps``, ``batch``, ``lr``: AdamW without decay, half a cosine to zero. ``ridge`` is for ``closed``.
 
 Eq. 9 as the paper writes it, X, U and V by the loss of pre-training from the paper's slice, is ``order=prefix train=xuv
 objective=mae``.
@@ -188,7 +188,7 @@ class Fit(nn.Module):
         blocks, stem, decoder = (under(f"{group}.") for group in ORDINARY)
         return replace(
             self.made,
-            core=core_of(self.made.core.constraint, under("core."), self.made.depth),
+            core=core_of(self.made.core.constraint, under("core."), self.made.depth, self.whole.own_hidden),
             blocks=blocks,
             stem=stem,
             decoder=decoder,

@@ -2,7 +2,7 @@
 
 A Kronecker source gives its templates, frozen; the target gets scalers of its own, which learn on a few images. Those
 of a (layer, tile) that the source has start as its copy, those of further tiles from N(0, 1/sqrt(N)) over N templates
-(methods 2.3: start and lr are not public). Of a block that stands for several, what each copy adds to the stream is
+(start and lr are not public). Of a block that stands for several, what each copy adds to the stream is
 divided by their number. Everything outside the templates is the prefix slice of ``sweet``; so, untrained, a target no
 wider than the source is that of ``sweet`` with order=prefix. The loss is the source's: masked autoencoding through its
 decoder, whose embedding learns along; or, of a source that was learned from labels and a teacher as in the paper

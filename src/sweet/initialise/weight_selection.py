@@ -29,8 +29,8 @@ from torch import Tensor
 from sweet.data import ImageSource
 from sweet.errors import UserError
 from sweet.storage.folders import StoredSource
-from sweet.template.gains import equalise_gains, stored_energy
-from sweet.template.sizes import Size, hidden_features
+from sweet.template.gains import equalise_gains, last_norm, stored_energy
+from sweet.template.sizes import Size
 from sweet.template.source import at_depth, target_layers
 
 from .selection import Selection, channels, cut
@@ -64,7 +64,7 @@ def initialise(
         inner = channels(uniform(config.heads, size.heads), config.head_dim)
     else:
         inner = pick(config.width, size.width)
-    hidden = pick(hidden_features(config.width, config.mlp), hidden_features(size.width, config.mlp))
+    hidden = pick(config.hidden, config.resized(size.depth, size.heads).hidden)
     chosen = target_layers(config.depth, size.depth, layers)
     each = (len(chosen), -1)
     weights = cut(source.source, Selection(chosen, residual, inner.expand(each), hidden.expand(each)))
@@ -74,12 +74,15 @@ def initialise(
         known = at_depth(source.source, size.depth, layers)
         if known.order is None:
             raise UserError("gains=equal: the channels' energies of this source were not computed")
-        blocks, gain = known.blocks, known.stem["norm.weight"][None]
-        gain = torch.cat([torch.stack([blocks["norm1.weight"], blocks["norm2.weight"]], 1).flatten(0, 1), gain])
+        last = last_norm(known.stem)
+        final = torch.ones(config.width) if last is None else known.stem[f"{last}.weight"]
+        of_blocks = torch.stack([known.blocks["norm1.weight"], known.blocks["norm2.weight"]], 1)
+        gain = torch.cat([of_blocks.flatten(0, 1), final[None]])
         return equalise_gains(weights, (stored_energy(known.order) * gain.square())[:, residual])
     scale = (config.width / size.width) ** 0.5
-    gained = ("norm.weight", "norm1.weight", "norm2.weight")
-    return {n: v * scale if n.endswith(gained) and not n.startswith("decoder.") else v for n, v in weights.items()}
+    in_blocks = [n for n in weights if n.startswith("blocks.") and n.endswith(("norm1.weight", "norm2.weight"))]
+    of_features = [name for name in ("norm.weight", "fc_norm.weight") if name in weights]
+    return weights | {name: weights[name] * scale for name in (*in_blocks, *of_features)}
 
 
 def uniform(old: int, new: int) -> Tensor:

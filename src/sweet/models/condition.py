@@ -1,4 +1,4 @@
-"""The same function in coordinates that Adam learns faster from (methods 20).
+"""The same function in coordinates that Adam learns faster from.
 
 A pre-norm network has free coordinates. Its stream may be rotated, once norm gains are folded into what reads it; each
 channel's energy may move between a norm's gain and its readers; and the whole stream may be scaled. None of this
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from sweet.template.gains import equalise_gains
+from sweet.template.gains import equalise_gains, last_norm
 from sweet.template.order import embedding_basis, principal_axes
 from sweet.template.slices import FC1, FC2, PROJ, QKV
 
@@ -68,11 +68,6 @@ def with_stream_scale(weights: Mapping[str, Tensor], depth: int, rms: float) -> 
     if last_norm(weights) is None:
         result |= {name: weights[name] / factor for name in HEADS if name in weights}
     return result
-
-
-def last_norm(weights: Mapping[str, Tensor]) -> str | None:
-    """The norm of the features; None where what reads them reads the stream."""
-    return next((name for name in ("norm", "fc_norm") if f"{name}.weight" in weights), None)
 
 
 def embedding_norm(config: ViTConfig) -> bool:

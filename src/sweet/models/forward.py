@@ -190,6 +190,10 @@ def block(
     return write(x, hidden, w, f"{prefix}mlp.fc2")
 
 
+def _projected(w: Weights, patches: Tensor) -> Tensor:
+    return F.linear(patches, w["patch_embed.proj.weight"].flatten(1), w.get("patch_embed.proj.bias"))
+
+
 def embed(w: Weights, patches: Tensor, keep: Tensor | None, eps: float = 1e-6) -> Tensor:
     """Patches (B, N, pixels) -> tokens (B, P + n, D): class token and registers first, only the patches of ``keep``.
 
@@ -197,7 +201,7 @@ def embed(w: Weights, patches: Tensor, keep: Tensor | None, eps: float = 1e-6) -
     """
     if keep is not None:
         patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
-    tokens = F.linear(patches, w["patch_embed.proj.weight"].flatten(1), w.get("patch_embed.proj.bias"))
+    tokens = _projected(w, patches)
     if "patch_embed.norm.weight" in w:
         tokens = norm(tokens, w, "patch_embed.norm", eps)
     known = [w[name] for name in ("cls_token", "reg_token") if name in w]
@@ -218,10 +222,7 @@ def normed_embedding(w: Weights, patches: Tensor, config: ViTConfig) -> Tensor |
     if config.pre_norm:
         x, name = embed(w, patches, None, config.eps), "norm_pre"
     elif config.patch_norm:
-        x, name = (
-            F.linear(patches, w["patch_embed.proj.weight"].flatten(1), w.get("patch_embed.proj.bias")),
-            "patch_embed.norm",
-        )
+        x, name = _projected(w, patches), "patch_embed.norm"
     else:
         return None
     out = norm(x, w, name, config.eps)
@@ -281,6 +282,11 @@ def _tokens(keep: Tensor, config: ViTConfig) -> Tensor:
     """Indices of the tokens (B, P + n) with the patches ``keep`` (B, n)."""
     prefix = torch.arange(config.prefix_tokens, device=keep.device).expand(len(keep), -1)
     return torch.cat([prefix, keep + config.prefix_tokens], 1)
+
+
+def visible_tokens(tokens: Tensor, keep: Tensor, config: ViTConfig) -> Tensor:
+    """Of all tokens (B, P + N, D) those before the patches and the patches ``keep`` (B, n): (B, P + n, D)."""
+    return tokens.gather(1, _tokens(keep, config)[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
 def _rope(table: Tensor, keep: Tensor | None, x: Tensor, config: ViTConfig) -> Tensor:

@@ -71,9 +71,7 @@ def reconstruct(
     width = tokens.shape[-1]
     full = w["decoder.mask_token"].to(tokens.dtype).expand(len(tokens), patches.shape[1], -1)
     full = full.scatter(1, keep[..., None].expand(-1, -1, width), tokens[:, prefix:])
-    if prefix != 1:  # the row of the class token is zero
-        positions = torch.cat([positions[:1].expand(prefix, -1), positions[1:]])
-    x = torch.cat([tokens[:, :prefix], full], 1) + positions
+    x = torch.cat([tokens[:, :prefix], full], 1) + for_tokens(positions, prefix)
     for i in range(mae.decoder_depth):
         x = block(x, w, f"decoder.blocks.{i}.", head_dim=mae.decoder_head_dim, mlp="gelu", eps=config.eps)
     x = x[:, prefix:].gather(1, masked[..., None].expand(-1, -1, width))
@@ -86,7 +84,7 @@ def sincos(grid: ImageSize, width: int, *, nested: bool = False) -> Tensor:
     """Fixed 2-D sine-cosine positions (1 + N, width) of N patches; the class token's row is zero (MAE).
 
     MAE's layout is [column sin | column cos | row sin | row cos]. ``nested`` interleaves the four and takes the
-    frequencies in bit-reversed order, so that the first channels alone are a usable code (methods 7.2).
+    frequencies in bit-reversed order, so that the first channels alone are a usable code.
     """
     bands = width // 4
     omega = 1.0 / 10000 ** (torch.arange(bands, dtype=torch.float64) / max(bands, 1))
@@ -103,6 +101,16 @@ def sincos(grid: ImageSize, width: int, *, nested: bool = False) -> Tensor:
     padded = torch.zeros(1 + rows.numel(), width, dtype=torch.float64)
     padded[1:, : table.shape[1]] = table
     return padded.float()
+
+
+def for_tokens(positions: Tensor, prefix: int) -> Tensor:
+    """Those of :func:`sincos` for ``prefix`` tokens before the patches, (P + N, width): each has the zero row."""
+    return positions if prefix == 1 else torch.cat([positions[:1].expand(prefix, -1), positions[1:]])
+
+
+def position_table(config: ViTConfig) -> Tensor:
+    """The fixed positions of an encoder's tokens (1, P + N, D): a ``pos_embed`` that carries no learned knowledge."""
+    return for_tokens(sincos(config.grid, config.width, nested=True), config.prefix_tokens)[None]
 
 
 def init_decoder(config: ViTConfig, mae: MaeConfig, generator: torch.Generator) -> dict[str, Tensor]:
@@ -156,7 +164,7 @@ def init_source(
     tile: int | None = None,
     generator: torch.Generator,
 ) -> Source:
-    """A source before training, with its decoder: ``tucker`` (methods 12.2), ``none`` (plain MAE), ``linear`` or
+    """A source before training, with its decoder: ``tucker``, ``none`` (plain MAE), ``linear`` or
     ``kronecker`` (the alternatives of the paper's Table 4).
 
     ``ranks`` are those of a Tucker; the templates of ``kronecker``, with tiles of ``tile`` channels, have as many
@@ -166,9 +174,7 @@ def init_source(
     """
     rows = config.resized(2, config.heads) if constraint == "linear" else config
     state = {
-        name: sincos(config.grid, config.width, nested=True)[None]
-        if name == "pos_embed"
-        else _initial(name, shape, generator)
+        name: position_table(config) if name == "pos_embed" else _initial(name, shape, generator)
         for name, shape in encoder_shapes(rows).items()
     }
     source = source_from_state(state, rows)
@@ -221,9 +227,8 @@ class MaskedAutoencoder(SourceModule):
         ``part`` says which micro-batch of a step this is.
         """
         visible = int(noise.shape[1] * (1 - self.mae.mask_ratio)) + self.config.prefix_tokens
-        made = [self.step_weights(network, len(images) * visible, part) for network in networks or [self.whole]]
         losses = [
             reconstruct(weights, images, noise, config, self.mae, self.decoder_positions).loss
-            for weights, config in made
+            for weights, config in self.step_weights(networks or [self.whole], len(images) * visible, part)
         ]
         return torch.stack(losses).mean()

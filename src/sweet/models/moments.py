@@ -1,4 +1,4 @@
-"""Second moments inside a source: what the principal order is computed from (methods 16)."""
+"""Second moments inside a source: what the principal order is computed from."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,14 +94,19 @@ class SourceModule(nn.Module):
             )
         return weights, config.resized(depth, config.heads)
 
-    def step_weights(self, network: Network, tokens: int, part: Part) -> tuple[Weights, ViTConfig]:
-        """As :meth:`weights`, but built once for all micro-batches of a step, of ``tokens`` tokens each.
+    def step_weights(self, networks: Sequence[Network], tokens: int, part: Part) -> list[tuple[Weights, ViTConfig]]:
+        """As :meth:`weights` of each, but built once for all micro-batches of a step, of ``tokens`` tokens each.
 
-        All but the last see copies, whose gradients add up there; the last hands the sum on to the source's tensors.
-        Compiled code builds them for each.
+        Compiled code builds them for each micro-batch.
         """
         if part.count == 1 or torch.compiler.is_compiling():
-            return self.weights(network, tokens)
+            return [self.weights(network, tokens) for network in networks]
+        made = {network: self._shared_weights(network, tokens, part) for network in dict.fromkeys(networks)}
+        return [made[network] for network in networks]
+
+    def _shared_weights(self, network: Network, tokens: int, part: Part) -> tuple[Weights, ViTConfig]:
+        """All but the last micro-batch see copies, whose gradients add up there; the last hands the sum on to the
+        source's tensors."""
         if part.index == 0:
             made, config = self.weights(network, tokens * part.count)
             copies = {n: v if v.is_leaf else v.detach().requires_grad_(v.requires_grad) for n, v in made.items()}

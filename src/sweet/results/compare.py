@@ -198,7 +198,7 @@ def gains_over_best(
     higher: bool = True,
     common: Sequence[str] | None = None,
 ) -> Gains:
-    """The gains of ``main`` in ``means[arm][column]`` (methods 0, check 5).
+    """The gains of ``main`` in ``means[arm][column]``.
 
     Averages are over ``common``, by default all columns.
     """

@@ -26,7 +26,7 @@ from .paired import Mean
 from .records import Role, SourceResult
 from .table import Table
 
-TOLERANCE = 0.05  # pre-training FLOPs that differ by less count as equal (design section 7)
+TOLERANCE = 0.05  # pre-training FLOPs that differ by less count as equal
 
 
 @dataclass(frozen=True)

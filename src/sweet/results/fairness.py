@@ -1,4 +1,4 @@
-"""``sweet bench check``: whether the results of a folder may be compared (design 7). Every violation is a line.
+"""``sweet bench check``: whether the results of a folder may be compared. Every violation is a line.
 
 Of tables that were measured by earlier rules only what those had: one set of sources, whatever the seed; and nothing
 of trials that are compared with no arm.

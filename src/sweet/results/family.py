@@ -122,6 +122,11 @@ class Family(Record):
         return next((one for one in everyone if (one.size, one.method) == (size, method)), None)
 
     @property
+    def folders(self) -> list[str]:
+        """Of all its models, in the folder of the family."""
+        return [name for one in (*self.members, *self.baselines) for name in one.folders]
+
+    @property
     def compared_with(self) -> list[str]:
         """The methods of its baselines."""
         return list(dict.fromkeys(one.method for one in self.baselines if one.method is not None))

@@ -1,4 +1,4 @@
-"""How far two arms of a table lie apart, paired over replicates, and how sure that is (design 7).
+"""How far two arms of a table lie apart, paired over replicates, and how sure that is.
 
 A run is taken as the mean of its arm, plus what all arms of its replicate share, plus noise. The noise has one
 variance, estimated from all arms and columns of a table together, so that three replicates are not judged by two

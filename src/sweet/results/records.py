@@ -20,7 +20,7 @@ Role = Literal["ours", "paper", "baseline", "conditioned", "reference"]
 """What a row is: a variant of our method, the paper's as it is written, a baseline as it was published, one whose start
 was conditioned as ours is, or a line to reach that is no way to take a size from a source."""
 
-RULES = 2  # rules of a comparison (design 7); tables of an earlier one are history
+RULES = 2  # rules of a comparison; tables of an earlier one are history
 
 
 def column_name(size: str, images: str | None) -> str:

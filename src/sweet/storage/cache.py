@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +43,19 @@ def entries(kind: str | None = None) -> list[Entry]:
         place = cache_folder() / name
         for path in sorted(place.iterdir()) if place.is_dir() else ():
             if not path.name.startswith("."):
-                files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-                size = sum(file.stat().st_size for file in files)
-                found.append(Entry(name, path, size, path.stat().st_mtime))
+                with suppress(OSError):  # another process may take it away
+                    found.append(Entry(name, path, _size(path), path.stat().st_mtime))
     return found
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of the files in a folder that are still there when they are looked at."""
+    names = (os.path.join(place, name) for place, _, files in os.walk(path) for name in files)
+    total = 0
+    for name in names if path.is_dir() else (path,):
+        with suppress(OSError):
+            total += os.stat(name).st_size
+    return total
 
 
 def listing() -> dict[str, object]:
@@ -54,14 +65,16 @@ def listing() -> dict[str, object]:
     return {"folder": str(cache_folder()), "MB": total, "entries": [entry.row() for entry in found]}
 
 
-def clear(names: list[str], *, kind: str = "converted") -> dict[str, object]:
-    """Remove the entries of those names, or all of a kind (``all``: of every kind) where none is named.
+def clear(names: list[str], *, kind: str | None = None) -> dict[str, object]:
+    """Remove the entries of those names, or all where none is named, of a kind or of ``all`` kinds.
 
-    Raises UserError for an unknown kind or name; then nothing is removed.
+    Without a kind, names are of all and no name is of conversions. Raises UserError for an unknown kind or name; then
+    nothing is removed.
     """
+    kind = kind or ("all" if names else "converted")
     if kind != "all" and kind not in KINDS:
         raise UserError(f"--kind {kind}: expected one of {', '.join(KINDS)} or all")
-    found = entries() if names or kind == "all" else entries(kind)
+    found = entries(None if kind == "all" else kind)
     known = {entry.path.name for entry in found}
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"{unknown[0]}: not in the cache {cache_folder()}; sweet cache list shows what is")

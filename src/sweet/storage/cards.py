@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from sweet.errors import printable
+from sweet.errors import UserError, printable
 from sweet.models.config import ViTConfig
 from sweet.recipes.schema import PretrainRecipe, without_path
 from sweet.template.image_size import size_text
@@ -219,9 +219,22 @@ def front_matter(record: FolderRecord, *, licence: str, library: str) -> str:
     return f"---\n{data.to_yaml()}\n---\n"
 
 
+def without_front_matter(card: str) -> str:
+    """A card without such a block."""
+    return card.partition("\n---\n")[2] if card.startswith("---\n") else card
+
+
+def default_licence(record: FolderRecord) -> str:
+    """That of the checkpoint of others that it was made from, else ``other``."""
+    return (record.origin_record.licence if record.origin_record else None) or "other"
+
+
 def shareable(recipe: str) -> str:
-    """A recipe's text without paths of this machine."""
-    keys = yaml.safe_load(recipe)
+    """A recipe's text without paths of this machine. Raises UserError for what is no YAML."""
+    try:
+        keys = yaml.safe_load(recipe)
+    except yaml.YAMLError as problem:
+        raise UserError(f"recipe.yaml: not valid YAML ({problem})") from None
     if not isinstance(keys, dict):
         return recipe
     data = keys.get("data")
@@ -260,7 +273,8 @@ def _training_rows(record: FolderRecord, recipe: Mapping[str, Any]) -> dict[str,
         return {}
     rows = {"task": record.task, "fine-tuned on": _plain(_tuned_on(recipe))}
     if "lr" in recipe:
-        rows["recipe"] = f"lr {recipe['lr']:g}, batch {recipe['batch_size']}, seed {recipe['seed']}; see recipe.yaml"
+        words = (f"{name} {recipe.get(key)}" for name, key in (("lr", "lr"), ("batch", "batch_size"), ("seed", "seed")))
+        rows["recipe"] = f"{_plain(', '.join(words))}; see recipe.yaml"
     return {key: value for key, value in rows.items() if value is not None} | training.words()
 
 

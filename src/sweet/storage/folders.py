@@ -1,4 +1,4 @@
-"""Sources and models as folders: which tensors lie where, and how they come back (design section 5)."""
+"""Sources and models as folders: which tensors lie where, and how they come back."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sweet.errors import UserError
+from sweet.files import decode_text
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import source_from_state
 from sweet.models.names import our_names, without_layer_scales
@@ -150,7 +151,7 @@ def load_source(folder: Path) -> StoredSource:
         raise UserError(f"{file}: tensor {problem} is missing") from None
     _check_order(file, source.order)
     texts = [folder / name for name in ("README.md", "recipe.yaml")]
-    return StoredSource(source, record, {p.name: p.read_text(encoding="utf-8") for p in texts if p.is_file()})
+    return StoredSource(source, record, {p.name: decode_text(p) for p in texts if p.is_file()})
 
 
 def _check_order(file: Path, order: Order | None) -> None:

@@ -1,4 +1,4 @@
-"""What lies in a folder that sweet writes (design section 5), and how it is written: completely or not at all."""
+"""What lies in a folder that sweet writes, and how it is written: completely or not at all."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write_folder(
     card: str,
     more: Mapping[str, str] | None = None,
 ) -> None:
-    """A template or model folder (design section 5); ``more`` are further text files, name -> text."""
+    """A template or model folder; ``more`` are further text files, name -> text."""
     name, values = tensors
     write_tensors(out / name, values)
     complete_folder(out, [name], config, {"recipe.yaml": recipe, "README.md": card, **(more or {})})

@@ -195,12 +195,14 @@ def training_folder(out: Path) -> Iterator[Path]:
 
 def check_output_file(out: Path, *, overwrite: bool, option: str = "--out") -> None:
     """UserError when a file to be written exists, or its folder does not."""
-    if out.is_dir():
-        raise UserError(f"{option} {out}: is a folder, not a file")
+    if out.exists() and not out.is_file():
+        raise UserError(f"{option} {out}: is {'a folder' if out.is_dir() else 'a device'}, not a file")
     if out.exists() and not overwrite:
         raise UserError(f"{option} {out}: the file exists (--overwrite replaces it)")
     if not out.absolute().parent.is_dir():
         raise UserError(f"{option} {out}: no such folder {out.parent}")
+    if not os.access(out.absolute().parent, os.W_OK):
+        raise UserError(f"{option} {out}: the folder {out.parent} may not be written to")
 
 
 def _check_replaceable(out: Path) -> None:

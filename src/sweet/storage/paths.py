@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 
 from sweet.errors import UserError
 from sweet.files import read_json
+from sweet.template.image_size import ImageSize, read_image_size
 
 from .hub import is_hub_name
 from .overwrite import NEW
@@ -45,6 +48,24 @@ def check_checkpoint(option: str, text: str) -> None:
     """Raises UserError unless ``text`` is a path that is there, or the name of a checkpoint elsewhere."""
     if not (Path(text).expanduser().exists() or text.startswith("timm:") or is_hub_name(text)):
         raise UserError(f"{option} {text}: no such file or folder")
+
+
+def check_whole(values: Mapping[str, object], *, least: int) -> None:
+    """Raises UserError for the first of {argument: value} that is neither None nor a whole number from ``least``."""
+    for name, value in values.items():
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if value is not None and not whole:
+            raise UserError(f"{name}={value!r}: expected a whole number")
+        if isinstance(value, Integral) and value < least:
+            raise UserError(f"{name}={value}: must be at least {least}")
+
+
+def checked_pixels(img_size: ImageSize | None) -> ImageSize | None:
+    """The size of an image as :func:`read_image_size` reads it. Raises UserError."""
+    try:
+        return None if img_size is None else read_image_size(img_size)
+    except ValueError as problem:
+        raise UserError(f"img_size={img_size}: {problem}") from None
 
 
 def check_apart(out: Path, option: str, source: str) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sweet.recipes.schema import DataKeys
 
 FORMAT = 1
+OTHER_READERS = {"onnx": "ONNX Runtime", "architectures": "transformers"}  # of an export, by a key of its config.json
 Kind = Literal["template", "dense", "model"]
 CENTRE_CROP = "short side resized, centre cropped"
 PixelSize = Annotated[ImageSize, BeforeValidator(read_image_size)]
@@ -275,7 +276,7 @@ def numbers(metrics: RecordedMetrics) -> dict[str, float]:
 
 
 def read_record(folder: Path, kinds: Sequence[str]) -> FolderRecord:
-    """``config.json`` of a sweet folder of one of ``kinds``, exports included.
+    """``config.json`` of a sweet folder of one of ``kinds``, exports for timm included.
 
     Raises UserError naming the folder, or the file and the key that is wrong.
     """
@@ -289,7 +290,10 @@ def read_record(folder: Path, kinds: Sequence[str]) -> FolderRecord:
         elif (folder / "checkpoints").is_dir() or (folder / STARTS).is_dir():
             why = "an unfinished run (finish it with --resume)"
         raise UserError(f"{folder}: {why}")
-    record = parse_record(read_json(path), path)
+    values = read_json(path)
+    record = parse_record(values, path)
+    if reader := next((name for key, name in OTHER_READERS.items() if key in values), None):
+        raise UserError(f"{folder}: is for {reader}, not for sweet; name the model that it was exported from")
     if record.kind not in kinds:
         hint = "; sweet init makes one of it" if tuple(kinds) == ("model",) else ""
         hint = "; sweet convert makes one of it" if record.kind == "model" else hint

@@ -1,4 +1,4 @@
-"""What the paper's Table 4 compares the Tucker product with: all weights from few numbers in other ways (methods 6).
+"""What the paper's Table 4 compares the Tucker product with: all weights from few numbers in other ways.
 
 Each has the methods of ``tucker.py``. Both are special cases of Eq. 5 with U = V = I: ``Linear`` fixes X and
 lets it depend on the depth, ``Kronecker`` has one small core for each kind of matrix.

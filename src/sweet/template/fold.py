@@ -2,7 +2,7 @@
 
 A norm's gain and bias are a linear map before q, k, v, gate and up, and go into these. A LayerNorm's mean subtraction
 is one too: whatever writes to the stream may leave out its mean, and then no reader sees the vector of ones. What is
-left are slices in which equal size means equal effect, which is what a decomposition should see (methods 12.5, 16).
+left are slices in which equal size means equal effect, which is what a decomposition should see.
 """
 
 from __future__ import annotations

@@ -32,13 +32,18 @@ def equalise_gains(weights: Mapping[str, Tensor], energy: Tensor, in_place: Coll
         block, sublayer = divmod(index, 2)
         norm, readers = f"blocks.{block}.norm{sublayer + 1}", [f"blocks.{block}.{(QKV, FC1)[sublayer]}"]
         if index == len(rms) - 1:
-            norm = next((name for name in ("norm", "fc_norm") if f"{name}.weight" in result), "")
+            norm = last_norm(result) or ""
             readers = ["decoder.embed.weight", "head.weight"] if norm else []
         result |= {name: result[name] / scale for name in (f"{norm}.weight", f"{norm}.bias") if name in result}
         for name in readers:
             if name in result:
                 result[name] = result[name].mul_(scale) if name in in_place else result[name] * scale
     return result
+
+
+def last_norm(weights: Mapping[str, Tensor]) -> str | None:
+    """The norm of the features; None where what reads them reads the stream."""
+    return next((name for name in ("norm", "fc_norm") if f"{name}.weight" in weights), None)
 
 
 def principal_energy(order: Order, width: int, *, centred: bool) -> Tensor:

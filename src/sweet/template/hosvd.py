@@ -1,4 +1,4 @@
-"""Trained slices become a Tucker template: higher-order SVD, then some sweeps of HOOI (methods 12.5).
+"""Trained slices become a Tucker template: higher-order SVD, then some sweeps of HOOI.
 
 Each of the three modes of the slices (12 L, D, D) keeps the leading eigenvectors of its Gram matrix (HOSVD, De
 Lathauwer et al. 2000); a sweep chooses each mode's again with the two others already projected (HOOI). Two things
@@ -55,7 +55,7 @@ class Hosvd:
         return max(1, r1), max(1, r2), max(1, r3)
 
     def tucker(self, ranks: Sequence[int], *, sweeps: int = SWEEPS) -> Tucker:
-        """The Tucker of these ranks in the convention of methods 12.2: scalers have orthonormal columns times
+        """The Tucker of these ranks in our convention: scalers have orthonormal columns times
         sqrt(rows / rank). Raises ValueError for a rank that is not in 1 .. size of its mode."""
         for name, rank, size in zip(("r1", "r2", "r3"), ranks, self.slices.shape, strict=True):
             if not 1 <= rank <= size:

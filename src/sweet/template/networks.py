@@ -5,7 +5,7 @@ every block. Masked U is *not* the same as a narrower network: patch embedding, 
 are no part of W, so the stream keeps all its channels. Blocks read and write the live ones only; the others carry the
 embedded patches, and the writers' biases, to the final norm and the decoder; every norm divides by the root mean
 square of all. ``mask`` computes this, and multiplies only what is live; ``slice`` computes the narrower network, a
-method of its own (methods 18).
+method of its own.
 
 Depth is sampled as a target samples it: evenly spaced blocks, always with the first and the last, or the first ones.
 (OFA, arXiv 1908.09791, keeps the first blocks too; LayerDrop, arXiv 1909.11556, drops any.)

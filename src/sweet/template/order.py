@@ -1,4 +1,4 @@
-"""Principal order: the basis of the residual stream in which a prefix of channels is worth taking (methods 16).
+"""Principal order: the basis of the residual stream in which a prefix of channels is worth taking.
 
 A pre-norm network is unchanged when its residual stream is rotated, once norm gains are folded into the matrices
 that read the stream. So "the first d channels" is a choice of basis; this one keeps the most energy of the

@@ -67,7 +67,7 @@ def default_ranks(depth: int, width: int) -> Ranks:
 
 
 def matched_ranks(depth: int, width: int) -> Ranks:
-    """(12 L, 0.58 D, 0.58 D), the last two a multiple of 8: a Kronecker template has as many numbers (methods 12.6)."""
+    """(12 L, 0.58 D, 0.58 D), the last two a multiple of 8: a Kronecker template has as many numbers."""
     rank = min(width, max(8, 8 * round(0.58 * width / 8)))
     return 12 * depth, rank, rank
 
@@ -97,7 +97,7 @@ class Cost:
         return total + (self.head if head else 0) + (self.positions if positions else 0)
 
     def flops(self, *, attention: bool = False, head: bool = True) -> int:
-        """Twice the multiply-accumulates, by one of two conventions (methods 14.1).
+        """Twice the multiply-accumulates, by one of two conventions.
 
         The default is the paper's Table 1: a counter that takes a norm for five per element and cannot see the two
         products of fused attention. With ``attention``: all matrix products, and nothing else.

@@ -9,7 +9,7 @@ from torch import Tensor
 from .constraints import Core, Kronecker, Linear, on_a_line
 from .order import Order
 from .sizes import hidden_features
-from .slices import FC2
+from .slices import FC2, Units
 from .tucker import Full, pick
 
 LAYER_RULES = ("even", "first")
@@ -57,6 +57,10 @@ class Source:
     def hidden(self, width: int) -> int:
         """Hidden units of a target of ``width`` channels."""
         return hidden_features(width, self.mlp, self.ratio)
+
+    def units(self, width: int) -> Units | None:
+        """Hidden units of the source and of a target of ``width`` channels; None for the default numbers."""
+        return (self.hidden(self.width), self.hidden(width)) if self.ratio else None
 
     @property
     def unit_gains(self) -> bool:

@@ -129,7 +129,7 @@ class StreamMaps:
         result = {f"decoder.{name}": value for name, value in self.source.decoder.items()}
         if result:
             weight = result["decoder.embed.weight"]
-            if self.fold:
+            if self.fold and "norm.weight" in self.source.stem:  # else nothing norms what it reads
                 if "norm.bias" in self.source.stem:
                     result["decoder.embed.bias"] = result["decoder.embed.bias"] + weight @ self.source.stem["norm.bias"]
                 weight = weight * self.source.stem["norm.weight"]

@@ -5,7 +5,8 @@ writer applies (both D x d), readers become W R and writers T^T W:
 
 * ``prefix`` order: R = T = the first d axes, norm gains are sliced along (the paper's slice of U).
 * ``principal`` order: R = diag(gain) Q_d and T = Q_d; each gain becomes one constant, sqrt(kept * D / d), because d
-  channels carry only part of the energy that the norm divides by. At d = D the function is unchanged. (``gains``
+  channels carry only part of the energy that the norm divides by. At d = D the function is unchanged (less the mean
+  over channels, where a network of LayerNorms puts out its stream without a norm). (``gains``
   sets this constant apart, for comparison: ``rms``, the ``sqrt`` of D / d, or ``none``, which is the prefix order's.)
   Inside a block the heads and hidden units of the highest energy stay, layer by layer; ``inner="prefix"`` takes the
   first ones instead.
@@ -35,7 +36,6 @@ from .slices import (
     PROJ,
     QKV,
     WRITER_BIASES,
-    Units,
     select_inner,
     select_inner_of_layers,
     unstack_blocks,
@@ -141,7 +141,7 @@ def target_weights(
         result[bias] = stream.written(blocks[bias])
     if wide > source.width:
         inside = {name: result[name] for name in (*MATRICES, *INSIDE) if name in result}
-        result |= select_inner(inside, source.width, wide, source.mlp, _units(source, wide))
+        result |= select_inner(inside, source.width, wide, source.mlp, source.units(wide))
     if any(count > 1 for count in source.copies):
         share = 1.0 / result[PROJ].new_tensor(source.copies)
         for name in (PROJ, FC2, *WRITER_BIASES):
@@ -182,14 +182,10 @@ def _inner_side(source: Source, core: Core, width: int, *, by_energy: bool) -> d
     """Stacked weights of ``core``, inner biases and norms, cut to ``width`` inside the blocks if that is narrower."""
     biases = {name: source.blocks[name] for name in INSIDE if name in source.blocks}
     if width < source.width and not by_energy:
-        counts = _units(source, width)
+        counts = source.units(width)
         return core.stacked(width, source.mlp) | select_inner(biases, source.width, width, source.mlp, counts)
     whole = core.stacked(source.width, source.mlp) | biases
     if width >= source.width or source.order is None:
         return whole
     channels, units = source.order.highest_energy(width, source.hidden(width))
     return select_inner_of_layers(whole, channels.to(whole[PROJ].device), units.to(whole[PROJ].device))
-
-
-def _units(source: Source, width: int) -> Units | None:
-    return (source.hidden(source.width), source.hidden(width)) if source.ratio else None

@@ -64,14 +64,17 @@ class Tucker:
 
     def expanded(self) -> Tucker:
         """The same slices with U and V as tensors of their own again, so that they can be trained."""
-        eye = torch.eye(self.width)
+        eye = torch.eye(self.width).to(self.core)
         return replace(self, u=eye if self.u is None else self.u, v=eye.clone() if self.v is None else self.v)
 
     def narrowed(self, width: int, inner_width: int) -> Tucker:
         """The first ``width`` channels of the stream of every slice, U in the core.
 
-        Itself where U takes fewer products in each slice (of ``inner_width`` columns) than in the core.
+        Itself where U takes fewer products in each slice (of ``inner_width`` columns) than in the core, and where
+        ``hidden`` is set: how many units a narrower inside has then follows from all channels.
         """
+        if self.hidden:
+            return self
         if self.u is None:
             return replace(self, core=self.core[:, :width])
         rank = self.core.shape[1]
@@ -166,7 +169,7 @@ def init_tucker(
     std: float | Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tucker:
-    """Random Tucker whose every slice, at every width, has entries of standard deviation ``std`` (methods 12.2).
+    """Random Tucker whose every slice, at every width, has entries of standard deviation ``std``.
 
     The scalers have orthonormal columns times sqrt(rows / rank), so the core alone carries the scale and weight
     decay on it alone is Frobenius decay of W. ``std`` defaults to Xavier's 1 / sqrt(D). One for each of the twelve

@@ -326,7 +326,7 @@ def networks_at(recipe: PretrainRecipe, step: int, steps: int) -> list[Network]:
 
 
 def parameter_groups(model: nn.Module, recipe: PretrainRecipe) -> list[ParameterGroup]:
-    """AdamW groups: decay on matrices only, not on scalers (methods 12.3); step sizes of X, U, V."""
+    """AdamW groups: decay on matrices only, not on scalers; step sizes of X, U, V."""
     keys = recipe.template
     scale = {"core.x": keys.lr_x, "core.scalers": keys.lr_x, "core.u": keys.lr_u, "core.v": keys.lr_v}
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}

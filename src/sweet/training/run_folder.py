@@ -27,6 +27,13 @@ def begin(run: Path, recipe: TrainKeys, *, resume: bool, task: str | None = None
     Or where its trackers are not installed. The ``task`` of a fine-tuning is written down for whoever resumes it
     (:func:`sweet.storage.paths.task_of_run`).
     """
+    check_recipe(run, recipe, resume=resume)
+    write_json(run / "env.json", environment() | ({} if task is None else {"task": task}))
+    write_text(run / "recipe.yaml", dump_recipe(recipe))  # the last: by it a run is known
+
+
+def check_recipe(run: Path, recipe: TrainKeys, *, resume: bool) -> None:
+    """What :func:`begin` refuses; writes nothing."""
     check_trackers(recipe.log_with)
     saved = run / "recipe.yaml"
     if resume and saved.is_file():
@@ -43,8 +50,6 @@ def begin(run: Path, recipe: TrainKeys, *, resume: bool, task: str | None = None
                     f"--resume: {key}={given}, but {run} was begun with {key}={written}; leave it out, or start anew "
                     "with --overwrite"
                 )
-    write_json(run / "env.json", environment() | ({} if task is None else {"task": task}))
-    write_text(saved, dump_recipe(recipe))  # the last: by it a run is known
 
 
 def environment() -> dict[str, str | int | None]:

@@ -1,4 +1,4 @@
-"""Learn a source by labels and a teacher instead of masked patches: how WAVE's templates are learned (methods 2.2).
+"""Learn a source by labels and a teacher instead of masked patches: how WAVE's templates are learned.
 
 The loss of an image is KL(teacher, student) over the classes, and cross-entropy where its label is known. What reads
 the features, elsewhere the decoder's embedding, is the classifier's head here, and is sliced and rotated like that one.
@@ -105,8 +105,7 @@ class SupervisedSource(SourceModule):
         """
         wanted = self.teacher_logits(images)
         losses, tokens = [], len(images) * (self.config.patches + self.config.prefix_tokens)
-        for network in networks or [self.whole]:
-            weights, config = self.step_weights(network, tokens, part)
+        for weights, config in self.step_weights(networks or [self.whole], tokens, part):
             logits = class_logits(weights, images, config)
             loss = F.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum") / len(labels)
             losses.append(loss if wanted is None else loss + distance(logits, wanted))

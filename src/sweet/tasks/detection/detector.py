@@ -1,4 +1,4 @@
-"""Faster and Mask R-CNN on a plain ViT: torchvision's proposals and heads, ViTDet's backbone (methods 8.1)."""
+"""Faster and Mask R-CNN on a plain ViT: torchvision's proposals and heads, ViTDet's backbone."""
 
 from __future__ import annotations
 
