@@ -466,6 +466,7 @@ def test_resume_alone_takes_the_recipe_of_the_run(tmp_path: Path, spy: Callable)
     calls = spy("sweet.training.pretrain", "pretrain", {})
     recipe = load_recipe(PretrainRecipe, "micro", ["seed=9", "data.source=folder:a b"])
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    (tmp_path / "env.json").write_text('{"torch": "2.9"}')  # without it the recipe is somebody's own
     assert run("pretrain", "--resume", "--out", tmp_path).exit_code == 0
     assert calls[0][0][0] == recipe
     assert calls[0][1]["resume"]
