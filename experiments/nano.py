@@ -257,7 +257,8 @@ GROUPS: dict[str, list[Trial]] = {
         *each("tucker.mask30.dropped", "L3H3", "prefix-sqrt", "principal"),
     ],
     # how long does conditioning last? At 5 epochs: group "condition"
-    "lasting": [*lasting(3, 4e-3, 8e-3), *lasting(30, 2e-3, 4e-3), *lasting(100, 2e-3)],
+    "lasting": [*lasting(3, 4e-3, 8e-3), *lasting(30, 2e-3, 4e-3)],
+    "lasting-100": lasting(100, 2e-3),
     "masked-tiles": each("tiles.mask", "L3H3", "prefix-sqrt", "principal"),
     # sub-networks in depth, from the first step and late
     "depths": [t for name in ("tucker", "tucker.depths0", "tucker.depths67") for t in each(name, "L3H6", "principal")],
