@@ -188,8 +188,8 @@ def losses() -> str:
     lost = constraint.against[constraint.strongest]["average"].value
     assert lost < 0, f"table4: {constraint.main} does not lose"
     return (
-        f"What does not help: widths masked in training (Eq. 7-8) against the same template without, {listed(gaps)} (table5); "
-        f"by the old protocol, Tucker products against {NAMES[constraint.strongest]}, {lost:+.2f} (table4)."
+        "What does not help: widths masked in training (Eq. 7-8) against the same template without, "
+        f"{listed(gaps)} (table5); by the old protocol, Tucker products against {NAMES[constraint.strongest]}, {lost:+.2f} (table4)."
     )
 
 
