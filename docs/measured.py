@@ -189,7 +189,8 @@ def losses() -> str:
     assert lost < 0, f"table4: {constraint.main} does not lose"
     return (
         "What does not help: widths masked in training (Eq. 7-8) against the same template without, "
-        f"{listed(gaps)} (table5); by the old protocol, Tucker products against {NAMES[constraint.strongest]}, {lost:+.2f} (table4)."
+        f"{listed(gaps)} (table5); by the old protocol, Tucker products against {NAMES[constraint.strongest]}, "
+        f"{lost:+.2f} (table4)."
     )
 
 
