@@ -13,6 +13,7 @@ from sweet.files import read_json, write_json
 from sweet.results.compare import Differences, compare, gains_over_best
 from sweet.results.files import find_tables
 from sweet.results.paper import paper
+from sweet.results.render.markdown import results_page
 from sweet.results.sentences import sentences
 from sweet.tasks.registry import METRICS
 
@@ -163,6 +164,17 @@ def test_an_ablation_compares_the_main_arm_with_its_variants(results: Make) -> N
     cells = {(arm, "L6H6"): [50.0, 51.0] for arm in ("sweet", "sweet_prefix", "random")}
     assert compared(results(cells)).baselines == ["random"]
     assert compared(results(cells, spec={"ablation": True})).baselines == ["sweet_prefix", "random"]
+
+
+def test_an_ablation_says_what_each_choice_is_worth(results: Make) -> None:
+    worth = {"sweet": 0.0, "sweet_prefix": -2.0, "random": -20.0}
+    cells = {(arm, size): [50.0 + more, 51.0 + more] for arm, more in worth.items() for size in ("L6H6", "L3H12")}
+    folder = results(cells, spec={"ablation": True})
+    words = sentences(compared(folder).table)[2]
+    assert words.startswith("On average over 2 sizes, sweet minus each other arm: sweet_prefix +2.00 ± ")
+    assert "random +20.00 ± " in words and words in results_page(find_tables(folder), folder / "page.md", "a command")
+    without = sentences(compared(results(cells)).table)
+    assert not [sentence for sentence in without if "minus each other arm" in sentence]
 
 
 def test_data_sets_of_one_table_are_its_columns(results: Make) -> None:

@@ -34,9 +34,9 @@ def sentences(table: Table) -> list[str]:
     found = compare(table)
     if found is None:
         return [f"Nothing to compare yet{'' if table.main else f': {table.spec.main} was not measured'}."]
-    counted = [tally(found)] if found.baselines else []
+    first = [headline(found), *([tally(found)] if found.baselines else []), *choices(found)]
     more = [*conditioned(found), *references(found), *papers(found), *not_ahead(found), *cheaper(table)]
-    return [headline(found), *counted, *more, noise(found)]
+    return [*first, *more, noise(found)]
 
 
 def settings(table: Table) -> str:
@@ -71,6 +71,16 @@ def tally(found: Differences) -> str:
     """Wins, ties and losses over all baselines and columns."""
     how = "a win or a loss: p below 5 % after Holm's correction"
     return f"All {found.table.other}s and sizes: {_tally(found)} ({how})."
+
+
+def choices(found: Differences) -> list[str]:
+    """One sentence on what each other choice of an ablation is worth on average."""
+    averages = {arm: row[AVERAGE] for arm, row in found.against.items() if AVERAGE in row}
+    if not found.table.spec.ablation or not averages:
+        return []
+    shown = [f"{arm} {one.text(found.metric.digits)} ({one.verdict})" for arm, one in averages.items()]
+    columns = _columns(found, next(iter(averages)))
+    return [f"On average over {columns}, {found.main} minus each other arm: {listed(shown)}."]
 
 
 def conditioned(found: Differences) -> list[str]:

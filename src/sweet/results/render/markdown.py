@@ -12,7 +12,7 @@ from sweet.results.paired import signed
 from sweet.results.paper import paper
 from sweet.results.records import RULES
 from sweet.results.rows import Grid, blocks, capital, description, ranking
-from sweet.results.sentences import listed, sentences
+from sweet.results.sentences import choices, listed, sentences
 from sweet.results.table import Table, unique
 
 from .strip import strip
@@ -82,7 +82,7 @@ def in_short(today: Sequence[Table], older: Sequence[Table]) -> str:
     """
     compared = [table for table in today if not table.spec.validation]
     whole = [table for table in compared if table.of_role("paper") or table.of_role("conditioned")]
-    lines = [f"**{table.title}**: {sentences(table)[0]}" for table in compared if table not in whole]
+    lines = [f"**{table.title}**: {' '.join(_said(table))}" for table in compared if table not in whole]
     if not whole:
         sweeps = [table for table in today if table.spec.validation and table.spec.chosen_by]
         best = [f"**{table.title}**, one seed, no comparison yet: {' '.join(sentences(table))}" for table in sweeps]
@@ -91,6 +91,12 @@ def in_short(today: Sequence[Table], older: Sequence[Table]) -> str:
     text = "".join(map(_whole, whole)) + ("\nOther tables:\n" if whole and lines else "")
     text += "".join(["\n", *(f"- {line}\n" for line in lines)] if lines else [])
     return f"\n## In short\n{text}" if text else ""
+
+
+def _said(table: Table) -> list[str]:
+    """The first sentence, and what each choice of an ablation is worth."""
+    found = compare(table)
+    return [sentences(table)[0], *(choices(found) if found else [])]
 
 
 def _whole(table: Table) -> str:
