@@ -81,7 +81,8 @@ def initialise(
         return equalise_gains(weights, (stored_energy(known.order) * gain.square())[:, residual])
     scale = (config.width / size.width) ** 0.5
     in_blocks = [n for n in weights if n.startswith("blocks.") and n.endswith(("norm1.weight", "norm2.weight"))]
-    of_features = [name for name in ("norm.weight", "fc_norm.weight") if name in weights]
+    last = last_norm(weights)
+    of_features = [] if last is None else [f"{last}.weight"]
     return weights | {name: weights[name] * scale for name in (*in_blocks, *of_features)}
 
 
