@@ -97,12 +97,12 @@ GPU = {"gpu": "H200", "cpu": "AVX512"}
 @pytest.mark.parametrize(
     ("file", "changes", "line"),
     [
-        ("table1/classify-dmae-L1H1", {"environment": GPU}, "replicate 0 has several machines: CPU AVX2, H200"),
-        ("sources/a0", {"environment": GPU}, "replicate 0 has several machines: CPU AVX2, H200"),
-        ("table1/classify-dmae-L1H1", {"precision": "bf16"}, "replicate 0 has several precisions: bf16, no"),
-        ("table1/classify-dmae-L1H1", {"code": 1}, "replicate 0 has several versions of the training code: 1, 2"),
-        ("sources/b0", {"code": 1}, "replicate 0 has several versions of the training code: 1, 2"),
-        ("table1/classify-dmae-L1H1", {"source": "b1"}, "replicate 0 starts from source b1 of another one"),
+        ("table1/classify-dmae-L1H1", {"environment": GPU}, "L1H1: replicate 0 has several machines: CPU AVX2, H200"),
+        ("sources/a0", {"environment": GPU}, "L1H1: replicate 0 has several machines: CPU AVX2, H200"),
+        ("table1/classify-dmae-L1H1", {"precision": "bf16"}, "L1H1: replicate 0 has several precisions: bf16, no"),
+        ("table1/classify-dmae-L1H1", {"code": 1}, "L1H1: replicate 0 has several versions of the training code: 1, 2"),
+        ("sources/b0", {"code": 1}, "L1H1: replicate 0 has several versions of the training code: 1, 2"),
+        ("table1/classify-dmae-L1H1", {"source": "b1"}, "L1H1: replicate 0 starts from source b1 of another one"),
         ("table1/classify-dmae-L1H1", {"seed": 2}, "L1H1: dmae lacks replicate 0"),
     ],
 )
@@ -111,6 +111,40 @@ def test_what_a_replicate_must_share(tmp_path: Path, file: str, changes: dict[st
     assert check(out)["violations"] == []
     changed(out / "micro" / f"{file}.json", **changes)
     assert f"micro/table1: {line}" in check(out)["violations"]
+
+
+def test_columns_and_rows_of_a_sweep_may_be_of_other_machines(tmp_path: Path) -> None:
+    names = ("sweet@1", "sweet@2", "dmae@1", "dmae@2")
+    cells = [cell(name, size, None) for name in names for size in ("L1H1", "L2H1")]
+    for one in cells:
+        here = GPU if one["size"] == "L2H1" else ENVIRONMENT
+        one["runs"] = [run | NEW | {"environment": here} for run in one["runs"]]
+        one["recipe"] = {"epochs": 1, "lr": int(one["arm"][-1])}
+    out = folder(tmp_path, *cells)
+    spec = {"table": "table1", "protocol": "micro", "version": RULES, "main": "sweet@1"}
+    spec["arms"] = [{"name": name, "method": name[:-2]} for name in names]
+    spec["columns"] = [{"size": size, "seeds": 2} for size in ("L1H1", "L2H1")]
+    where = out / "micro" / "table1" / "table.json"
+    write_json(where, spec)
+    assert check(out)["violations"] == []
+    swept = {"validation": True}
+    write_json(where, spec | swept)  # variants of a row are compared over both sizes
+    assert "micro/table1: dmae: replicate 0 has several machines: CPU AVX2, H200" in check(out)["violations"]
+    for path in where.parent.glob("classify-*.json"):
+        changed(path, environment=GPU if "sweet" in path.name else ENVIRONMENT)
+        both = read_json(path)
+        write_json(path, both | {"runs": [both["runs"][0]]})
+    assert not [line for line in check(out)["violations"] if "machines" in line]
+
+
+def test_a_conversion_may_be_made_again(tmp_path: Path) -> None:
+    cells = [cell(arm, "L1H1", "a") for arm in ("sweet", "dmae")]
+    for one, weights in zip(cells, ("one", "two"), strict=True):
+        one["runs"][0]["source_sha256"] = weights
+    out = folder(tmp_path, *cells, a=0.0)
+    path = out / "micro" / "sources" / "a.json"
+    write_json(path, read_json(path) | {"training": read_json(path)["training"] | {"steps": 0}})
+    assert check(out)["violations"] == []
 
 
 def test_a_row_that_was_not_measured_at_all_is_a_line(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from sweet.tasks.registry import METRICS_OF
 from .choices import CONDITIONED, best, chosen_for, is_at_edge, row_of, variants
 from .costs import TOLERANCE
 from .files import find_tables
-from .records import RULES, CellResult
+from .records import RULES, CellResult, Run
 from .table import Table, unique
 
 SAME = ("n_train", "test_images", "classes", "data")  # of all cells of a column
@@ -106,22 +106,29 @@ def _complete(table: Table) -> Iterator[str]:
 
 
 def _mixed(table: Table) -> Iterator[str]:
-    """One kind of machine, one precision and one version of the training code for all rows of a replicate."""
-    for seed in sorted({run.seed for run in table.runs}):
-        runs = [run for run in table.runs if run.seed == seed]
+    """One kind of machine, one precision and one version of the training code for what is compared with each other.
+
+    That is a replicate of all rows of a column, or of all variants of a row in a sweep; columns, and the rows of a
+    sweep, may be measured on machines of their own.
+    """
+    compared: dict[tuple[str, int], list[Run]] = {}
+    for (arm, column), cell in table.cells.items():
+        for run in cell.runs:
+            compared.setdefault((row_of(arm) if table.spec.validation else column, run.seed), []).append(run)
+    for (what, seed), runs in sorted(compared.items()):
         sources = [table.sources[name] for name in unique(run.source for run in runs) if name in table.sources]
-        measured = [one.environment for one in runs] + [one.environment for one in sources]
+        measured = [one.environment for one in runs] + [one.environment for one in sources if one.training.steps]
         found: dict[str, set[object]] = {
             "machines": {machine(one) for one in measured if one},
             "precisions": {run.precision for run in runs} | {one.training.precision for one in sources} - {""},
             "versions of the training code": {run.code for run in runs} | {one.code for one in sources},
         }
-        for what, values in found.items():
+        for kind, values in found.items():
             if len(values) > 1:
-                yield f"replicate {seed} has several {what}: {', '.join(sorted(map(str, values)))}"
+                yield f"{what}: replicate {seed} has several {kind}: {', '.join(sorted(map(str, values)))}"
         if not table.spec.one_source:
             other = sorted({one.source for one in sources if one.seed != seed})
-            yield from (f"replicate {seed} starts from source {name} of another one" for name in other)
+            yield from (f"{what}: replicate {seed} starts from source {name} of another one" for name in other)
 
 
 def machine(environment: Mapping[str, object]) -> str:
@@ -206,13 +213,17 @@ def _budget(cell: CellResult) -> dict[str, object]:
 
 
 def _learned_again(table: Table) -> Iterator[str]:
-    """One set of weights behind the name of a source: learned again, on another machine, it is another source."""
+    """One set of weights behind the name of a source: learned again, on another machine, it is another source.
+
+    A conversion that is made again differs by rounding alone.
+    """
     sums: dict[str, set[str]] = {}
     for run in table.runs:
         if run.source is not None and run.source_sha256 is not None:
             sums.setdefault(run.source, set()).add(run.source_sha256)
     for name, found in sorted(sums.items()):
-        if len(found) > 1:
+        source = table.sources.get(name)
+        if len(found) > 1 and (source is None or source.training.steps):
             yield f"source {name} was learned more than once: its checksums are {', '.join(sorted(found))}"
 
 
