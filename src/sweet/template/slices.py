@@ -71,7 +71,7 @@ def unpack(slices: Tensor, mlp: str, hidden: int = 0) -> dict[str, Tensor]:
 def combined(x: Tensor, core: Tensor, mlp: str) -> dict[str, Tensor]:
     """``unpack`` of the slices sum_a X[m, a] G_a, X (12 L, r1), G (r1, R, d), that moves G's numbers and not theirs.
 
-    Default number of hidden units. With gradients fc2 comes as a transposed view; without any, the stacked weights are
+    Default number of hidden units. With gradients proj and fc2 come as transposed views; without any, the stacked weights are
     the only memory of their size.
     """
     r1, residual, inner = core.shape
@@ -79,23 +79,30 @@ def combined(x: Tensor, core: Tensor, mlp: str) -> dict[str, Tensor]:
     if not (torch.is_grad_enabled() and (x.requires_grad or core.requires_grad)):
         return _combined_in_place(x.unflatten(0, (depth, SLICES)), core, mlp)
     readers, writer, rest = x.unflatten(0, (depth, SLICES)).split((3, 1, SLICES - 4), 1)
-    transposed = core.transpose(1, 2).contiguous()
-    qkv = readers.reshape(-1, r1) @ transposed.flatten(1)
-    proj = writer.reshape(-1, r1) @ core.flatten(1)
+    transposed = _as_multiplied(core).transpose(1, 2).contiguous()
+    qkv, proj = (rows.reshape(-1, r1) @ transposed.flatten(1) for rows in (readers, writer))
     if mlp == "swiglu":
         units = inner // 3
-        parts = (transposed[:, part : 3 * units : 3].flatten(1) for part in range(3))
-        gate, up, fc2 = ((rest.reshape(-1, r1) @ part).view(depth, SLICES - 4, -1) for part in parts)
+        triples = transposed if inner == 3 * units else transposed[:, : 3 * units]
+        # unbound from a copy: the gradient of a slice would be a tensor of the size of G, mostly zeros
+        parts = triples.unflatten(1, (units, 3)).transpose(1, 2).contiguous().unbind(1)
+        gate, up, fc2 = ((rest.reshape(-1, r1) @ part.flatten(1)).view(depth, SLICES - 4, -1) for part in parts)
         fc1 = torch.stack([gate, up], 1)
     else:
         rows, columns = rest.chunk(2, 1)
         fc1, fc2 = (half.reshape(-1, r1) @ transposed.flatten(1) for half in (rows, columns))
     return {
         QKV: qkv.view(depth, -1, residual),
-        PROJ: proj.view(depth, residual, inner),
+        PROJ: proj.view(depth, inner, residual).transpose(1, 2),
         FC1: fc1.reshape(depth, fc1.numel() // (depth * residual), residual),
         FC2: fc2.view(depth, fc2.numel() // (depth * residual), residual).transpose(1, 2),
     }
+
+
+def _as_multiplied(tensor: Tensor) -> Tensor:
+    """In the dtype in which autocast multiplies: once, not for every product."""
+    kind = tensor.device.type
+    return tensor.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tensor
 
 
 def _combined_in_place(x: Tensor, core: Tensor, mlp: str) -> dict[str, Tensor]:
