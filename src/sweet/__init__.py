@@ -11,6 +11,7 @@ Importing this package imports no torch.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from sweet.api import Template, load
     from sweet.console import Progress
     from sweet.verbs import evaluate, finetune, init, pretrain
+
+# torch asks for big pages when it allocates more than 2 MB; without, a ViT-B takes 100,000 page faults to make
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __all__ = ["Progress", "Template", "UserError", "__version__", "evaluate", "finetune", "init", "load", "pretrain"]
 

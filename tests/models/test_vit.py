@@ -17,7 +17,7 @@ from sweet.errors import UserError
 from sweet.models import forward
 from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, patchify
-from sweet.models.vit import build_vit, check_timm, encoder_shapes, skeleton
+from sweet.models.vit import build_vit, check_timm, encoder_shapes, materialised, skeleton
 from sweet.template.target import target_weights
 from sweet.template.tucker import Full, Tucker
 
@@ -291,6 +291,17 @@ def test_config_goes_through_json() -> None:
         ViTConfig(1, 1, 8, img_size=8, patch_size=4, family="cnn")
     with pytest.raises(ValueError, match="not a multiple"):
         ViTConfig(1, 1, 8, img_size=9, patch_size=4)
+
+
+@pytest.mark.parametrize("family", ["vit", "eva", "beit"])
+def test_a_skeleton_has_the_tensors_of_timms_own_model(family: str) -> None:
+    config = ViTConfig(depth=2, heads=2, head_dim=32, img_size=32, patch_size=8, family=family)
+
+    def tensors(model: Any) -> dict[str, Any]:
+        named = [*model.named_parameters(), *model.named_buffers()]
+        return {name: (value.shape, value.dtype, value.requires_grad) for name, value in named}
+
+    assert tensors(skeleton(config, 10)) == tensors(materialised(config, 10))
 
 
 def test_a_skeleton_holds_no_memory() -> None:

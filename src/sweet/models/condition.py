@@ -62,7 +62,7 @@ def with_stream_scale(weights: Mapping[str, Tensor], depth: int, rms: float) -> 
     The same function but for the norms' eps.
     """
     matrices = [weights[f"blocks.{i}.{name}"] for i in range(depth) for name in (PROJ, FC2)]
-    size = (sum(float(w.square().sum()) for w in matrices) / sum(w.numel() for w in matrices)) ** 0.5
+    size = (sum(float(w.norm()) ** 2 for w in matrices) / sum(w.numel() for w in matrices)) ** 0.5
     factor = rms / size if size else 1.0
     result = {**weights} | {name: weights[name] * factor for name in writing(weights, depth)}
     if last_norm(weights) is None:

@@ -16,6 +16,7 @@ from timm.models.beit import Beit, gen_relative_position_index
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sweet.errors import UserError
 from sweet.template.image_size import ImageSize, joined, sides, size_text, whole_patches
@@ -145,9 +146,22 @@ def materialised(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -
     return make(**timm_args(config), **layers, num_classes=num_classes, **timm_options)
 
 
+class _Undrawn(TorchFunctionMode):
+    """Initialisers leave a tensor as it is. On the meta device they change nothing and take most of the time."""
+
+    DRAWING = frozenset("uniform_ normal_ kaiming_uniform_ erfinv_ mul_ add_ clamp_ fill_ zero_".split())
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func.__name__ in self.DRAWING:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def skeleton(config: ViTConfig, num_classes: int = 0, **timm_options: Any) -> Any:
     """The timm model on the meta device: all names and shapes, no memory, milliseconds."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return materialised(config, num_classes, **timm_options)
 
 
