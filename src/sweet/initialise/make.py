@@ -68,7 +68,8 @@ def initialise_to(
     if fit_images is not None and not looks_at_images(method, method_switches):
         raise UserError(f"--fit-images {fit_images}: --method {method} looks at no images")
     fit = data if fit is None and looks_at_images(method, method_switches) else fit
-    source_folder = as_source(source, data=data, img_size=img_size, device=device)
+    seen_at = img_size if patch_size is None else None  # as in at_size_of_use
+    source_folder = as_source(source, data=data, img_size=seen_at, device=device)
     target = _resolve(source_folder, depth, heads, budget, img_size, patch_size, in_chans, device)
     method_switches = recommended(method, target.stored, given)
     images = None if fit is None else open_images(fit, "train", pixels=target.stored.data)
