@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,12 @@ def test_impossible_sizes_and_foreign_folders(template: Path, tmp_path: Path) ->
         sweet.load(tmp_path / "nowhere")
 
 
+def test_an_activation_is_decided_by_the_weights(make_source: Callable[..., sweet.Template]) -> None:
+    source = make_source("vit", activation="quick_gelu")
+    with pytest.raises(sweet.UserError, match="act_layer='relu': is decided by the weights"):
+        source.build(1, 1, order="prefix", act_layer="relu")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -135,6 +142,8 @@ def test_impossible_sizes_and_foreign_folders(template: Path, tmp_path: Path) ->
         ({"depth": 1, "heads": 1, "img_size": 33}, "--img-size 33 is not a multiple of the source's patch size"),
         ({"depth": 1, "heads": 1, "patch_size": 5}, "is not a multiple of --patch-size 5"),
         ({"depth": 1, "heads": 1, "in_chans": 0}, "in_chans=0: must be at least 1"),
+        ({"depth": 1, "heads": 1, "in_chans": 5000}, "--in-chans: in_chans must be at most 1024, got 5000"),
+        ({"depth": 1, "heads": 1, "img_size": 8192}, "a grid of 2048 patches a side, should be from 1 to 512"),
         ({"depth": 1, "heads": 1, "drop_paht": 0.1}, "drop_paht=0.1: timm's Eva has no such option"),
         ({"depth": 1, "heads": 1, "embed_dim": 64}, "embed_dim=64: is decided by the weights"),
         ({"depth": 1, "heads": 1, "num_reg_tokens": 2}, "build: parameter reg_token is missing"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,6 +134,13 @@ def test_a_finished_model_of_another_size_is_not_resumed(template: Path, tmp_pat
     model = tmp_path / "model"
     sweet.init(template, out=model, depth=2, heads=2)
     assert sweet.init(template, out=model, depth=2, heads=2, resume=True)["size"] == "L2H2"
-    for given in ({"depth": 1, "heads": 2}, {"depth": 2, "heads": 1}, {"depth": 2, "heads": 2, "method": "random"}):
-        with pytest.raises(sweet.UserError, match=r"^--resume: --(depth|heads|method) \w+, but .* holds a model of --"):
-            sweet.init(template, out=model, resume=True, **given)  # type: ignore[arg-type]
+    others: tuple[dict[str, object], ...] = (
+        {"depth": 1}, {"heads": 1}, {"method": "random"}, {"seed": 5}, {"img_size": "16x32"}, {"patch_size": 2},
+        {"in_chans": 1},
+    )  # fmt: skip
+    for other in others:
+        given: dict[str, Any] = {"depth": 2, "heads": 2, **other}
+        (name, value), *_ = other.items()
+        option = f"--{name.replace('_', '-')}"
+        with pytest.raises(sweet.UserError, match=rf"^--resume: {option} {value}, but .* holds a model of {option} "):
+            sweet.init(template, out=model, resume=True, **given)

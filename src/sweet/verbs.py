@@ -160,7 +160,8 @@ def init(
         check_images("--data", data)
         from sweet.initialise.make import finished, initialise_to
 
-        if resume and (made := finished(place, {"depth": depth, "heads": heads, "method": method})):
+        shape = {name: value for name, value in counts.items() if name != "fit_images"} | {"img_size": pixels}
+        if resume and (made := finished(place, {**shape, "method": method, "seed": seed})):
             return made
         with training_folder(place) as run:
             return initialise_to(

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import sweet
 from sweet.cli import app
+from sweet.convert import cached
 from sweet.convert.cached import as_source
 from sweet.convert.convert import convert
 from sweet.convert.order_images import OrderImages, default_size
@@ -193,6 +194,34 @@ def test_the_order_is_of_the_size_that_is_given(checkpoint: Path, tmp_path: Path
     torch.testing.assert_close(seen.source.stem["pos_embed"], centred)
     with pytest.raises(UserError, match="--img-size 30: is not a multiple of the patch size 4"):
         convert(str(checkpoint), tmp_path / "u", data=DATA, img_size=30, device="cpu")
+
+
+def test_other_patches_do_not_set_the_size_of_the_order(checkpoint: Path, tmp_path: Path) -> None:
+    """18 pixels are whole patches of the model, and none of the checkpoint, whose patches the order is of."""
+    size = "--depth 1 --heads 1 --img-size 18 --patch-size 6".split()
+    run("init", checkpoint, *size, "--data", DATA, "--device", "cpu", "--out", tmp_path / "m")
+    assert read_json(tmp_path / "m" / "config.json")["vit"]["img_size"] == 18
+
+
+def test_another_process_may_finish_first(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it wrote stays: it is read already."""
+    first = as_source(checkpoint, data=DATA, device="cpu")
+    inode, there = first.stat().st_ino, first.rename(first.with_name("aside"))
+
+    def slower(_checkpoint: object, _order: object, _out: Path, _options: object) -> None:
+        there.rename(first)
+
+    monkeypatch.setattr(cached, "convert_checkpoint", slower)
+    assert as_source(checkpoint, data=DATA, device="cpu").stat().st_ino == inode
+
+
+@pytest.mark.parametrize("key", ["license", "origin_url"])
+def test_the_same_weights_of_another_licence_are_another_conversion(checkpoint: Path, key: str) -> None:
+    first = as_source(checkpoint, data=DATA, device="cpu")
+    info = read_json(checkpoint / "config.json")
+    info["pretrained_cfg"][key] = "https://c.d"
+    (checkpoint / "config.json").write_text(json.dumps(info))
+    assert as_source(checkpoint, data=DATA, device="cpu") != first
 
 
 @pytest.mark.parametrize(("img", "patch", "size"), [(96, 16, 96), (224, 16, 224), (518, 14, 224), (384, 32, 224)])

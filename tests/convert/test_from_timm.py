@@ -144,6 +144,16 @@ def test_a_timm_folder(folder: Path) -> None:
     same_features(theirs, found.config, found.state)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_timm_folder_of_other_channels(channels: int, tmp_path: Path) -> None:
+    """timm leaves the mean of three in it."""
+    args: dict[str, Any] = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 1, "num_heads": 3}
+    args["in_chans"] = channels
+    save_for_hf(timm.create_model("vit_tiny_patch16_224", **args), tmp_path, model_args=args, safe_serialization=True)
+    found = from_folder(tmp_path)
+    assert (found.config.in_chans, found.data.mean) == (channels, (0.5,) * channels)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

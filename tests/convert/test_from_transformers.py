@@ -21,7 +21,7 @@ from sweet.convert.weights_file import read_weights
 from sweet.errors import UserError
 from sweet.export import export
 from sweet.initialise.make import initialise_to
-from sweet.models.mae import sincos
+from sweet.models.mae import reconstruct, sincos
 from sweet.models.vit import build_vit
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 4}
@@ -123,6 +123,18 @@ def test_it_becomes_a_checkpoint(name: str, tmp_path: Path) -> None:
         assert (found.mae is not None) == (name == "mae") == ("decoder.pred.weight" in found.state)
 
 
+@pytest.mark.parametrize("norm_pix", [False, True])
+def test_a_decoder_of_mae_has_the_loss_that_it_learned_by(norm_pix: bool, tmp_path: Path) -> None:
+    theirs = made("mae", tmp_path)
+    theirs.config.norm_pix_loss, theirs.config.mask_ratio = norm_pix, 0.75
+    theirs.save_pretrained(tmp_path)
+    found, noise = from_folder(tmp_path), torch.rand(2, 16, generator=torch.Generator().manual_seed(2))
+    assert found.mae is not None
+    with torch.no_grad():
+        ours = reconstruct(found.state, images(), noise, found.config, found.mae, sincos(4, 64)).loss
+        torch.testing.assert_close(ours, theirs(images(), noise=noise).loss, rtol=1e-4, atol=0)
+
+
 def test_a_mean_that_no_file_says_is_stated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made("vit", tmp_path / "vit")
     convert(str(tmp_path / "vit"), tmp_path / "template", images=4, device="cpu")
@@ -131,6 +143,18 @@ def test_a_mean_that_no_file_says_is_stated(tmp_path: Path, capsys: pytest.Captu
     statistics = {"image_mean": [0.5] * 3, "image_std": [1.0] * 3}
     (tmp_path / "vit" / "preprocessor_config.json").write_text(json.dumps(statistics))
     assert from_folder(tmp_path / "vit").assumed == ()
+
+
+@pytest.mark.parametrize(
+    ("says", "mean", "std"), [({"image_mean": 0.5, "image_std": 0.25}, 0.5, 0.25), ({"do_normalize": False}, 0.0, 1.0)]
+)
+def test_a_preprocessor_of_one_number_or_of_none(says: dict[str, Any], mean: float, std: float, tmp_path: Path) -> None:
+    """transformers takes a number for all channels, and ignores mean and std where it does not normalise."""
+    made("vit", tmp_path)
+    written = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]} | says
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(written))
+    found = from_folder(tmp_path)
+    assert (found.data.mean, found.data.std, found.assumed) == ((mean,) * 3, (std,) * 3, ())
 
 
 def test_beits_limits_are_named(tmp_path: Path) -> None:
@@ -147,8 +171,10 @@ def test_beits_limits_are_named(tmp_path: Path) -> None:
         assert str(tmp_path) in str(problem.value)
 
 
-def test_shards_are_read(tmp_path: Path) -> None:
-    made("vit", tmp_path)
+@pytest.mark.parametrize("name", ["vit", "classifier"])
+def test_shards_are_read(name: str, tmp_path: Path) -> None:
+    """Also where all names of the encoder have a prefix, which only the shard of its first tensor shows."""
+    made(name, tmp_path)
     whole = from_folder(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors").unlink()

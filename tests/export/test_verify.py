@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sweet.api import Template
 from sweet.errors import UserError
 from sweet.export import export, verify
 from sweet.files import read_json, read_tensors, write_json, write_sums, write_tensors
@@ -24,6 +25,11 @@ def resum(folder: Path) -> None:
 def test_what_sweet_wrote_is_right(request: pytest.FixtureRequest, name: str) -> None:
     found = verify(request.getfixturevalue(name))
     assert found == {"files": 4, "checksums": "ok", "layout": "sweet", "loads": True}
+
+
+def test_a_source_without_an_order_is_right(make_source: Callable[..., Template], tmp_path: Path) -> None:
+    make_source("vit").save_pretrained(tmp_path / "source")
+    assert verify(tmp_path / "source")["loads"] is True
 
 
 @pytest.mark.parametrize("to", ["sweet", "timm", "safetensors"])

@@ -76,21 +76,24 @@ def _converted(source: str, options: ConvertOptions) -> Path:
         made = Path(place) / "template"
         made.mkdir()
         convert_checkpoint(checkpoint, order, made, options)
+        if (out / "config.json").is_file():  # another process was faster, and reads it
+            return out
         shutil.rmtree(out, ignore_errors=True)
         try:
             os.replace(made, out)
-        except OSError:  # another process was faster
+        except OSError:  # one was faster by less
             if not (out / "config.json").is_file():
                 raise
     return out
 
 
 def _name(checkpoint: Checkpoint, options: ConvertOptions) -> str:
-    """Readable, and another one for other weights, images or sizes of images."""
+    """Readable, and another one for other weights, images, sizes of images, or another licence."""
     stem = re.sub(r"[^\w.]+", "-", Path(checkpoint.name.removeprefix("timm:")).name)
     images: Sequence[object] = ()
     if options.data is not None:
         found = open_images(options.data, "train", val_share=0.0)
         images = (options.data, found.fingerprint())
-    key = digest(FORMAT, checkpoint.sha256, checkpoint.config, checkpoint.data, *images, options.img_size)
+    described = checkpoint.config, checkpoint.data, checkpoint.mae, checkpoint.origin
+    key = digest(FORMAT, checkpoint.sha256, *described, *images, options.img_size)
     return f"{stem}-{key[:12]}"

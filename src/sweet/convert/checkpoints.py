@@ -49,14 +49,17 @@ def data_config(
     std: Sequence[float] | None = None,
     interpolation: str | None = None,
 ) -> DataConfig:
-    """How the images of a checkpoint are read; what it does not say is ImageNet's, or 0.5 for other channels."""
+    """How the images of a checkpoint are read; what it does not say is ImageNet's, or 0.5 for other channels.
+
+    timm keeps the mean of three channels in a model that was made with another number of them.
+    """
     rgb, grey = config.in_chans == 3, (0.5,) * config.in_chans
     return DataConfig(
         img_size=config.img_size,
         mean=tuple(mean or (IMAGENET_MEAN if rgb else grey)),
         std=tuple(std or (IMAGENET_STD if rgb else grey)),
         interpolation="bilinear" if interpolation == "bilinear" else "bicubic",
-    )
+    ).with_channels(config.in_chans)
 
 
 def assumed_pixels(channels: int) -> str:

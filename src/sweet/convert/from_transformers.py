@@ -22,7 +22,7 @@ from .from_timm import from_model
 from .snapshot import images_of, origin_of
 from .timm_source import filled
 from .towers import BUILDERS, Tower, built, relative
-from .weights_file import FILES, Weights, read_weights
+from .weights_file import FILES, Weights, read_shards, read_weights
 
 INDEX = "model.safetensors.index.json"
 # Heads, poolers, text towers and what only pre-training used.
@@ -75,6 +75,8 @@ def from_folder(folder: Path, *, file: Path | None = None, part: str | None = No
     model.pretrained_cfg = images_of(folder)
     found = from_model(model, str(folder), digest)
     tensors, mae = mae_decoder(fused(decoder, tower), found.config) if decoder and _mae_heads(tower) else ({}, None)
+    if mae is not None:
+        mae = replace(mae, norm_pix=bool(tower.get("norm_pix_loss", False)))
     name = folder.name if file is None or file.name in FILES else file.name
     assumed = () if model.pretrained_cfg["mean"] else (assumed_pixels(found.config.in_chans),)
     found = replace(found, name=name, state=found.state | tensors, mae=mae, dtype=weights.dtype)
@@ -109,9 +111,8 @@ def _weights(folder: Path, file: Path | None, part: str | None) -> tuple[Weights
     """The tensors of one file, or of the shards that an index lists, and a checksum."""
     if file is None and (folder / INDEX).is_file():
         shards = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
-        parts = [read_weights(folder / name, part) for name in shards]
-        tensors = {name: value for shard in parts for name, value in shard.tensors.items()}
-        return Weights(tensors, parts[0].dtype if parts else torch.float32), tensors_sha256(tensors)
+        weights = read_shards([folder / name for name in shards], folder / INDEX, part)
+        return weights, tensors_sha256(weights.tensors)
     file = file or next((folder / name for name in FILES if (folder / name).is_file()), None)
     if file is None:
         raise UserError(f"{folder}: holds none of {', '.join(FILES)}")

@@ -19,8 +19,10 @@ def images_of(folder: Path) -> dict[str, Any]:
     path = folder / "preprocessor_config.json"
     values = read_json(path) if path.is_file() else {}
     found = {"mean": values.get("image_mean"), "std": values.get("image_std")}
-    found["interpolation"] = INTERPOLATION.get(values.get("resample", 3), "bicubic")
-    return found
+    if values.get("do_normalize") is False:  # a mean beside it is not used
+        found = {"mean": 0.0, "std": 1.0}
+    pixels: dict[str, Any] = {name: [v] if isinstance(v, int | float) else v for name, v in found.items()}
+    return pixels | {"interpolation": INTERPOLATION.get(values.get("resample", 3), "bicubic")}
 
 
 def origin_of(folder: Path, name: str) -> OriginRecord:

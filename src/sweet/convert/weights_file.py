@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,17 @@ def read_weights(path: Path, part: str | None = None) -> Weights:
         raise UserError(f"{path}: expected a {', '.join(SUFFIXES[:-2])}, .ckpt or .pth.tar file")
     found: Any = read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
     state, chosen = _state_dict(found, path, part)
+    return _weights(state, path, part if chosen != part else None)
+
+
+def read_shards(files: Sequence[Path], index: Path, part: str | None = None) -> Weights:
+    """The weights of several safetensors files, one set that ``index`` lists; as :func:`read_weights`."""
+    return _weights({name: value for file in files for name, value in read_tensors(file).items()}, index, part)
+
+
+def _weights(state: Mapping[str, Tensor], path: Path, part: str | None) -> Weights:
     tensors = {name: value for name, value in state.items() if value.is_floating_point()}
-    tensors = _without_prefix(tensors, path, part if chosen != part else None)
+    tensors = _without_prefix(tensors, path, part)  # of all shards at once: the first tensor of an encoder is in one
     return Weights({n: v.float() for n, v in tensors.items()}, dtype_of(tensors))
 
 

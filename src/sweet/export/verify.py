@@ -81,7 +81,9 @@ def _load(folder: Path) -> Loaded:
     if "architecture" in described:
         return Loaded(folder, "timm", record, _timm(folder))
     loaded = load_any(folder)
-    return Loaded(folder, "sweet", record, loaded.build(1, 1) if isinstance(loaded, Template) else loaded)
+    if isinstance(loaded, Template):
+        loaded = loaded.build(1, 1, order=None if loaded.source.order else "prefix")
+    return Loaded(folder, "sweet", record, loaded)
 
 
 def _timm(folder: Path) -> nn.Module:

@@ -68,7 +68,8 @@ def initialise_to(
     if fit_images is not None and not looks_at_images(method, method_switches):
         raise UserError(f"--fit-images {fit_images}: --method {method} looks at no images")
     fit = data if fit is None and looks_at_images(method, method_switches) else fit
-    source_folder = as_source(source, data=data, img_size=img_size, device=device)
+    seen_at = img_size if patch_size is None else None  # as in at_size_of_use
+    source_folder = as_source(source, data=data, img_size=seen_at, device=device)
     target = _resolve(source_folder, depth, heads, budget, img_size, patch_size, in_chans, device)
     method_switches = recommended(method, target.stored, given)
     images = None if fit is None else open_images(fit, "train", pixels=target.stored.data)
@@ -118,14 +119,16 @@ def _summary(record: FolderRecord, target: _Target, seconds: float, out: Path) -
 def finished(out: Path, wanted: Mapping[str, object]) -> dict[str, object] | None:
     """What ``out`` is, when ``--resume`` finds it made; None where a training has to go on.
 
-    Raises UserError where there is neither, and where it has another depth, heads or method than are ``wanted``.
+    Raises UserError where there is neither, and where its shape, its method or its seed are not the ``wanted`` ones.
     """
     if (out / "config.json").is_file():
         record = read_record(out, ("model",))
-        found = {"depth": record.vit.depth, "heads": record.vit.heads, "method": record.made and record.made.method}
         for name, value in wanted.items():
-            if value not in (None, found[name]):
-                raise UserError(f"--resume: --{name} {value}, but {out} holds a model of --{name} {found[name]}")
+            of = record.made if name in ("method", "seed") else record.vit
+            if value not in (None, found := getattr(of, name, None)):
+                given, made = (size_text(v) if isinstance(v, tuple) else v for v in (value, found))
+                option = f"--{name.replace('_', '-')}"
+                raise UserError(f"--resume: {option} {given}, but {out} holds a model of {option} {made}")
         return {"size": str(record.vit.size), "out": str(out), **(record.made.to_dict() if record.made else {})}
     if not (out / TRAINING).is_dir():
         raise UserError(f"--resume: {out} holds no training that was begun")

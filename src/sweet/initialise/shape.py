@@ -39,7 +39,10 @@ def resolve_shape(
     if not whole_patches(pixels, patch):
         own = f"--patch-size {patch}" if patch_size else f"the source's patch size {patch}"
         raise UserError(f"--img-size {size_text(pixels)} is not a multiple of {own}")
-    config = replace(source, img_size=pixels, patch_size=patch, in_chans=in_chans or source.in_chans)
+    try:
+        config = replace(source, img_size=pixels, patch_size=patch, in_chans=in_chans or source.in_chans)
+    except ValueError as problem:  # larger than any model is
+        raise UserError(f"--img-size/--patch-size/--in-chans: {problem}") from None
     choice = None if budget is None else choose(config, budget)
     if choice is not None:
         size = choice.size

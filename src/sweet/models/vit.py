@@ -118,12 +118,13 @@ def _beit_args(config: ViTConfig) -> dict[str, Any]:
 
 
 CLASSES: Mapping[str, type[nn.Module]] = {"eva": Eva, "vit": VisionTransformer, "beit": Beit}
+LAYERS = ("norm_layer", "mlp_layer", "act_layer", "embed_norm_layer")  # arguments of :func:`materialised`
 
 
 def check_options(config: ViTConfig, options: Mapping[str, object]) -> None:
     """Raises UserError for an option that timm's constructor does not have, or that the weights decide."""
     make = CLASSES[config.family]
-    fixed = {*timm_args(config), "norm_layer", "num_classes"}
+    fixed = {*timm_args(config), *LAYERS, "num_classes"}
     known = inspect.signature(make).parameters.keys() - fixed
     for name, value in options.items():
         if name not in known:
