@@ -33,6 +33,7 @@ from sweet.data import (
 )
 from sweet.data.identity import Identity, identity
 from sweet.errors import UserError
+from sweet.files import sha256
 from sweet.models.config import ViTConfig
 from sweet.recipes.loader import dump_recipe
 from sweet.recipes.resolved import total_steps
@@ -81,7 +82,7 @@ def finetune(
     cost = training_flops(run.base.vit, run.recipe, len(run.train_data))
     optim = decided(run.recipe.optim, cost, accelerator.device)
     if accelerator.is_main_process:
-        begin(out, run.recipe, resume=resume, task=task)
+        begin(out, run.recipe, resume=resume, task=task, model=sha256(model / TENSORS["model"]))
         write_skipped(out, run.skipped)
         for line in dict.fromkeys(finding.text() for finding in run.findings if finding.warn):
             warn(line)
