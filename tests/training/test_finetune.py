@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -86,6 +87,18 @@ def test_what_is_evaluated_was_never_trained_on(tiny_finetune: Tiny, stripes: Pa
     assert not files(train) & held
     limited, _ = open_splits(recipe.model_copy(update={"data": recipe.data.model_copy(update={"limit": 10})}))
     assert len(limited) == 10 and files(limited) < files(train)
+
+
+def test_no_validation_on_the_images_that_are_learned_from(tiny_finetune: Tiny, stripes: Path, tmp_path: Path) -> None:
+    """A set of one split that is not called train, as some of the hub are: none is drawn from it."""
+    shutil.copytree(stripes, tmp_path / "test")
+    data = (f"data.source=folder:{tmp_path}", "data.train_split=test")
+    with pytest.raises(UserError, match=r"data.train_split=test: folder:.* has no other split to validate on"):
+        open_splits(tiny_finetune(*data))
+    train, val = open_splits(tiny_finetune(*data, "data.held_out=6"))
+    assert len(val) == 6 and not files(train) & files(val)
+    train, val = open_splits(tiny_finetune(*data, "data.val_split=test"))  # wanted
+    assert files(train) == files(val)
 
 
 def test_it_learns(model: Path, stripes: Path, tmp_path: Path) -> None:
