@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -158,6 +160,14 @@ def test_embed_writes_what_the_model_gives(model: Path, classifier: Path, tmp_pa
         with torch.no_grad():
             expected = vit(normalise(pixels, [0.5] * 3, [0.25] * 3))
         torch.testing.assert_close(torch.tensor(table["embedding"].to_pylist()), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems take no such name")
+def test_embed_writes_any_name(model: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    embed(model, f"folder:{tmp_path}", tmp_path / "features.parquet", "train", 5, "cpu")
+    [name] = pq.read_table(tmp_path / "features.parquet")["image"].to_pylist()
+    assert name == f"{tmp_path}/caf\\udce9.png"
 
 
 def test_what_travels_with_a_model(classifier: Path, model: Path) -> None:
