@@ -48,6 +48,24 @@ def test_other_column_names(
     assert open_images(f"parquet:{tmp_path}", "train", val_share=0).decode(0).size == (12, 10)
 
 
+def test_images_in_files_beside_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_image: Callable[..., Image.Image]
+) -> None:
+    """As Hugging Face's datasets hold a repository of image files: a path, and no bytes."""
+    make_image(0).save(tmp_path / "a.png")
+    rows = [{"bytes": None, "path": str(tmp_path / name)} for name in ("a.png", "gone.png")]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"image": pa.array(rows, kind)}), tmp_path / "train.parquet")
+    for size in (arrow.IN_MEMORY_BYTES, 0):
+        monkeypatch.setattr(arrow, "IN_MEMORY_BYTES", size)
+        monkeypatch.setenv("SWEET_CACHE", str(tmp_path / "cache"))
+        images = open_images(f"parquet:{tmp_path}", "train", val_share=0)
+        assert np.array_equal(images.decode(0), make_image(0))
+        assert images.stored(0) == (tmp_path / "a.png").read_bytes()
+        with pytest.raises(UserError, match=r"train\.parquet row 1: the image has no bytes"):
+            images.decode(1)
+
+
 def test_a_large_set_is_mapped(tmp_path: Path, write_parquet: WriteParquet, monkeypatch: pytest.MonkeyPatch) -> None:
     for shard in range(2):
         write_parquet(tmp_path / f"train-{shard}-of-2.parquet", [shard, 0, 1], names=["ant", "bee"])

@@ -54,6 +54,16 @@ def opened(root: Path) -> Any:
     return open_images(f"coco:{root}", "train", val_share=0)
 
 
+def test_two_files_of_one_split_are_refused(write: Write) -> None:
+    """The annotations of two years in one folder: which of them is meant?"""
+    for year in (2014, 2017):
+        root = write(content(), f"annotations/instances_train{year}.json")
+    with pytest.raises(UserError, match=r"instances_train2017\.json is not the only file of the split train"):
+        opened(root)
+    one = root / "annotations" / "instances_train2014.json"
+    assert len(open_images(f"coco:{one}", "train", val_share=0)) == 2
+
+
 def test_what_is_read(write: Write) -> None:
     images = opened(write(content()))
     assert images.classes == ["dog", "cow", "cat"]  # by id; cow has no object and stays a class

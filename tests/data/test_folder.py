@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +45,19 @@ def test_splits_share_their_classes(tmp_path: Path, make_image: Callable[..., Im
     assert train.labels == [0, 1, 2]
     assert val.labels == [0, 2] and val.classes == ["ant", "bee", "cow"]
     assert open_images(f"folder:{tmp_path}", "test").labels == [0, 2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems take no such name")
+def test_a_class_whose_name_is_not_utf8(tmp_path: Path, make_image: Callable[..., Image.Image]) -> None:
+    """Of an old archive: config.json would hold what no reader of JSON takes, and a finished run could not be read."""
+    for split, name in (("train", b"caf\xe9"), ("train", b"tea"), ("val", "caf\u00e9".encode()), ("val", b"tea")):
+        place = tmp_path / split / os.fsdecode(name)
+        place.mkdir(parents=True)
+        make_image(0).save(place / "0.png")
+    for split in ("train", "val"):
+        images = open_images(f"folder:{tmp_path}", split)
+        assert images.classes == ["caf\u00e9", "tea"] and images.labels == [0, 1]
+        assert images.decode(0).size == (12, 10)
 
 
 def test_a_class_may_be_called_test(folder: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,31 @@ def test_a_packed_file_is_a_source(tmp_path: Path) -> None:
     pack_to(scenes, other, 16, per_class={"train": 2}, seed=6)
     assert not torch.equal(read_tensors(other)["train.images"], read_tensors(out)["train.images"])
     assert set(read_tensors(other)) == {"train.images", "train.labels"}
+
+
+def test_splits_of_different_classes(tmp_path: Path, make_image: Callable[..., Image.Image]) -> None:
+    """All splits of the file have one list of classes; a split may lack some, but has none of its own."""
+
+    def write(split: str, names: list[str]) -> None:
+        categories = [{"id": number, "name": name} for number, name in enumerate(names)]
+        objects = [{"id": 1, "image_id": 1, "category_id": len(names) - 1, "bbox": [0, 0, 4, 4]}]
+        entries = [{"id": 1, "file_name": "a.png", "width": 12, "height": 10}]
+        values = {"images": entries, "categories": categories, "annotations": objects}
+        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(values))
+
+    for name in ("annotations", "images"):
+        (tmp_path / name).mkdir()
+    make_image(0).save(tmp_path / "images" / "a.png")
+    write("train", ["ant", "bee", "cow"])
+    write("val", ["cow"])
+    out = tmp_path / "out.safetensors"
+    pack_to(f"coco:{tmp_path}", out, 8)
+    for split in ("train", "val"):
+        images = open_images(f"packed:{out}", split)
+        assert images.classes == ["ant", "bee", "cow"] and images.label_lists == [[2]]
+    write("val", ["dog"])
+    with pytest.raises(UserError, match=r"val of coco:.* has other classes than another split"):
+        pack_to(f"coco:{tmp_path}", out, 8)
 
 
 def test_unlabelled_images_stay_unlabelled(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

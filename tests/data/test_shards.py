@@ -161,6 +161,20 @@ def test_what_is_not_there(tmp_path: Path, pattern: str, message: str) -> None:
         open_images(f"wds:{place}", "train", val_share=0)
 
 
+def test_any_name_is_read_back_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEET_CACHE", str(tmp_path / "cache"))
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 8)).save(buffer, format="PNG")
+    names = ["a\u2028b.png", "caf\u0085.png", "c.png"]
+    with tarfile.open(tmp_path / "train-0.tar", "w") as archive:
+        for name in names:
+            add(archive, name, buffer.getvalue())
+    for _ in range(2):  # listed, then read again
+        list_shard.cache_clear()
+        images = open_images(f"wds:{tmp_path}", "train", val_share=0)
+        assert [images.where(index).rpartition("/")[2].partition(" ")[2] for index in range(3)] == names
+
+
 def test_a_sample_of_two_images_is_named(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "train.tar", "w") as archive:
         for name in ("a/0.jpg", "a/0.cls", "a/0.mask.png"):

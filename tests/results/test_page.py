@@ -293,6 +293,7 @@ def test_what_a_run_lacks_is_left_out(template: Path, classifier: Path, tmp_path
     (unfinished / "SHA256SUMS").unlink()
     with (unfinished / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "lo')  # killed while it wrote
+    (unfinished / "validation.jsonl").write_text('{"step": 4, "val_top1": 50.0}\n')
     report([broken, unfinished], tmp_path / "a.html")
     text = checked(tmp_path / "a.html").text
     for said in (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -88,6 +91,18 @@ def test_what_is_evaluated_was_never_trained_on(tiny_finetune: Tiny, stripes: Pa
     assert len(limited) == 10 and files(limited) < files(train)
 
 
+def test_no_validation_on_the_images_that_are_learned_from(tiny_finetune: Tiny, stripes: Path, tmp_path: Path) -> None:
+    """A set of one split that is not called train, as some of the hub are: none is drawn from it."""
+    shutil.copytree(stripes, tmp_path / "test")
+    data = (f"data.source=folder:{tmp_path}", "data.train_split=test")
+    with pytest.raises(UserError, match=r"data.train_split=test: folder:.* has no other split to validate on"):
+        open_splits(tiny_finetune(*data))
+    train, val = open_splits(tiny_finetune(*data, "data.held_out=6"))
+    assert len(val) == 6 and not files(train) & files(val)
+    train, val = open_splits(tiny_finetune(*data, "data.val_split=test"))  # wanted
+    assert files(train) == files(val)
+
+
 def test_it_learns(model: Path, stripes: Path, tmp_path: Path) -> None:
     recipe = load_recipe(
         FinetuneRecipe,
@@ -145,6 +160,14 @@ def test_embed_writes_what_the_model_gives(model: Path, classifier: Path, tmp_pa
         with torch.no_grad():
             expected = vit(normalise(pixels, [0.5] * 3, [0.25] * 3))
         torch.testing.assert_close(torch.tensor(table["embedding"].to_pylist()), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems take no such name")
+def test_embed_writes_any_name(model: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    embed(model, f"folder:{tmp_path}", tmp_path / "features.parquet", "train", 5, "cpu")
+    [name] = pq.read_table(tmp_path / "features.parquet")["image"].to_pylist()
+    assert name == f"{tmp_path}/caf\\udce9.png"
 
 
 def test_what_travels_with_a_model(classifier: Path, model: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from sweet.cli import app
 from sweet.errors import UserError
-from sweet.files import check_sums, read_json, sha256
+from sweet.files import check_sums, read_json, read_tensors, sha256, write_tensors
 from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
 from sweet.storage.layout import TENSORS
 from sweet.training import checkpoint
@@ -231,6 +232,24 @@ def test_another_recipe_is_refused(
     assert everything(tmp_path) == before
     pretrain(tiny(*keys, "checkpoint_every=4", "workers=1"), tmp_path, resume=True, quiet=True)
     assert_as_if_never_stopped(tmp_path, pretraining)
+
+
+def test_another_model_is_refused(
+    model: Path, finetuning: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same shape: its weights would not be used, but its name would stand in the result."""
+    run, other = tmp_path / "run", shutil.copytree(model, tmp_path / "other")
+    finetuning.crash(run, monkeypatch, after=3)
+    before = everything(run)
+    file = other / TENSORS["model"]
+    write_tensors(file, {name: value + 0.01 for name, value in read_tensors(file).items()})
+    (other / "SHA256SUMS").unlink()
+    _, recipe, *more = finetuning.arguments(run)
+    with pytest.raises(UserError, match=f"MODEL: --resume: {run} was begun with another one"):
+        finetune(other, recipe, *more, resume=True, quiet=True)
+    assert everything(run) == before
+    finetune(shutil.copytree(model, tmp_path / "moved"), recipe, *more, resume=True, quiet=True)
+    assert_as_if_never_stopped(run, finetuning)
 
 
 def test_a_folder_of_another_kind_is_not_a_run_to_resume(pretraining: Job, finetuning: Job, model: Path) -> None:

@@ -437,6 +437,7 @@ def test_where_images_came_from() -> None:
     assert without_path("yolo:\\\\server\\share\\cells\\") == "yolo:cells"
     assert without_path("csv:../somebody/labels.csv") == "csv:labels.csv"
     assert without_path("hub:anna/photos:small") == "hub:anna/photos:small"
+    assert without_path("stream:anna/photos:small") == "stream:anna/photos:small"
 
 
 def test_torchrun_starts_again_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

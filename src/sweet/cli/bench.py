@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,6 +71,8 @@ def bench(
     if name == CHECK and not plan:
         _check(out, as_json)
         return
+    if max_minutes is not None and not isfinite(max_minutes):
+        raise UserError(f"--max-minutes {max_minutes}: should be a number of minutes")
     check_images("--data", data)
     for images in transfer or ():
         check_images("--transfer", images.partition("=")[2])

@@ -55,7 +55,7 @@ class ArrowImages(ImageSource):
         if lists is not None:
             feature = features(table.schema).get(lists)
             self.label_lists, self.classes = read_lists(table[lists], feature, lists, [file for _, file in files])
-        self._bytes = encoded(table[image])
+        self._bytes, self._paths = encoded(table[image]), paths(table[image])
 
     def open(self, index: int) -> Stored:
         data = self.stored(index)
@@ -65,6 +65,9 @@ class ArrowImages(ImageSource):
 
     def stored(self, index: int) -> bytes | None:
         data: bytes | None = self._bytes[index].as_py()
+        if data is None and self._paths is not None:  # of a hub repository of image files: they lie beside the table
+            path = self._paths[index].as_py()
+            data = Path(path).read_bytes() if path and Path(path).is_file() else None
         return data
 
     def where(self, index: int) -> str:
@@ -247,3 +250,10 @@ def encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if _is_binary(column.type):
         return column
     return pa.chunked_array([chunk.field("bytes") for chunk in column.chunks])
+
+
+def paths(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Where the files of images lie; None where a column does not say."""
+    if _is_binary(column.type) or column.type.get_field_index("path") < 0:
+        return None
+    return pa.chunked_array([chunk.field("path") for chunk in column.chunks])

@@ -11,11 +11,17 @@ from sweet.errors import UserError
 from sweet.files import decode_text
 
 CLASSES_FILE = "classes.txt"
+UNDECODED = re.compile("[\udc80-\udcff]")  # bytes of a file's name, as Python holds those that are not UTF-8
 NUMBERED = re.compile(r"(\d+)\s*[:=\t]\s*(\S.*)")  # 255: road
 
 
 def one_spelling(name: str) -> str:
-    """Composed (NFC): macOS writes an accent as a character of its own, others do not, and both look the same."""
+    """Composed (NFC): macOS writes an accent as a character of its own, others do not, and both look the same.
+
+    A folder's name that is not UTF-8, of an old archive, is read as Latin-1, as text files are: no JSON could hold it.
+    """
+    if UNDECODED.search(name):
+        name = name.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
     return unicodedata.normalize("NFC", name)
 
 

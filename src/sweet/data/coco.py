@@ -213,7 +213,15 @@ def coco_splits(spec: str, path: Path) -> Splits:
         raise UserError(
             f"--data {spec}: no {path / 'annotations' / PREFIX}*.json, and no JSON file beside images in train/, val/"
         )
-    return dict(_split(spec, file, [path]) for file in files)
+    splits: Splits = {}
+    for file in files:
+        split, opened = _split(spec, file, [path])
+        if split in splits:
+            raise UserError(
+                f"--data {spec}: {file.name} is not the only file of the split {split}; name one as coco:FILE"
+            )
+        splits[split] = opened
+    return splits
 
 
 def _files_beside_images(spec: str, path: Path) -> dict[str, Path]:

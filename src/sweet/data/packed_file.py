@@ -79,17 +79,22 @@ def packed_splits(spec: str, path: Path) -> Splits:
 
 
 def write_packed(path: Path, splits: Mapping[str, ImageSource], img_size: ImageSize) -> None:
-    """The centre of every image, see :func:`.packed.resized`. Raises UserError naming a corrupt one."""
+    """The centre of every image, see :func:`.packed.resized`.
+
+    Raises UserError naming a corrupt one, and for splits whose classes differ by more than some that are absent.
+    """
     tensors: dict[str, Tensor] = {}
-    classes: list[str] | None = None
+    # one list for all splits
+    classes = max(filter(None, (images.classes for images in splits.values())), key=len, default=None)
     for split, images in splits.items():
+        if images.classes not in (None, classes) and not images.relabelled(classes or ()):
+            raise UserError(f"--out {path}: {split} of {images.name} has other classes than another split")
         kernel = images.pixel_format.interpolation
         pixels = (centre_crop(images.decode(index), img_size, kernel) for index in range(len(images)))
         tensors[split + IMAGES] = torch.stack(list(pixels))
         labels = label_tensor(images)
         if labels is not None:
             tensors[split + LABELS] = labels if images.labels is not None else labels.to(torch.uint8)
-            classes = images.classes
     write_tensors(path, tensors, {CLASSES: json.dumps(classes)})
 
 

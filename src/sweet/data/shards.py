@@ -180,11 +180,12 @@ def list_shard(file: str, size: int, changed: int) -> ShardIndex:
     kept = cache_folder() / "data" / "shards" / f"{digest(file, size, changed)}.safetensors"
     with suppress(UserError):
         found = read_tensors(kept)
-        names = bytes(found["names"].numpy()).decode("utf-8", "surrogateescape").splitlines()
+        text = bytes(found["names"].numpy()).decode("utf-8", "surrogateescape")
+        names = text.split("\n") if text else []  # splitlines() would also cut at U+0085 and U+2028
         return ShardIndex(found["start"].numpy(), found["size"].numpy(), found["label"].numpy(), names)
     index = _list(file)
-    text = bytearray("\n".join(index.names), "utf-8", "surrogateescape")
-    tensors = {"start": index.start, "size": index.size, "label": index.label, "names": np.frombuffer(text, np.uint8)}
+    joined = bytearray("\n".join(index.names), "utf-8", "surrogateescape")
+    tensors = {"start": index.start, "size": index.size, "label": index.label, "names": np.frombuffer(joined, np.uint8)}
     with suppress(OSError):  # a cache that cannot be written costs time, not the run
         write_tensors(kept, {name: torch.from_numpy(value) for name, value in tensors.items()})
     return index

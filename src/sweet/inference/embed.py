@@ -53,7 +53,8 @@ def embed(model: Path, data: str, out: Path, split: str, batch_size: int, device
         say(f"note: {images.drawn_text}")
     features = encoder.vectors(images, batch_size)
     columns = {
-        "image": pa.array([images.where(index) for index in range(len(images))]),
+        # the bytes of a name that is not UTF-8 are written as escapes
+        "image": pa.array([images.where(n).encode("utf-8", "backslashreplace").decode() for n in range(len(images))]),
         "embedding": pa.FixedSizeListArray.from_arrays(features.flatten().numpy(), features.shape[1]),
     }
     if images.labels is not None:

@@ -75,7 +75,7 @@ class TrainKeys(_Keys):
 def without_path(spec: str) -> str:
     """A data source as it may be published: its reader and last folder, not where it lies on this machine."""
     reader, _, place = spec.partition(":")
-    if reader == "hub":  # hub:OWNER/NAME is public, and another owner's is another set
+    if reader in ("hub", "stream"):  # OWNER/NAME is public, and another owner's is another set
         return spec
     name = PureWindowsPath(place).name if "\\" in place else Path(place).name
     return f"{reader}:{name}" if "/" in place or "\\" in place else spec

@@ -33,6 +33,7 @@ from sweet.data import (
 )
 from sweet.data.identity import Identity, identity
 from sweet.errors import UserError
+from sweet.files import sha256
 from sweet.models.config import ViTConfig
 from sweet.recipes.loader import dump_recipe
 from sweet.recipes.resolved import total_steps
@@ -81,7 +82,7 @@ def finetune(
     cost = training_flops(run.base.vit, run.recipe, len(run.train_data))
     optim = decided(run.recipe.optim, cost, accelerator.device)
     if accelerator.is_main_process:
-        begin(out, run.recipe, resume=resume, task=task)
+        begin(out, run.recipe, resume=resume, task=task, model=sha256(model / TENSORS["model"]))
         write_skipped(out, run.skipped)
         for line in dict.fromkeys(finding.text() for finding in run.findings if finding.warn):
             warn(line)
@@ -243,7 +244,11 @@ def open_splits(recipe: FinetuneRecipe) -> tuple[ImageSource, ImageSource]:
     if keys.held_out is None:
         if keys.labels is not None:
             train_images = train_images.select(balanced_subset(labels or (), keys.labels, keys.label_seed))
-        return train_images, open_images(keys.source, keys.val_split or "val", pixels=keys)
+        val_images = open_images(keys.source, keys.val_split or "val", pixels=keys)
+        if keys.val_split is None and val_images.split == train_images.split:
+            problem = f"data.train_split={keys.train_split}: {keys.source} has no other split to validate on"
+            raise UserError(f"{problem}; set data.val_split or data.held_out")
+        return train_images, val_images
     learned, held = learned_and_held(labels or (), keys.labels, keys.held_out, keys.label_seed)
     return train_images.select(learned), train_images.select(held)
 
@@ -313,10 +318,7 @@ def measured(
     *,
     quiet: bool,
 ) -> Metrics:
-    """An evaluation of the network; not compiled in a training that is validated by a ``metric``.
-
-    Each size of a batch would be compiled apart.
-    """
+    """An evaluation; not compiled where a ``metric`` validates a training: each batch size would be compiled apart."""
     shows = None if quiet or not accelerator.is_main_process else "validation"
     data_config = DataConfig.of_recipe(recipe.data, task.classes)
     settings = EvalSettings(data_config, accelerator.device, workers=recipe.workers, shows=shows)

@@ -11,24 +11,30 @@ import timm
 import torch
 
 from sweet.errors import UserError
-from sweet.files import dotted, write_json, write_text
+from sweet.files import dotted, read_json, write_json, write_text
 from sweet.recipes.loader import dump_recipe, load_recipe
 from sweet.recipes.schema import TrainKeys, without_path
 
 from .nonfinite import read_events
 from .trackers import check_trackers
 
+MODEL = "model_sha256"  # in env.json: the weights that a fine-tuning began with
 FREE = ("device", "workers", "checkpoint_every", "log_with")  # may change when a run is resumed
 
 
-def begin(run: Path, recipe: TrainKeys, *, resume: bool, task: str | None = None) -> None:
+def begin(run: Path, recipe: TrainKeys, *, resume: bool, task: str | None = None, model: str | None = None) -> None:
     """Write ``recipe.yaml`` and ``env.json``. Raises UserError when a run is resumed with another recipe.
 
-    Or where its trackers are not installed. The ``task`` of a fine-tuning is written down for whoever resumes it
-    (:func:`sweet.storage.paths.task_of_run`).
+    Or where its trackers are not installed. The ``task`` of a fine-tuning and the checksum of its ``model`` are written
+    down for whoever resumes it (:func:`sweet.storage.paths.task_of_run`); another model is refused as well.
     """
     check_recipe(run, recipe, resume=resume)
-    write_json(run / "env.json", environment() | ({} if task is None else {"task": task}))
+    machine = run / "env.json"
+    before = read_json(machine).get(MODEL) if resume and model is not None and machine.is_file() else None
+    if before not in (None, model):
+        raise UserError(f"MODEL: --resume: {run} was begun with another one; name that, or start anew with --overwrite")
+    about = {key: value for key, value in (("task", task), (MODEL, model)) if value is not None}
+    write_json(machine, environment() | about)
     write_text(run / "recipe.yaml", dump_recipe(recipe))  # the last: by it a run is known
 
 

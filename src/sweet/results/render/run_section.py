@@ -47,8 +47,8 @@ def summary(run: RunFolder) -> str:
     """What a folder holds, in one sentence."""
     record = run.record
     if record is None:
-        steps = [line["step"] for line in run.log if "step" in line]
-        return f"An unfinished run{f', at step {steps[-1]}' if steps else ''}; --resume continues it."
+        steps = [step for key in run.logged() for step, _ in run.series(key)]  # of the training and of validations
+        return f"An unfinished run{f', at step {max(steps)}' if steps else ''}; --resume continues it."
     says = {"template": "A template", "dense": "A dense source", "model": "A model"}[record.kind]
     if training := record.training:
         says += f", trained on {training.images:,} images in {training.seconds:,.0f} s; final loss {training.loss}"
