@@ -295,8 +295,8 @@ def start_page() -> list[str]:
     minutes = sum(map(float, re.findall(r"^(?:training\.)?seconds +([\d.]+)$", text, re.M))) / 60
     conditioned = found.lead(lambda size: found.best(size, "conditioned"))
     return [
-        f"On average the lead is {found.gain:+.1f} over the best baseline at each size. A part of it is conditioning, "
-        f"which any start can have: over the best baseline that has it too, the lead is {conditioned} "
+        f"On average the lead is {found.gain:+.1f} points over the best baseline at each size. A part of it is "
+        f"conditioning, which any start can have: over the best baseline that has it too, the lead is {conditioned} "
         f"({len(found.replicated)} sizes).",
         "[The results](results.md) also compare with one baseline at all sizes that it makes, "
         f"{NAMES[whole.strongest]}: "
