@@ -295,10 +295,11 @@ def start_page() -> list[str]:
     minutes = sum(map(float, re.findall(r"^(?:training\.)?seconds +([\d.]+)$", text, re.M))) / 60
     conditioned = found.lead(lambda size: found.best(size, "conditioned"))
     return [
-        "A part of the lead is conditioning, which any start can have: over the best baseline that has it too, the "
-        f"lead is {conditioned} ({len(found.replicated)} sizes).",
-        f"{found.gain:+.1f} is against the best baseline at each size; [the results](results.md) also compare with one "
-        f"baseline at all sizes that it makes, {NAMES[whole.strongest]}: "
+        f"On average the lead is {found.gain:+.1f} points over the best baseline at each size. A part of it is "
+        f"conditioning, which any start can have: over the best baseline that has it too, the lead is {conditioned} "
+        f"({len(found.replicated)} sizes).",
+        "[The results](results.md) also compare with one baseline at all sizes that it makes, "
+        f"{NAMES[whole.strongest]}: "
         f"{whole.against[whole.strongest]['average'].text(2)}.",
         f"[A notebook](notebook.md) goes from nothing to all of them without a download: {minutes:.0f} minutes of "
         "training, on one busy CPU core.",

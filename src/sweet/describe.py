@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweet.costs.table import bench_sizes, size_table
+from sweet.costs.table import example_sizes, size_table
 from sweet.errors import UserError
 from sweet.files import SUMS, check_sums, read_tensors
 from sweet.storage.header import HALVES, ORDER, Header, check_header, read_header
@@ -88,7 +88,7 @@ def _source_rows(file: Path, header: Header, record: FolderRecord) -> dict[str, 
             {"channels": n, "share": round(float(energy[:n].sum() / energy.sum()), 4)}
             for n in sorted({max(1, config.width * eighth // 8) for eighth in range(1, 9)})
         ]
-    return result | {"sizes": size_table(config, bench_sizes(config.head_dim), 1000)}
+    return result | {"sizes": size_table(config, example_sizes(config), 1000)}
 
 
 def _arrays(file: Path, header: Header) -> dict[str, Array]:

@@ -45,11 +45,19 @@ def test_a_plan_of_the_papers_recipe() -> None:
     share = (ranks[0] * 768**2 + 144 * ranks[0]) / (144 * 768**2)
     assert planned["share_of_slices"] == round(share, 3)
     assert planned["template_params_m"] == pytest.approx(share * 144 * 768**2 / 1e6, abs=1e-3)
-    assert [row["size"] for row in planned["sizes"]] == ["L3H12", "L6H12", "L6H6", "L12H6", "L12H3"]
+    assert [row["size"] for row in planned["sizes"]] == ["L12H12", "L3H12", "L6H12", "L6H6", "L12H6", "L12H3"]
     # RMSNorm + SwiGLU without a position table
-    assert [row["params_m"] for row in planned["sizes"]] == [22.623, 43.885, 11.326, 21.972, 5.678]
+    assert [row["params_m"] for row in planned["sizes"][1:]] == [22.623, 43.885, 11.326, 21.972, 5.678]
     assert 0 < planned["rebuild_share_of_step"] < 0.5
     assert "template.safetensors" in planned["writes"]
+
+
+def test_the_sizes_shown_are_those_of_the_source() -> None:
+    shown = [
+        [row["size"] for row in plan(recipe("quickstart", *keys))["sizes"]]
+        for keys in ([], ["model.depth=2", "model.heads=1"])
+    ]
+    assert shown == [["L6H6", "L1H6", "L3H6", "L3H3", "L6H3", "L6H1"], ["L2H1", "L1H1"]]
 
 
 def test_the_plain_vit_is_the_papers_column() -> None:

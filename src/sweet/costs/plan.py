@@ -14,7 +14,7 @@ from sweet.template.image_size import size_text
 from .flops import TemplateCost, mae_image_flops, pretraining_flops, supervised_image_flops, template_cost
 from .gpus import GpuGuess
 from .memory import training_memory
-from .table import bench_sizes, size_table
+from .table import example_sizes, size_table
 
 SHOWN_HOURS = 0.1  # of one GPU, from which on a plan says so unasked
 
@@ -131,5 +131,5 @@ def plan(recipe: PretrainRecipe, gpus: GpuGuess | None = None, images: int | Non
     if gpus is not None or float(rows[0]["hours"]) >= SHOWN_HOURS:
         of = f"{guess.images:,} images, " if recipe.max_steps is None else ""
         result |= {"gpus_assume": of + guess.text, "gpus": rows}
-    result["sizes"] = size_table(config, bench_sizes(config.head_dim), num_classes=1000)
+    result["sizes"] = size_table(config, example_sizes(config), num_classes=1000)
     return result

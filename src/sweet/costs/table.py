@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from sweet.models.config import ViTConfig
 from sweet.template.sizes import Size
 
-TABLE_SIZES = ("L3H12", "L6H12", "L6H6", "L12H6", "L12H3")  # of the paper's Table 1
+SHARES = ((1, 1), (4, 1), (2, 1), (2, 2), (1, 2), (1, 4))  # of a source's depth and heads: it, and the paper's Table 1
 
 
 def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[Mapping[str, str | int | float]]:
@@ -29,6 +29,9 @@ def size_table(config: ViTConfig, sizes: list[Size], num_classes: int) -> list[M
     return rows
 
 
-def bench_sizes(head_dim: int) -> list[Size]:
-    """The sizes of the paper's Table 1."""
-    return [Size.parse(text, head_dim) for text in TABLE_SIZES]
+def example_sizes(config: ViTConfig) -> list[Size]:
+    """The source's own size and smaller ones: of L12H12 those of the paper's Table 1, of others the same shares."""
+    sizes = [
+        Size(max(1, config.depth // depth), max(1, config.heads // heads), config.head_dim) for depth, heads in SHARES
+    ]
+    return list(dict.fromkeys(sizes))
