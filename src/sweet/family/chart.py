@@ -58,7 +58,6 @@ def write_chart(family: Family, folder: Path, *, title: str) -> None:
             with replacing(folder / f"pareto.{suffix}") as temporary:
                 nothing = {"Date": None} if suffix == "svg" else None
                 figure.savefig(temporary, format=suffix, dpi=150, metadata=nothing)
-                temporary.chmod(0o644)
 
 
 def _points(axes: Axes, members: Sequence[Member], metric: Metric, **how: Any) -> None:

@@ -63,5 +63,4 @@ def embed(model: Path, data: str, out: Path, split: str, batch_size: int, device
     table = pa.table(columns).replace_schema_metadata({MODEL_KEY: encoder.sha256})
     with replacing(out) as temporary:
         pq.write_table(table, temporary)
-        temporary.chmod(0o644)
     return {"images": len(features), "width": features.shape[1], "out": str(out)}

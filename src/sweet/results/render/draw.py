@@ -159,7 +159,6 @@ def write_png(ax: Axes, path: Path) -> None:
     assert figure is not None
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
-        temporary.chmod(0o644)
 
 
 def png(image: Image) -> str:
