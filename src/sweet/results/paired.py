@@ -131,7 +131,7 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float], metric: Metri
     if not seeds:
         return None
     mean = sum(ours[seed] - theirs[seed] for seed in seeds) / len(seeds)
-    return mean if metric.higher_is_better else -mean, len(seeds)
+    return metric.sign * mean, len(seeds)
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -136,13 +136,12 @@ def ranking(found: Differences) -> Grid:
 def gain_grid(found: Differences) -> Grid:
     """The main arm and the paper's slice minus the best baseline, here and in the paper; both averages of it."""
     table, metric, head = found.table, found.metric, f"gain over the best {found.table.other}"
-    higher = metric.higher_is_better
     rows = []
     means = {arm: table.means(arm, metric.key) for arm in table.arms}
     for arm in (found.main, *found.of_role("paper")) if found.baselines else ():
         if arm in means:
             gains = gains_over_best(
-                means, arm, table.columns, baselines=found.baselines, higher=higher, common=table.common
+                means, arm, table.columns, baselines=found.baselines, sign=metric.sign, common=table.common
             )
             rows.append({head: arm} | _gains(gains, table.columns, metric))
     printed = paper_table(table.spec.table, table.task)
@@ -150,7 +149,7 @@ def gain_grid(found: Differences) -> Grid:
     if printed and len(means) == len(printed.rows) and set(printed.columns) & set(table.columns):
         ours = paper().ours
         others = [name for name in means if name != ours]
-        gains = gains_over_best(means, ours, printed.columns, baselines=others, higher=higher, common=table.common)
+        gains = gains_over_best(means, ours, printed.columns, baselines=others, sign=metric.sign, common=table.common)
         rows.append({head: f"{ours} ({paper().label})"} | _gains(gains, table.columns, metric))
     return Grid.of(rows)
 
