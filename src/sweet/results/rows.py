@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sweet.tasks.registry import Metric
 
+from .choices import row_of
 from .compare import AVERAGE, Differences, Gains, compare, gains_over_best
 from .costs import arm_costs, budget_note, targets
 from .paired import Difference, Verdict, signed
@@ -91,7 +92,7 @@ def blocks(table: Table, failed: Collection[tuple[str, str]] = ()) -> list[Block
 
 def arm_grid(table: Table) -> Grid:
     """What the arms are, the variants of a row once."""
-    known = {arm.name.partition("@")[0]: arm.about for arm in table.spec.arms if arm.name in table.arms and arm.about}
+    known = {row_of(arm.name): arm.about for arm in table.spec.arms if arm.name in table.arms and arm.about}
     return Grid.of({"arm": arm, "what it is": about} for arm, about in known.items())
 
 
@@ -127,9 +128,8 @@ def ranking(found: Differences) -> Grid:
     rows = []
     for arm in order:
         ahead = found.against.get(arm, {}).get(AVERAGE)
-        shown = f"{ahead.text(metric.digits)}, {ahead.verdict}" if ahead else NONE
         row = {"arm": arm, "what it is": kinds[arm]} | _average(table, table.means(arm, metric.key), metric, arm)
-        rows.append(row | {f"{found.main} minus it": shown})
+        rows.append(row | {f"{found.main} minus it": _judged(ahead, metric)})
     return Grid.of(rows)
 
 
@@ -160,9 +160,7 @@ def record_grid(found: Differences) -> Grid:
     for arm in (*found.baselines, *found.others, *found.variants):
         row = {f"{found.main} against": arm}
         row |= {word: ", ".join(found.columns_of(arm, verdict)) or NONE for verdict, word in COUNTED.items()}
-        average = found.against[arm].get(AVERAGE)
-        shown = f"{average.text(found.metric.digits)}, {average.verdict}" if average else NONE
-        rows.append(row | {"on average": shown})
+        rows.append(row | {"on average": _judged(found.against[arm].get(AVERAGE), found.metric)})
     return Grid.of(rows)
 
 
@@ -242,6 +240,10 @@ def _gains(gains: Gains, columns: Sequence[str], metric: Metric) -> dict[str, st
     values = {column: gains.columns.get(column) for column in columns}
     values |= {"mean gain": gains.mean, "gain in average": gains.in_average}
     return {key: NONE if value is None else signed(value, metric.digits) for key, value in values.items()}
+
+
+def _judged(one: Difference | None, metric: Metric) -> str:
+    return f"{one.text(metric.digits)}, {one.verdict}" if one else NONE
 
 
 def _average(table: Table, means: Mapping[str, float], metric: Metric, arm: str = "") -> dict[str, str]:

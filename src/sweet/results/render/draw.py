@@ -59,9 +59,9 @@ def style() -> AbstractContextManager[None]:
     return rc_context(STYLE)
 
 
-def axes(width: float = WIDTH, height: float = HEIGHT) -> Axes:
-    """Empty axes of a figure of so many inches."""
-    return Figure(figsize=(width, height), layout="constrained").add_subplot()
+def axes(height: float = HEIGHT) -> Axes:
+    """Empty axes of a figure, so many inches high."""
+    return Figure(figsize=(WIDTH, height), layout="constrained").add_subplot()
 
 
 def apart(values: Sequence[float], least: float) -> list[float]:
