@@ -7,7 +7,7 @@ import runpy
 import shutil
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -51,14 +51,6 @@ TINY = Protocol(
     ),
     shows_costs=True,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_processes(processes: ForkServerContext) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schedule.multiprocessing, "get_context", lambda _: processes)
-        patch.setattr(schedule, "cores", lambda: 1)  # so small a step is slower with two threads
-        yield
 
 
 @pytest.fixture(scope="module")
