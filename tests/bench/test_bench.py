@@ -175,9 +175,7 @@ def test_only_sources_that_are_needed_are_learned(tmp_path: Path, monkeypatch: p
         seen.clear()
 
 
-def test_runs_of_another_table_are_taken_over(
-    measured: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_of_another_table_are_taken_over(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """Where they are the same cell, and checked if the table shows what arms give before fine-tuning."""
     out = tmp_path / "results"
     shutil.copytree(measured[0], out)
