@@ -7,14 +7,13 @@ With gradients (forward and backward) and without. What :func:`sweet.models.forw
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from measure import options
 from report import report
 from torch import Tensor
 
@@ -42,10 +41,8 @@ def seconds(attend: Attention, shape: tuple[int, int, int, int], dtype: torch.dt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = options(__doc__, rounds=9)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_memory()

@@ -15,7 +15,7 @@ from torch import Tensor
 from sweet.data import open_images, pack
 from sweet.files import write_json
 from sweet.recipes.schema import without_path
-from sweet.tasks.generation.extractor import BUNDLED, Comparison, find_extractor
+from sweet.tasks.generation.extractor import BUNDLED, ImageQuality, find_extractor
 
 COUNT = 2000  # images on each side
 
@@ -60,7 +60,7 @@ def main() -> None:
     made, extractor = pool.images[:COUNT].float(), find_extractor(options.extractor)
 
     def distance(images: Tensor) -> dict[str, float]:
-        compare = Comparison(extractor, torch.device("cpu"))
+        compare = ImageQuality(extractor, torch.device("cpu"))
         for side, truth in ((real.images, True), (images.round().clamp(0, 255).to(torch.uint8), False)):
             for part in side.split(500):
                 compare.update(part, real=truth)

@@ -10,7 +10,6 @@ are those of the process and its workers; on a busy machine they say more than t
 
 from __future__ import annotations
 
-import argparse
 import copy
 import resource
 import statistics
@@ -21,6 +20,7 @@ from tempfile import mkdtemp
 
 import numpy as np
 import torch
+from measure import options, ratio
 from PIL import Image
 from report import report
 from timm.data import create_dataset, create_loader
@@ -135,11 +135,9 @@ def cpu_seconds() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, rounds=5)
     parser.add_argument("--images", choices=tuple(SHAPES), default="small")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     steps = STEPS[args.images]
@@ -158,16 +156,12 @@ def main() -> None:
             if number:  # the first round warms up
                 wall[name].append(time.perf_counter() - began)
                 cpu[name].append(cpu_seconds() - used)
-
-    def ratio(seconds: dict[str, list[float]]) -> float:
-        return round(statistics.median(t / s for s, t in zip(seconds["sweet"], seconds["timm"], strict=True)), 3)
-
     result = {
         "benchmark": "fine-tuning, sweet against a plain timm loop, loader included",
         "images": args.images if args.data is None else args.data.name,
         "model": f"{SHAPES[args.images].size}, width {SHAPES[args.images].width}, {run.recipe.data.img_size} px",
-        "ratio_img_per_cpu_second": ratio(cpu),
-        "ratio_img_per_second": ratio(wall),
+        "ratio_img_per_cpu_second": ratio(cpu["timm"], cpu["sweet"]),
+        "ratio_img_per_second": ratio(wall["timm"], wall["sweet"]),
         "img_per_cpu_second": {n: round(BATCH * steps / statistics.median(v), 1) for n, v in cpu.items()},
         "img_per_second": {n: round(BATCH * steps / statistics.median(v), 1) for n, v in wall.items()},
         "batch": BATCH,

@@ -8,15 +8,14 @@ encoder's. ``--name`` as in pretrain_step.py. An exponent of 1 is linear. Memory
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
+from measure import in_turns, options, peak_mb
 from report import report
-from steps import Shape, in_turns, make, peak_mb
+from steps import Shape, make
 
 BASE = Shape(batch=16)
 AXES: dict[str, dict[float, Shape]] = {
@@ -40,10 +39,8 @@ def exponent(values: dict[float, float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, rounds=3)
     parser.add_argument("--name", default="dense")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     table: dict[str, dict[str, dict[float, float]]] = {}

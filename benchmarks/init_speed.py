@@ -10,13 +10,13 @@ ratios. The floor of a ViT-B is a copy of its bytes and the product X G.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import timm
 import torch
+from measure import Step, in_turns, medians, options, ratio
 from report import report
 
 from sweet.api import Template
@@ -31,10 +31,19 @@ from sweet.template.sizes import hidden_features
 from sweet.template.target import absorb
 
 
+def timed(make: Callable[[], object]) -> Step:
+    """CPU seconds of a call."""
+
+    def step(_: int) -> float:
+        began = time.process_time()
+        make()
+        return time.process_time() - began
+
+    return step
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser = options(__doc__, rounds=5)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -61,28 +70,15 @@ def main() -> None:
         "product": lambda: core.x @ core.core.flatten(1),
         "vit_s_principal": lambda: model.build(12, 6, num_classes=1000, order="principal"),
     }
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(args.rounds + 1):
-        for name, make in contestants.items():
-            began = time.process_time()
-            make()
-            if number:  # the first round warms up
-                times[name].append(time.process_time() - began)
+    times = in_turns({name: timed(make) for name, make in contestants.items()}, args.rounds)
     floor = [c + p for c, p in zip(times.pop("copy"), times.pop("product"), strict=True)]
     result = {
         "benchmark": "ViT-B from a template in memory, against timm.create_model",
         "ranks": list(resolved.ranks),
-        "seconds": {name: round(statistics.median(values), 3) for name, values in times.items()},
-        "timm_over_ours": {
-            name: round(statistics.median(t / s for s, t in zip(times[name], times["timm"], strict=True)), 2)
-            for name in times
-            if name != "timm"
-        },
+        "seconds": medians(times),
+        "timm_over_ours": {name: ratio(times["timm"], own, 2) for name, own in times.items() if name != "timm"},
         "floor_seconds": round(statistics.median(floor), 3),
-        "ours_over_floor": {
-            name: round(statistics.median(s / f for s, f in zip(times[name], floor, strict=True)), 2)
-            for name in ("principal", "prefix", "prefix_first")
-        },
+        "ours_over_floor": {name: ratio(times[name], floor, 2) for name in ("principal", "prefix", "prefix_first")},
         "rounds": args.rounds,
     }
     report(result, args.json)

@@ -9,12 +9,12 @@ take turns step by step, so that a drifting machine slows both. The ratio is the
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
-from pathlib import Path
+from functools import partial
 
 import torch
+from measure import in_turns, options, ratio
 from report import report
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -67,11 +67,9 @@ class TimmMae(nn.Module):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, rounds=7)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     keep_memory()  # both gain from it
@@ -101,16 +99,10 @@ def main() -> None:
             torch.cuda.synchronize()
         return time.perf_counter() - began
 
-    for name in models:
-        step(name, 0), step(name, 1)
-    times = {name: [] for name in models}
-    for number in range(args.rounds):
-        for name in models if number % 2 else reversed(models):
-            times[name].append(step(name, number))
-    ratio = statistics.median(t / s for s, t in zip(times["sweet"], times["timm"], strict=True))
+    times = in_turns({name: partial(step, name) for name in models}, args.rounds)
     result = {
         "benchmark": "dense MAE step, sweet against a plain timm loop",
-        "ratio_img_per_s": round(ratio, 3),
+        "ratio_img_per_s": ratio(times["timm"], times["sweet"]),
         "sweet_img_per_s": round(args.batch / statistics.median(times["sweet"]), 1),
         "timm_img_per_s": round(args.batch / statistics.median(times["timm"]), 1),
         "rounds": args.rounds,

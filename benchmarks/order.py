@@ -9,9 +9,6 @@ order takes at most 1.3 times as long, and holds at most twice the weights and t
 
 from __future__ import annotations
 
-import argparse
-import ctypes
-import gc
 import statistics
 import subprocess
 import sys
@@ -19,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from measure import host_peak_mb, options
 from report import report
 
 from sweet.convert.convert import ConvertOptions, prepare
@@ -29,12 +27,6 @@ from sweet.models.moments import compute_order
 from sweet.models.resample import at_image_size
 from sweet.models.vit import build_vit
 from sweet.template.fold import folded
-
-
-def memory_now(key: str) -> float:
-    """``VmRSS``, the memory of this process, or ``VmHWM``, its peak since the last reset, in MB (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1]) / 1e3
 
 
 def times(model: str, images: int, img_size: int, rounds: int) -> dict[str, float]:
@@ -63,27 +55,24 @@ def memory(model: str, images: int, img_size: int, what: str) -> None:
     """Print the peak of a process that does one thing, above what its imports and the images take."""
     checkpoint, _ = read(model)
     weights = sum(value.numel() * value.element_size() for value in checkpoint.state.values()) / 1e6
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of reading is not what is measured
-    before = memory_now("VmRSS")
-    if what == "order":
+
+    def order() -> None:
         prepare(checkpoint, None, ConvertOptions(images=images, img_size=img_size, device="cpu"))
-    else:
+
+    @torch.no_grad()
+    def timm() -> None:
         theirs = build_vit(checkpoint.config, checkpoint.state, img_size=img_size)
-        with torch.no_grad():
-            for batch in OrderImages.of(checkpoint, None, images, img_size, torch.device("cpu")):
-                theirs.forward_features(batch)
-    print(f"{weights} {memory_now('VmHWM') - before}")
+        for batch in OrderImages.of(checkpoint, None, images, img_size, torch.device("cpu")):
+            theirs.forward_features(batch)
+
+    print(f"{weights} {host_peak_mb(order if what == 'order' else timm)}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, rounds=3)
     parser.add_argument("--model", default="../shared/models/dinov2-s14")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--img-size", type=int, default=224)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--memory", choices=("order", "timm"))
     args = parser.parse_args()
     if args.memory:

@@ -10,16 +10,14 @@ each, the peak of a process of its own above what it held before it made its mod
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
+from measure import in_turns, medians, options, peak_mb, ratio
 from report import report
-from steps import Shape, in_turns, make, peak_mb
+from steps import Shape, make
 
 from sweet.training.device import resolve_precision
 
@@ -37,10 +35,8 @@ def memory(name: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, rounds=7)
     parser.add_argument("--names", default=NAMES)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--peaks", action="store_true")
     parser.add_argument("--memory", help="print the peak of one contestant and end")
     args = parser.parse_args()
@@ -56,9 +52,7 @@ def main() -> None:
     times = in_turns({name: make(shape, name) for name in names}, args.rounds)
     ratios = {
         f"{base}_over_ours": {
-            name: round(statistics.median(b / s for s, b in zip(times[name], times[base], strict=True)), 3)
-            for name in names
-            if name not in (base, "transformers")
+            name: ratio(times[base], times[name]) for name in names if name not in (base, "transformers")
         }
         for base in ("dense", "transformers")
         if base in names
@@ -68,7 +62,7 @@ def main() -> None:
         "benchmark": "a step of MAE pre-training: templates, dense weights, transformers",
         "shape": asdict(shape),
         "precision": resolve_precision("auto", device),
-        "seconds": {name: round(statistics.median(values), 4) for name, values in times.items()},
+        "seconds": medians(times, 4),
         **ratios,
         "peak_MB": peaks,
         "peak_over_dense": {name: round(peak / peaks["dense"], 3) for name, peak in peaks.items() if "dense" in peaks},

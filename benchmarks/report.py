@@ -6,15 +6,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from sweet.training.run_folder import environment
 
 
 def report(result: Mapping[str, object], path: Path | None) -> None:
     """Print ``result`` and the machine that it was measured on as JSON, and write it to ``path``, if there is one."""
-    machine = {**environment(), "cpu": torch.backends.cpu.get_cpu_capability()}
-    text = json.dumps({**result, "environment": machine}, indent=2)
+    text = json.dumps({**result, "environment": environment()}, indent=2)
     print(text)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,6 @@ import os
 import random
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tarfile
@@ -27,6 +26,7 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import torch
+from measure import medians, memory_mb, ratio
 from PIL import Image
 from report import report
 
@@ -76,12 +76,6 @@ def make(folder: Path, images: int) -> None:
     (folder / "_info.json").write_text(json.dumps({"splits": {"train": lengths}}))
 
 
-def peak(pid: int | str) -> float:
-    """MB that a process has held at most (Linux)."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1e3
-
-
 def child(spec: str, out: str, steps: int, began: float) -> None:
     """Pre-train for some steps; print when the first one had ended, and the peaks of this process and its workers."""
     from sweet.recipes.loader import load_recipe
@@ -96,13 +90,14 @@ def child(spec: str, out: str, steps: int, began: float) -> None:
         step(log, *values)  # type: ignore[arg-type]
         if not seen:
             seen.update(first_step_s=round(time.time() - began, 2), first_step_cpu_s=round(time.process_time(), 2))
-        seen["workers_mb"] = [peak(worker.pid or 0) for worker in active_children()] or seen.get("workers_mb", [])
+        peaks = [memory_mb("VmHWM", worker.pid or 0) for worker in active_children()]
+        seen["workers_mb"] = peaks or seen.get("workers_mb", [])
 
     RunLog.step = noted  # type: ignore[method-assign, assignment]
     name, *overrides = RECIPE
     recipe = load_recipe(PretrainRecipe, name, [*overrides, f"data.source={spec}", f"max_steps={steps}"])
     pretrain(recipe, Path(out), resume=True, quiet=True)
-    print(json.dumps(seen | {"main_mb": peak("self")}))
+    print(json.dumps(seen | {"main_mb": memory_mb("VmHWM")}))
 
 
 def start(spec: str, out: Path, steps: int) -> subprocess.Popen[str]:
@@ -204,9 +199,8 @@ def loaders(work: Path, rounds: int = 9) -> dict[str, object]:
                 assert images.dtype == torch.float32 and images.shape[1:] == (3, 224, 224)
                 count += len(images)
             speed[name].append(count / (time.perf_counter() - began))
-    medians = {f"{name}_img_per_s": round(statistics.median(values), 1) for name, values in speed.items()}
-    ratios = [one / other for one, other in zip(speed["sweet"], speed["timm"], strict=True)]
-    return {**medians, "ratio": round(statistics.median(ratios), 3), "rounds": rounds}
+    middle = {f"{name}_img_per_s": value for name, value in medians(speed, 1).items()}
+    return {**middle, "ratio": ratio(speed["sweet"], speed["timm"]), "rounds": rounds}
 
 
 def measure(folder: Path, json_file: Path | None) -> None:

@@ -9,16 +9,16 @@ turns.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
-import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 
 import torch
+from measure import in_turns, medians, options, ratio
 from report import report
 
 from sweet.models.config import MaeConfig, ViTConfig
@@ -50,7 +50,7 @@ def template(folder: Path) -> None:
     write_folder(folder, (TENSORS["template"], source_tensors(absorb(source))), record, "", "")
 
 
-def cpu_seconds(command: list[str]) -> float:
+def cpu_seconds(command: list[str], _: int) -> float:
     """User and system seconds of a command that has to succeed."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
@@ -60,10 +60,7 @@ def cpu_seconds(command: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = options(__doc__, rounds=5).parse_args()
     torch.set_num_threads(1)
     root = Path(mkdtemp())
     template(root / "template")
@@ -77,20 +74,12 @@ def main() -> None:
         "inspect_template": [*SWEET, "inspect", str(root / "template")],
         "help": [*SWEET, "--help"],
     }
-    times: dict[str, list[float]] = {name: [] for name in commands}
-    for number in range(args.rounds + 1):
-        for name, command in commands.items():
-            seconds = cpu_seconds(command)
-            if number:  # the first round warms up
-                times[name].append(seconds)
+    times = in_turns({name: partial(cpu_seconds, words) for name, words in commands.items()}, args.rounds)
     shutil.rmtree(root)
     result = {
         "benchmark": "CPU seconds of whole commands",
-        "seconds": {name: round(statistics.median(values), 3) for name, values in times.items()},
-        "over_imports": {
-            name: round(statistics.median(a / b for a, b in zip(times[name], times[base], strict=True)), 2)
-            for name, base in AGAINST.items()
-        },
+        "seconds": medians(times),
+        "over_imports": {name: ratio(times[name], times[base], 2) for name, base in AGAINST.items()},
         "rounds": args.rounds,
     }
     report(result, args.json)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
 from tempfile import mkdtemp
 
 import torch
+from measure import Step
 from torch import nn
 
 from sweet.data import onto
@@ -65,7 +64,6 @@ class Shape:
         }[name]
 
 
-Step = Callable[[int], float]
 """Runs the step of a number, with its images: CPU seconds, on a GPU seconds."""
 
 
@@ -145,33 +143,3 @@ def timed(run: Callable[[int], None]) -> Step:
         return clock() - began
 
     return step
-
-
-def in_turns(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, taking turns; a first round warms up."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 1):
-        for name in list(steps) if number % 2 else reversed(list(steps)):
-            seconds = steps[name](number % 4)
-            if number:
-                times[name].append(seconds)
-    return times
-
-
-def peak_mb(run: Callable[[], object]) -> float:
-    """Peak memory of this process above what it was before, in MB (Linux); on a GPU that of the device."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        return torch.cuda.max_memory_allocated() / 1e6
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = _status("VmRSS")
-    run()
-    return _status("VmHWM") - before
-
-
-def _status(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1]) / 1e3

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -58,6 +59,30 @@ def tiny() -> Callable[..., PretrainRecipe]:
 def tiny_finetune() -> Callable[..., FinetuneRecipe]:
     """tiny_finetune("key=value", ...): a fine-tuning that takes a fraction of a second."""
     return lambda *overrides: load_recipe(FinetuneRecipe, None, [*TINY_FINETUNE, *overrides])
+
+
+@pytest.fixture(scope="session")
+def crash_at() -> Callable[[int], AbstractContextManager[None]]:
+    """``with crash_at(step):`` a training in this process ends there without a word to the program."""
+    from sweet.training.log import RunLog
+
+    class Crash(BaseException):
+        pass
+
+    @contextmanager
+    def crashing(after: int) -> Iterator[None]:
+        step = RunLog.step
+
+        def stop(log: RunLog, done: int, *values: Any) -> None:
+            step(log, done, *values)
+            if done == after:
+                raise Crash
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
+            patch.setattr(RunLog, "step", stop)
+            yield
+
+    return crashing
 
 
 @pytest.fixture(scope="session")

@@ -241,7 +241,7 @@ def test_readers_on_disk_are_those_that_take_a_path() -> None:
     assert set(ON_DISK) == set(OPENERS) - set(NO_PATHS)
 
 
-def test_plan_looks_at_images_and_times_two_steps(tmp_path: Path) -> None:
+def test_plan_looks_at_images_and_times_two_steps() -> None:
     words = f"plan {TINY} --data shapes:n=300,size=16 max_steps=40 --json"
     planned = json.loads(run(*words.split()).stdout)
     shown = planned["here"]

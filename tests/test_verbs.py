@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 import sweet
 from sweet.console import Progress
 from sweet.files import read_json, write_json
-from sweet.recipes.schema import FinetuneRecipe
 from sweet.storage.paths import task_of_run
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -92,7 +90,7 @@ def test_what_can_be_checked_is_checked_before_torch(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_does_not_fit_is_said_at_once(
-    model: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = {"device": "cpu", "workers": 0, "batch_size": 32, "val_every": 0}
     sweet.finetune(model, out=tmp_path / "few", data=SHAPES, epochs=2, **words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -27,6 +28,15 @@ TINY = Path(__file__).parents[2] / "tests" / "tiny.yaml"
 COMMAND = typer.main.get_command(app)
 SECONDS, MEGABYTES = 5.0, 1024  # what one verb may take: CPU seconds, growth of the process's peak
 SCENES = "shapes:n=64,size=16"
+
+
+def options(name: str, **numbers: int) -> argparse.Namespace:
+    """The command line: ``--KEY N`` for each of ``numbers``, which are defaults, and ``--out``."""
+    parser = argparse.ArgumentParser()
+    for key, default in numbers.items():
+        parser.add_argument(f"--{key}", type=int, default=default)
+    parser.add_argument("--out", type=Path, default=Path(f"results/trust/{name}.json"))
+    return parser.parse_args()
 
 
 class Slow(BaseException):

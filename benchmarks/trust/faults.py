@@ -3,14 +3,13 @@
     python benchmarks/trust/faults.py [--step 1] [--out results/trust/faults.json]
 
 Each trial is a forked process in which the n-th call that changes the disk fails (ENOSPC, EIO, EROFS in turn) or ends
-the process. ``save``: a pre-training of four steps that saves after each second one; then ``--resume`` must come to
-the same bytes as an unbroken run. ``overwrite``: ``--overwrite`` on a finished run; the next start must find the old
-result or the new one, whole.
+the process; ``--step`` tries every so many calls only. ``save``: a pre-training of four steps that saves after each
+second one; then ``--resume`` must come to the same bytes as an unbroken run. ``overwrite``: ``--overwrite`` on a
+finished run; the next start must find the old result or the new one, whole.
 """
 
 from __future__ import annotations
 
-import argparse
 import builtins
 import errno
 import os
@@ -21,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import TINY, Tally, verdict
+from common import TINY, Tally, options, verdict
 
 from sweet.files import check_sums, sha256
 
@@ -145,10 +144,7 @@ def overwrite(place: Path, tally: Tally, kill: bool, step: int, verb: list[str],
 
 
 def main() -> None:
-    options = argparse.ArgumentParser()
-    options.add_argument("--step", type=int, default=1, help="Every n-th call only.")
-    options.add_argument("--out", type=Path, default=Path("results/trust/faults.json"))
-    given = options.parse_args()
+    given = options("faults", step=1)
     tally, calls = Tally(), {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

@@ -8,7 +8,6 @@ to names, shapes, types and numbers.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import SCENES, TINY, Tally, verdict
+from common import MEGABYTES, SCENES, SECONDS, TINY, Slow, Tally, at_most, options, peak_mb, verdict
 from safetensors.torch import load, save
 
 import sweet
@@ -53,12 +52,7 @@ class Damage:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser()
-    options.add_argument("--count", type=int, default=2000)
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--out", type=Path, default=Path("results/trust/folders.json"))
-    given = options.parse_args()
-    print_every, tally = 200, Tally()
+    given, tally = options("folders", count=2000, seed=0), Tally()
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         folders = make(place)
@@ -70,7 +64,7 @@ def main() -> None:
             shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("checkpoints", "tensorboard", "pictures"))
             damage = draw.choice(DAMAGES)(folder, draw)
             try_all(f"{number} {kind}: {damage.label}", folder, damage, tally)
-            if number % print_every == 0:
+            if number % 200 == 0:
                 print(number, dict(tally.counts), tally.wrong[-3:], flush=True)
     tally.write(given.out, folders=given.count, seed=given.seed)
 
@@ -105,8 +99,6 @@ def try_all(case: str, folder: Path, damage: Damage, tally: Tally) -> None:
 
 def loading(folder: Path) -> str:
     """The same for ``sweet.load``, with one image through what it gives."""
-    from common import MEGABYTES, SECONDS, Slow, at_most, peak_mb
-
     before = peak_mb()
     try:
         with at_most(SECONDS), torch.no_grad():
@@ -139,24 +131,26 @@ def untouched(folder: Path, draw: random.Random) -> Damage:
     return Damage("none", accepted=(*(("init",) if source else ()), "load", "verify", "inspect"))
 
 
+def flip(file: Path, length: int, draw: random.Random) -> str:
+    """Flip a bit of the first ``length`` bytes; which one."""
+    data = bytearray(file.read_bytes())
+    at, bit = draw.randrange(length), draw.randrange(8)
+    data[at] ^= 1 << bit
+    file.write_bytes(bytes(data))
+    return f"{at}.{bit}"
+
+
 def flipped(folder: Path, draw: random.Random) -> Damage:
     """One bit, anywhere in the tensors or the config, and the sums as they were."""
     file = draw.choice([tensor_file(folder), folder / "config.json"])
-    data = bytearray(file.read_bytes())
-    at, bit = draw.randrange(len(data)), draw.randrange(8)
-    data[at] ^= 1 << bit
-    file.write_bytes(bytes(data))
-    return Damage(f"bit {at}.{bit} of {file.name}", LOADS)
+    return Damage(f"bit {flip(file, file.stat().st_size, draw)} of {file.name}", LOADS)
 
 
 def header_flipped(folder: Path, draw: random.Random) -> Damage:
     file = tensor_file(folder)
-    data = bytearray(file.read_bytes())
-    at, bit = draw.randrange(8 + struct.unpack("<Q", data[:8])[0]), draw.randrange(8)
-    data[at] ^= 1 << bit
-    file.write_bytes(bytes(data))
+    bit = flip(file, 8 + struct.unpack("<Q", file.read_bytes()[:8])[0], draw)
     sign(folder)
-    return Damage(f"header bit {at}.{bit}")
+    return Damage(f"header bit {bit}")
 
 
 def cut(folder: Path, draw: random.Random) -> Damage:

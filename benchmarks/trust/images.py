@@ -4,12 +4,11 @@
 
 Whole images must be used by every verb, damaged ones refused by every verb in one line that names the file. With
 ``data.on_error=skip`` the trainings leave out exactly those, and list them. An image that is neither (bits flipped, or
-very large) must be the same to all verbs.
+very large) must be the same to all verbs. ``--step``: every n-th image only.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -22,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from common import TINY, Tally, verdict
+from common import TINY, Tally, options, verdict
 from PIL import Image
 
 from sweet.data.skips import FILE, skipped
@@ -70,12 +69,10 @@ def cases() -> Iterator[tuple[str, bytes, bool | None]]:
     for suffix, data in (("gif", gif), ("webp", webp), ("bmp", bmp), ("tiff", tif), ("ppm", ppm)):
         yield f"half.{suffix}", data[: len(data) // 2], False
         yield f"whole.{suffix}", data, True
-    texts = {"zero.jpg": b"", "text.jpg": b"hello world\n", "html.jpg": b"<html>404</html>", "json.png": b"{}"}
-    for name, data in {
-        **texts,
-        "nulls.png": b"\0" * 1000,
-        "program.jpg": Path(os.__file__).read_bytes()[:5000],
-    }.items():
+    for name, data in (
+        ("zero.jpg", b""), ("text.jpg", b"hello world\n"), ("html.jpg", b"<html>404</html>"), ("json.png", b"{}"),
+        ("nulls.png", b"\0" * 1000), ("program.jpg", Path(os.__file__).read_bytes()[:5000]),
+    ):  # fmt: skip
         yield name, data, False
     yield "png_named.jpg", png, True
     yield "jpg_named.png", jpg, True
@@ -100,23 +97,10 @@ def cases() -> Iterator[tuple[str, bytes, bool | None]]:
         yield f"frames.{suffix}", encoded(picture(), kind, save_all=True, append_images=[picture(), picture()]), True
     for side in (9_500, 12_800, 30_000):
         yield f"huge{side}.png", huge(side, side), None
-    names = [
-        " leading space.jpg",
-        "sp ace.jpg",
-        "ünï 图.jpg",
-        "new\nline.jpg",
-        "tab\t.jpg",
-        "quote'\".jpg",
-        "-dash.jpg",
-    ]
-    for name in [
-        *names,
-        "UPPER.JPG",
-        "two.dots.jpg",
-        "esc\x1b[31m.jpg",
-        os.fsdecode(b"latin\xe9.jpg"),
-        "\u202egpj.jpg",
-    ]:
+    for name in (
+        " leading space.jpg", "sp ace.jpg", "ünï 图.jpg", "new\nline.jpg", "tab\t.jpg", "quote'\".jpg", "-dash.jpg",
+        "UPPER.JPG", "two.dots.jpg", "esc\x1b[31m.jpg", os.fsdecode(b"latin\xe9.jpg"), "\u202egpj.jpg",
+    ):  # fmt: skip
         yield name, jpg, True
 
 
@@ -206,10 +190,7 @@ def judge(name: str, data: bytes, usable: bool | None, place: Path, tally: Tally
 
 
 def main() -> None:
-    options = argparse.ArgumentParser()
-    options.add_argument("--step", type=int, default=1, help="Every n-th image only.")
-    options.add_argument("--out", type=Path, default=Path("results/trust/images.json"))
-    given = options.parse_args()
+    given = options("images", step=1)
     tally, chosen = Tally(), list(cases())[:: given.step]
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)

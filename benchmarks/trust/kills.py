@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -75,14 +76,6 @@ def init(out: Path) -> None:
     sweet_("init", "template", "--depth", 1, "--heads", 1, *fitted, "--out", out, *again)
 
 
-def fit(out: Path) -> None:
-    trained("sweet_fitted", out)
-
-
-def distilled(out: Path) -> None:
-    trained("distilled", out)
-
-
 def trained(method: str, out: Path) -> None:
     """``sweet init`` by a method that trains: goes on where a training was begun, and starts anew where none was."""
     short_run.CHECKPOINT = 5
@@ -116,8 +109,8 @@ JOBS = {
     "pretrain": Job(pretrain, "template.safetensors"),
     "finetune": Job(finetune, "model.safetensors"),
     "init": Job(init, "model.safetensors"),
-    "fit": Job(fit, "model.safetensors"),
-    "distilled": Job(distilled, "model.safetensors"),
+    "fit": Job(partial(trained, "sweet_fitted"), "model.safetensors"),
+    "distilled": Job(partial(trained, "distilled"), "model.safetensors"),
     "family": Job(family, "L*/model.safetensors"),
     "bench": Job(bench, "tiny/tiny/classify-*.json"),
 }

@@ -5,7 +5,6 @@ python benchmarks/trust/recipes.py [--count 500] [--out results/trust/recipes.js
 
 from __future__ import annotations
 
-import argparse
 import random
 import tempfile
 from itertools import pairwise
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from common import TINY, Tally, verdict
+from common import TINY, Tally, options, verdict
 
 VALUES = (
     "null", "-1", "0", "1e400", ".nan", ".inf", "-.inf", "9" * 26, "1000000000", '"3"', "true", "[]", "{}",
@@ -23,25 +22,9 @@ VALUES = (
     "1" + "0" * 30,
 )  # fmt: skip
 BYTES = [
-    b"\t",
-    b":",
-    b"- ",
-    b"&a ",
-    b"*a ",
-    b"!!",
-    b"{",
-    b"}",
-    b"[",
-    b"\n",
-    b"'",
-    b'"',
-    b"|",
-    b">",
-    b"%",
-    b"@",
-    b"\x85",
+    b"\t", b":", b"- ", b"&a ", b"*a ", b"!!", b"{", b"}", b"[", b"\n", b"'", b'"', b"|", b">", b"%", b"@", b"\x85",
     b"\xff",
-]
+]  # fmt: skip
 
 
 def whole_texts(text: str) -> list[bytes]:
@@ -90,11 +73,7 @@ def bytes_changed(text: str, draw: random.Random) -> tuple[str, bytes]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser()
-    options.add_argument("--count", type=int, default=500)
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--out", type=Path, default=Path("results/trust/recipes.json"))
-    given = options.parse_args()
+    given = options("recipes", count=500, seed=0)
     text, tally = TINY.read_text(), Tally()
     base = yaml.safe_load(text)
     with tempfile.TemporaryDirectory() as name:

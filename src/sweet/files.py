@@ -41,7 +41,7 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name (it starts with a dot) that becomes ``path`` only if the block succeeds.
+    """A temporary name (it starts with a dot) that becomes ``path``, readable by all, only if the block succeeds.
 
     An OSError of it (a full disk) names ``path``.
     """
@@ -51,6 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
+        temporary.chmod(0o644)  # mkstemp makes it private
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
@@ -73,10 +74,9 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8, readable by all, complete or not at all."""
+    """UTF-8, complete or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        temporary.chmod(0o644)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -131,7 +131,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
             if found is None:
                 raise
             raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
-        temporary.chmod(0o644)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ import runpy
 import shutil
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -51,14 +51,6 @@ TINY = Protocol(
     ),
     shows_costs=True,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_processes(processes: ForkServerContext) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schedule.multiprocessing, "get_context", lambda _: processes)
-        patch.setattr(schedule, "cores", lambda: 1)  # so small a step is slower with two threads
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +175,7 @@ def test_only_sources_that_are_needed_are_learned(tmp_path: Path, monkeypatch: p
         seen.clear()
 
 
-def test_runs_of_another_table_are_taken_over(
-    measured: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_of_another_table_are_taken_over(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     """Where they are the same cell, and checked if the table shows what arms give before fine-tuning."""
     out = tmp_path / "results"
     shutil.copytree(measured[0], out)

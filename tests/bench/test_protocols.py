@@ -27,7 +27,7 @@ from sweet.recipes.loader import load_recipe
 from sweet.recipes.resolved import resolve, vit_config
 from sweet.recipes.schema import PretrainRecipe
 from sweet.results.costs import TOLERANCE
-from sweet.results.files import read_cell, read_sources
+from sweet.results.files import read_cell, read_source_folder
 from sweet.results.records import RULES, Role, TableSpec
 from sweet.results.render.colours import MARKS, colour
 from sweet.tasks.registry import TASKS
@@ -125,7 +125,7 @@ def test_sources_of_another_training_code_are_strangers(monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("as_measured")
 def test_estimated_flops_are_those_that_a_run_counts() -> None:
     """The committed sources of protocol micro, by formula and as their own runs counted."""
-    protocol, counted = PROTOCOLS["table1", "micro"], read_sources(RESULTS / "history", "micro")
+    protocol, counted = PROTOCOLS["table1", "micro"], read_source_folder(RESULTS / "history" / "micro" / "sources")
     names = {Sources(protocol, "parquet:x/cifar10").folder(source).name: source for source in protocol.sources}
     assert counted.keys() & names.keys()
     for folder in counted.keys() & names.keys():

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from sweet.bench import schedule
 from sweet.bench.arms import Checkpoint, Converted
 from sweet.bench.protocol import Protocol, Trial
 from sweet.bench.protocols import PROTOCOLS
@@ -51,13 +48,6 @@ TINY = Protocol(
     trials=(Trial(data="a", img_size=16), Trial(data="b", img_size=24)),
 )
 SETS = ["a=shapes:n=40,size=16", "b=shapes:n=40,size=24,seed=3"]
-
-
-@pytest.fixture(autouse=True)
-def here(processes: ForkServerContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(schedule.multiprocessing, "get_context", lambda _: processes)
-    monkeypatch.setattr(schedule, "cores", lambda: 1)
-    yield
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import runpy
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -18,12 +17,9 @@ from sweet.bench.schedule import Busy, Job, OutOfTime, held, holding, limited, w
 from sweet.console import say
 
 
-@pytest.fixture(scope="module", autouse=True)
-def forked(processes: ForkServerContext) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schedule.multiprocessing, "get_context", lambda _: processes)
-        patch.setattr(schedule, "POLL", 0.05)
-        yield
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "POLL", 0.05)
 
 
 def do(

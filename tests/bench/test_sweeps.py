@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweet.bench import schedule
 from sweet.bench.arms import Arm, arms
 from sweet.bench.protocol import Protocol
 from sweet.bench.run import run
@@ -45,13 +42,6 @@ TABLE = replace(
     main="weight_selection",
     chosen_by={"settings": SETTINGS, "rates": SWEEP},
 )
-
-
-@pytest.fixture(autouse=True)
-def here(processes: ForkServerContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(schedule.multiprocessing, "get_context", lambda _: processes)
-    monkeypatch.setattr(schedule, "cores", lambda: 1)
-    yield
 
 
 def tried(*scores: float, first: int = 3) -> list[Variant]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweet.bench import schedule
 from sweet.bench.arms import arms
 from sweet.bench.protocol import Protocol, Trial
 from sweet.bench.run import run
@@ -42,13 +39,6 @@ TINY = Protocol(
     finetune=(),
     trials=tuple(TRIALS.values()),
 )
-
-
-@pytest.fixture(autouse=True)
-def here(processes: ForkServerContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(schedule.multiprocessing, "get_context", lambda _: processes)
-    monkeypatch.setattr(schedule, "cores", lambda: 1)
-    yield
 
 
 @pytest.mark.slow

@@ -22,19 +22,9 @@ from sweet.convert.timm_source import filled, from_folder
 from sweet.errors import UserError
 from sweet.models.vit import build_vit
 
+from .random_models import images, shaken
+
 SMALL = {"depth": 2, "embed_dim": 64, "num_heads": 2, "img_size": 16, "patch_size": 4, "num_classes": 0}
-
-
-def shaken(model: Any) -> Any:
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.add_(torch.randn(value.shape, generator=generator) * (0.3 if value.dim() < 2 else 0.1))
-    return model.eval()
-
-
-def images(size: int = 16) -> torch.Tensor:
-    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
 def same(a: Any, b: Any, pixels: torch.Tensor) -> None:
@@ -161,7 +151,7 @@ def test_sizes_mask_token_and_head_of_a_folder(folder: tuple[Path, Any]) -> None
     assert found.origin is not None and (found.origin.licence, found.origin.citation) == ("mit", "arXiv:1")
 
 
-def test_like_builds_and_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_like_builds_and_compares(tmp_path: Path) -> None:
     theirs = shaken(timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0, img_size=32))
     path = tmp_path / "x.safetensors"
     save_file(theirs.state_dict(), path)

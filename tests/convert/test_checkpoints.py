@@ -18,26 +18,14 @@ from sweet.models.config import ViTConfig
 from sweet.models.mae import MaskedAutoencoder, sincos, source_from_state
 from sweet.models.vit import build_vit
 
+from .random_models import images, shaken
+
 WIDTH, DEPTH = 32, 2
-
-
-def shaken(model: torch.nn.Module) -> torch.nn.Module:
-    """All parameters random, so that no bias is zero and no gain one."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if not name.endswith("decoder_pos_embed"):
-                value.add_(torch.randn(value.shape, generator=generator) * (0.3 if value.dim() < 2 else 0.05))
-    return model.eval()
 
 
 def vit(**options: object) -> VisionTransformer:
     shape = {"img_size": 16, "patch_size": 4, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": 4, "num_classes": 5}
-    return shaken(VisionTransformer(**shape | options))
-
-
-def images() -> Tensor:
-    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    return shaken(VisionTransformer(**shape | options), 0.05)
 
 
 def mae() -> tuple[ViTMAEForPreTraining, dict[str, Tensor]]:
@@ -47,7 +35,7 @@ def mae() -> tuple[ViTMAEForPreTraining, dict[str, Tensor]]:
         layer_norm_eps=1e-6, image_size=16, patch_size=4, decoder_hidden_size=64, decoder_num_hidden_layers=1,
         decoder_num_attention_heads=16, decoder_intermediate_size=256, norm_pix_loss=True,
     )  # fmt: skip
-    model = shaken(ViTMAEForPreTraining(config))
+    model = shaken(ViTMAEForPreTraining(config), 0.05)
     with torch.no_grad():  # facebookresearch/mae puts columns first, transformers rows
         model.decoder.decoder_pos_embed.copy_(sincos(4, 64)[None])
     names = {

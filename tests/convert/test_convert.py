@@ -203,7 +203,7 @@ def test_the_activation_metric_helps_the_features(make_source: MakeSource, tmp_p
     assert errors[0]["error"] > errors[1]["error"]
 
 
-def test_scenes_stand_in_for_images(dense: Path, tmp_path: Path, make_source: MakeSource) -> None:
+def test_scenes_stand_in_for_images(tmp_path: Path, make_source: MakeSource) -> None:
     """Without --data the order comes from synthetic scenes; on photographs see docs/log.md."""
     stored = make_source("eva", "none", depth=2)
     made = write_dense(stored, tmp_path / "dense")

@@ -26,6 +26,8 @@ from sweet.models.forward import encode, patchify
 from sweet.models.vit import build_vit
 from sweet.storage.records import DataConfig
 
+from .random_models import shaken
+
 VIT = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}
 # what our own Eva is, see sweet.models.vit
 EVA = VIT | {
@@ -33,14 +35,6 @@ EVA = VIT | {
     "use_rot_pos_emb": True, "rope_temperature": 100.0, "rope_rotate_half": True, "ref_feat_shape": (4, 4),
     "norm_layer": partial(RmsNorm, eps=1e-5),
 }  # fmt: skip
-
-
-def shaken(model: Any) -> Any:
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.add_(torch.randn(value.shape, generator=generator) * (0.3 if value.dim() < 2 else 0.1))
-    return model.eval()
 
 
 def same_features(theirs: Any, config: ViTConfig, state: dict[str, torch.Tensor]) -> None:

@@ -24,6 +24,8 @@ from sweet.initialise.make import initialise_to
 from sweet.models.mae import reconstruct, sincos
 from sweet.models.vit import build_vit
 
+from .random_models import images, shaken
+
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 4}
 PLAIN = SMALL | {"intermediate_size": 128}
 MAE = PLAIN | {
@@ -71,20 +73,11 @@ MODELS: dict[str, tuple[Any, Any, str]] = {
 
 def made(name: str, folder: Path) -> Any:
     cls, config, _ = MODELS[name]
-    generator = torch.Generator().manual_seed(0)
-    model = cls(config).eval()
-    with torch.no_grad():
-        for key, value in model.named_parameters():
-            if key.endswith("decoder_pos_embed"):  # as in the weights that facebookresearch/mae gave away
-                value.copy_(sincos(4, 64)[None])
-                continue
-            value.add_(torch.randn(value.shape, generator=generator) * (0.3 if value.dim() < 2 else 0.1))
+    model = shaken(cls(config))
+    if name == "mae":  # as in the weights that facebookresearch/mae gave away
+        model.decoder.decoder_pos_embed.data.copy_(sincos(4, 64)[None])
     model.save_pretrained(folder)
     return model
-
-
-def images() -> torch.Tensor:
-    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ def test_check(tmp_path: Path, make_image: Callable[..., Image.Image]) -> None:
     assert found.mean == pytest.approx(mean, abs=1e-4) and found.std == pytest.approx(std, abs=1e-4)
 
 
-def test_a_report_as_json(tmp_path: Path, folder: Path) -> None:
+def test_a_report_as_json(folder: Path) -> None:
     """What machines read: the keys, and ``objects`` only where there are boxes."""
     values = json.loads(json.dumps(check(f"folder:{folder}").to_dict()))
     assert list(values) == ["source", "splits", "duplicates_across_splits", "findings"]

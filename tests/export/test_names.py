@@ -44,7 +44,7 @@ def sweet(*words: object) -> Result:
     return result
 
 
-def test_cards_and_the_terminal(named: Path, tmp_path: Path) -> None:
+def test_cards_and_the_terminal(named: Path) -> None:
     card = (named / "README.md").read_text()
     assert clean(card) and "<script" not in card and "](javascript" not in card
     image = named.parent / "set" / "val" / NAMES[0] / "0.png"

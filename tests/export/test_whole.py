@@ -157,7 +157,7 @@ def test_a_damaged_file_is_not_exported(detector: Path, tmp_path: Path) -> None:
         export(folder, "safetensors", tmp_path / "out")
 
 
-def test_the_vit_of_a_detector_is_converted(detector: Path, vit: Path, tmp_path: Path) -> None:
+def test_the_vit_of_a_detector_is_converted(detector: Path, tmp_path: Path) -> None:
     made = convert(str(detector), tmp_path / "template", data=SMALL[0].removeprefix("data.source="), device="cpu")
     assert made["size"] == "L2H2" and made["error"] < 1e-5
 

@@ -77,7 +77,7 @@ def test_a_query_is_read_as_the_model_reads_images(model: Path, tmp_path: Path) 
     assert found == [{"image": str(tmp_path / "b.png"), "cosine": 1.0}]
 
 
-def test_what_it_refuses(embedded: Path, photos: Path, model: Path, classifier: Path, tmp_path: Path) -> None:
+def test_what_it_refuses(embedded: Path, photos: Path, classifier: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--query and --model: go together"):
         near(embedded, query=photos / "00.png", model=None, top=3)
     with pytest.raises(UserError, match="was made by another model"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from sweet.cli import app
 from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.inference.evaluate import predict
-from sweet.recipes.schema import FinetuneRecipe
 from sweet.tasks.detection.detect import Detect
 from sweet.tasks.multilabel.multilabel import MultiLabel
 from sweet.tasks.segmentation.segment import Segment
@@ -90,7 +88,7 @@ def test_a_threshold_for_classes(classifier: Path, photos: Path) -> None:
     assert some == [row for row in every if float(row["probability"]) >= middle] and 0 < len(some) < len(every)
 
 
-def test_how_many_boxes_are_above_it(tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path) -> None:
+def test_how_many_boxes_are_above_it(tmp_path: Path) -> None:
     class Two(torch.nn.Module):
         """Finds two boxes, one of them nearly sure."""
 
@@ -116,7 +114,7 @@ def test_how_many_boxes_are_above_it(tiny_finetune: Callable[..., FinetuneRecipe
         assert bare.tobytes() != two.tobytes()
 
 
-def test_other_tasks(tmp_path: Path) -> None:
+def test_other_tasks() -> None:
     from sweet.storage.records import DataConfig
 
     data = DataConfig(img_size=16, mean=(0.5,) * 3, std=(0.25,) * 3, thresholds=[0.9, 0.9])

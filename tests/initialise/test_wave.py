@@ -76,7 +76,7 @@ def test_a_trained_target_is_made_of_the_sources_templates(
             torch.testing.assert_close(kron_sum(scalers, templates), weight, rtol=1e-3, atol=1e-4)
 
 
-def test_training_lowers_the_loss(make: Callable[..., Weights], wide: Wide, images: ImageSource) -> None:
+def test_training_lowers_the_loss(wide: Wide) -> None:
     source = wide("eva", "kronecker")
     config = source.config.resized(3, 6)
     pixels = torch.stack([torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(8)])

@@ -208,9 +208,9 @@ PRINTED = {
 @pytest.mark.parametrize(("task", "metric"), PRINTED)
 def test_the_papers_gain_in_average_comes_out_of_its_rows(task: str, metric: str) -> None:
     printed = next(one for one in paper().tables if one.task == task and one.table in ("table1", "table2"))
-    means, higher = printed.means(metric), METRICS[metric].higher_is_better
+    means, sign = printed.means(metric), METRICS[metric].sign
     others = [name for name in means if name != "SWEET"]
-    gains = gains_over_best(means, "SWEET", printed.columns, baselines=others, higher=higher)
+    gains = gains_over_best(means, "SWEET", printed.columns, baselines=others, sign=sign)
     assert gains.mean is not None and gains.in_average is not None
     assert gains.in_average == pytest.approx(PRINTED[task, metric], abs=0.0101)
     assert gains.mean == pytest.approx(sum(gains.columns[size] for size in printed.columns) / 5)

@@ -19,7 +19,7 @@ from sweet.results.files import (
     check_source,
     find_tables,
     read_cell,
-    read_sources,
+    read_source_folder,
     read_spec,
     read_tables,
     result_path,
@@ -150,7 +150,7 @@ def test_each_source_is_kept_once(tmp_path: Path) -> None:
     for source in (first, second, first):  # another one later, under the same name in the table
         write_source(tmp_path, "micro", "dense", source.source, lambda source=source: source)
     assert {path.name for path in (tmp_path / "micro" / "sources").iterdir()} == {"dense.json", "dense-2.json"}
-    assert read_sources(tmp_path, "micro") == {"a-1": first, "a-2": second}
+    assert read_source_folder(tmp_path / "micro" / "sources") == {"a-1": first, "a-2": second}
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: "/".join(path.parts[-3:-1]))
@@ -161,7 +161,7 @@ def test_committed_tables_describe_all_that_was_measured(path: Path) -> None:
     assert spec.main in {arm.name for arm in spec.arms}
     arms, columns = {arm.name for arm in spec.arms}, {(column.task, column.name) for column in spec.columns}
     out = path.parents[2]
-    sources = read_sources(out, spec.protocol)
+    sources = read_source_folder(out / spec.protocol / "sources")
     for file in path.parent.glob("*-*.json"):
         one = read_cell(file)
         assert (one.protocol, one.table, one.arm in arms) == (spec.protocol, spec.table, True)

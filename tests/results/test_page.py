@@ -122,7 +122,7 @@ def test_a_reader_sees_a_paragraph_a_chart_and_a_strip_of_each_table(committed: 
     assert page.at_once.count("summary") == 0 and page.tags.count("summary") > 5 * charts  # one word each, then more
 
 
-def test_a_strip_counts_and_a_loss_has_its_context(results: Make, tmp_path: Path) -> None:
+def test_a_strip_counts_and_a_loss_has_its_context(results: Make) -> None:
     cells = {("random", "L6H6"): [30.0, 32.0], ("sweet", "L6H6"): [47.0, 48.0], ("sweet_tiles", "L6H6"): [50.0, 51.0]}
     cells |= {("wave", "L6H6"): [60.0, 61.0], ("dmae", "L6H6"): [47.5, 47.5]}
     about = {"sweet_tiles": "of tiles", "wave": "by its paper"}
@@ -351,7 +351,7 @@ def test_what_was_found_by_earlier_rules_comes_first_until_it_is_measured_anew(r
         assert all(row[3].startswith(("+4.50 ± ", "+7.00 ± ", "+16.50 ± ")) for row in ranked[3:])
 
 
-def test_the_documentation_is_what_the_results_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documentation_is_what_the_results_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """When this fails: sweet report results --markdown docs/results.md --overwrite"""
     monkeypatch.chdir(ROOT)
     page = Path("docs/results.md")

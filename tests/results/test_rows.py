@@ -57,7 +57,7 @@ def test_a_failed_cell_is_marked(results: Make) -> None:
     assert description(table)["not measured yet"] == "L2H2, L3H3"
 
 
-def test_a_summary_is_written_and_printed(results: Make, tmp_path: Path) -> None:
+def test_a_summary_is_written_and_printed(results: Make) -> None:
     values = {"sweet": [12.0, 15.0], "random": [10.0, 11.0]}
     cells = {(arm, "L1H1"): row for arm, row in values.items()} | {
         (arm, "L2H2"): row[:1] for arm, row in values.items()
@@ -83,7 +83,7 @@ def test_a_summary_is_written_and_printed(results: Make, tmp_path: Path) -> None
         assert picture.width > picture.height > 200
 
 
-def test_a_table_of_several_tasks_has_a_picture_of_each(tmp_path: Path, results: Make) -> None:
+def test_a_table_of_several_tasks_has_a_picture_of_each(results: Make) -> None:
     folder = results({("sweet", "L1H1"): [1.0]}, metric="fid", task="generate", spec=None)
     columns = (ColumnSpec(size="L1H1"), ColumnSpec(size="L1H1", task="generate"))
     arm = ArmSpec(name="sweet", method="sweet", role="ours")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +93,7 @@ def test_the_picture_counts_the_images(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("count", [3, 41])
-def test_the_picture_shows_shows_the_shares(tmp_path: Path, count: int, make_source: Callable) -> None:
+def test_the_picture_shows_shows_the_shares(tmp_path: Path, count: int) -> None:
     """The darkest blue stands where all images of a class are, white where none is; names as long as they fit."""
     table = np.eye(count, dtype=int)[::-1] * 5  # everything is taken for something else
     metrics = Metrics({"top1": 0.0}, 5 * count, confusion=table.tolist())

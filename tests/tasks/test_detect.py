@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from sweet.storage.records import read_record
 from sweet.tasks.detection.detect import Detect, training_sample
 from sweet.tasks.detection.detector import DetectOptions
 from sweet.training.finetune import finetune, parameter_groups
-from sweet.training.log import RunLog
 from sweet.training.network import start_network
 
 Tiny = Callable[..., FinetuneRecipe]
+CrashAt = Callable[[int], AbstractContextManager[None]]
 SCENES = "shapes:n=16,size=16"
 HEAD = (
     "head.window=2 head.channels=16 head.convs=1 head.fc_width=32 head.anchor_scale=4 head.proposals=32 head.rois=16 "
@@ -113,20 +114,9 @@ def test_evaluate_repeats_what_finetune_measured(detector: Path) -> None:
 
 @pytest.mark.parametrize("after", [0, 2])
 def test_a_stopped_run_ends_as_if_it_had_not(
-    model: Path, detector: Path, tiny_finetune: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    model: Path, detector: Path, tiny_finetune: Tiny, tmp_path: Path, crash_at: CrashAt, after: int
 ) -> None:
-    class Crash(BaseException):
-        pass
-
-    step = RunLog.step
-
-    def stop(log: RunLog, done: int, *values: Any) -> None:
-        step(log, done, *values)
-        if done == after:
-            raise Crash
-
-    with monkeypatch.context() as patch, pytest.raises(Crash):
-        patch.setattr(RunLog, "step", stop)
+    with crash_at(after):
         finetune(model, recipe_of(tiny_finetune), tmp_path, task="detect", quiet=True)
     finetune(model, recipe_of(tiny_finetune), tmp_path, task="detect", resume=True, quiet=True)
     assert sha256(tmp_path / "model.safetensors") == sha256(detector / "model.safetensors")

@@ -129,7 +129,7 @@ def test_some_of_the_classes_in_another_set(tuned: Path, lamps: str, tmp_path: P
     assert some["per_class"] == {name: whole["per_class"][name] for name in ("green", "red")}
 
 
-def test_a_prediction_is_what_reaches_its_threshold(tuned: Path, lamps: str, tmp_path: Path) -> None:
+def test_a_prediction_is_what_reaches_its_threshold(tuned: Path, lamps: str) -> None:
     val = open_images(lamps, "val")
     files = [Path(val.where(index)) for index in range(len(val))]
     rows = predict(tuned, files, None, "cpu")

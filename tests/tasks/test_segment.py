@@ -78,7 +78,7 @@ def test_it_learns(model: Path, recipe: Recipe, tmp_path: Path) -> None:
     assert set(result["per_class"]) == {"ground", "square"}
 
 
-def test_what_is_written(segmenter: Path, model: Path) -> None:
+def test_what_is_written(segmenter: Path) -> None:
     info = read_json(segmenter / "config.json")
     assert info["task"] == "segment"
     assert info["data"]["classes"] == open_images(SHAPES, "val").mask_classes

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,34 +23,20 @@ from sweet.storage.folders import load_source
 from sweet.template.constraints import Kronecker, Linear
 from sweet.template.sizes import Size
 from sweet.template.target import target_weights
-from sweet.training.log import RunLog
 from sweet.training.pretrain import initial_source, parameter_groups, pretrain
 
 Tiny = Callable[..., PretrainRecipe]
+CrashAt = Callable[[int], AbstractContextManager[None]]
 
 both_constraints = pytest.mark.parametrize("constraint", ["linear", "kronecker"])
 SCALED = ("width.mode=independent", "depth.mode=even", "depth.min_blocks=1", "max_steps=3", "template.order_images=16")
 
 
 @both_constraints
-def test_a_run_and_its_resumption_are_the_same(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constraint: str
-) -> None:
+def test_a_run_and_its_resumption_are_the_same(tiny: Tiny, tmp_path: Path, crash_at: CrashAt, constraint: str) -> None:
     recipe = tiny(f"template.constraint={constraint}", *SCALED)
     pretrain(recipe, tmp_path / "whole", quiet=True)
-
-    class Crash(BaseException):
-        pass
-
-    step = RunLog.step
-
-    def stop(log: RunLog, done: int, *values: Any) -> None:
-        step(log, done, *values)
-        if done == 2:  # the step after the checkpoint
-            raise Crash
-
-    with monkeypatch.context() as patch, pytest.raises(Crash):
-        patch.setattr(RunLog, "step", stop)
+    with crash_at(2):  # the step after the checkpoint
         pretrain(recipe, tmp_path / "half", quiet=True)
     pretrain(recipe, tmp_path / "half", resume=True, quiet=True)
     assert sha256(tmp_path / "half" / "template.safetensors") == sha256(tmp_path / "whole" / "template.safetensors")

@@ -272,25 +272,6 @@ def listening() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("listening")
-def test_ctrl_c_saves_where_it_is(tmp_path: Path) -> None:
-    """Wherever in a step it is pressed, the step is finished first; resumed, nothing is different."""
-    _, expected = fit(run=tmp_path / "whole")
-
-    def pressed(model: nn.Module, x: Tensor, y: Tensor, micro: int) -> Tensor:
-        if micro == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        return squared_error(model, x, y, micro)
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(run=tmp_path / "run", loss_of=pressed)
-    assert steps_of(tmp_path / "run") == [3, 5]
-    finished, weight = fit(run=tmp_path / "run", resume=True)
-    assert torch.equal(weight, expected)
-    assert finished.steps == 8
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-@pytest.mark.usefixtures("listening")
 def test_ctrl_c_between_optimiser_and_average(tmp_path: Path) -> None:
     """The moment at which weights, average and step counter disagree."""
     _, expected = fit(run=tmp_path / "whole")

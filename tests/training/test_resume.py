@@ -7,6 +7,7 @@ import runpy
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -22,10 +23,10 @@ from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
 from sweet.storage.layout import TENSORS
 from sweet.training import checkpoint
 from sweet.training.finetune import finetune
-from sweet.training.log import RunLog
 from sweet.training.pretrain import pretrain
 from sweet.verbs import changed_recipe
 
+CrashAt = Callable[[int], AbstractContextManager[None]]
 # whatever changes the disk for good: between any two of these the power may go
 DISK = ("os.fsync", "os.replace", "os.unlink", "os.rmdir", "os.mkdir")
 
@@ -41,23 +42,6 @@ class Job:
     def start(self, out: Path) -> dict[str, Any]:
         """Run it here, from the newest checkpoint in ``out``."""
         return {"pretrain": pretrain, "finetune": finetune}[self.verb](*self.arguments(out), resume=True, quiet=True)
-
-    def crash(self, out: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-        """Run it here and stop it at step ``after`` without a word to the program."""
-
-        class Crash(BaseException):
-            pass
-
-        step = RunLog.step
-
-        def stop(log: RunLog, done: int, *values: Any) -> None:
-            step(log, done, *values)
-            if done == after:
-                raise Crash
-
-        with monkeypatch.context() as patch, pytest.raises(Crash):
-            patch.setattr(RunLog, "step", stop)
-            self.start(out)
 
 
 @pytest.fixture(scope="module")
@@ -172,19 +156,21 @@ def test_a_finished_run_is_left_alone(job: Job) -> None:
 
 
 def test_resume_alone_goes_on(
-    pretraining: Job, finetuning: Job, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pretraining: Job, finetuning: Job, model: Path, tmp_path: Path, crash_at: CrashAt
 ) -> None:
     """`--out DIR --resume` needs no recipe and no overrides: the run folder knows them."""
     for job, words in ((pretraining, ["pretrain"]), (finetuning, ["finetune", str(model)])):
         out = tmp_path / job.verb
-        job.crash(out, monkeypatch, after=3)
+        with crash_at(3):
+            job.start(out)
         result = CliRunner().invoke(app, [*words, "--out", str(out), "--resume", "--quiet", "--json"])
         assert result.exit_code == 0, result.output
         assert_as_if_never_stopped(out, job)
 
 
-def test_leftovers_are_harmless(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job.crash(tmp_path, monkeypatch, after=3)
+def test_leftovers_are_harmless(job: Job, tmp_path: Path, crash_at: CrashAt) -> None:
+    with crash_at(3):
+        job.start(tmp_path)
     for folder in (".step-3", ".step-4", "step-x"):
         (tmp_path / "checkpoints" / folder).mkdir()
         (tmp_path / "checkpoints" / folder / "model.safetensors").write_bytes(b"half")
@@ -196,18 +182,18 @@ def test_leftovers_are_harmless(job: Job, tmp_path: Path, monkeypatch: pytest.Mo
     assert_as_if_never_stopped(tmp_path, job)
 
 
-def test_without_a_checkpoint_it_starts_at_step_0(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job.crash(tmp_path, monkeypatch, after=2)
+def test_without_a_checkpoint_it_starts_at_step_0(job: Job, tmp_path: Path, crash_at: CrashAt) -> None:
+    with crash_at(2):
+        job.start(tmp_path)
     for folder in (tmp_path / "checkpoints").iterdir():
         folder.rename(folder.with_name(f".{folder.name}"))
     job.start(tmp_path)
     assert_as_if_never_stopped(tmp_path, job)
 
 
-def test_time_and_loss_are_those_of_the_whole_run(
-    pretraining: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pretraining.crash(tmp_path, monkeypatch, after=4)
+def test_time_and_loss_are_those_of_the_whole_run(pretraining: Job, tmp_path: Path, crash_at: CrashAt) -> None:
+    with crash_at(4):
+        pretraining.start(tmp_path)
     state = tmp_path / "checkpoints" / "step-4" / "state.json"
     values = read_json(state)
     assert values["seconds"] > 0
@@ -219,9 +205,10 @@ def test_time_and_loss_are_those_of_the_whole_run(
 
 
 def test_another_recipe_is_refused(
-    pretraining: Job, tiny: Callable[..., PretrainRecipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pretraining: Job, tiny: Callable[..., PretrainRecipe], tmp_path: Path, crash_at: CrashAt
 ) -> None:
-    pretraining.crash(tmp_path, monkeypatch, after=3)
+    with crash_at(3):
+        pretraining.start(tmp_path)
     before = everything(tmp_path)
     keys = ("width.mode=independent", "checkpoint_every=1", "seed=3")
     for override in ("seed=4", "lr=1e-3", "model.depth=3", "data.limit=32"):
@@ -264,8 +251,9 @@ def test_a_folder_of_another_kind_is_not_a_run_to_resume(pretraining: Job, finet
         changed_recipe(PretrainRecipe, recipe, [], resumed=True)
 
 
-def test_a_damaged_checkpoint_is_named(pretraining: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretraining.crash(tmp_path, monkeypatch, after=2)
+def test_a_damaged_checkpoint_is_named(pretraining: Job, tmp_path: Path, crash_at: CrashAt) -> None:
+    with crash_at(2):
+        pretraining.start(tmp_path)
     damaged = tmp_path / "checkpoints" / "step-2" / "model.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-100])
     with pytest.raises(UserError, match=f"{damaged}: not a safetensors file"):
@@ -273,7 +261,7 @@ def test_a_damaged_checkpoint_is_named(pretraining: Job, tmp_path: Path, monkeyp
 
 
 def test_muon_goes_on_too(
-    model: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, crash_at: CrashAt
 ) -> None:
     """Its state holds what is no tensor."""
     recipes = [tiny_finetune("checkpoint_every=1", "seed=3", f"optim.name={name}") for name in ("muon", "adamw")]
@@ -281,15 +269,15 @@ def test_muon_goes_on_too(
         finetune(model, recipe, tmp_path / recipe.optim.name, quiet=True)
     assert losses(tmp_path / "muon")[-1] != losses(tmp_path / "adamw")[-1]
     job = Job("finetune", lambda out: (model, recipes[0], out), tmp_path / "muon")
-    job.crash(tmp_path / "broken", monkeypatch, after=3)
+    with crash_at(3):
+        job.start(tmp_path / "broken")
     job.start(tmp_path / "broken")
     assert_as_if_never_stopped(tmp_path / "broken", job)
 
 
-def test_a_key_that_has_come_since_then_does_not_matter(
-    pretraining: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pretraining.crash(tmp_path, monkeypatch, after=3)
+def test_a_key_that_has_come_since_then_does_not_matter(pretraining: Job, tmp_path: Path, crash_at: CrashAt) -> None:
+    with crash_at(3):
+        pretraining.start(tmp_path)
     recipe = tmp_path / "recipe.yaml"
     lines = recipe.read_text().splitlines()
     without = [line for line in lines if line.strip() not in ("name: adamw", "on_error: fail")]

@@ -16,7 +16,7 @@ from sweet.files import read_json
 from sweet.inference.checks import mae_loss
 from sweet.initialise.apply import initialise
 from sweet.models.vit import build_vit
-from sweet.recipes.schema import FinetuneRecipe, PretrainRecipe
+from sweet.recipes.schema import PretrainRecipe
 from sweet.storage.folders import StoredSource, load_source
 from sweet.template.sizes import Size
 from sweet.template.target import target_weights
@@ -60,9 +60,7 @@ def test_only_the_labels_that_may_be_seen(tiny: Tiny) -> None:
     assert all(label in (-1, true) for label, true in zip(few, images.labels, strict=True))
 
 
-def test_from_labels_and_a_teacher_to_wave(
-    tiny: Tiny, model: Path, tiny_finetune: Callable[..., FinetuneRecipe], classifier: Path, tmp_path: Path
-) -> None:
+def test_from_labels_and_a_teacher_to_wave(tiny: Tiny, classifier: Path, tmp_path: Path) -> None:
     out, images = tmp_path / "wave", open_images("shapes:n=64,size=16", "train")
     pretrain(tiny(*BY_LABELS, f"teacher={classifier}", "data.labels=20"), out, quiet=True)
     info, source = read_json(out / "config.json"), load_source(out)

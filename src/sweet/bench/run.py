@@ -51,7 +51,8 @@ def run(
     table = TableJobs(protocol, name, out, data, transfer, device, checkpoint)
     cells = table.choose(methods, sizes, seeds)
     table.check_inputs(cells)
-    table.match_existing(cells)
+    for one in cells.items():
+        table.match_existing(*one)
     workers = workers or (min(2, cores()) if resolve_device(device).type == "cpu" else 1)
 
     def note(text: str) -> None:
@@ -72,7 +73,8 @@ def run(
         if outcome.left or more.keys() <= cells.keys():
             break
         cells = more  # a sweep has come to the edge of its rates
-        table.match_existing(cells)
+        for one in cells.items():
+            table.match_existing(*one)
     if protocol.write_models:
         table.write_models(sizes, note)
     if archive is not None:

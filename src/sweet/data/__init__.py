@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .augment import normalise, onto, random_crop_flip, random_resized_crop
 from .bands import Picture, as_rgb
-from .batches import Batches, BatchSource, eval_batches
+from .batches import Batches, BatchSource, eval_batches, whole_images
 from .decode import PixelFormat
 from .epoch_order import step_generator
 from .findings import Finding, class_findings
@@ -61,5 +61,6 @@ __all__ = [
     "step_generator",
     "to_tensor",
     "unseen_classes",
+    "whole_images",
     "write_skipped",
 ]

@@ -16,7 +16,7 @@ from sweet.template.image_size import ImageSize, joined, sides, size_text
 
 from .augment import normalise, onto, random_boxes, random_crop_flip, random_flips, random_resized_crop
 from .balance import balanced_order
-from .decode import KERNELS
+from .decode import KERNELS, HasPixels
 from .epoch_order import EpochOrder, ShardOrder, step_generator
 from .images import ImageSource
 from .label_lists import label_tensor
@@ -180,6 +180,22 @@ def eval_batches(
     for start, batch in zip(starts, ahead(pixels, starts, 0 if isinstance(data, Packed) else workers), strict=True):
         images = normalise(onto(batch, device), mean, std)
         yield images, None if labels is None else onto(labels[start : start + batch_size], device)
+
+
+def whole_images(
+    data: ImageSet, keys: HasPixels, *, batch_size: int, device: torch.device | str = "cpu", workers: int = 0
+) -> Iterator[Tensor]:
+    """The images of :func:`eval_batches` alone, as a model of these ``keys`` sees them."""
+    batches = eval_batches(
+        data,
+        batch_size=batch_size,
+        img_size=keys.img_size,
+        mean=keys.mean,
+        std=keys.std,
+        device=device,
+        workers=workers,
+    )
+    return (images for images, _ in batches)
 
 
 def _centres(data: ImageSet, img_size: ImageSize, count: int, start: int) -> Tensor:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sweet.errors import UserError
+from sweet.template.image_size import ImageSize
 
 from .bands import Bands, Picture, Stored, StoredBands
 
@@ -40,7 +41,11 @@ class HasPixels(Protocol):
     """What says how pixels reach a model: the data keys of a recipe, or what travels with a model."""
 
     @property
+    def img_size(self) -> ImageSize: ...
+    @property
     def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
     @property
     def value_range(self) -> tuple[float, float] | None: ...
     @property

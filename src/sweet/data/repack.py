@@ -130,7 +130,6 @@ def _write_shard(file: Path, images: ImageSource, rows: range, img_size: ImageSi
             elif images.label_lists is not None:
                 columns["labels"] = [images.label_lists[index] for index in group]
             writer.write_table(pa.table(columns, schema=schema))
-    file.chmod(0o644)
 
 
 def _encoded(images: ImageSource, index: int, img_size: ImageSize) -> dict[str, bytes | str]:

@@ -8,7 +8,6 @@ image.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,7 +21,7 @@ from filelock import FileLock
 
 from sweet.console import progress
 from sweet.errors import UserError
-from sweet.files import cache_folder, read_json, replacing
+from sweet.files import cache_folder, read_json, replacing, write_json
 
 from .arrow import checked_names, columns, encoded, features, read_labels
 from .images import digest
@@ -129,8 +128,8 @@ def group_sizes(spec: str, urls: list[str]) -> dict[str, list[int]]:
 
     listed = progress(urls, len(urls), 1, f"looking at the files of {spec} (once)")
     rows = {url: reading(url, sizes) for url in listed}
-    with suppress(OSError), replacing(kept) as temporary:
-        temporary.write_text(json.dumps(rows))
+    with suppress(OSError):
+        write_json(kept, rows)
     return rows
 
 

@@ -19,7 +19,7 @@ from sweet.files import decode_text
 from .class_names import class_names_beside, on_disk, one_spelling
 from .findings import Finding, some_names
 from .folder import FolderImages
-from .images import ImageSource, digest
+from .images import digest
 from .splits import Splits, split_folders
 
 TABLES = ("labels.csv", "_classes.csv")  # names of tables in a folder
@@ -93,7 +93,7 @@ def table_splits(spec: str, path: Path) -> Splits:
             split = named or folder or "train"
             if split in splits:
                 raise UserError(f"--data {spec}: two tables name the split {split}")
-            splits[split] = partial(_open, spec, split, entries, classes)
+            splits[split] = partial(TableImages, spec, split, entries, classes)
     return splits
 
 
@@ -175,7 +175,3 @@ def _all_classes(tables: Sequence[Table]) -> list[str]:
     if not used:
         raise UserError(f"{tables[0].file}: no image has a label")
     return listed
-
-
-def _open(spec: str, split: str, entries: Entries, classes: list[str]) -> ImageSource:
-    return TableImages(spec, split, entries, classes)

@@ -56,7 +56,6 @@ def write_onnx(graph: Graph, record: FolderRecord, path: Path) -> float:
     gap = compare(graph, content, HALF_TOLERANCE if half else TOLERANCE)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
-        temporary.chmod(0o644)
     return gap
 
 

@@ -103,7 +103,7 @@ def _runs(folder: Path, model: nn.Module, config: ViTConfig) -> None:
 
 
 def _measure(loaded: Loaded, data: str, split: str, batch_size: int, device: str) -> dict[str, object]:
-    """RecordedMetrics, recorded and measured. Raises UserError where they differ."""
+    """Metrics, recorded and measured. Raises UserError where they differ."""
     folder, record = loaded.folder, loaded.record
     recorded = record.scores
     if not recorded:

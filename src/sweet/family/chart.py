@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweet.files import replacing, write_text
-from sweet.results.family import Family, Member, on_front
+from sweet.results.family import Family, Member
 from sweet.results.render.family_section import NOTE, family_grid
 from sweet.results.render.markdown import markdown
 from sweet.tasks.registry import Metric
@@ -40,7 +40,7 @@ def write_chart(family: Family, folder: Path, *, title: str) -> None:
         figure = Figure(figsize=(6.0, 3.8), layout="constrained")
         axes = figure.add_subplot()
         places = {row.size: (row.params / 1e6, row.quality(metric)) for row in rows}
-        front = sorted(place for place, best in zip(places.values(), on_front(rows, metric), strict=True) if best)
+        front = sorted(places[row.size] for row in rows if row.pareto)
         if len(front) > 1:
             axes.plot(*zip(*front, strict=True), "-", color="#1f5fa8", label="Pareto front")
         _points(axes, rows, metric, color="#1f5fa8", fmt="o", label=family.method)
@@ -58,7 +58,6 @@ def write_chart(family: Family, folder: Path, *, title: str) -> None:
             with replacing(folder / f"pareto.{suffix}") as temporary:
                 nothing = {"Date": None} if suffix == "svg" else None
                 figure.savefig(temporary, format=suffix, dpi=150, metadata=nothing)
-                temporary.chmod(0o644)
 
 
 def _points(axes: Axes, members: Sequence[Member], metric: Metric, **how: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sweet.data import ImageSource, Packed, eval_batches, step_generator
+from sweet.data import ImageSource, Packed, step_generator, whole_images
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import reconstruct, sincos
 from sweet.storage.records import DataConfig
@@ -40,11 +40,9 @@ def mae_loss(
     here = {name: value.to(device) for name, value in weights.items()}
     positions = sincos(config.grid, mae.decoder_width).to(device)
     noise = torch.rand(len(data), config.patches, generator=step_generator(seed, 0, 0, "held-out masks"))
-    batches = eval_batches(
-        data, batch_size=BATCH, img_size=config.img_size, mean=data_config.mean, std=data_config.std, device=device
-    )
+    batches = whole_images(data, data_config, batch_size=BATCH, device=device)
     total = 0.0
-    for (images, _), masks in zip(batches, noise.split(BATCH), strict=True):
+    for images, masks in zip(batches, noise.split(BATCH), strict=True):
         total += reconstruct(here, images, masks.to(device), config, mae, positions).loss.item() * len(images)
     return total / len(data)
 

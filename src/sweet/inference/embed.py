@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sweet.console import say
-from sweet.data import ImageSource, eval_batches, open_images
+from sweet.data import ImageSource, open_images, whole_images
 from sweet.files import replacing, sha256
 from sweet.models.device import resolve_device
 from sweet.storage.folders import load_model
@@ -34,11 +34,8 @@ class Encoder:
     @torch.no_grad()
     def vectors(self, images: ImageSource, batch_size: int) -> Tensor:
         """(N, D) float32 on the CPU, what the head of the model would see."""
-        data = self.record.data
-        batches = eval_batches(
-            images, batch_size=batch_size, img_size=data.img_size, mean=data.mean, std=data.std, device=self.device
-        )
-        return torch.cat([self.vit(batch).float().cpu() for batch, _ in batches])
+        batches = whole_images(images, self.record.data, batch_size=batch_size, device=self.device)
+        return torch.cat([self.vit(batch).float().cpu() for batch in batches])
 
 
 def embed(model: Path, data: str, out: Path, split: str, batch_size: int, device: str) -> Mapping[str, object]:
@@ -64,5 +61,4 @@ def embed(model: Path, data: str, out: Path, split: str, batch_size: int, device
     table = pa.table(columns).replace_schema_metadata({MODEL_KEY: encoder.sha256})
     with replacing(out) as temporary:
         pq.write_table(table, temporary)
-        temporary.chmod(0o644)
     return {"images": len(features), "width": features.shape[1], "out": str(out)}

@@ -20,7 +20,7 @@ PREDICT_BATCH = 64  # images, or windows of an image, in one forward pass
 def evaluate(
     model: Path, task: str | None, data: str, *, split: str, batch_size: int, device: str, limit: int | None
 ) -> RecordedMetrics:
-    """RecordedMetrics of a fine-tuned model on a split, in float32; ``task`` None is the one that it was trained for.
+    """Metrics of a fine-tuned model on a split, in float32; ``task`` None is the one that it was trained for.
 
     Raises UserError when its task or its classes are others.
     """

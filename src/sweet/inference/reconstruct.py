@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sweet.costs.budget import read_sizes, size_of
-from sweet.data import eval_batches, open_images, some, step_generator
+from sweet.data import open_images, some, step_generator, whole_images
 from sweet.errors import UserError
 from sweet.models.forward import patchify, unpatchify
 from sweet.models.mae import reconstruct, sincos
@@ -90,10 +90,8 @@ def draw_reconstructions(
         raise UserError(f"SOURCE {source}: has no decoder, it can reconstruct nothing")
     parsed = [size_of(named, stored.config) for _, named in read_sizes(sizes)]
     images = some(open_images(data, split, pixels=stored.data), count, seed)
-    batches = eval_batches(
-        images, batch_size=count, img_size=stored.data.img_size, mean=stored.data.mean, std=stored.data.std
-    )
-    shown = reconstruct_at(stored, parsed, next(iter(batches))[0], seed=seed)
+    batches = whole_images(images, stored.data, batch_size=count)
+    shown = reconstruct_at(stored, parsed, next(batches), seed=seed)
     columns = [shown.masked, *shown.completed.values(), shown.original]
     names = ["masked", *(f"{size} {loss:.3f}" for size, loss in shown.losses.items()), "original"]
     rows = [str(number + 1) for number in range(len(images))]

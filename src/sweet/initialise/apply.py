@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from torch import Tensor
 
-from sweet.data import ImageSource, a_few, eval_batches, packed
+from sweet.data import ImageSource, a_few, packed, whole_images
 from sweet.errors import UserError
 from sweet.models.condition import IMAGES, condition
 from sweet.models.config import ViTConfig
@@ -101,8 +101,7 @@ def finished(
         return weights
     config = source.config.resized(size.depth, size.heads)
     images = packed(a_few(data, min(budget or IMAGES, IMAGES)), config.img_size)
-    batches = eval_batches(images, batch_size=256, img_size=config.img_size, mean=source.data.mean, std=source.data.std)
-    return condition(weights, config, (batch for batch, _ in batches))
+    return condition(weights, config, whole_images(images, source.data, batch_size=256))
 
 
 def looks_at_images(method: str, chosen: Mapping[str, object] | None = None) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sweet.data import ImageSource, eval_batches, packed, some
+from sweet.data import ImageSource, packed, some, whole_images
 from sweet.models.device import resolve_device
 from sweet.models.moments import moments_of
 from sweet.storage.folders import StoredSource
@@ -44,10 +44,10 @@ def closed_form(
     """
     order, core = made.order, made.core
     assert order is not None and isinstance(core, Tucker)
-    config, data_config = source.config, source.data
+    config = source.config
     images = packed(some(data, min(budget or IMAGES, IMAGES), seed), config.img_size)
-    batches = eval_batches(images, batch_size=128, img_size=config.img_size, mean=data_config.mean, std=data_config.std)
-    found = moments_of(source.source, config, (batch for batch, _ in batches), device=resolve_device(device))
+    pixels = whole_images(images, source.data, batch_size=128)
+    found = moments_of(source.source, config, pixels, device=resolve_device(device))
     principal = order.rotation.double()
     moments = principal.t() @ found.stream.double() @ principal
     # an absorbed order is the basis that everything is stored in

@@ -26,7 +26,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sweet.data import ImageSource, eval_batches, some, step_generator
+from sweet.data import ImageSource, some, step_generator, whole_images
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, patchify, visible_tokens
@@ -63,14 +63,11 @@ def initialise(
     decodes = "pred.weight" in source.source.decoder
     if objective == "mae" and not decodes:
         raise UserError("objective=mae: this source has no decoder; use objective=features")
-    config, data_config = source.config, source.data
-    images = some(data, budget, seed)
-    batches = eval_batches(
-        images, batch_size=BATCH, img_size=config.img_size, mean=data_config.mean, std=data_config.std
-    )
+    config = source.config
+    images = whole_images(some(data, budget, seed), source.data, batch_size=BATCH)
     chosen = target_layers(config.depth, size.depth, layers)
     loss_of = mae_loss if objective == "mae" or (objective == "best" and decodes) else features_loss
-    scores = group_scores(taylor(source, (batch for batch, _ in batches), seed, loss_of), config, chosen)
+    scores = group_scores(taylor(source, images, seed, loss_of), config, chosen)
     keep = Selection(
         chosen,
         residual=best(scores.residual, size.width),

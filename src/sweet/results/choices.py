@@ -33,7 +33,7 @@ def variants(table: Table) -> dict[str, list[Variant]]:
             continue
         mean = sum(means[column] for column in columns) / len(columns)
         lr = table.cells_of(arm)[0].recipe.get("lr")
-        found.setdefault(row_of(arm), []).append(Variant(arm, mean if metric.higher_is_better else -mean, lr))
+        found.setdefault(row_of(arm), []).append(Variant(arm, metric.sign * mean, lr))
     return {row: sorted(ones, key=lambda one: one.lr or 0.0) for row, ones in found.items()}
 
 

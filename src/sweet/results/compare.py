@@ -195,15 +195,14 @@ def gains_over_best(
     columns: Sequence[str],
     *,
     baselines: Sequence[str],
-    higher: bool = True,
+    sign: int = 1,
     common: Sequence[str] | None = None,
 ) -> Gains:
-    """The gains of ``main`` in ``means[arm][column]``.
+    """The gains of ``main`` in ``means[arm][column]``; ``sign`` is that of the metric.
 
     Averages are over ``common``, by default all columns.
     """
     common = columns if common is None else common
-    sign = 1 if higher else -1
     gains = {
         column: sign * means[main][column] - max(sign * means[arm][column] for arm in baselines if column in means[arm])
         for column in columns

@@ -161,10 +161,9 @@ class Family(Record):
 
     def gains(self, member: Member) -> dict[str, float]:
         """{method: how much better the member is than the same size by it}, in the metric's own direction."""
-        sign = 1 if self.judge.higher_is_better else -1
         known = {method: self.member(member.size, method) for method in self.compared_with}
         return {
-            method: sign * (member.quality(self.judge) - other.quality(self.judge))
+            method: self.judge.sign * (member.quality(self.judge) - other.quality(self.judge))
             for method, other in known.items()
             if other is not None
         }
@@ -225,7 +224,6 @@ def read_family(folder: Path) -> Family:
 
 def on_front(rows: Sequence[Member], metric: Metric) -> list[bool]:
     """Which members no other one beats: with at most its parameters and at least its quality, one of them strictly."""
-    sign = 1 if metric.higher_is_better else -1
-    points = [(row.params, -sign * row.quality(metric)) for row in rows]
+    points = [(row.params, -metric.sign * row.quality(metric)) for row in rows]
     return [not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
             for point in points]  # fmt: skip

@@ -149,13 +149,11 @@ def _complete(spec: TableSpec, cells: Iterable[CellResult]) -> TableSpec:
     return spec.model_copy(update={"arms": tuple(arms.values()), "columns": tuple(columns.values())})
 
 
-def read_sources(out: Path, protocol: str) -> dict[str, SourceResult]:
-    """{name with hash: source} of the sources of a protocol. Raises UserError naming file and key."""
-    return read_source_folder(out / protocol / "sources")
-
-
 def read_source_folder(folder: Path) -> dict[str, SourceResult]:
-    """{name with hash: source} of the sources in a folder; empty where there is none."""
+    """{name with hash: source} of the sources in a folder; empty where there is none.
+
+    Raises UserError naming file and key.
+    """
     found = (_parsed(SourceResult, read_json(path), path) for path in sorted(folder.glob("*.json")))
     return {source.source: source for source in found}
 

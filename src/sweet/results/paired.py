@@ -131,7 +131,7 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float], metric: Metri
     if not seeds:
         return None
     mean = sum(ours[seed] - theirs[seed] for seed in seeds) / len(seeds)
-    return mean if metric.higher_is_better else -mean, len(seeds)
+    return metric.sign * mean, len(seeds)
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -157,16 +157,16 @@ def student(t: float, freedom: int) -> float:
     return 2 / math.pi * (angle + sine * total) if odd else sine * total
 
 
-def quantile(freedom: int, level: float = 1 - LEVEL) -> float:
-    """t with P(|T| <= t) = ``level``; infinite without a degree of freedom."""
+def quantile(freedom: int) -> float:
+    """t with P(|T| > t) = :data:`LEVEL`; infinite without a degree of freedom."""
     if freedom < 1:
         return math.inf
     low, high = 0.0, 1.0
-    while student(high, freedom) < level:
+    while student(high, freedom) < 1 - LEVEL:
         high *= 2
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if student(middle, freedom) < level else (low, middle)
+        low, high = (middle, high) if student(middle, freedom) < 1 - LEVEL else (low, middle)
     return high
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sweet.tasks.registry import Metric
 
+from .choices import row_of
 from .compare import AVERAGE, Differences, Gains, compare, gains_over_best
 from .costs import arm_costs, budget_note, targets
 from .paired import Difference, Verdict, signed
@@ -91,7 +92,7 @@ def blocks(table: Table, failed: Collection[tuple[str, str]] = ()) -> list[Block
 
 def arm_grid(table: Table) -> Grid:
     """What the arms are, the variants of a row once."""
-    known = {arm.name.partition("@")[0]: arm.about for arm in table.spec.arms if arm.name in table.arms and arm.about}
+    known = {row_of(arm.name): arm.about for arm in table.spec.arms if arm.name in table.arms and arm.about}
     return Grid.of({"arm": arm, "what it is": about} for arm, about in known.items())
 
 
@@ -127,22 +128,20 @@ def ranking(found: Differences) -> Grid:
     rows = []
     for arm in order:
         ahead = found.against.get(arm, {}).get(AVERAGE)
-        shown = f"{ahead.text(metric.digits)}, {ahead.verdict}" if ahead else NONE
         row = {"arm": arm, "what it is": kinds[arm]} | _average(table, table.means(arm, metric.key), metric, arm)
-        rows.append(row | {f"{found.main} minus it": shown})
+        rows.append(row | {f"{found.main} minus it": _judged(ahead, metric)})
     return Grid.of(rows)
 
 
 def gain_grid(found: Differences) -> Grid:
     """The main arm and the paper's slice minus the best baseline, here and in the paper; both averages of it."""
     table, metric, head = found.table, found.metric, f"gain over the best {found.table.other}"
-    higher = metric.higher_is_better
     rows = []
     means = {arm: table.means(arm, metric.key) for arm in table.arms}
     for arm in (found.main, *found.of_role("paper")) if found.baselines else ():
         if arm in means:
             gains = gains_over_best(
-                means, arm, table.columns, baselines=found.baselines, higher=higher, common=table.common
+                means, arm, table.columns, baselines=found.baselines, sign=metric.sign, common=table.common
             )
             rows.append({head: arm} | _gains(gains, table.columns, metric))
     printed = paper_table(table.spec.table, table.task)
@@ -150,7 +149,7 @@ def gain_grid(found: Differences) -> Grid:
     if printed and len(means) == len(printed.rows) and set(printed.columns) & set(table.columns):
         ours = paper().ours
         others = [name for name in means if name != ours]
-        gains = gains_over_best(means, ours, printed.columns, baselines=others, higher=higher, common=table.common)
+        gains = gains_over_best(means, ours, printed.columns, baselines=others, sign=metric.sign, common=table.common)
         rows.append({head: f"{ours} ({paper().label})"} | _gains(gains, table.columns, metric))
     return Grid.of(rows)
 
@@ -161,9 +160,7 @@ def record_grid(found: Differences) -> Grid:
     for arm in (*found.baselines, *found.others, *found.variants):
         row = {f"{found.main} against": arm}
         row |= {word: ", ".join(found.columns_of(arm, verdict)) or NONE for verdict, word in COUNTED.items()}
-        average = found.against[arm].get(AVERAGE)
-        shown = f"{average.text(found.metric.digits)}, {average.verdict}" if average else NONE
-        rows.append(row | {"on average": shown})
+        rows.append(row | {"on average": _judged(found.against[arm].get(AVERAGE), found.metric)})
     return Grid.of(rows)
 
 
@@ -243,6 +240,10 @@ def _gains(gains: Gains, columns: Sequence[str], metric: Metric) -> dict[str, st
     values = {column: gains.columns.get(column) for column in columns}
     values |= {"mean gain": gains.mean, "gain in average": gains.in_average}
     return {key: NONE if value is None else signed(value, metric.digits) for key, value in values.items()}
+
+
+def _judged(one: Difference | None, metric: Metric) -> str:
+    return f"{one.text(metric.digits)}, {one.verdict}" if one else NONE
 
 
 def _average(table: Table, means: Mapping[str, float], metric: Metric, arm: str = "") -> dict[str, str]:

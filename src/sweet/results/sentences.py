@@ -6,12 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from sweet.tasks.registry import Metric
-
 from .choices import MARK, chosen
 from .compare import AVERAGE, Differences, compare
 from .costs import break_even
-from .paired import Difference, Verdict, sampling_interval
+from .paired import Verdict, sampling_interval
 from .table import Table
 
 NO_GAIN = "no significant difference"
@@ -60,8 +58,7 @@ def headline(found: Differences) -> str:
         return f"{main} was measured beside its own variants only; there is no baseline to compare it with."
     number = len(found.baselines)
     among = f"the strongest of {number} {table.other}s" if number > 1 else f"its only {table.other}"
-    clauses = [clause for verdict in VERBS if (clause := _clause(found, strongest, verdict))]
-    text = f"Against {strongest}, {among} here, {main} {listed(clauses)}"
+    text = f"Against {strongest}, {among} here, {main} {_clauses(found, strongest)}"
     if AVERAGE in found.against[strongest]:
         text += f"; on average over {_columns(found, strongest)} {_average(found, strongest)}"
     return text + "."
@@ -99,8 +96,7 @@ def references(found: Differences) -> list[str]:
     """One sentence on lines to reach, such as the size pre-trained itself."""
     parts = []
     for arm in found.of_role("reference"):
-        clauses = [clause for verdict in VERBS if (clause := _clause(found, arm, verdict))]
-        shown = _average(found, arm) if AVERAGE in found.against[arm] else listed(clauses)
+        shown = _average(found, arm) if AVERAGE in found.against[arm] else _clauses(found, arm)
         parts.append(f"against {arm} {shown}")
     return [f"Lines to reach: {'; '.join(parts)}."] if parts else []
 
@@ -185,6 +181,10 @@ def _tally(found: Differences, arms: Sequence[str] | None = None) -> str:
     return f"{listed(counted)} of {len(decided)}"
 
 
+def _clauses(found: Differences, arm: str) -> str:
+    return listed([clause for verdict in VERBS if (clause := _clause(found, arm, verdict))])
+
+
 def _clause(found: Differences, arm: str, verdict: Verdict) -> str:
     """``wins at L6H6 and L12H3 (by 2.1 to 4.8 points)``; nothing where no column has the verdict."""
     columns, metric = found.columns_of(arm, verdict), found.metric
@@ -202,15 +202,11 @@ def _clause(found: Differences, arm: str, verdict: Verdict) -> str:
 
 def _average(found: Differences, arm: str) -> str:
     one = found.against[arm][AVERAGE]
-    amount = _amount(one, found.metric)
+    amount = f"{one.text(found.metric.digits)} {found.metric.unit}"
     if one.verdict == "one seed":
         return f"one seed shows {amount}"
     word = {"gain": "it is ahead", "worse": "it is behind"}.get(one.verdict, NO_GAIN)
     return f"{word} ({amount})"
-
-
-def _amount(one: Difference, metric: Metric) -> str:
-    return f"{one.text(metric.digits)} {metric.unit}"
 
 
 def _columns(found: Differences, arm: str) -> str:

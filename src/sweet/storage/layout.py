@@ -63,5 +63,4 @@ def complete_folder(
         write_text(out / name, text)
     with replacing(out / "config.json") as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        temporary.chmod(0o644)
         write_sums(out, {name: out / name for name in (*written, *texts)} | {"config.json": temporary})

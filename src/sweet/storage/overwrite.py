@@ -94,12 +94,8 @@ def _set_aside(out: Path) -> None:
 
 
 def _unpack(folder: Path, out: Path) -> None:
-    _move(_inside(folder), out)
+    _move(sorted(folder.iterdir()), out)
     folder.rmdir()
-
-
-def _inside(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir())
 
 
 def _move(paths: Sequence[Path], to: Path) -> None:

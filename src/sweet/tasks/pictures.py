@@ -185,7 +185,6 @@ def save_png(image: Image.Image, path: Path) -> None:
     """Write an image as PNG; the file appears only once complete."""
     with replacing(path) as temporary:
         image.save(temporary, format="PNG")
-        temporary.chmod(0o644)
 
 
 @plain_text()
@@ -224,4 +223,3 @@ def save_figure(figure: Figure, path: Path, dpi: float | None = None) -> None:
     """Write a matplotlib figure as PNG; the file appears only once complete. ``dpi`` None: the figure's own."""
     with replacing(path) as temporary, plain_text():
         figure.savefig(temporary, format="png", dpi=dpi or "figure")
-        temporary.chmod(0o644)

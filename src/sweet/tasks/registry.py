@@ -27,6 +27,11 @@ class Metric:
     digits: int = 2
     unit: str = "points"  # of a difference, in a sentence
 
+    @property
+    def sign(self) -> int:
+        """1 or -1: what a value or a difference is multiplied with so that higher is better."""
+        return 1 if self.higher_is_better else -1
+
     def text(self, value: float) -> str:
         """The value with the metric's number of digits."""
         return f"{value:.{self.digits}f}"

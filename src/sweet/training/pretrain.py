@@ -22,7 +22,6 @@ from sweet.data import (
     Packed,
     Skips,
     a_few,
-    eval_batches,
     onto,
     open_images,
     packed,
@@ -30,6 +29,7 @@ from sweet.data import (
     should_pack,
     shuffled,
     step_generator,
+    whole_images,
     write_skipped,
 )
 from sweet.data.identity import identity
@@ -156,15 +156,7 @@ class Pretraining:
         data, images = self.recipe.data, a_few(self.data, keys.order_images)
         if isinstance(images, ImageSource) and data.on_error == "skip":
             images, _ = readable_images(images, data, limit=False)
-        batches = eval_batches(
-            images,
-            batch_size=128,
-            img_size=vit.img_size,
-            mean=data.mean,
-            std=data.std,
-            workers=self.recipe.workers,
-        )
-        pixels = (batch for batch, _ in batches)
+        pixels = whole_images(images, data, batch_size=128, workers=self.recipe.workers)
         source.order = compute_order(source, vit, pixels, device=self.accelerator.device)
         return absorb(source)
 

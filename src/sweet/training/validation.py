@@ -39,7 +39,7 @@ class Validation:
 
     def joined(self, before: Validated, step: int, score: float) -> Validated:
         """With the score of another step; of equal ones the later is the best, as it is trained longer."""
-        sign = 1 if self.metric.higher_is_better else -1
+        sign = self.metric.sign
         better = before.score is None or sign * score >= sign * before.score
         return Validated(step, step, score) if better else Validated(step, before.best, before.score)
 
@@ -51,8 +51,7 @@ class Validation:
     def score(self, metrics: Metrics) -> float:
         """By which steps are compared; the worst where nothing could be measured."""
         value = metrics.scores.get(self.metric.key)
-        worst = -math.inf if self.metric.higher_is_better else math.inf
-        return worst if value is None or math.isnan(value) else float(value)
+        return -self.metric.sign * math.inf if value is None or math.isnan(value) else float(value)
 
     def curve(self, metrics: Metrics) -> dict[str, float]:
         """The numbers of an evaluation that make a curve: metrics of tasks and the loss."""

@@ -59,9 +59,9 @@ def style() -> AbstractContextManager[None]:
     return rc_context(STYLE)
 
 
-def axes(width: float = WIDTH, height: float = HEIGHT) -> Axes:
-    """Empty axes of a figure of so many inches."""
-    return Figure(figsize=(width, height), layout="constrained").add_subplot()
+def axes(height: float = HEIGHT) -> Axes:
+    """Empty axes of a figure, so many inches high."""
+    return Figure(figsize=(WIDTH, height), layout="constrained").add_subplot()
 
 
 def apart(values: Sequence[float], least: float) -> list[float]:
@@ -159,7 +159,6 @@ def write_png(ax: Axes, path: Path) -> None:
     assert figure is not None
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
-        temporary.chmod(0o644)
 
 
 def png(image: Image) -> str:

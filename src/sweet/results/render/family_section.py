@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from sweet.results.family import Family, on_front
+from sweet.results.family import Family
 from sweet.results.paired import signed
 from sweet.results.rows import Grid
 from sweet.results.runs import read_run
@@ -28,7 +28,7 @@ def family_grid(family: Family) -> Grid:
         {
             "size": row.size,
             metric.label: row.text(metric),
-            "Pareto": "yes" if front else "no",
+            "Pareto": "yes" if row.pareto else "no",
             **{
                 f"gain over {method}": signed(gain, metric.digits) if gain is not None else None
                 for method, gain in ((method, family.gains(row).get(method)) for method in family.compared_with)
@@ -38,7 +38,7 @@ def family_grid(family: Family) -> Grid:
             "GFLOPs": f"{row.flops / 1e9:.3f}",
             **({"ms": f"{row.latency.ms:.3g}" if row.latency else None} if timed else {}),
         }
-        for row, front in zip(rows, on_front(rows, metric), strict=True)
+        for row in rows
     )
 
 

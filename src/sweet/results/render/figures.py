@@ -34,15 +34,14 @@ def figures(table: Table, name: str) -> list[Drawing]:
 
 def headline(table: Table, name: str) -> Drawing | None:
     """The main arm beside the best baseline and all others, in each column; None where it was not measured."""
-    metric, sign = table.metrics[0], 1 if table.metrics[0].higher_is_better else -1
+    metric = table.metrics[0]
     if table.main is None:
         return next(iter(by_size(table, name)), None)
     arms, ax, labels = [arm for arm in shown_arms(table) if arm != table.main], axes(), []
     for x, column in enumerate(table.columns):
         found = {arm: mean for arm in arms if (mean := table.mean(arm, column, metric.key))}
-        best = max(
-            (arm for arm in found if arm in table.baselines), key=lambda arm: sign * found[arm].value, default=None
-        )
+        baselines = [arm for arm in found if arm in table.baselines]
+        best = max(baselines, key=lambda arm: metric.sign * found[arm].value, default=None)
         for arm, mean in found.items():
             colour, marker = mark(arm)
             at = x - 0.4 + 0.4 * (arms.index(arm) + 0.5) / len(arms)
@@ -83,9 +82,8 @@ def shown_arms(table: Table) -> list[str]:
     if len(table.arms) <= MOST:
         return table.arms
     metric = table.metrics[0]
-    sign = 1 if metric.higher_is_better else -1
     means = {arm: Mean.of(row.values()).value for arm in table.arms if (row := table.means(arm, metric.key))}
-    ranked = sorted(means, key=lambda arm: (arm != table.main, -sign * means[arm]))
+    ranked = sorted(means, key=lambda arm: (arm != table.main, -metric.sign * means[arm]))
     return [arm for arm in table.arms if arm in ranked[:MOST]]
 
 

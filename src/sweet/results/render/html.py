@@ -39,7 +39,7 @@ MARKS: dict[Verdict, str] = {"gain": "▲", "worse": "▼", "no gain": "=", "one
 def page(
     tables: Sequence[Table],
     runs: Sequence[RunFolder],
-    families: Mapping[Path, Family] | None = None,
+    families: Mapping[Path, Family],
     *,
     data: str | None = None,
 ) -> str:
@@ -51,13 +51,13 @@ def page(
     environment.filters["explained"] = explained
     with style():
         sections = [table_section(table, f"t{i}") for i, table in enumerate(tables)]
-        sections += [family_section(*one, f"f{i}") for i, one in enumerate((families or {}).items())]
+        sections += [family_section(*one, f"f{i}") for i, one in enumerate(families.items())]
         for i, run in enumerate(runs):
             found = run_section(run, f"r{i}", data)
-            sections.append(replace(found, title=_place(run, families or {}), folded=len(runs) > MOST_OPEN))
+            sections.append(replace(found, title=_place(run, families), folded=len(runs) > MOST_OPEN))
     names = [section.name or section.title for section in sections]
     return environment.get_template("page.html").render(
-        title=", ".join(names) if len(names) < 4 else _number_of(tables, runs, families or {}),
+        title=", ".join(names) if len(names) < 4 else _number_of(tables, runs, families),
         sections=sections,
         about=[ABOUT, *unique(caution(table) or None for table in tables)] if tables else [],
         paper=paper(),
@@ -100,7 +100,7 @@ def table_section(table: Table, name: str) -> Section:
     drawn = [] if sweep else figures(table, name)
     for i, source in enumerate(one for one in table.sources.values() if one.order_spectrum and not sweep):
         one = spectrum_figure(source.order_spectrum, f"{name}s{i}")
-        drawn.append(type(one)(one.svg, f"{source.source}: {one.caption}"))
+        drawn.append(replace(one, caption=f"{source.source}: {one.caption}"))
     shown = {"kind", "constraint", "ranks", "vit", "mae", "training"}
     recipes = {name: source.model_dump(mode="json", include=shown) for name, source in table.sources.items()}
     files = Grid(("file", "sha256"), tuple((path.name, sha256(path)) for path in table.files))

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sweet.data import eval_batches, open_images, packed, shuffled
+from sweet.data import open_images, packed, shuffled, whole_images
 from sweet.inference.checks import mae_loss
 from sweet.inference.reconstruct import reconstruct_at
 from sweet.storage.folders import StoredSource
@@ -40,11 +40,8 @@ def reconstructions(stored: StoredSource, data: str) -> Reconstructions | None:
         return None
     source = open_images(data, "val", pixels=data_config)
     images = packed(source.select(shuffled(len(source), 0)[:MEASURED]), config.img_size)
-    batches = eval_batches(
-        images, batch_size=SHOWN, img_size=config.img_size, mean=data_config.mean, std=data_config.std
-    )
     sizes = sizes_shown(config.size)
-    shown = reconstruct_at(stored, sizes, next(iter(batches))[0])
+    shown = reconstruct_at(stored, sizes, next(whole_images(images, data_config, batch_size=SHOWN)))
     losses = {}
     for size in sizes:
         weights = target_weights(stored.source, size.depth, size.width, order=shown.order)

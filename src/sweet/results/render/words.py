@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sweet.results.choices import row_of
 from sweet.results.costs import targets
 from sweet.results.table import Table
 from sweet.tasks.registry import Metric
@@ -58,7 +59,7 @@ def glossary(table: Table) -> dict[str, str]:
     """{name of an arm or of a column: what it is}."""
     found = {arm.name: arm.about for arm in table.spec.arms if arm.about}
     for arm in table.arms:
-        found.setdefault(arm, found.get(arm.partition("@")[0], ""))
+        found.setdefault(arm, found.get(row_of(arm), ""))
     known: Mapping[str, Mapping[str, int]] = targets(table)
     for column in table.columns:
         size = Size.parse(table.column(column).size, table.config.head_dim if table.config else 1)
