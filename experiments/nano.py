@@ -126,7 +126,10 @@ SOURCES = {
     "tiles": Learned((TILES,)),
     "dense.seed1": Learned((DENSE, "seed=1")),
     "tiles.seed1": Learned((TILES, "seed=1")),
-    "tucker.seed1": Learned((TUCKER, "seed=1")),
+    **{f"tucker.seed{seed}": Learned((TUCKER, f"seed={seed}")) for seed in (1, 2)},
+    **{
+        f"tucker.mask.from80.seed{seed}": Learned((TUCKER, MASK, *MASKS["from80"], f"seed={seed}")) for seed in (1, 2)
+    },
     **{
         f"tiles.first{share}": Learned((TILES, "depth.mode=first", "depth.min_blocks=2", f"depth.start=0.{share}"))
         for share in (0, 67)
@@ -249,6 +252,14 @@ GROUPS: dict[str, list[Trial]] = {
     ],
     # how masks are drawn, and when; the unmasked source and the masks' defaults are in group "masks"
     "draws": [t for name in MASKS for t in each(f"tucker.mask.{name}", "L3H3", "prefix-sqrt", "principal")],
+    # do masks in the last fifth of the steps help? Three sources each
+    "from80": [
+        t
+        for size in ("L3H3", "L3H2")
+        for seed in ("", ".seed1", ".seed2")
+        for name in (f"tucker{seed}", f"tucker.mask.from80{seed}")
+        for t in each(name, size, "prefix-sqrt", "principal")
+    ],
     # other ways to compute a masked step, from the first step and late
     "ways": [
         *each("tucker.mask.taught", "L3H3", "prefix-sqrt", "principal"),

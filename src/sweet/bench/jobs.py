@@ -120,7 +120,12 @@ class TableJobs:
         path = self.path(cell)
         return path.is_file() and any(run.seed == cell.seed for run in read_cell(path).runs)
 
-    def match_existing(self, cell: Cell, recipe: FinetuneRecipe) -> None:
+    def match_existing(self, cells: dict[Cell, FinetuneRecipe]) -> None:
+        """:meth:`_match` every cell."""
+        for cell, recipe in cells.items():
+            self._match(cell, recipe)
+
+    def _match(self, cell: Cell, recipe: FinetuneRecipe) -> None:
         """Check that a run of today would fit to what is there; take the run over where another table has it.
 
         Raises UserError where the file of the cell is of another budget or initialisation, its run of another source.

@@ -87,7 +87,11 @@ def _real() -> dict[tuple[str, str], Protocol]:
         "isomorphic_conditioned": [FIRST_LAYERS, SCALED, {**FIRST_LAYERS, **SCALED}, scale_alone],
         "distilled_selected": [FIRST_LAYERS, {**FIRST_LAYERS, **SCALED}],
         "distilled": [FIRST_LAYERS, {**FIRST_LAYERS, **SCALED}],
-        "sweet_fitted": [FIRST_LAYERS, {**FIRST_LAYERS, **SCALED}],
+        # Adam at 1e-3 moves every entry of U and V, 384 a row, as far as an entry of them is large
+        "sweet_fitted": [
+            FIRST_LAYERS,
+            *({**FIRST_LAYERS, **SCALED, **more} for more in ({}, {"lr": 1e-4}, {"train": "x"})),
+        ],
         "checkpoint_conditioned": [SCALED],
         "sweet": [FIRST_LAYERS, SCALED, {**FIRST_LAYERS, **SCALED}, {"gains": "rms", **FIRST_LAYERS, **SCALED}],
     }

@@ -51,8 +51,7 @@ def run(
     table = TableJobs(protocol, name, out, data, transfer, device, checkpoint)
     cells = table.choose(methods, sizes, seeds)
     table.check_inputs(cells)
-    for one in cells.items():
-        table.match_existing(*one)
+    table.match_existing(cells)
     workers = workers or (min(2, cores()) if resolve_device(device).type == "cpu" else 1)
 
     def note(text: str) -> None:
@@ -73,8 +72,7 @@ def run(
         if outcome.left or more.keys() <= cells.keys():
             break
         cells = more  # a sweep has come to the edge of its rates
-        for one in cells.items():
-            table.match_existing(*one)
+        table.match_existing(cells)
     if protocol.write_models:
         table.write_models(sizes, note)
     if archive is not None:

@@ -20,6 +20,7 @@ from sweet.models.device import resolve_device
 from sweet.models.mae import source_from_state
 from sweet.models.moments import compute_order, moments_of
 from sweet.models.resample import Sized, at_image_size
+from sweet.recipes.loader import as_yaml
 from sweet.recipes.schema import without_path
 from sweet.storage.cards import converted_card
 from sweet.storage.folders import StoredSource, in_type, source_tensors
@@ -256,9 +257,9 @@ class Conversion:
             "img_size": None if self.images is None else self.images.img_size,
             "heal": options.heal_steps,
             "heal_lr": options.heal_lr,
-            "condition": str(options.condition).lower(),
+            "condition": options.condition,
         }
-        return "".join(f"{key}: {'null' if value is None else value}\n" for key, value in values.items())
+        return as_yaml(values)
 
 
 def prepare(checkpoint: Checkpoint, order: Order | None, options: ConvertOptions) -> Conversion:

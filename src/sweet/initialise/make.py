@@ -19,6 +19,7 @@ from sweet.files import sha256
 from sweet.models.config import ViTConfig
 from sweet.models.device import resolve_device
 from sweet.models.vit import build_vit
+from sweet.recipes.loader import as_yaml
 from sweet.storage.cards import model_card
 from sweet.storage.folders import StoredSource, load_source
 from sweet.storage.layout import TENSORS, write_folder
@@ -88,16 +89,12 @@ def initialise_to(
         spent = training_cost(method, stored.config, config, method_switches)
         made = record.made.model_copy(update={"train_seconds": round(seconds, 1), **spent})
         record = record.model_copy(update={"made": made})
-    write_folder(out, (TENSORS["model"], vit.state_dict()), record, _recipe(record), model_card(record))
+    write_folder(out, (TENSORS["model"], vit.state_dict()), record, as_yaml(_made(record)), model_card(record))
     return _summary(record, target, seconds, out)
 
 
-def _recipe(record: FolderRecord) -> str:
-    """``recipe.yaml``: what the model was made by."""
-    return "".join(f"{key}: {value}\n" for key, value in _made(record).items())
-
-
 def _made(record: FolderRecord) -> dict[str, object]:
+    """What the model was made by; ``recipe.yaml`` has it."""
     assert record.made is not None
     return {key: value for key, value in record.made.to_dict().items() if key != "origin"}
 

@@ -153,7 +153,7 @@ class _Undrawn(TorchFunctionMode):
     DRAWING = frozenset("uniform_ normal_ kaiming_uniform_ erfinv_ mul_ add_ clamp_ fill_ zero_".split())
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func.__name__ in self.DRAWING:
             return args[0] if args else (kwargs or {})["tensor"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,7 +97,12 @@ def load_recipe(cls: type[R], name_or_path: str | Path | None, overrides: Sequen
 
 def dump_recipe(recipe: BaseModel) -> str:
     """The recipe as YAML with every key written out; ``load_recipe`` reads it back to an equal recipe."""
-    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=110)
+    return as_yaml(recipe.model_dump(mode="json"))
+
+
+def as_yaml(keys: Mapping[str, object]) -> str:
+    """Keys in their order, quoted where YAML wants it."""
+    return yaml.dump(dict(keys), Dumper=_Dumper, sort_keys=False, width=110)
 
 
 def _read(name_or_path: str | Path) -> tuple[str, str]:

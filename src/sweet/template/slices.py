@@ -71,8 +71,8 @@ def unpack(slices: Tensor, mlp: str, hidden: int = 0) -> dict[str, Tensor]:
 def combined(x: Tensor, core: Tensor, mlp: str) -> dict[str, Tensor]:
     """``unpack`` of the slices sum_a X[m, a] G_a, X (12 L, r1), G (r1, R, d), that moves G's numbers and not theirs.
 
-    Default number of hidden units. With gradients proj and fc2 come as transposed views; without any, the stacked weights are
-    the only memory of their size.
+    Default number of hidden units. With gradients proj and fc2 come as transposed views; without any, the stacked
+    weights are the only memory of their size.
     """
     r1, residual, inner = core.shape
     depth = x.shape[0] // SLICES

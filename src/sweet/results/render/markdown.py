@@ -120,7 +120,7 @@ def _so_far(older: Sequence[Table]) -> list[str]:
         return []
     table, metric = first.table, first.metric
     means = {arm: table.means(arm, metric.key) for arm in table.arms}
-    gain = gains_over_best(means, first.main, table.common, baselines=first.baselines).mean
+    gain = gains_over_best(means, first.main, table.common, baselines=first.baselines, sign=metric.sign).mean
     each = "" if gain is None else f" Against the best baseline at each size: {signed(gain, metric.digits)} points."
     choices = [
         f"{one.main} against {one.strongest} {gap.text(metric.digits)} ({one.table.title})"
