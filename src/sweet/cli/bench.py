@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,7 +47,7 @@ def bench(
     ] = None,
     device: Device = "auto",
     max_minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop at a checkpoint after this many minutes.")
+        float | None, typer.Option(min=0, max=1e6, help="Stop at a checkpoint after this many minutes.")
     ] = None,
     data: DataOrRecipe = None,
     transfer: Annotated[
@@ -71,8 +70,6 @@ def bench(
     if name == CHECK and not plan:
         _check(out, as_json)
         return
-    if max_minutes is not None and not isfinite(max_minutes):
-        raise UserError(f"--max-minutes {max_minutes}: should be a number of minutes")
     check_images("--data", data)
     for images in transfer or ():
         check_images("--transfer", images.partition("=")[2])
@@ -83,11 +80,11 @@ def bench(
     if plan:
         show(lambda: dry_run(found, table, out=out, **cells), as_json=as_json)
         return
-    cells |= {"workers": workers, "max_minutes": max_minutes, "device": device, "data": data, "transfer": transfer}
-    cells |= {"checkpoint": checkpoint}
     place = _needed(out)
+    cells |= {"workers": workers, "max_minutes": max_minutes, "device": device}
+    cells |= {"data": data, "transfer": transfer, "checkpoint": checkpoint, "archive": archive}
     with output_folder(place, resume=resume, overwrite=overwrite):
-        result = show(lambda: run(found, table, out=place, archive=archive, **cells), as_json=as_json)
+        result = show(lambda: run(found, table, out=place, **cells), as_json=as_json)
     if result["failed"]:
         raise typer.Exit(1 if result["measured"] else 2)
 

@@ -18,11 +18,11 @@ def images_of(folder: Path) -> dict[str, Any]:
     """Mean, deviation and interpolation under timm's names, from ``preprocessor_config.json`` where there is one."""
     path = folder / "preprocessor_config.json"
     values = read_json(path) if path.is_file() else {}
-    found = {"mean": values.get("image_mean"), "std": values.get("image_std")}
+    mean, std = values.get("image_mean"), values.get("image_std")
     if values.get("do_normalize") is False:  # a mean beside it is not used
-        found = {"mean": 0.0, "std": 1.0}
-    pixels: dict[str, Any] = {name: [v] if isinstance(v, int | float) else v for name, v in found.items()}
-    return pixels | {"interpolation": INTERPOLATION.get(values.get("resample", 3), "bicubic")}
+        mean, std = 0.0, 1.0
+    mean, std = ([value] if isinstance(value, int | float) else value for value in (mean, std))
+    return {"mean": mean, "std": std, "interpolation": INTERPOLATION.get(values.get("resample", 3), "bicubic")}
 
 
 def origin_of(folder: Path, name: str) -> OriginRecord:
