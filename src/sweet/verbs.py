@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -148,8 +148,8 @@ def init(
     :func:`sweet.initialise.make.initialise_to`. Raises UserError for bad input, before anything is written.
     """
     place = Path(out)
-    counts = {"depth": depth, "heads": heads, "patch_size": patch_size, "in_chans": in_chans, "fit_images": fit_images}
-    check_whole(counts, least=1)
+    shape = {"depth": depth, "heads": heads, "patch_size": patch_size, "in_chans": in_chans}
+    check_whole(shape | {"fit_images": fit_images}, least=1)
     check_whole({"seed": seed}, least=0)
     pixels = checked_pixels(img_size)
     budget = chosen_budget(params, flops, latency, {"--depth": depth, "--heads": heads})
@@ -160,23 +160,21 @@ def init(
         check_images("--data", data)
         from sweet.initialise.make import finished, initialise_to
 
-        shape = {name: value for name, value in counts.items() if name != "fit_images"} | {"img_size": pixels}
-        if resume and (made := finished(place, {**shape, "method": method, "seed": seed})):
+        wanted: Mapping[str, Any] = {**shape, "img_size": pixels, "method": method, "seed": seed}
+        if resume and (made := finished(place, wanted)):
             return made
         with training_folder(place) as run:
             return initialise_to(
                 str(source),
                 place,
                 budget=budget,
-                method=method,
                 fit=fit,
+                fit_images=fit_images,
                 data=data,
-                img_size=pixels,
-                seed=seed,
                 device=device,
                 run=run,
                 given=switches,
-                **counts,
+                **wanted,
             )
 
 
