@@ -173,7 +173,7 @@ def test_the_chart_has_round_ticks_a_line_of_random_and_bars(tmp_path: Path, mon
     def member(size: str, params: int, values: list[float], method: str | None = None) -> Member:
         seeds = {str(i): value for i, value in enumerate(values)}
         return Member(size=size, method=method, requested=size, width=8, params=params, flops=1,
-                      metrics={"top1": values[0]}, seeds=seeds)  # fmt: skip
+                      metrics={"top1": values[0]}, seeds=seeds, pareto=method is None)  # fmt: skip
 
     known = Family(
         source="s", source_sha256="0", task="classify", data="\u82b1 $x$", method="sweet", img_size=8, metric="top1",

@@ -336,6 +336,9 @@ def test_the_stream_of_a_checkpoint_of_others_is_scaled(wide: Wide) -> None:
     assert "writers" not in switches("sweet", recommended("sweet", theirs, {"writers": "none"}))
     with pytest.raises(UserError, match="rms=none: should be a number"):
         switches("sweet", {"rms": "none"})
+    assert scale("sweet_fitted") == 0.2
+    rates = [recommended("sweet_fitted", *one)["lr"] for one in ((theirs,), (theirs, {"lr": 0.01}), (ours,))]
+    assert rates == [1e-4, 0.01, 1e-3]
 
 
 def test_noise_replaces_a_share_of_the_energy(wide: Wide, images: ImageSource) -> None:

@@ -221,12 +221,11 @@ def test_another_recipe_is_refused(
     assert_as_if_never_stopped(tmp_path, pretraining)
 
 
-def test_another_model_is_refused(
-    model: Path, finetuning: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_model_is_refused(model: Path, finetuning: Job, tmp_path: Path, crash_at: CrashAt) -> None:
     """Of the same shape: its weights would not be used, but its name would stand in the result."""
     run, other = tmp_path / "run", shutil.copytree(model, tmp_path / "other")
-    finetuning.crash(run, monkeypatch, after=3)
+    with crash_at(3):
+        finetuning.start(run)
     before = everything(run)
     file = other / TENSORS["model"]
     write_tensors(file, {name: value + 0.01 for name, value in read_tensors(file).items()})

@@ -33,6 +33,7 @@ def write_chart(family: Family, folder: Path, *, title: str) -> None:
 
     from sweet.results.render.draw import log_axis
     from sweet.results.render.figures import name_points
+    from sweet.tasks.fonts import visible
     from sweet.tasks.pictures import plain_text
 
     rows, metric = family.members, family.judge
@@ -51,7 +52,7 @@ def write_chart(family: Family, folder: Path, *, title: str) -> None:
         name_points(axes, places)
         axes.set_xlabel("parameters without a head, M")
         axes.set_ylabel(metric.label)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(visible(title), fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
         for suffix in ("png", "svg"):

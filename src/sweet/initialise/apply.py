@@ -170,18 +170,23 @@ def switches(method: str, given: Mapping[str, object] | None = None) -> dict[str
 
 
 def recommended(method: str, source: StoredSource, given: Mapping[str, object] | None = None) -> dict[str, Switch]:
-    """:func:`switches` for who names but a few: with the scale of the stream that is best for a source, or ``none``.
+    """:func:`switches` for who names but a few: with the rate and the scale of the stream that are best for a source.
 
-    A start in principal coordinates, by order or by condition, has one where the source is somebody else's checkpoint,
-    whose matrices may be small (docs/log.md); not where ``rms`` sets the scale of all of them.
+    A start in principal coordinates, by order or by condition, has a scale where the source is somebody else's
+    checkpoint, whose matrices may be small (docs/log.md); not where ``rms`` sets the scale of all of them. It is
+    ``none`` where the stream stays as it is.
     """
-    result = switches(method, given)
-    if STREAM in result or "rms" in result or not source.record.of_others:
+    result, known, named = switches(method, given), NAMES[method], given or {}
+    if not source.record.of_others:
         return result
-    scale = STREAM_RMS if result.get(CONDITION) else NAMES[method].writers if result.get("order") != "prefix" else None
+    if known.lr is not None and named.get("lr") is None:
+        result = {**result, "lr": known.lr}
+    if STREAM in result or "rms" in result:
+        return result
+    scale = STREAM_RMS if result.get(CONDITION) else known.writers if result.get("order") != "prefix" else None
     if scale is None:
         return result
-    return {**result, STREAM: scale if (given or {}).get(STREAM) is None else "none"}
+    return {**result, STREAM: scale if named.get(STREAM) is None else "none"}
 
 
 def _rescaling(name: str, value: object) -> float:

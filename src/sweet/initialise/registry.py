@@ -18,6 +18,7 @@ class Method:
     grows: bool = True  # it makes sizes beyond the source
     images: int | None = 0  # unlabelled images it looks at when no budget is given; 0: none at all, None: all there are
     writers: float | None = None  # scale of the stream of others' checkpoints by default (``rescale.py``)
+    lr: float | None = None  # its rate from others' checkpoints by default: their scalers are as wide as the stream
     trains: bool = False  # it runs an optimiser: it takes ``device``, and ``run``, a folder for its loss curve
 
 
@@ -28,7 +29,7 @@ AFTER = (*RESCALING, CONDITION)
 STREAM_RMS = 0.2  # docs/log.md
 NAMES: dict[str, Method] = {
     "sweet": Method(writers=STREAM_RMS),
-    "sweet_fitted": Method(takes=("tucker",), images=51200, trains=True),
+    "sweet_fitted": Method(takes=("tucker",), images=51200, writers=STREAM_RMS, lr=1e-4, trains=True),
     "distilled": Method(images=None, trains=True),
     "principal_slice": Method(takes=("none",)),
     "weight_selection": Method(takes=("none",), grows=False),

@@ -103,7 +103,7 @@ def norm(x: Tensor, w: Weights, name: str, eps: float) -> Tensor:
     weight, bias = w[f"{name}.weight"], w.get(f"{name}.bias")
     if bias is None:  # the fused kernel wants one type, and autocast leaves the gain in float32
         return F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps).to(x.dtype)
-    return F.layer_norm(x, weight.shape, weight, bias, eps)
+    return F.layer_norm(x, weight.shape, weight, bias.to(weight.dtype), eps)  # a rotated bias is a product, in bf16
 
 
 def linear(x: Tensor, w: Weights, name: str) -> Tensor:

@@ -74,12 +74,13 @@ def combined(x: Tensor, core: Tensor, mlp: str) -> dict[str, Tensor]:
     Default number of hidden units. With gradients proj and fc2 come as transposed views; without any, the stacked
     weights are the only memory of their size.
     """
+    x, core = _as_multiplied(x), _as_multiplied(core)
     r1, residual, inner = core.shape
     depth = x.shape[0] // SLICES
     if not (torch.is_grad_enabled() and (x.requires_grad or core.requires_grad)):
         return _combined_in_place(x.unflatten(0, (depth, SLICES)), core, mlp)
     readers, writer, rest = x.unflatten(0, (depth, SLICES)).split((3, 1, SLICES - 4), 1)
-    transposed = _as_multiplied(core).transpose(1, 2).contiguous()
+    transposed = core.transpose(1, 2).contiguous()
     qkv, proj = (rows.reshape(-1, r1) @ transposed.flatten(1) for rows in (readers, writer))
     if mlp == "swiglu":
         units = inner // 3
