@@ -35,6 +35,7 @@ class Shape:
     batch: int = 64
     decoder_width: int = 192
     decoder_depth: int = 2
+    precision: str = "auto"
 
     def keys(self) -> list[str]:
         """Overrides of a recipe."""
@@ -49,6 +50,7 @@ class Shape:
             f"mae.decoder_depth={self.decoder_depth}",
             f"mae.decoder_head_dim={gcd(self.decoder_width, HEAD_DIM)}",
             "optim.compile=false",
+            f"optim.precision={self.precision}",
             "workers=0",
         ]
 
@@ -108,7 +110,7 @@ def transformers_step(shape: Shape) -> Step:
     )
     model = ViTMAEForPreTraining(config).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=optim.betas, fused=True)
-    bf16 = resolve_precision("auto", device) == "bf16"
+    bf16 = resolve_precision(shape.precision, device) == "bf16"
 
     def step(number: int) -> None:
         images, _ = run.batches.at(number)

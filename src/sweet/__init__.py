@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from sweet.console import Progress
     from sweet.verbs import evaluate, finetune, init, pretrain
 
-# torch asks for big pages when it allocates more than 2 MB; without, a ViT-B takes 100,000 page faults to make
+# Read when torch is loaded. It asks for big pages where it allocates more than 2 MB: without, a ViT-B takes 100,000
+# page faults to make. And threads that wait for a slower one soon let others run: without, a training beside another
+# program is several times slower (benchmarks/shared_core.py).
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __all__ = ["Progress", "Template", "UserError", "__version__", "evaluate", "finetune", "init", "load", "pretrain"]
 
