@@ -255,10 +255,9 @@ GROUPS: dict[str, list[Trial]] = {
     # do masks in the last fifth of the steps help? Three sources each
     "from80": [
         t
-        for size in ("L3H3", "L3H2")
         for seed in ("", ".seed1", ".seed2")
         for name in (f"tucker{seed}", f"tucker.mask.from80{seed}")
-        for t in each(name, size, "prefix-sqrt", "principal")
+        for t in each(name, "L3H3", "prefix-sqrt", "principal")
     ],
     # other ways to compute a masked step, from the first step and late
     "ways": [
