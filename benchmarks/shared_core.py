@@ -8,14 +8,13 @@ with the one that ``import sweet`` sets (GOMP_SPINCOUNT), alone and beside a pro
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from measure import medians, options, ratio
 from report import report
 
 import sweet
@@ -56,10 +55,7 @@ def measured(waiting: str | None) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = options(__doc__, rounds=3).parse_args()
     speed: dict[str, dict[str, list[float]]] = {"alone": {}, "shared": {}}
     for _ in range(args.rounds):
         for place, found in speed.items():
@@ -75,14 +71,8 @@ def main() -> None:
         "benchmark": "training on all cores, alone and beside a program that keeps one busy",
         "spincount": WAITING["sweet"],
         "sweet": sweet.__version__,
-        "img_per_second": {
-            place: {name: round(statistics.median(values), 1) for name, values in found.items()}
-            for place, found in speed.items()
-        },
-        "sweet_over_libgomp": {
-            place: round(statistics.median(s / o for s, o in zip(found["sweet"], found["libgomp"], strict=True)), 2)
-            for place, found in speed.items()
-        },
+        "img_per_second": {place: medians(found, 1) for place, found in speed.items()},
+        "sweet_over_libgomp": {place: ratio(found["sweet"], found["libgomp"], 2) for place, found in speed.items()},
         "rounds": args.rounds,
     }
     report(result, args.json)

@@ -66,9 +66,6 @@ class Shape:
         }[name]
 
 
-"""Runs the step of a number, with its images: CPU seconds, on a GPU seconds."""
-
-
 def pretraining(shape: Shape, name: str) -> Pretraining:
     """What ``sweet pretrain`` would run."""
     recipe = load_recipe(PretrainRecipe, "micro", [*shape.keys(), *shape.constraint(name)])

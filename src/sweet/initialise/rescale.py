@@ -35,11 +35,9 @@ def rescaled(
     """A state dict (timm's names) with the matrices of the blocks rescaled, see above; ``seed`` draws the noise."""
     result = dict(weights)
     generator = torch.Generator().manual_seed(seed)
-    for name, value in weights.items():
-        if rms is None and flat is None and not noise:
-            break  # the matrices stay: no copy of all of them
-        if not name.startswith("blocks.") or not name.endswith(MATRICES):
-            continue
+    stay = rms is None and flat is None and not noise  # then no copy of all of them
+    for name in () if stay else [n for n in weights if n.startswith("blocks.") and n.endswith(MATRICES)]:
+        value = weights[name]
         count = 3 if name.endswith(QKV) else 1
         if name.endswith(FC1):
             count = value.shape[0] // weights[name.replace(FC1, FC2)].shape[1]
