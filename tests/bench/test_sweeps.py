@@ -11,7 +11,7 @@ import pytest
 from sweet.bench.arms import Arm, arms
 from sweet.bench.protocol import Protocol
 from sweet.bench.run import run
-from sweet.bench.sweeps import FIRST, RATES, rate_arms, rates_to_try, setting_arms, with_choices
+from sweet.bench.sweeps import RATES, rate_arms, rates_to_try, setting_arms, with_choices
 from sweet.files import read_json, write_json
 from sweet.results.choices import Variant, best, chosen_for, is_at_edge
 from sweet.results.compare import compare
@@ -48,6 +48,9 @@ def tried(*scores: float, first: int = 3) -> list[Variant]:
     return [Variant(f"row@{1000 * RATES[first + i]:g}", score, RATES[first + i]) for i, score in enumerate(scores)]
 
 
+FIRST = SWEEP.first_rates
+
+
 @pytest.mark.parametrize(
     ("found", "wanted"),
     [
@@ -62,8 +65,14 @@ def tried(*scores: float, first: int = 3) -> list[Variant]:
     ],
 )
 def test_a_sweep_is_widened_while_its_best_is_at_an_edge(found: list[Variant], wanted: tuple[float, ...]) -> None:
-    rows = rate_arms({"row": Arm("random")})
-    assert tuple(rows[name].lr for name in rates_to_try(rows, {"row": found} if found else {})) == wanted
+    sweep = replace(SWEEP, arms=rate_arms({"row": Arm("random")}))
+    assert tuple(sweep.arms[name].lr for name in rates_to_try(sweep, {"row": found} if found else {})) == wanted
+
+
+def test_a_sweep_that_begins_elsewhere_keeps_what_was_measured() -> None:
+    sweep = replace(SWEEP, arms=rate_arms({"row": Arm("random")}), first_rates=RATES[2:5])
+    for found, wanted in ((tried(3, 2, 1, 1), RATES[2:5]), (tried(3, 2, 1, 1, 1, first=2), RATES[1:7])):
+        assert tuple(sweep.arms[name].lr for name in rates_to_try(sweep, {"row": found})) == wanted
 
 
 def test_what_was_chosen_for_a_start_is_for_its_conditioned_one_too() -> None:

@@ -71,7 +71,7 @@ class TableJobs:
             return _known("--methods", methods, arms)
         rows = [*dict.fromkeys(map(row_of, arms))]
         named = _known("--methods", methods, [*rows, *arms])
-        tried = rates_to_try(arms, measured(self.protocol, self.name, self.out))
+        tried = rates_to_try(self.protocol, measured(self.protocol, self.name, self.out))
         return [arm for arm in tried if arm in named or row_of(arm) in named]
 
     def images(self, trial: Trial) -> str:

@@ -71,10 +71,10 @@ class Protocol:
     ``main`` is the arm that the others are compared with; in an ``ablation`` the arms are variants of one method, and
     main is compared with all of them. With ``validation`` settings are chosen: cells are tested on training images that
     nobody was given a label of, so many. ``chosen_by`` are such tables, whose best variants of each arm are taken
-    (:mod:`.sweeps`). ``borrows`` names tables whose runs are taken over where they are the same cell. With
-    ``shows_costs`` classifiers are tested before their fine-tuning too, which takes a sixth more. ``write_models``
-    leaves model folders of every size beside the results. ``images`` is the size of the pre-training set, for estimates
-    only.
+    (:mod:`.sweeps`); a sweep of rates begins with ``first_rates``. ``borrows`` names tables whose runs are taken over
+    where they are the same cell. With ``shows_costs`` classifiers are tested before their fine-tuning too, which takes
+    a sixth more. ``write_models`` leaves model folders of every size beside the results. ``images`` is the size of the
+    pre-training set, for estimates only.
     """
 
     name: str
@@ -92,6 +92,7 @@ class Protocol:
     main: str = "sweet"
     ablation: bool = False
     validation: int | None = None
+    first_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3)
     chosen_by: Mapping[str, Protocol] = field(default_factory=dict)
     borrows: tuple[str, ...] = ()
     shows_costs: bool = False

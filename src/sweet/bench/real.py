@@ -20,6 +20,7 @@ REAL_SOURCES: dict[str, Recipe] = {
     "template": Converted("checkpoint"),
 }
 FIRST_LAYERS: Switches = {"layers": "first"}
+FIRST_RATES = (5e-4, 1e-3, 2e-3)  # trained weights take lower rates than those learned here
 CIFAR = Trial(data="cifar10", img_size=56, images=50_000)
 REAL_TRIALS = (
     Trial(data="flowers102", finetune=("epochs=30", "data.labels=null"), img_size=98, images=1020),
@@ -96,7 +97,7 @@ def _real() -> dict[tuple[str, str], Protocol]:
         "sweet": [FIRST_LAYERS, SCALED, {**FIRST_LAYERS, **SCALED}, {"gains": "rms", **FIRST_LAYERS, **SCALED}],
     }
     settings = sweep(setting_arms(REAL_ARMS, tried), main="sweet@default")
-    rates = sweep(rate_arms(REAL_ARMS), main="sweet@1", chosen_by={"settings": settings})
+    rates = sweep(rate_arms(REAL_ARMS), main="sweet@1", first_rates=FIRST_RATES, chosen_by={"settings": settings})
     return {
         ("settings", "real"): settings,
         ("learning_rates", "real"): rates,

@@ -13,7 +13,6 @@ from .arms import Arm, Switches
 from .protocol import Protocol, spec_of
 
 RATES = tuple(1e-3 * 2**i for i in range(-3, 7))  # as far as a sweep may go
-FIRST = RATES[3:7]  # 1e-3 to 8e-3
 DEFAULT = "default"
 
 
@@ -38,17 +37,18 @@ def measured(protocol: Protocol, table: str, out: Path) -> dict[str, list[Varian
     return variants(found[0]) if found else {}
 
 
-def rates_to_try(arms: Mapping[str, Arm], found: Mapping[str, list[Variant]]) -> list[str]:
+def rates_to_try(protocol: Protocol, found: Mapping[str, list[Variant]]) -> list[str]:
     """The arms that a sweep needs by what was measured so far: the first rates, and one more beyond a best at an edge.
 
     Arms of other settings are all needed.
     """
+    arms = protocol.arms
     ladders: dict[str, list[str]] = {}
     for name in sorted(arms, key=lambda name: arms[name].lr or 0.0):
         ladders.setdefault(row_of(name), []).append(name)
     wanted = set()
     for row, names in ladders.items():
-        chosen = [name for name in names if arms[name].lr in (None, *FIRST)]
+        chosen = [name for name in names if arms[name].lr in (None, *protocol.first_rates)]
         tried = [one for one in found.get(row, ()) if one.arm in names]
         if len(chosen) < len(names) and tried and {one.arm for one in tried}.issuperset(chosen):
             chosen = [one.arm for one in tried]
