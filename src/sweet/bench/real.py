@@ -51,6 +51,9 @@ REAL_ARMS = {
         about="first channels; all weights then learn the checkpoint's features, 500 steps of 128",
     ),
     "distilled": ours("distilled", "template", about="sweet; the same 500 steps"),
+    "distilled_half": ours(
+        "distilled", "template", {**FIRST_LAYERS, **SCALED, "steps": 250}, about="sweet; half as many steps"
+    ),
     "sweet": ours("sweet", "template", about="principal order, equal gains, highest-energy heads"),
     "sweet_fitted": ours("sweet_fitted", "template", about="sweet, its scalers then fitted on unlabelled images"),
     "checkpoint": WHOLE,
@@ -65,7 +68,7 @@ def _real() -> dict[tuple[str, str], Protocol]:
     """
     cut, whole = ("L6H3", "L12H3", "L6H6"), "L12H6"
     partial: dict[str, tuple[str, ...]] = dict.fromkeys(REAL_ARMS, cut)
-    partial |= {"distilled": cut[:2], "distilled_selected": cut[:2]}
+    partial |= {"distilled": cut[:2], "distilled_selected": cut[:2], "distilled_half": cut[:1]}
     partial |= {name: (whole,) for name, arm in REAL_ARMS.items() if arm.role == "reference"}
 
     def table(sizes: tuple[str, ...], rows: dict[str, Arm], **more: Any) -> Protocol:
