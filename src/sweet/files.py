@@ -87,6 +87,11 @@ def write_json(path: Path, value: Any) -> None:
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
+def as_latin(data: bytes) -> str:
+    """Bytes that are no UTF-8, as Windows writes Latin-1; what it lacks becomes U+FFFD."""
+    return data.decode("cp1252", errors="replace")
+
+
 def decode_text(path: Path) -> str:
     """A text file that somebody wrote: UTF-8, with or without a byte order mark, UTF-16 with one, else Latin-1.
 
@@ -99,7 +104,7 @@ def decode_text(path: Path) -> str:
     except UnicodeDecodeError:
         if named:
             raise UserError(f"{path}: not a text file") from None
-        text = data.decode("cp1252", errors="replace")  # Latin-1 as Windows has it
+        text = as_latin(data)
     if "\0" in text or "\ufffd" in text:
         raise UserError(f"{path}: not a text file")
     return text

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sweet.errors import UserError
-from sweet.files import decode_text
+from sweet.files import as_latin, decode_text
 
 CLASSES_FILE = "classes.txt"
 UNDECODED = re.compile("[\udc80-\udcff]")  # bytes of a file's name, as Python holds those that are not UTF-8
@@ -21,7 +21,7 @@ def one_spelling(name: str) -> str:
     A folder's name that is not UTF-8, of an old archive, is read as Latin-1, as text files are: no JSON could hold it.
     """
     if UNDECODED.search(name):
-        name = name.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+        name = as_latin(name.encode("utf-8", "surrogateescape"))
     return unicodedata.normalize("NFC", name)
 
 
