@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from math import inf
 from pathlib import Path
@@ -148,6 +149,8 @@ def inspect(
 ) -> None:
     """Show the contents of a folder."""
     check_folder("SOURCE", path)
+    # of numpy: its threads wait for one another by spinning, longer than one of them takes for all of a core
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from sweet.describe import inspect as run
 
     show(lambda: run(path, verify=verify), as_json=as_json)
