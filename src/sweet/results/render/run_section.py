@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweet.data.skips import FILE, skipped
-from sweet.files import SUMS, check_sums
+from sweet.files import SUMS, check_sums, read_sums
 from sweet.results.rows import Grid
 from sweet.results.runs import RunFolder
 from sweet.storage.folders import load_source
@@ -101,11 +101,6 @@ def _source(run: RunFolder, name: str, data: str | None) -> list[Part]:
 
 
 def _sums(run: RunFolder) -> Grid:
-    path = run.folder / SUMS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    recorded = {name: digest for digest, _, name in (line.partition("  ") for line in lines) if name}
     good = check_sums(run.folder)
-    return Grid(
-        ("file", "sha256", "now"),
-        tuple((name, recorded[name], "ok" if good[name] else "WRONG") for name in good),
-    )
+    rows = ((name, digest, "ok" if good[name] else "WRONG") for name, digest in read_sums(run.folder).items())
+    return Grid(("file", "sha256", "now"), tuple(rows))
