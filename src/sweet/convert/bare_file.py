@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sweet.errors import UserError
 from sweet.files import read_json, sha256
+from sweet.template.slices import under
 
 from .checkpoints import Checkpoint, assumed_pixels, depth_of, mae_decoder, split_decoder
 from .from_timm import from_model
@@ -52,7 +53,7 @@ def read_file(
         return beside
     weights = read_weights(path, part)
     encoder, decoder = split_decoder(weights.tensors)
-    if "register_tokens" in encoder or "storage_tokens" in encoder or not {"decoder_embed.weight"} & decoder.keys():
+    if "register_tokens" in encoder or "storage_tokens" in encoder or "decoder_embed.weight" not in decoder:
         encoder |= {name: value for name, value in decoder.items() if name == "mask_token"}
     guess = guessed(encoder, str(path), heads)
     found = from_model(filled(guess.model, encoder, str(path)), str(path), sha256(path))
@@ -126,7 +127,7 @@ def _heads(width: int, depth: int, heads: int | None, where: str) -> tuple[int, 
 
 def _plain(tensors: Mapping[str, Tensor], common: dict[str, Any], where: str) -> tuple[nn.Module, int]:
     """A ``VisionTransformer``, and the side of its images in pixels."""
-    block = {name.removeprefix("blocks.0."): value for name, value in tensors.items() if name.startswith("blocks.0.")}
+    block = under("blocks.0.", tensors)
     registers = tensors.get("register_tokens", tensors.get("reg_token"))
     prefix = sum(name in tensors for name in ("cls_token", "dist_token"))
     official = "register_tokens" in tensors  # DINOv2: positions of the class token, none of registers

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sweet.errors import UserError
 from sweet.files import read_tensors
+from sweet.template.slices import under
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a folder of timm or transformers, the first one there
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -121,7 +122,7 @@ def _without_prefix(tensors: dict[str, Tensor], path: Path, part: str | None) ->
     prefix = prefixes[0] if prefixes else ""
     if not prefix:
         return tensors
-    inside = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    inside = under(prefix, tensors)
     # transformers keeps MAE's decoder, and the final norm of a BEiT that was pre-trained, beside the encoder
     outside = {n: v for n, v in tensors.items() if re.match(r"(module\.|_orig_mod\.)*(decoder[._]|layernorm\.)", n)}
     return inside | {n: v for n, v in outside.items() if not n.startswith(prefix)}

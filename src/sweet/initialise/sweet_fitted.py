@@ -37,6 +37,7 @@ from sweet.storage.folders import StoredSource
 from sweet.storage.header import ORDER
 from sweet.template.constraints import core_of
 from sweet.template.sizes import Size
+from sweet.template.slices import under
 from sweet.template.source import Source, at_depth
 from sweet.template.target import target_weights
 from sweet.template.tucker import Tucker
@@ -180,15 +181,11 @@ class Fit(nn.Module):
     def source(self) -> Source:
         """The source that the target is cut from, made of this module's tensors."""
         tensors = as_tensors(self.tensors)
-
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
         order = self.made.order and replace(self.made.order, **{name: getattr(self, name) for name in ORDER})
-        blocks, stem, decoder = (under(f"{group}.") for group in ORDINARY)
+        blocks, stem, decoder = (under(f"{group}.", tensors) for group in ORDINARY)
         return replace(
             self.made,
-            core=core_of(self.made.core.constraint, under("core."), self.made.depth, self.whole.own_hidden),
+            core=core_of(self.made.core.constraint, under("core.", tensors), self.made.depth, self.whole.own_hidden),
             blocks=blocks,
             stem=stem,
             decoder=decoder,

@@ -13,7 +13,7 @@ from sweet.template.constraints import core_of, init_kronecker
 from sweet.template.image_size import ImageSize, sides
 from sweet.template.networks import Network
 from sweet.template.sizes import default_tile, hidden_features
-from sweet.template.slices import FC1, FC2, MATRICES, PROJ, QKV, pack, stack_blocks
+from sweet.template.slices import FC1, FC2, MATRICES, PROJ, QKV, pack, stack_blocks, under
 from sweet.template.source import Source
 from sweet.template.tucker import Full, init_tucker
 
@@ -201,7 +201,7 @@ def source_from_state(state: Mapping[str, Tensor], config: ViTConfig) -> Source:
         core=Full({name: stacked.pop(name) for name in MATRICES}),
         blocks=stacked,
         stem={k: v for k, v in state.items() if not k.startswith(("blocks.", "decoder.", "head."))},
-        decoder={k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")},
+        decoder=under("decoder.", state),
         mlp=config.mlp,
         norm=config.norm,
     )

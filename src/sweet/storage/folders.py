@@ -21,7 +21,7 @@ from sweet.models.vit import build_vit
 from sweet.template.constraints import core_of
 from sweet.template.image_size import ImageSize
 from sweet.template.order import Order
-from sweet.template.slices import unstack_blocks
+from sweet.template.slices import under, unstack_blocks
 from sweet.template.source import Source
 from sweet.template.target import as_trained
 from sweet.template.tucker import Full
@@ -119,21 +119,17 @@ def source_from_tensors(
 ) -> Source:
     """Inverse of :func:`source_tensors`, in float32; ``absorbed`` as in :class:`sweet.template.order.Order`."""
     tensors = in_float32(tensors)
-
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-    known = under("order.")  # of a version that did not order heads and units it counts as none
+    known = under("order.", tensors)  # of a version that did not order heads and units it counts as none
     order = Order(**known, absorbed=absorbed) if set(ORDER) <= known.keys() else None
     if constraint == "none":
         source = source_from_state({k: v for k, v in tensors.items() if not k.startswith("order.")}, config)
         source.order = order
         return source
     return Source(
-        core=core_of(constraint, under("core."), config.depth, config.own_hidden),
-        blocks=under("blocks."),
-        stem=under("stem."),
-        decoder=under("decoder."),
+        core=core_of(constraint, under("core.", tensors), config.depth, config.own_hidden),
+        blocks=under("blocks.", tensors),
+        stem=under("stem.", tensors),
+        decoder=under("decoder.", tensors),
         mlp=config.mlp,
         norm=config.norm,
         order=order,
@@ -165,8 +161,7 @@ def _check_order(file: Path, order: Order | None) -> None:
 def backbone_tensors(folder: Path, record: FolderRecord) -> dict[str, Tensor]:
     """Tensors of a model folder under the names of timm's class; what a task put around the ViT is left out."""
     tensors = checked_tensors(folder, record)
-    inside = {name[4:]: value for name, value in tensors.items() if name.startswith("vit.")}
-    return inside or tensors
+    return under("vit.", tensors) or tensors
 
 
 def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any) -> tuple[nn.Module, FolderRecord]:

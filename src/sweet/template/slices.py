@@ -270,6 +270,11 @@ def _index_on(
     )  # kept there: a copy at every step would stall a GPU
 
 
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin with ``prefix``, by what follows it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def stack_blocks(state: Mapping[str, Tensor], depth: int) -> dict[str, Tensor]:
     """``blocks.<i>.<name>`` of a state dict -> {name: (L, ...)}."""
     names = [name.removeprefix("blocks.0.") for name in state if name.startswith("blocks.0.")]

@@ -38,6 +38,7 @@ from .slices import (
     WRITER_BIASES,
     select_inner,
     select_inner_of_layers,
+    under,
     unstack_blocks,
 )
 from .source import Source, at_depth
@@ -69,7 +70,7 @@ def absorb(source: Source) -> Source:
         core=replace(core, u=order.rotation.t() @ core.u).contracted(),
         blocks=source.blocks | {name: rotated.written(source.blocks[name]) for name in WRITER_BIASES},
         stem=rotated.stem(),
-        decoder={name.removeprefix("decoder."): value for name, value in rotated.decoder().items()},
+        decoder=under("decoder.", rotated.decoder()),
         order=replace(order, absorbed=True),
     )
 
@@ -86,7 +87,7 @@ def as_trained(source: Source) -> Source:
         core=replace(core, core=trained, u=None if core.u is None else order.rotation @ core.u),
         blocks=source.blocks | {name: back.written(source.blocks[name]) for name in WRITER_BIASES},
         stem=back.stem(),
-        decoder={name.removeprefix("decoder."): value for name, value in back.decoder().items()},
+        decoder=under("decoder.", back.decoder()),
         order=replace(order, absorbed=False),
     )
 

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from sweet.data.identity import Identity
 from sweet.files import read_json, read_tensors, sync, write_tensors
+from sweet.template.slices import under
 
 from .divided import part_of, whole
 from .validation import Validated
@@ -64,12 +65,11 @@ class Checkpoint:
 
     def restore(self, model: nn.Module, ema: nn.Module | None, optimizer: Optimizer | None = None) -> None:
         """Put its tensors into a model, its average and its optimiser. Raises RuntimeError for another model."""
-        average = {name.removeprefix(EMA): value for name, value in self.tensors.items() if name.startswith(EMA)}
         own = model.state_dict()
         tensors = {name: value for name, value in self.tensors.items() if not name.startswith(EMA)}
         model.load_state_dict({name: part_of(value, own.get(name, value)) for name, value in tensors.items()})
         if ema is not None:
-            ema.load_state_dict(average)
+            ema.load_state_dict(under(EMA, self.tensors))
         if optimizer is not None:
             restore_optimizer(optimizer, model, self.optimizer)
 
