@@ -17,7 +17,6 @@ from sweet.models.mae import sincos
 from sweet.models.shapes import decoder_shapes
 from sweet.storage.records import DataConfig, OriginRecord, TrainingRecord, WidthRecord
 
-HEAD = ("head.", "fc_norm.", "head_drop.", "attn_pool.")
 MAE_DECODER_HEADS = 16
 
 

@@ -22,7 +22,7 @@ from .from_timm import from_model
 from .snapshot import images_of, origin_of
 from .timm_source import filled
 from .towers import BUILDERS, Tower, built, relative
-from .weights_file import FILES, Weights, read_shards, read_weights
+from .weights_file import FILES, Weights, file_in, read_shards, read_weights
 
 INDEX = "model.safetensors.index.json"
 # Heads, poolers, text towers and what only pre-training used.
@@ -113,9 +113,7 @@ def _weights(folder: Path, file: Path | None, part: str | None) -> tuple[Weights
         shards = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
         weights = read_shards([folder / name for name in shards], folder / INDEX, part)
         return weights, tensors_sha256(weights.tensors)
-    file = file or next((folder / name for name in FILES if (folder / name).is_file()), None)
-    if file is None:
-        raise UserError(f"{folder}: holds none of {', '.join(FILES)}")
+    file = file or file_in(folder)
     return read_weights(file, part), sha256(file)
 
 

@@ -50,8 +50,7 @@ def read(source: str, hints: Hints | None = None) -> tuple[Checkpoint, Order | N
     """
     hints = hints or Hints()
     checkpoint, order = _read(source, hints)
-    checkpoint = _with_statistics(checkpoint, hints)
-    return checkpoint, order
+    return _with_statistics(checkpoint, hints), order
 
 
 def _read(source: str, hints: Hints) -> tuple[Checkpoint, Order | None]:

@@ -8,10 +8,11 @@ from typing import Any
 
 import yaml
 
+from sweet.data.decode import KERNELS
 from sweet.files import read_json
 from sweet.storage.records import OriginRecord
 
-INTERPOLATION = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+INTERPOLATION = {int(kernel): name for name, kernel in KERNELS.items()}  # by Pillow's numbers
 
 
 def images_of(folder: Path) -> dict[str, Any]:

@@ -13,17 +13,18 @@ import timm
 import torch
 from timm.models import get_pretrained_cfg
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from sweet.errors import UserError
 from sweet.files import read_json, sha256
 from sweet.storage import hub
 from sweet.storage.records import OriginRecord
 
-from .checkpoints import HEAD, Checkpoint, assumed_pixels, depth_of, tensors_sha256
+from .checkpoints import Checkpoint, assumed_pixels, depth_of, tensors_sha256
 from .from_timm import from_model, refusals
-from .weights_file import FILES, Weights, dtype_of, read_weights
+from .weights_file import FILES, dtype_of, file_in, read_weights
 
+HEAD = ("head.", "fc_norm.", "head_drop.", "attn_pool.")  # of these a file may have more or fewer
 UNUSED = ("mask_token", "decoder_")  # of a pre-training; no part of the encoder
 
 
@@ -100,9 +101,7 @@ def from_folder(folder: Path, *, file: Path | None = None, part: str | None = No
     config = read_json(path)
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         raise UserError(f"{path}: neither sweet's nor timm's (no architecture)")
-    file = file or next((folder / name for name in FILES if (folder / name).is_file()), None)
-    if file is None:
-        raise UserError(f"{folder}: holds none of {', '.join(FILES)}")
+    file = file or file_in(folder)
     weights = read_weights(file, part)
     options = {key: config[key] for key in ("num_classes", "global_pool") if config.get(key) is not None}
     args = options | (config.get("model_args") or {})
@@ -127,7 +126,7 @@ def like(name: str, path: Path, *, part: str | None = None) -> Checkpoint:
     option = f"--like {name}"
     if not timm.is_model(name.partition(".")[0]):
         raise UserError(f"{option}: timm has no such model")
-    weights: Weights = read_weights(path, part)
+    weights = read_weights(path, part)
     cfg = _pretrained_cfg(name)
     args: dict[str, Any] = {} if any(key.startswith("head.") for key in weights.tensors) else {"num_classes": 0}
     if "head.weight" in weights.tensors:
@@ -172,9 +171,9 @@ def filled(model: Any, tensors: Mapping[str, Tensor], where: str) -> Any:
         state = _renamed(model, dict(tensors))
     except Exception as problem:
         raise UserError(f"{where}: its tensors do not fit {type(model).__name__} ({reason(problem)})") from None
-    expected = dict(model.state_dict())
+    expected, buffers = dict(model.state_dict()), {name for name, _ in model.named_buffers()}
     for name in sorted(expected.keys() | state.keys()):
-        if name not in state and not name.startswith(HEAD) and name not in _buffers(model):
+        if name not in state and not name.startswith(HEAD) and name not in buffers:
             raise UserError(f"{where}: tensor {name} is missing")
         if name not in expected and not name.startswith((*HEAD, *UNUSED)):
             raise UserError(f"{where}: tensor {name} is unknown")
@@ -188,10 +187,6 @@ def filled(model: Any, tensors: Mapping[str, Tensor], where: str) -> Any:
         raise UserError(f"{where}: tensor fc_norm.weight is missing")
     model.load_state_dict({name: value for name, value in state.items() if name in expected}, strict=False)
     return model.eval()
-
-
-def _buffers(model: nn.Module) -> set[str]:
-    return {name for name, _ in model.named_buffers()}
 
 
 def _renamed(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -37,6 +37,14 @@ class Weights:
     dtype: torch.dtype = torch.float32
 
 
+def file_in(folder: Path) -> Path:
+    """The file of weights of a folder of timm or transformers. Raises UserError naming a folder without."""
+    found = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    if found is None:
+        raise UserError(f"{folder}: holds none of {', '.join(FILES)}")
+    return found
+
+
 def read_weights(path: Path, part: str | None = None) -> Weights:
     """The weights in a file; ``part`` names the set, or the prefix, where there are several of them.
 

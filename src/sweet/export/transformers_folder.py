@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from sweet.data.decode import KERNELS
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.storage.records import DataConfig, FolderRecord
@@ -39,7 +40,6 @@ VIT = COMMON | {
 }
 CLASSIFIER = "Dinov2ForImageClassification"
 SHAPE = ("depth", "heads", "head_dim", "img_size", "patch_size", "in_chans", "rope_theta", "rope_grid")
-RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
 
 
 def transformers_folder(model: nn.Module, record: FolderRecord) -> Exported:
@@ -99,7 +99,7 @@ def preprocessor(data: DataConfig) -> Mapping[str, object]:
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,
         "size": {"shortest_edge": size},
-        "resample": RESAMPLE[data.interpolation],
+        "resample": int(KERNELS[data.interpolation]),  # Pillow's number
         "do_center_crop": True,
         "crop_size": {"height": size, "width": size},
         "do_rescale": True,
