@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sweet.errors import UserError
 from sweet.files import dotted, read_json, write_json
 from sweet.storage.legacy import upgraded
-from sweet.storage.records import Record
+from sweet.storage.records import Record, first_problem
 from sweet.tasks.registry import TASKS
 
 from .records import ArmSpec, CellResult, ColumnSpec, Run, SourceResult, TableSpec
@@ -184,9 +184,7 @@ def _parsed(record: type[R], values: Any, path: Path) -> R:
     try:
         return record.model_validate(upgraded(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}") from None
+        raise UserError(f"{path}: {first_problem(error)}") from None
 
 
 def check_source(path: Path, run: Run, wanted: str | None) -> None:

@@ -275,6 +275,13 @@ def numbers(metrics: RecordedMetrics) -> dict[str, float]:
     return {key: value for key, value in metrics.items() if isinstance(value, int | float)}
 
 
+def first_problem(error: ValidationError) -> str:
+    """``key: what is wrong``, of the first key; of a check of several keys what is wrong alone."""
+    first = error.errors()[0]
+    key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" if key else message
+
+
 def read_record(folder: Path, kinds: Sequence[str]) -> FolderRecord:
     """``config.json`` of a sweet folder of one of ``kinds``, exports for timm included.
 
@@ -314,8 +321,6 @@ def parse_record(values: Any, path: Path) -> FolderRecord:
         # Through JSON: its strict mode takes a list for a tuple but neither "3" for 3 nor true for 1.
         return FolderRecord.model_validate_json(json.dumps(upgraded(values)), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "config.json"
-        raise UserError(f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise UserError(f"{path}: {first_problem(error)}") from None
     except (RecursionError, UnicodeError):
         raise UserError(f"{path}: nested too deeply, or text that is not Unicode") from None

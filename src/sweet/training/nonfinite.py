@@ -17,6 +17,7 @@ from sweet.files import read_json, write_json
 from sweet.recipes.schema import OptimKeys, TrainKeys
 from sweet.storage.overwrite import after_failure
 from sweet.storage.ownership import NONFINITE
+from sweet.storage.records import first_problem
 
 FILE = NONFINITE  # in the run folder
 LOWER = ", --resume lr=... lowers the rate too"
@@ -74,8 +75,7 @@ def read_events(run: Path) -> list[Event]:
     try:
         return Events.model_validate(read_json(path)).events
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise UserError(f"{path}: {first_problem(error)}") from None
 
 
 def segments(start: int, steps: int, events: Sequence[Event]) -> Iterator[tuple[int, int]]:
