@@ -194,13 +194,17 @@ def to_rgb(image: Image.Image, value_range: tuple[float, float] | None = None) -
 
 def eight_bits(image: Image.Image, value_range: tuple[float, float] | None) -> Image.Image:
     """Grey of more than 8 bits as grey of 8; Pillow itself would clip it at 255. Others as they are."""
-    deep = image.mode.startswith("I;16") or image.mode in DEEP
-    if not deep:
-        return image
+    values = deep_values(image)
+    return image if values is None else Image.fromarray(to_bytes(values, value_range))
+
+
+def deep_values(image: Image.Image) -> NDArray[Any] | None:
+    """(H, W) of grey of more than 8 bits, in the type of the file; None for other images."""
+    if not (image.mode.startswith("I;16") or image.mode in DEEP):
+        return None
     values = np.asarray(image)
-    if image.mode == "I" and image.format in ("PPM", "PNG"):  # Pillow's mode for their 16 bits
-        values = values.astype(np.uint16)
-    return Image.fromarray(to_bytes(values, value_range))
+    # of PPM and PNG Pillow has 16 bits in 32
+    return values.astype(np.uint16) if image.mode == "I" and image.format in ("PPM", "PNG") else values
 
 
 def to_bytes(values: NDArray[Any], value_range: tuple[float, float] | None) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sweet.errors import UserError
 
 from .bands import Picture, Stored, StoredBands
-from .decode import DEEP, PixelFormat, readable
+from .decode import DEEP, PixelFormat, deep_values, readable
 from .images import ImageSource
 from .sources import open_images
 
@@ -127,7 +127,7 @@ def find_depth(images: ImageSource) -> Depth:
             with readable(images.where(index)), images.open(index) as image:
                 stored[image.mode] += 1
                 channels[channels_of(image)] += 1
-                deep += deep_values(image)
+                deep += some_deep_values(image)
         except UserError:
             continue
     most = max(channels, key=lambda number: channels[number], default=3)
@@ -152,15 +152,10 @@ def channels_of(image: Stored) -> int:
     return 1 if image.mode in GREY else 3
 
 
-def deep_values(image: Stored) -> list[NDArray[Any]]:
+def some_deep_values(image: Stored) -> list[NDArray[Any]]:
     """The values of an image of more than 8 bits, at most 10,000 of them; [] for others."""
-    if isinstance(image, StoredBands):
-        values = image.values
-    elif image.mode in GREY and image.mode not in ("L", "1"):
-        values = np.asarray(image)
-        if image.mode == "I" and image.format in ("PPM", "PNG"):
-            values = values.astype(np.uint16)
-    else:
+    values = image.values if isinstance(image, StoredBands) else deep_values(image)
+    if values is None:
         return []
     flat = values.reshape(-1)
     return [] if flat.dtype in (np.uint8, np.bool_) else [flat[:: max(1, flat.size // 10_000)]]
