@@ -86,7 +86,7 @@ class Detect(Task):
         """
         assert isinstance(data, ImageSource)
         precision = AveragePrecision(self.classes, masks=bool(self.head.masks) and data.has_masks)
-        for index, (image, found) in enumerate(findings(model, data, settings)):
+        for index, (image, found) in enumerate(detections(model, data, settings)):
             precision.add((image.shape[-2], image.shape[-1]), data.objects(index), found)
         if not precision.truth:
             raise UserError(f"--data {data.name}: {data.split} has no objects")
@@ -102,7 +102,7 @@ class Detect(Task):
         rows: list[Row] = []
         least, drawn_from = settings.threshold or 0.0, SHOWN if settings.threshold is None else settings.threshold
         sure = boxes_found = 0
-        for index, (_, found) in enumerate(findings(model, images, settings)):
+        for index, (_, found) in enumerate(detections(model, images, settings)):
             boxes_found, sure = boxes_found + len(found["scores"]), sure + int((found["scores"] > drawn_from).sum())
             found = {key: value[found["scores"] >= least] for key, value in found.items()}
             labels, scores, boxes = (found[key][:top].tolist() for key in ("labels", "scores", "boxes"))
@@ -122,7 +122,7 @@ class Detect(Task):
         assert isinstance(data, ImageSource)
         first = data.select(range(min(SHEET_IMAGES, len(data))))
         pairs = []
-        for index, (_, found) in enumerate(findings(model, first, settings)):
+        for index, (_, found) in enumerate(detections(model, first, settings)):
             image, truth = first.decode(index), first.objects(index)
             names = [self.classes[label] for label in truth.labels]
             masks = None if truth.masks is None else torch.from_numpy(truth.masks)
@@ -172,7 +172,7 @@ def whole_image(images: ImageSource, data_config: DataConfig, index: int) -> tup
 
 
 @torch.no_grad()
-def findings(
+def detections(
     model: nn.Module, images: ImageSource, settings: EvalSettings
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Every image, normalised (C, H, W), with what the model finds in it, on the CPU."""
