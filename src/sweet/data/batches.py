@@ -19,8 +19,7 @@ from .balance import balanced_order
 from .decode import KERNELS, HasPixels
 from .epoch_order import EpochOrder, ShardOrder, step_generator
 from .images import ImageSource
-from .label_lists import label_tensor
-from .packed import ImageSet, Packed, centre_crop, to_tensor
+from .packed import ImageSet, Packed, centre_crop, labels_of, to_tensor
 from .skips import Skips, load_or_next
 
 Augment = Literal["rrc", "crop", "flip", "none"]
@@ -80,7 +79,7 @@ class Batches:
     def __post_init__(self) -> None:
         data = self.data
         _check(data, self.img_size, self.mean, any_size=self.augment == "rrc")
-        self._labels = data.labels if isinstance(data, Packed) else label_tensor(data)
+        self._labels = labels_of(data)
         share = {"batch_size": self.batch_size, "seed": self.seed, "rank": self.rank, "world": self.world}
         draw = partial(balanced_order, self._labels) if self.balanced and self._labels is not None else None
         self.order: EpochOrder | ShardOrder
@@ -93,7 +92,7 @@ class Batches:
         self._images = data.images.to(self.device) if isinstance(data, Packed) else None
 
     def at(self, step: int) -> Batch:
-        """Images float (b, C, H, W), normalised, and labels (see :func:`label_tensor`) or None, on the device."""
+        """Images float (b, C, H, W), normalised, and labels (see :func:`labels_of`) or None, on the device."""
         return self._finish(*self._pixels(step))
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
@@ -175,7 +174,7 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Every image once, in order, the centre only; the last batch may be smaller. As ``Batches.at``."""
     _check(data, img_size, mean, any_size=False)
-    labels = data.labels if isinstance(data, Packed) else label_tensor(data)
+    labels = labels_of(data)
     starts, pixels = range(0, len(data), batch_size), partial(_centres, data, img_size, batch_size)
     for start, batch in zip(starts, ahead(pixels, starts, 0 if isinstance(data, Packed) else workers), strict=True):
         images = normalise(onto(batch, device), mean, std)

@@ -44,6 +44,11 @@ class Packed:
 ImageSet = ImageSource | Packed
 
 
+def labels_of(data: ImageSet) -> Tensor | None:
+    """As :func:`.label_lists.label_tensor`, of a packed set as well."""
+    return data.labels if isinstance(data, Packed) else label_tensor(data)
+
+
 def should_pack(source: ImageSource, img_size: ImageSize) -> bool:
     """Whether the set is small enough for the memory: at most 2 GB, at most as many pixels as a square of 96."""
     pixels = prod(sides(img_size))

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from sweet.data import Batches, BatchSource, ImageSet, ImageSource, Packed, eval_batches, packed
-from sweet.data.label_lists import label_tensor
+from sweet.data import Batches, BatchSource, ImageSet, ImageSource, eval_batches, packed
+from sweet.data.packed import labels_of
 from sweet.errors import UserError
 from sweet.storage.records import DataConfig
 
@@ -66,7 +66,7 @@ class Labelled(Task):
 
 def targets_of(data: ImageSet) -> Tensor:
     """Labels (N,) of a set that has them, or targets (N, K)."""
-    labels = data.labels if isinstance(data, Packed) else label_tensor(data)
+    labels = labels_of(data)
     assert labels is not None
     return labels
 
