@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from sweet.console import say, warn
 from sweet.convert.cached import as_source
-from sweet.costs.budget import Budget, Choice
+from sweet.costs.budget import Budget
 from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.files import sha256
@@ -31,7 +28,7 @@ from sweet.training.short_run import same_settings
 
 from .apply import at_size_of_use, images_used, initialise, looks_at_images, recommended, switches, training_cost
 from .registry import NAMES
-from .shape import resolve_shape
+from .shape import Shape, resolve_shape
 
 LARGE = 2  # times a source's blocks or heads: as far as budgets choose
 
@@ -63,34 +60,38 @@ def initialise_to(
     does so on ``device``, with its loss curve and checkpoints in ``run``. Returns what was made, for JSON. Raises
     UserError for an impossible size, a method that cannot make it or a folder that is not a source.
     """
-    method_switches = switches(method, given)
-    if fit is not None and not looks_at_images(method, method_switches):
-        raise UserError(f"--fit {fit}: --method {method} looks at no images")
-    if fit_images is not None and not looks_at_images(method, method_switches):
-        raise UserError(f"--fit-images {fit_images}: --method {method} looks at no images")
-    fit = data if fit is None and looks_at_images(method, method_switches) else fit
+    looks = looks_at_images(method, switches(method, given))
+    for option, value in (("--fit", fit), ("--fit-images", fit_images)):
+        if value is not None and not looks:
+            raise UserError(f"{option} {value}: --method {method} looks at no images")
+    fit = data if fit is None and looks else fit
     seen_at = img_size if patch_size is None else None  # as in at_size_of_use
-    source_folder = as_source(source, data=data, img_size=seen_at, device=device)
-    target = _resolve(source_folder, depth, heads, budget, img_size, patch_size, in_chans, device)
-    method_switches = recommended(method, target.stored, given)
-    images = None if fit is None else open_images(fit, "train", pixels=target.stored.data)
-    if run is not None and NAMES[method].trains:
-        same_settings(run, {"method": method, **target.shape, "seed": seed, **method_switches})
+    folder = as_source(source, data=data, img_size=seen_at, device=device)
+    resolve_device(device)
+    whole = load_source(folder)
+    target = resolve_shape(
+        whole.config, depth, heads, budget, img_size=img_size, patch_size=patch_size, in_chans=in_chans
+    )
+    chosen = recommended(method, whole, given)
+    images = None if fit is None else open_images(fit, "train", pixels=whole.data)
+    trains, size = NAMES[method].trains, target.size
+    if run is not None and trains:  # what a training that goes on must have in common with its beginning
+        shape = {"size": str(size), "img_size": size_text(target.config.img_size)}
+        same_settings(run, {"method": method, **shape, "seed": seed, **chosen})
     began = time.perf_counter()
-    stored = at_size_of_use(target.stored, method, method_switches, img_size, patch_size)
+    stored = at_size_of_use(whole, method, chosen, img_size, patch_size)
     how: dict[str, Any] = {"data": images, "budget": fit_images, "seed": seed, "device": device, "run": run}
-    weights = initialise(method, stored, target.size, **(how | method_switches))
-    config = stored.config.resized(target.size.depth, target.size.heads)
+    weights = initialise(method, stored, size, **(how | chosen))
+    config = stored.config.resized(size.depth, size.heads)
     vit = build_vit(config, weights, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
     seconds = time.perf_counter() - began
-    used = images_used(method, fit_images, images, method_switches)
-    record = _record(target, method, method_switches, used, seed, vit)
-    if NAMES[method].trains and record.made is not None:
-        spent = training_cost(method, stored.config, config, method_switches)
-        made = record.made.model_copy(update={"train_seconds": round(seconds, 1), **spent})
-        record = record.model_copy(update={"made": made})
+    made: dict[str, object] = {**chosen, "images": images_used(method, fit_images, images, chosen), "seed": seed}
+    if trains:
+        made |= {"train_seconds": round(seconds, 1), **training_cost(method, stored.config, config, chosen)}
+    parameters = sum(p.numel() for p in vit.parameters())
+    record = _record(folder, whole, target.config, method=method, parameters=parameters, **made)
     write_folder(out, (TENSORS["model"], vit.state_dict()), record, as_yaml(_made(record)), model_card(record))
-    return _summary(record, target, seconds, out)
+    return _summary(record, target, whole.config.size, seconds, out)
 
 
 def _made(record: FolderRecord) -> dict[str, object]:
@@ -99,18 +100,18 @@ def _made(record: FolderRecord) -> dict[str, object]:
     return {key: value for key, value in record.made.to_dict().items() if key != "origin"}
 
 
-def _summary(record: FolderRecord, target: _Target, seconds: float, out: Path) -> dict[str, object]:
-    origin = None if record.made is None else record.made.to_dict().get("origin")
-    chosen = {} if target.choice is None else {"budget": target.choice.to_dict()}
-    if target.choice is not None and target.choice.note is not None:
-        warn(f"{target.choice.budget.option}: {target.choice.note}")
-    own, made = target.stored.config.size, target.size
+def _summary(record: FolderRecord, target: Shape, own: Size, seconds: float, out: Path) -> dict[str, object]:
+    """What was made, with notes on a size that a budget leaves unused or that is far from the source's ``own``."""
+    made, choice, origin = target.size, target.choice, record.origin_record
+    if choice is not None and choice.note is not None:
+        warn(f"{choice.budget.option}: {choice.note}")
     if made.depth > LARGE * own.depth or made.heads > LARGE * own.heads:
         say(f"note: {made} is more than {LARGE} times the source's {own}: most of it are copies")
     elif made.depth > own.depth or made.heads > own.heads:
         say(f"note: {made} is larger than the source's {own}: it starts as the source, and gains little by its size")
-    size = {"size": str(target.size), "seconds": round(seconds, 3), "out": str(out)}
-    return size | _made(record) | _licence(origin) | chosen
+    size = {"size": str(made), "seconds": round(seconds, 3), "out": str(out)}
+    licence = {"licence": origin.licence} if origin and origin.licence else {}
+    return size | _made(record) | licence | ({} if choice is None else {"budget": choice.to_dict()})
 
 
 def finished(out: Path, wanted: Mapping[str, object]) -> dict[str, object] | None:
@@ -132,64 +133,19 @@ def finished(out: Path, wanted: Mapping[str, object]) -> dict[str, object] | Non
     return None
 
 
-def _licence(origin: Mapping[str, object] | None) -> dict[str, object]:
-    return {"licence": origin["licence"]} if origin and origin.get("licence") else {}
-
-
-@dataclass(frozen=True)
-class _Target:
-    """The source, the size to make, and the shape of the model: another image, patch or channel size included."""
-
-    folder: Path
-    stored: StoredSource
-    size: Size
-    config: ViTConfig
-    choice: Choice | None
-
-    @property
-    def shape(self) -> dict[str, str]:
-        """What a training that goes on must have in common with its beginning."""
-        return {"size": str(self.size), "img_size": size_text(self.config.img_size)}
-
-
-def _resolve(
-    folder: Path,
-    depth: int | None,
-    heads: int | None,
-    budget: Budget | None,
-    img_size: ImageSize | None,
-    patch_size: int | None,
-    in_chans: int | None,
-    device: str,
-) -> _Target:
-    """Raises UserError for a shape that cannot be made or a device that is not there, before any work."""
-    resolve_device(device)
-    stored = load_source(folder)
-    shape = resolve_shape(
-        stored.config, depth, heads, budget, img_size=img_size, patch_size=patch_size, in_chans=in_chans
-    )
-    return _Target(folder, stored, shape.size, shape.config, shape.choice)
-
-
-def _record(
-    target: _Target, method: str, method_switches: Mapping[str, Any], images: int, seed: int, vit: nn.Module
-) -> FolderRecord:
-    stored, config = target.stored, target.config
-    data = stored.data.with_channels(config.in_chans)
+def _record(folder: Path, source: StoredSource, config: ViTConfig, **made: Any) -> FolderRecord:
+    """The record of a model of shape ``config``; ``made`` are fields of :class:`InitRecord` besides the source's."""
+    data = source.data.with_channels(config.in_chans)
     return FolderRecord(
         kind="model",
         vit=config,
         data=data.model_copy(update={"img_size": config.img_size, "classes": None}),
         made=InitRecord(
-            method=method,
-            **method_switches,
-            images=images,
-            seed=seed,
-            source_kind=stored.record.kind,
-            source_size=str(stored.config.size),
-            source_sha256=sha256(target.folder / TENSORS[stored.record.kind]),
-            source_data=stored.record.origin,
-            origin=stored.record.origin_record,
-            parameters=sum(p.numel() for p in vit.parameters()),
+            **made,
+            source_kind=source.record.kind,
+            source_size=str(source.config.size),
+            source_sha256=sha256(folder / TENSORS[source.record.kind]),
+            source_data=source.record.origin,
+            origin=source.record.origin_record,
         ),
     )
