@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,20 +146,25 @@ def hub_splits(spec: str, name: str) -> Splits:
     import datasets
 
     repo, _, config = name.partition(":")
-    try:
+    with hub_errors(spec):
         names = datasets.get_dataset_split_names(repo, config or None)
-    except Exception as problem:  # the hub's client raises many types: offline, unknown name, private
-        raise UserError(f"--data {spec}: cannot be read from the hub ({problem})") from problem
     return {split: partial(_open_hub, spec, repo, config or None, split) for split in names}
+
+
+@contextmanager
+def hub_errors(spec: str) -> Iterator[None]:
+    """The hub's client raises many types (offline, unknown name, private): a UserError that names the set."""
+    try:
+        yield
+    except Exception as problem:
+        raise UserError(f"--data {spec}: cannot be read from the hub ({problem})") from problem
 
 
 def _open_hub(spec: str, repo: str, config: str | None, split: str) -> ImageSource:
     import datasets
 
-    try:
+    with hub_errors(spec):
         data = datasets.load_dataset(repo, config, split=split)
-    except Exception as problem:
-        raise UserError(f"--data {spec}: cannot be read from the hub ({problem})") from problem
     return ArrowImages(spec, split, data.data.table, [(0, f"{spec} {split}")], data._fingerprint)
 
 

@@ -23,7 +23,7 @@ from sweet.console import progress
 from sweet.errors import UserError
 from sweet.files import cache_folder, read_json, replacing, write_json
 
-from .arrow import checked_names, columns, encoded, features, read_labels
+from .arrow import checked_names, columns, encoded, features, hub_errors, read_labels
 from .images import digest
 from .sharded import ShardedImages
 from .splits import Splits
@@ -98,10 +98,8 @@ def streamed_splits(spec: str, name: str) -> Splits:
     import datasets
 
     repo, _, config = name.partition(":")
-    try:
+    with hub_errors(spec):
         files: Mapping[str, list[str]] = datasets.load_dataset_builder(repo, config or None).config.data_files or {}
-    except Exception as problem:  # the hub's client raises many types: offline, unknown name, private
-        raise UserError(f"--data {spec}: cannot be read from the hub ({problem})") from problem
     others = [url for urls in files.values() for url in urls if not url.endswith(".parquet")]
     if others or not files:
         raise UserError(
