@@ -47,10 +47,12 @@ class Sizes:
 
     @property
     def fewer_seeds(self) -> dict[str, int]:
+        """{size: replicates} of those that have one."""
         return dict.fromkeys((*self.more, self.beyond), 1)
 
     @property
     def table1(self) -> tuple[str, ...]:
+        """The columns of table 1."""
         return (*self.first, *self.more, self.beyond)
 
 

@@ -253,6 +253,7 @@ def _is_binary(column: pa.DataType) -> bool:
 
 
 def encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The bytes of images (N,), of a column of bytes or of ``struct<bytes, path>``."""
     if _is_binary(column.type):
         return column
     return pa.chunked_array([chunk.field("bytes") for chunk in column.chunks])

@@ -65,6 +65,7 @@ class PixelFormat:
 
     @classmethod
     def of(cls, keys: HasPixels | None) -> PixelFormat:
+        """What a recipe or a model says; RGB for None."""
         return cls() if keys is None else cls(len(keys.mean), keys.value_range, keys.interpolation)
 
     @property

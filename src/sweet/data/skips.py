@@ -51,6 +51,7 @@ def most_of(keys: DataKeys, count: int) -> int:
 
 
 def too_many(problem: UserError, found: int, most: int) -> UserError:
+    """The error that ends a training: ``problem`` of the last of ``found`` images, where ``most`` are allowed."""
     return UserError(
         f"{problem}; {found} images cannot be read, data.max_skipped allows {most}: sweet data check lists them"
     )

@@ -47,6 +47,7 @@ class Depth:
 
     @property
     def pixel_format(self) -> PixelFormat:
+        """The images as a model of so many channels reads them."""
         return PixelFormat(self.channels, self.value_range)
 
 
