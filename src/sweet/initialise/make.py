@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sweet.models.config import ViTConfig
 from sweet.models.device import resolve_device
 from sweet.models.vit import build_vit
 from sweet.recipes.loader import as_yaml
+from sweet.recipes.schema import without_path
 from sweet.storage.cards import model_card
 from sweet.storage.folders import StoredSource, load_source
 from sweet.storage.layout import TENSORS, write_folder
@@ -75,7 +77,8 @@ def initialise_to(
     method_switches = recommended(method, target.stored, given)
     images = None if fit is None else open_images(fit, "train", pixels=target.stored.data)
     if run is not None and NAMES[method].trains:
-        same_settings(run, {"method": method, **target.shape, "seed": seed, **method_switches})
+        looked_at = {"fit": None if fit is None else without_path(fit), "fit_images": fit_images}
+        same_settings(run, {"method": method, **target.begun, "seed": seed, **looked_at, **method_switches})
     began = time.perf_counter()
     stored = at_size_of_use(target.stored, method, method_switches, img_size, patch_size)
     how: dict[str, Any] = {"data": images, "budget": fit_images, "seed": seed, "device": device, "run": run}
@@ -146,10 +149,15 @@ class _Target:
     config: ViTConfig
     choice: Choice | None
 
+    @cached_property
+    def sha256(self) -> str:
+        """The checksum of the source's weights."""
+        return sha256(self.folder / TENSORS[self.stored.record.kind])
+
     @property
-    def shape(self) -> dict[str, str]:
+    def begun(self) -> dict[str, str]:
         """What a training that goes on must have in common with its beginning."""
-        return {"size": str(self.size), "img_size": size_text(self.config.img_size)}
+        return {"source": self.sha256, "size": str(self.size), "img_size": size_text(self.config.img_size)}
 
 
 def _resolve(
@@ -187,7 +195,7 @@ def _record(
             seed=seed,
             source_kind=stored.record.kind,
             source_size=str(stored.config.size),
-            source_sha256=sha256(target.folder / TENSORS[stored.record.kind]),
+            source_sha256=target.sha256,
             source_data=stored.record.origin,
             origin=stored.record.origin_record,
             parameters=sum(p.numel() for p in vit.parameters()),
