@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 from typer.testing import CliRunner
 
@@ -25,6 +25,7 @@ from sweet.files import read_json
 from sweet.models.config import ViTConfig
 from sweet.models.moments import compute_order
 from sweet.storage.folders import load_source
+from sweet.training.short_run import ShortRun
 
 DATA = "shapes:n=24,size=16"
 
@@ -171,6 +172,31 @@ def test_resume_needs_the_same_settings(checkpoint: Path, tmp_path: Path) -> Non
     assert (out / ".training" / "checkpoints").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("words", "named"), [("--fit shapes:n=23,size=16", "fit"), ("--fit-images 8", "fit_images"), ("", "source")]
+)
+def test_a_training_goes_on_from_its_own_source_and_images(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, named: str
+) -> None:
+    def stopped(_model: object, _data: object, _source: object, short: ShortRun, **_: object) -> None:
+        assert short.run is not None
+        (short.run / "checkpoints").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    line = f"init {checkpoint} --depth 1 --heads 2 --data {DATA} --device cpu --method distilled steps=2 --out {out}"
+    with monkeypatch.context() as patch:
+        patch.setattr("sweet.initialise.distilled.train_on", stopped)
+        CliRunner().invoke(app, line.split())
+    assert (out / ".training" / "settings.json").is_file()
+    if named == "source":
+        file = checkpoint / "model.safetensors"
+        save_file({name: 2 * value for name, value in load_file(file).items()}, file)
+    result = CliRunner().invoke(app, [*line.split(), "--resume", *words.split()])
+    assert result.exit_code == 2 and f"--resume: begun with {named}=" in result.stderr, result.output
+    assert not (out / "config.json").is_file()
+
+
 def test_the_order_is_of_the_size_that_is_given(checkpoint: Path, tmp_path: Path) -> None:
     """Against the order of timm's own resized model."""
     from sweet.models.mae import source_from_state
@@ -213,6 +239,17 @@ def test_another_process_may_finish_first(checkpoint: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(cached, "convert_checkpoint", slower)
     assert as_source(checkpoint, data=DATA, device="cpu").stat().st_ino == inode
+
+
+def test_a_cache_of_somebody_else_is_read(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its owner may set the times of a folder."""
+    first = as_source(checkpoint, data=DATA, device="cpu")
+
+    def refused(_path: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.utime", refused)
+    assert as_source(checkpoint, data=DATA, device="cpu") == first
 
 
 @pytest.mark.parametrize("key", ["license", "origin_url"])

@@ -150,6 +150,23 @@ def test_a_preprocessor_of_one_number_or_of_none(says: dict[str, Any], mean: flo
     assert (found.data.mean, found.data.std, found.assumed) == ((mean,) * 3, (std,) * 3, ())
 
 
+def test_one_std_for_three_means(tmp_path: Path) -> None:
+    made("vit", tmp_path)
+    written = {"image_mean": [0.1, 0.2, 0.3], "image_std": 0.5}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(written))
+    found = from_folder(tmp_path).data
+    assert (found.mean, found.std) == ((0.1, 0.2, 0.3), (0.5,) * 3)
+
+
+@pytest.mark.parametrize("std", [[0.5, 0.0, 0.5], "half", ["a", "b", "c"]])
+def test_a_preprocessor_that_says_no_std_is_named(std: object, tmp_path: Path) -> None:
+    made("vit", tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": std}))
+    with pytest.raises(UserError, match=r"std .*: expected a number for each channel, of std above 0") as problem:
+        from_folder(tmp_path)
+    assert str(tmp_path) in str(problem.value)
+
+
 def test_beits_limits_are_named(tmp_path: Path) -> None:
     made("beit", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

@@ -64,6 +64,10 @@ def test_images_in_files_beside_the_table(
         assert images.stored(0) == (tmp_path / "a.png").read_bytes()
         with pytest.raises(UserError, match=r"train\.parquet row 1: the image has no bytes"):
             images.decode(1)
+    before = pack(images.select([0]), 8).images
+    make_image(1).save(tmp_path / "a.png")
+    images = open_images(f"parquet:{tmp_path}", "train", val_share=0)
+    assert not np.array_equal(pack(images.select([0]), 8).images, before)  # no stale pixels of the cache
 
 
 def test_a_large_set_is_mapped(tmp_path: Path, write_parquet: WriteParquet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,6 +284,45 @@ def test_another_family_is_not_resumed(
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
+def test_starts_of_another_family_are_not_taken(
+    template: Path,
+    dense: Path,
+    tiny_finetune: Callable[..., FinetuneRecipe],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stopped before its first model, a family has said nowhere else what it is."""
+
+    def stopped(*_: Any, **_options: Any) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "family"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(make, "finetune", stopped)
+        family(template, ["L1H1"], tiny_finetune(), out, quiet=True)
+    assert not (out / "family.json").exists()
+    (out / "recipe.yaml").unlink()  # as if it was stopped while it made its starts
+    others: dict[str, tuple[Path, dict[str, Any]]] = {
+        "source_sha256": (dense, {}),
+        "method": (template, {"method": "mimetic"}),
+        "img_size": (template, {"img_size": 32}),
+    }
+    for named, (source, given) in others.items():
+        with pytest.raises(UserError, match=f"--resume: .* was begun with {named} "):
+            family(source, ["L1H1"], tiny_finetune(), out, resume=True, quiet=True, **given)
+
+
+def test_what_could_not_be_measured_is_named(
+    made: tuple[Path, dict[str, Any]], template: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path
+) -> None:
+    """As the AP of a detector whose validation images hold crowd regions only."""
+    out = shutil.copytree(made[0], tmp_path / "family")
+    config = read_json(out / "L1H1" / "config.json")
+    write_json(out / "L1H1" / "config.json", config | {"metrics": config["metrics"] | {"top1": None}})
+    with pytest.raises(UserError, match=r"L1H1: has no top1: its validation images hold nothing"):
+        family(template, ["L1H1"], tiny_finetune(), out, resume=True, quiet=True)
+
+
 def test_a_family_of_before_is_resumed(
     made: tuple[Path, dict[str, Any]], template: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path
 ) -> None:

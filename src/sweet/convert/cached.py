@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sweet.console import say
@@ -66,7 +67,8 @@ def _converted(source: str, options: ConvertOptions) -> Path:
     checkpoint, order = read(source)
     out = cache_folder() / CONVERTED / _name(checkpoint, options)
     if (out / "config.json").is_file():
-        os.utime(out)  # when it was last used
+        with suppress(OSError):  # in a cache of somebody else's that may only be read
+            os.utime(out)  # when it was last used
         return out
     say(f"{source}: is converted once, to be kept in {out}")
     if options.data is None:

@@ -50,15 +50,24 @@ def data_config(
 ) -> DataConfig:
     """How the images of a checkpoint are read; what it does not say is ImageNet's, or 0.5 for other channels.
 
-    timm keeps the mean of three channels in a model that was made with another number of them.
+    timm keeps the mean of three channels in a model that was made with another number of them, and transformers takes
+    one number for all. Raises UserError for what is no mean and deviation.
     """
-    rgb, grey = config.in_chans == 3, (0.5,) * config.in_chans
-    return DataConfig(
-        img_size=config.img_size,
-        mean=tuple(mean or (IMAGENET_MEAN if rgb else grey)),
-        std=tuple(std or (IMAGENET_STD if rgb else grey)),
-        interpolation="bilinear" if interpolation == "bilinear" else "bicubic",
-    ).with_channels(config.in_chans)
+    channels = config.in_chans
+    rgb, grey = channels == 3, (0.5,) * channels
+
+    def each(values: Sequence[float]) -> tuple[float, ...]:
+        return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
+
+    try:
+        return DataConfig(
+            img_size=config.img_size,
+            mean=each(mean or (IMAGENET_MEAN if rgb else grey)),
+            std=each(std or (IMAGENET_STD if rgb else grey)),
+            interpolation="bilinear" if interpolation == "bilinear" else "bicubic",
+        )
+    except (ValueError, TypeError):
+        raise UserError(f"mean {mean} and std {std}: expected a number for each channel, of std above 0") from None
 
 
 def assumed_pixels(channels: int) -> str:

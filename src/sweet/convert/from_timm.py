@@ -74,7 +74,10 @@ def from_model(model: nn.Module, where: str, digest: str) -> Checkpoint:
     if problem := mismatch(state, encoder_shapes(config)):
         raise UserError(f"{where}: {problem}")
     cfg = _pretrained_cfg(model)
-    data = data_config(config, cfg.get("mean"), cfg.get("std"), cfg.get("interpolation"))
+    try:
+        data = data_config(config, cfg.get("mean"), cfg.get("std"), cfg.get("interpolation"))
+    except UserError as problem:
+        raise UserError(f"{where}: {problem}") from None
     _compare(model, build_vit(config, state), config, where)
     name = where if where.startswith("timm:") else Path(where).name
     return Checkpoint(name, digest, config, state, data)

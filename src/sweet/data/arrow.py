@@ -21,7 +21,7 @@ from sweet.files import cache_folder, replacing
 from .bands import Stored
 from .class_names import class_names_beside, one_spelling
 from .decode import open_stored
-from .images import ImageSource, digest
+from .images import ImageSource, digest, stamps
 from .list_columns import is_list, read_lists
 from .splits import Splits
 
@@ -76,7 +76,10 @@ class ArrowImages(ImageSource):
         return f"{file} row {index - first}"
 
     def fingerprint(self) -> str:
-        return self._fingerprint
+        if self._paths is None or not self._bytes.null_count:
+            return self._fingerprint
+        beside = self._paths.filter(self._bytes.is_null()).to_pylist()  # they change without the table
+        return digest(self._fingerprint, *stamps(path for path in beside if path))
 
     def _class_names(self, labels: list[int], feature: Feature | None) -> list[str]:
         """From the schema, else from ``classes.txt``, else the numbers themselves."""

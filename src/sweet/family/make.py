@@ -126,6 +126,8 @@ class FamilyPlan:
             method, place = name or self.family.method, Member.folder_of(str(size), name)
             fit = recipe.data.source if NAMES[method].images != 0 else None
             start, runs = out / STARTS / place, self.runs(out, size, name).values()
+            for made in (start, *runs):
+                self.check_made(made, method, out)
             finished = all((run / "config.json").is_file() for run in runs)
             if not finished and not (start / "config.json").is_file():
                 initialise_to(
@@ -139,6 +141,17 @@ class FamilyPlan:
                     seed=recipe.seed,
                     device=recipe.device,
                 )
+
+    def check_made(self, folder: Path, method: str, out: Path) -> None:
+        """Raises UserError for a model of another family, which was stopped before it wrote down what it is."""
+        record = read_record(folder, ("model",)) if (folder / "config.json").is_file() else None
+        if record is None or record.made is None:
+            return
+        found = {"source_sha256": record.made.source_sha256, "method": record.made.method}
+        for key, was in (found | {"img_size": record.vit.img_size}).items():
+            now = method if key == "method" else getattr(self.family, key)
+            if was not in ("", now):
+                raise UserError(f"--resume: {out} was begun with {key} {was}, now it is {now}")
 
     def made(
         self,
@@ -193,8 +206,10 @@ class FamilyPlan:
     ) -> Member:
         """The fine-tuned model in the folders ``runs``; the first seed's is shown, where one is."""
         records = {seed: read_record(run, ("model",)) for seed, run in runs.items()}
-        record = records[self.recipe.seed]
-        values = {str(seed): one.scores[self.family.metric] for seed, one in records.items()}
+        record, metric = records[self.recipe.seed], self.family.metric
+        if unmeasured := next((runs[seed] for seed, one in records.items() if metric not in one.scores), None):
+            raise UserError(f"{unmeasured}: has no {metric}: its validation images hold nothing to measure that by")
+        values = {str(seed): one.scores[metric] for seed, one in records.items()}
         return Member(
             size=str(size),
             method=method,

@@ -17,6 +17,7 @@ from sweet.models.config import ViTConfig
 from sweet.models.device import resolve_device
 from sweet.models.vit import build_vit
 from sweet.recipes.loader import as_yaml
+from sweet.recipes.schema import without_path
 from sweet.storage.cards import model_card
 from sweet.storage.folders import StoredSource, load_source
 from sweet.storage.layout import TENSORS, write_folder
@@ -74,10 +75,11 @@ def initialise_to(
     )
     chosen = recommended(method, whole, given)
     images = None if fit is None else open_images(fit, "train", pixels=whole.data)
-    trains, size = NAMES[method].trains, target.size
+    trains, size, checksum = NAMES[method].trains, target.size, sha256(folder / TENSORS[whole.record.kind])
     if run is not None and trains:  # what a training that goes on must have in common with its beginning
-        shape = {"size": str(size), "img_size": size_text(target.config.img_size)}
-        same_settings(run, {"method": method, **shape, "seed": seed, **chosen})
+        shape = {"source": checksum, "size": str(size), "img_size": size_text(target.config.img_size)}
+        looked_at = {"fit": None if fit is None else without_path(fit), "fit_images": fit_images}
+        same_settings(run, {"method": method, **shape, "seed": seed, **looked_at, **chosen})
     began = time.perf_counter()
     stored = at_size_of_use(whole, method, chosen, img_size, patch_size)
     how: dict[str, Any] = {"data": images, "budget": fit_images, "seed": seed, "device": device, "run": run}
@@ -86,10 +88,10 @@ def initialise_to(
     vit = build_vit(config, weights, img_size=img_size, patch_size=patch_size, in_chans=in_chans)
     seconds = time.perf_counter() - began
     made: dict[str, object] = {**chosen, "images": images_used(method, fit_images, images, chosen), "seed": seed}
+    made |= {"source_sha256": checksum, "parameters": sum(p.numel() for p in vit.parameters())}
     if trains:
         made |= {"train_seconds": round(seconds, 1), **training_cost(method, stored.config, config, chosen)}
-    parameters = sum(p.numel() for p in vit.parameters())
-    record = _record(folder, whole, target.config, method=method, parameters=parameters, **made)
+    record = _record(whole, target.config, method=method, **made)
     write_folder(out, (TENSORS["model"], vit.state_dict()), record, as_yaml(_made(record)), model_card(record))
     return _summary(record, target, whole.config.size, seconds, out)
 
@@ -133,7 +135,7 @@ def finished(out: Path, wanted: Mapping[str, object]) -> dict[str, object] | Non
     return None
 
 
-def _record(folder: Path, source: StoredSource, config: ViTConfig, **made: Any) -> FolderRecord:
+def _record(source: StoredSource, config: ViTConfig, **made: Any) -> FolderRecord:
     """The record of a model of shape ``config``; ``made`` are fields of :class:`InitRecord` besides the source's."""
     data = source.data.with_channels(config.in_chans)
     return FolderRecord(
@@ -144,7 +146,6 @@ def _record(folder: Path, source: StoredSource, config: ViTConfig, **made: Any) 
             **made,
             source_kind=source.record.kind,
             source_size=str(source.config.size),
-            source_sha256=sha256(folder / TENSORS[source.record.kind]),
             source_data=source.record.origin,
             origin=source.record.origin_record,
         ),
