@@ -326,10 +326,39 @@ def several_labels() -> list[str]:
     ]
 
 
+BOTH = "layers=first+writers=0.2"  # the two defaults for a checkpoint of others
+
+
+def cut_checkpoint() -> list[str]:
+    """What these are worth, beside the best baseline with them."""
+    return [
+        f"a DINOv2 ViT-S cut to L6H3 reaches {_setting(f'sweet@{BOTH}')} % with both, {_setting('sweet@default')} % "
+        "with neither (`layers=even writers=none`), and isomorphic pruning with both and conditioned "
+        f"{_setting(f'isomorphic_conditioned@{BOTH}')} % (one seed"
+    ]
+
+
+def fitted_checkpoint() -> list[str]:
+    """What a fit loses from there."""
+    fit = f"sweet_fitted@{BOTH}"
+    return [
+        f"`sweet` has {_setting(f'sweet@{BOTH}')} top-1, `sweet_fitted` {_setting(f'{fit}+lr=0.0001')} at its rate for "
+        f"checkpoints of others, `lr=1e-4`, and {_setting(fit)} at `lr=1e-3`"
+    ]
+
+
+def _setting(arm: str) -> str:
+    """Top-1 of a trial of protocol `real`, on held-out training images."""
+    [run] = _json(RESULTS / "real" / "settings" / f"classify-{arm}-L6H3-cifar10.json")["runs"]
+    return f"{run['top1']:.1f}"
+
+
 # What the pages state
 STATED: dict[str, Callable[[], list[str]]] = {
     "index.md": start_page,
     "sizes.md": sizes_page,
+    "tutorial-timm.md": cut_checkpoint,
+    "initialisers.md": fitted_checkpoint,
     "tasks/segment.md": lambda: [camvid()],
     "tasks/multilabel.md": several_labels,
 }

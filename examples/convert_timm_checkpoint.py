@@ -2,7 +2,7 @@
 
 A tiny random ViT that timm makes here stands in for a trained one, so that nothing is downloaded. On the command line:
 
-    sweet convert timm:vit_base_patch16_224.mae --out runs/template
+    sweet convert timm:vit_small_patch14_dinov2.lvd142m --data folder:PATH --out runs/template
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A tiny random ViT that timm makes here stands in for a trained one, so that nothing is downloaded. On the command line:
 
-    sweet init timm:vit_small_patch14_dinov2 --params 6M --method distilled --data folder:PATH --out runs/vit steps=2000
+    sweet init timm:vit_small_patch14_dinov2.lvd142m --params 6M --img-size 224 --method distilled \
+        --data folder:PATH --out runs/vit steps=2000
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ CASES = {
     f"embed template --data {SHAPES} --out OUT": ["template", "is a template, expected a model"],
     "predict dense good.png": ["dense", "is a dense source, expected a model"],
     "inspect flat": ["flat", "not a sweet folder"],
-    "inspect timm": ["timm/config.json", "not written by sweet"],
+    "inspect timm": ["timm/config.json", "not written by sweet; sweet init and sweet convert take"],
     "inspect truncated-template": ["truncated-template/template.safetensors"],
     # using a model
     "evaluate classifier --data folder:two-classes": ["--data folder:two-classes", "2 classes", "10"],

@@ -77,17 +77,20 @@ SMALL = {
 }
 # What a small template or a missing network makes impossible, and what stands for it.
 INSTEAD = {
-    "timm:vit_base_patch16_224.mae": "checkpoint",
+    "timm:vit_small_patch14_dinov2.lvd142m": "checkpoint",
     "3M,6M,12M,25M": "3k,L1H2,L2H2",
+    "2M,4M,8M,16M": "3k,L1H2,L2H2",
+    "3M,8M": "3k,L2H2",
     "1M,3M,6M,12M": "3k,L1H2,L2H2",
     "shapes:n=6000,size=32": "folder:photos",
     "data.labels=1000": "data.labels=16",
     "3M,6M,12M,25M,50M": "3k,L1H2,L2H2,L3H2",
-    "48,448,448": "12,12,12",
+    "48,224,224": "12,12,12",
     "--heal=2000": "--heal=2",
     "2000": "2",
     "steps=2000": "steps=2",
-    "96": "32",
+    "98": "32",
+    "224": "32",
     "folder:PATH": "folder:photos",
     "PATH": "photos",
 }

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import sweet
 from sweet.cli import app
-from sweet.convert import cached
+from sweet.convert import cached, order_images
 from sweet.convert.cached import as_source
 from sweet.convert.convert import convert
 from sweet.convert.order_images import OrderImages, default_size
@@ -264,6 +264,19 @@ def test_the_same_weights_of_another_licence_are_another_conversion(checkpoint: 
 @pytest.mark.parametrize(("img", "patch", "size"), [(96, 16, 96), (224, 16, 224), (518, 14, 224), (384, 32, 224)])
 def test_the_order_is_of_224_pixels_at_most(img: int, patch: int, size: int) -> None:
     assert default_size(ViTConfig(1, 1, 8, img, patch)) == size
+
+
+def test_an_order_of_smaller_images_says_what_models_take(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(order_images, "LARGEST", 8)
+    convert(str(checkpoint), tmp_path / "out", data=DATA, device="cpu")
+    assert (
+        "takes images of 16 pixels (16 patches), as do models made from it; --img-size 8 of init"
+        in capsys.readouterr().err
+    )
+    convert(str(checkpoint), tmp_path / "given", data=DATA, device="cpu", img_size=8)
+    assert "takes images" not in capsys.readouterr().err
 
 
 def test_half_precision_can_be_kept(checkpoint: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from sweet.data.images import digest
 from sweet.errors import UserError
 from sweet.files import cache_folder, read_json
 from sweet.storage import hub
+from sweet.storage.records import FOREIGN
 from sweet.template.image_size import ImageSize
 
 from .checkpoints import Checkpoint
@@ -23,7 +24,6 @@ from .convert import ConvertOptions, convert_checkpoint
 from .read import read, repository
 
 CONVERTED = "converted"  # in the cache folder
-FOREIGN = {"architecture", "model_type"}  # keys of timm's and of transformers' config.json
 FORMAT = 2  # part of the key: raise it when the same checkpoint becomes another template
 
 

@@ -38,7 +38,7 @@ from .bare_file import HINT
 from .checkpoints import Checkpoint
 from .heal import heal, healing_cost, own_decoder
 from .measure import COMPARED, feature_error, second_moment, slice_errors
-from .order_images import OrderImages
+from .order_images import OrderImages, smaller_text
 from .read import Hints, read
 
 METRICS = ("activations", "weights")
@@ -212,7 +212,8 @@ class Conversion:
     def feature_error(self, template: Source, images: OrderImages) -> float:
         """Relative error of a template's features on the images of this conversion."""
         theirs, ours = self.seen, self.sized(template)
-        return feature_error(theirs.source, ours.source, ours.config, images.first(COMPARED), self.device)
+        compared = images.first(COMPARED).shown("comparison")
+        return feature_error(theirs.source, ours.source, ours.config, compared, self.device)
 
     def sized(self, template: Source) -> Sized:
         """A template of the checkpoint's positions for the image size of the order."""
@@ -273,6 +274,8 @@ def prepare(checkpoint: Checkpoint, order: Order | None, options: ConvertOptions
     images = None
     if options.data is not None or (order is None and config.in_chans == 3):
         images = OrderImages.of(checkpoint, options.data, options.images, options.img_size, device)
+        if images.img_size != (options.img_size or config.img_size):
+            say(f"note: {checkpoint.name}: {smaller_text(config.img_size, images.img_size, config.patch_size)}")
     elif order is not None:
         _check_unused(checkpoint, options)
     dense = folded(source_from_state(checkpoint.state, config))

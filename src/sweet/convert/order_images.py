@@ -69,3 +69,12 @@ def default_size(config: ViTConfig) -> ImageSize:
     """The checkpoint's own image size, at most 224 pixels a side, in whole patches."""
     most = max(1, LARGEST // config.patch_size) * config.patch_size
     return joined(*(side if side <= LARGEST else most for side in sides(config.img_size)))
+
+
+def smaller_text(own: ImageSize, seen: ImageSize, patch_size: int) -> str:
+    """That models take images of their checkpoint's size ``own``, when the order is of smaller ones, ``seen``."""
+    patches, fewer = ((h // patch_size) * (w // patch_size) for h, w in map(sides, (own, seen)))
+    return (
+        f"takes images of {size_text(own)} pixels ({patches:,} patches), as do models made from it; --img-size "
+        f"{size_text(seen)} of init and family makes faster ones ({fewer:,} patches), and the order is computed at it"
+    )

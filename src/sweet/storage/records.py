@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 OTHER_READERS = {"onnx": "ONNX Runtime", "architectures": "transformers"}  # of an export, by a key of its config.json
+FOREIGN = {"architecture", "model_type"}  # keys of timm's and of transformers' config.json
 Kind = Literal["template", "dense", "model"]
 CENTRE_CROP = "short side resized, centre cropped"
 PixelSize = Annotated[ImageSize, BeforeValidator(read_image_size)]
@@ -314,7 +315,9 @@ def parse_record(values: Any, path: Path) -> FolderRecord:
     if isinstance(values, dict) and isinstance(values.get("sweet"), dict):
         values = values["sweet"]  # exported for timm, ONNX or transformers
     if not isinstance(values, dict) or "kind" not in values or "vit" not in values:
-        raise UserError(f"{path}: not written by sweet")
+        foreign = isinstance(values, dict) and FOREIGN & values.keys()
+        hint = "; sweet init and sweet convert take a checkpoint of timm or transformers" if foreign else ""
+        raise UserError(f"{path}: not written by sweet{hint}")
     if values.get("format") != FORMAT:
         raise UserError(f"{path}: format {values.get('format')!r}, this version reads {FORMAT}")
     try:
