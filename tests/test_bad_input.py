@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -238,6 +239,10 @@ CASES = {
     "bench quickstart --transfer a=shapes: --out OUT": ["--transfer a=shapes:", "no other sets"],
     "bench check --out full": ["--out full", "no results"],
     "data pack shapes: --img-size 8 --per-class two --out OUT": ["--per-class two", "SPLIT=N"],
+    # more digits than Python reads
+    f"data pack shapes: --img-size 8 --per-class train={'1' * 4301} --out OUT": ["--per-class train=1", "SPLIT=N"],
+    f"data pack shapes:n={'1' * 4301} --img-size 8 --out OUT": ["--data shapes:n=1", "n=2000,size=32"],
+    f"convert dense --ranks {'1' * 4301},8,8 --out OUT": ["--ranks 1", "three whole numbers"],
     "bench quickstart --methods magic --out OUT": ["--methods magic", "random, sweet"],
     "bench quickstart --sizes L9H9 --out OUT": ["--sizes L9H9", "L6H6"],
     "bench quickstart --device tpu --out OUT": ["device", "tpu"],
@@ -256,7 +261,10 @@ def before(world: Path) -> dict[str, str]:
 @pytest.fixture(autouse=True)
 def in_the_world(world: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(world)
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(4300)  # Python's own, which sympy lifts as torch is imported
     yield
+    sys.set_int_max_str_digits(limit)
     shutil.rmtree(world / "OUT", ignore_errors=True)  # one failure should not become a hundred
 
 

@@ -49,6 +49,7 @@ def test_select(folder: Path) -> None:
         ("shapes:size=100000", "size from 8 to 4096"),
         ("shapes:colour=3", "'colour=3' not understood; expected n=2000,size=32,seed=0"),
         ("shapes:n=-3", "'n=-3' not understood"),
+        ("shapes:n=64,size=16,n=3", "n stands twice"),
     ],
 )
 def test_bad_specs(spec: str, message: str) -> None:

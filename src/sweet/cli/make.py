@@ -183,7 +183,7 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Convert a trained Vision Transformer to a template."""
-    if ranks is not None and not re.fullmatch(r"\d+,\d+,\d+", ranks):
+    if ranks is not None and not re.fullmatch(r"\d{1,18},\d{1,18},\d{1,18}", ranks):
         raise UserError(f"--ranks {ranks}: expected three whole numbers, as 144,448,448")
     source, condition = conditioned_source(words)
     check_apart(out, "SOURCE", source)

@@ -58,7 +58,8 @@ def listed(text: str | None) -> list[str] | None:
 def counts(option: str, text: str) -> dict[str, int]:
     """``train=400,val=50`` as a mapping. Raises UserError naming ``option`` for anything else."""
     pairs = [word.partition("=")[::2] for word in listed(text) or ()]
-    if not pairs or not all(name and number.isdecimal() and int(number) for name, number in pairs):
+    # of more digits Python may read no number
+    if not pairs or not all(name and re.fullmatch(r"\d{1,18}", number) and int(number) for name, number in pairs):
         raise UserError(f"{option} {text}: expected SPLIT=N, or several with commas, as in train=400,val=50")
     return {name: int(number) for name, number in pairs}
 

@@ -189,12 +189,15 @@ class ShapeImages(ImageSource):
 
 def shapes_splits(spec: str, rest: str) -> Splits:
     """``n`` training scenes and a fifth as many for validation. Raises UserError on a wrong option."""
-    options = dict(DEFAULTS)
+    given: dict[str, int] = {}
     for word in filter(None, rest.split(",")):
         key, _, value = word.partition("=")
-        if key not in DEFAULTS or not value.isdecimal():
+        if key not in DEFAULTS or not value.isdecimal() or len(value) > 18:  # Python may read no more digits
             raise UserError(f"--data {spec}: {word!r} not understood; expected n=2000,size=32,seed=0")
-        options[key] = int(value)
+        if key in given:
+            raise UserError(f"--data {spec}: {key} stands twice")
+        given[key] = int(value)
+    options = DEFAULTS | given
     if not (1 <= options["n"] <= MOST and MIN_SIZE <= options["size"] <= MAX_SIZE):
         raise UserError(f"--data {spec}: n must be from 1 to {MOST:,}, size from {MIN_SIZE} to {MAX_SIZE}")
     counts = {"train": options["n"], "val": max(len(CLASSES), options["n"] // 5)}
