@@ -266,17 +266,19 @@ def test_the_order_is_of_224_pixels_at_most(img: int, patch: int, size: int) -> 
     assert default_size(ViTConfig(1, 1, 8, img, patch)) == size
 
 
-def test_an_order_of_smaller_images_says_what_models_take(
+def test_a_checkpoint_of_large_images_says_what_models_take(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """One whose conversion the cache keeps does too."""
     monkeypatch.setattr(order_images, "LARGEST", 8)
-    convert(str(checkpoint), tmp_path / "out", data=DATA, device="cpu")
-    assert (
-        "takes images of 16 pixels (16 patches), as do models made from it; --img-size 8 of init"
-        in capsys.readouterr().err
-    )
-    convert(str(checkpoint), tmp_path / "given", data=DATA, device="cpu", img_size=8)
-    assert "takes images" not in capsys.readouterr().err
+    note = "takes images of 16 pixels (16 patches), as do models made from it; --img-size 8 of init"
+    for size, noted in ((None, True), (8, False)):
+        convert(str(checkpoint), tmp_path / f"{size}", data=DATA, device="cpu", img_size=size)
+        assert (note in capsys.readouterr().err) == noted
+        for name in ("first", "again"):
+            out = tmp_path / f"{name}-{size}"
+            sweet.init(str(checkpoint), out=out, depth=1, heads=1, data=DATA, device="cpu", img_size=size)
+            assert (note in capsys.readouterr().err) == noted
 
 
 def test_half_precision_can_be_kept(checkpoint: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from sweet.template.image_size import ImageSize
 
 from .checkpoints import Checkpoint
 from .convert import ConvertOptions, convert_checkpoint
+from .order_images import note_size
 from .read import read, repository
 
 CONVERTED = "converted"  # in the cache folder
@@ -65,6 +66,7 @@ def is_source(source: str | Path) -> bool:
 
 def _converted(source: str, options: ConvertOptions) -> Path:
     checkpoint, order = read(source)
+    note_size(checkpoint, options.img_size)
     out = cache_folder() / CONVERTED / _name(checkpoint, options)
     if (out / "config.json").is_file():
         with suppress(OSError):  # in a cache of somebody else's that may only be read

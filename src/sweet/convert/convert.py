@@ -38,7 +38,7 @@ from .bare_file import HINT
 from .checkpoints import Checkpoint
 from .heal import heal, healing_cost, own_decoder
 from .measure import COMPARED, feature_error, second_moment, slice_errors
-from .order_images import OrderImages, smaller_text
+from .order_images import OrderImages, note_size
 from .read import Hints, read
 
 METRICS = ("activations", "weights")
@@ -112,7 +112,9 @@ def convert(source: str, out: Path, *, run: Path | None = None, **options: Any) 
     """
     chosen = ConvertOptions(**options)
     chosen.check_images()
-    return convert_checkpoint(*read(source, chosen.hints), out, chosen, run=run)
+    checkpoint, order = read(source, chosen.hints)
+    note_size(checkpoint, chosen.img_size)
+    return convert_checkpoint(checkpoint, order, out, chosen, run=run)
 
 
 def convert_checkpoint(
@@ -274,8 +276,6 @@ def prepare(checkpoint: Checkpoint, order: Order | None, options: ConvertOptions
     images = None
     if options.data is not None or (order is None and config.in_chans == 3):
         images = OrderImages.of(checkpoint, options.data, options.images, options.img_size, device)
-        if images.img_size != (options.img_size or config.img_size):
-            say(f"note: {checkpoint.name}: {smaller_text(config.img_size, images.img_size, config.patch_size)}")
     elif order is not None:
         _check_unused(checkpoint, options)
     dense = folded(source_from_state(checkpoint.state, config))

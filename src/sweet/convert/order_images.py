@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sweet.console import progress
+from sweet.console import progress, say
 from sweet.data import ImageSource, eval_batches, open_images, shuffled
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
@@ -71,10 +71,15 @@ def default_size(config: ViTConfig) -> ImageSize:
     return joined(*(side if side <= LARGEST else most for side in sides(config.img_size)))
 
 
-def smaller_text(own: ImageSize, seen: ImageSize, patch_size: int) -> str:
-    """That models take images of their checkpoint's size ``own``, when the order is of smaller ones, ``seen``."""
-    patches, fewer = ((h // patch_size) * (w // patch_size) for h, w in map(sides, (own, seen)))
-    return (
-        f"takes images of {size_text(own)} pixels ({patches:,} patches), as do models made from it; --img-size "
-        f"{size_text(seen)} of init and family makes faster ones ({fewer:,} patches), and the order is computed at it"
+def note_size(checkpoint: Checkpoint, img_size: ImageSize | None) -> None:
+    """Say that models take images of the checkpoint's own size, where these are large and ``img_size`` is not given."""
+    config, smaller = checkpoint.config, default_size(checkpoint.config)
+    if img_size is not None or smaller == config.img_size:
+        return
+    patch, pairs = config.patch_size, map(sides, (config.img_size, smaller))
+    patches, fewer = ((height // patch) * (width // patch) for height, width in pairs)
+    say(
+        f"note: {checkpoint.name} takes images of {size_text(config.img_size)} pixels ({patches:,} patches), as do "
+        f"models made from it; --img-size {size_text(smaller)} of init and family (img_size in Python) makes faster "
+        f"ones ({fewer:,} patches), and the order is computed at it"
     )
