@@ -113,6 +113,8 @@ CASES = {
     "data pack folder:empty --img-size 16 --out OUT": ["--data folder:empty", "no images"],
     # recipes
     "pretrain nothing.yaml --out OUT": ["RECIPE nothing.yaml", "no such file"],
+    "pretrain finetune/classify --out OUT": ["RECIPE finetune/classify", "one of sweet finetune (of sweet pretrain: "],
+    "plan finetune/detect": ["RECIPE finetune/detect", "one of sweet finetune (of sweet pretrain: "],
     "pretrain typo.yaml --out OUT": ["typo.yaml:19", "model.detph", "did you mean model.depth?"],
     "pretrain type.yaml --out OUT": ["type.yaml:5", "batch_size", '"many"'],
     "pretrain broken.yaml --out OUT": ["broken.yaml:2", "not valid YAML"],

@@ -15,6 +15,8 @@ from pydantic_core import ErrorDetails
 
 from sweet.errors import UserError, nearest
 
+from .schema import FinetuneRecipe
+
 R = TypeVar("R", bound=BaseModel)
 Places = dict[str, str]  # dotted key -> where it was written: "micro.yaml:12" or "lr=1e-3"
 
@@ -84,7 +86,7 @@ def load_recipe(cls: type[R], name_or_path: str | Path | None, overrides: Sequen
     None stands for an empty file: defaults and overrides only. Raises UserError, one line, with the file and
     line (or the override), the key, and the value or the nearest name.
     """
-    label, text = ("defaults", "") if name_or_path is None else _read(name_or_path)
+    label, text = ("defaults", "") if name_or_path is None else _read(cls, name_or_path)
     values, places = _parse(label, text)
     for override in overrides:
         _override(values, places, override)
@@ -105,17 +107,21 @@ def as_yaml(keys: Mapping[str, object]) -> str:
     return yaml.dump(dict(keys), Dumper=_Dumper, sort_keys=False, width=110)
 
 
-def _read(name_or_path: str | Path) -> tuple[str, str]:
+def _read(cls: type[BaseModel], name_or_path: str | Path) -> tuple[str, str]:
     """The label for messages and the text of a recipe."""
-    name = str(name_or_path)
-    if name in (*bundled_recipes(), *bundled_recipes("finetune")):
+    name, verbs = str(name_or_path), {"finetune": bundled_recipes("finetune"), "pretrain": bundled_recipes()}
+    verb = "finetune" if issubclass(cls, FinetuneRecipe) else "pretrain"
+    other = next((one for one, names in verbs.items() if one != verb and name in names), None)
+    if other:
+        raise UserError(f"RECIPE {name}: is one of sweet {other} (of sweet {verb}: {', '.join(verbs[verb])})")
+    if name in verbs[verb]:
         text = (resources.files("sweet") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
         return f"{name}.yaml", text
     path = Path(name)
     if not path.exists() and path.suffix not in {".yaml", ".yml"}:
         raise UserError(
-            f"RECIPE {name}: no such file or bundled recipe{nearest(name, bundled_recipes())} "
-            f"(bundled: {', '.join(bundled_recipes())})"
+            f"RECIPE {name}: no such file or bundled recipe{nearest(name, verbs[verb])} "
+            f"(bundled: {', '.join(verbs[verb])})"
         )
     try:
         with path.open(encoding="utf-8") as file:
