@@ -173,6 +173,29 @@ class Headline:
         )
 
 
+def from_checkpoint(results: Path = RESULTS) -> str:
+    """Table `real`, over the columns that were measured of all its rows."""
+    table = read_tables(results / "real" / "real")[0]
+    means, makes = ({arm: of(arm) for arm in table.arms} for of in (lambda a: table.means(a, "top1"), table.makes))
+    columns = [c for c in means["sweet"] if all(c in means[arm] for arm in table.arms if c in makes[arm])]
+
+    def best(arms: Sequence[str], columns: Sequence[str] = columns) -> float:
+        """The best arm of each column, on average over them."""
+        return _mean({c: max(means[arm][c] for arm in arms if c in means[arm]) for c in columns}, columns)
+
+    sets = {c: table.column(c).set for c in table.columns}
+    labels = {sets[c]: f"{table.cells['sweet', c].n_train:,} labels of {sets[c]}" for c in columns}
+    whole = [c for c in means["checkpoint"] if sets[c] in labels]
+    ours, theirs, conditioned = (best(arms) for arms in (["sweet"], table.baselines, table.of_role("conditioned")))
+    return (
+        "From a trained ViT: DINOv2 ViT-S, 22 million parameters, cut to "
+        f"{listed(list(dict.fromkeys(table.column(c).size for c in columns)))} and fine-tuned on "
+        f"{listed(list(labels.values()))}: `sweet` reaches {ours:.1f} % top-1 on average, the best baseline of each "
+        f"size {theirs:.1f} %, the best conditioned one {conditioned:.1f} %, random weights {best(['random']):.1f} %, "
+        f"the whole checkpoint {best(['checkpoint', 'checkpoint_conditioned'], whole):.1f} % (table real)."
+    )
+
+
 def losses() -> str:
     """Choices of the paper that do not help here, in the tables of such choices."""
     masks = read_tables(RESULTS / "nano" / "table5")[0]
