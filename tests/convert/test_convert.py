@@ -135,7 +135,9 @@ def test_what_a_source_of_sweet_says_goes_along(make_source: MakeSource, tmp_pat
     assert pixels.shape == (8, 1, 16, 16)
 
 
-def test_the_error_falls_with_rank(dense_source: tuple[StoredSource, Path], tmp_path: Path) -> None:
+def test_the_error_falls_with_rank(
+    dense_source: tuple[StoredSource, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, folder = dense_source
     errors, of_features = [], []
     for rank in (4, 10, 16, 22, 24):
@@ -143,9 +145,10 @@ def test_the_error_falls_with_rank(dense_source: tuple[StoredSource, Path], tmp_
         summary = convert(str(folder), out, ranks=(rank, rank, rank), data=DATA, images=32, device="cpu")
         errors.append(summary["error"])
         of_features.append(summary["feature_error"])
+        assert ("higher ranks keep more" in capsys.readouterr().err) == (summary["feature_error"] > 0.5)
     assert all(after < before for before, after in itertools.pairwise(errors))
     assert all(after < before for before, after in itertools.pairwise(of_features))
-    assert errors[0] > 0.5
+    assert errors[0] > 0.5 and of_features[0] > 0.5 > of_features[2]
     assert errors[-1] < 1e-5
 
 

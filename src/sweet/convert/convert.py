@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sweet.console import say
+from sweet.console import say, warn
 from sweet.data import open_images
 from sweet.errors import UserError
 from sweet.models.condition import conditioned
@@ -41,6 +41,7 @@ from .measure import COMPARED, feature_error, second_moment, slice_errors
 from .order_images import OrderImages, note_size
 from .read import Hints, read
 
+FAR = 0.5  # relative error of features from which on little of a checkpoint is left
 METRICS = ("activations", "weights")
 DTYPES = ("float32", "source")
 
@@ -139,6 +140,10 @@ def convert_checkpoint(
     )
     tensors = in_type(source_tensors(template), work.dtype)
     write_folder(out, (TENSORS["template"], tensors), record, work.recipe(made), converted_card(record))
+    lost = (made.record.healing or made.record).feature_error
+    if lost is not None and lost > FAR:
+        less = " without condition=true" if options.condition else ""
+        warn(f"features {lost:.0%} off those of {checkpoint.name}; higher ranks{less} keep more, --heal regains some")
     return summary(record, out)
 
 
