@@ -279,6 +279,9 @@ def test_a_checkpoint_of_large_images_says_what_models_take(
             out = tmp_path / f"{name}-{size}"
             sweet.init(str(checkpoint), out=out, depth=1, heads=1, data=DATA, device="cpu", img_size=size)
             assert (note in capsys.readouterr().err) == noted
+    size = "--depth 1 --heads 1 --img-size 18 --patch-size 6".split()  # the order is of the checkpoint's own patches
+    other = run("init", checkpoint, *size, "--data", DATA, "--device", "cpu", "--out", tmp_path / "p")
+    assert note not in other.stderr
 
 
 def test_half_precision_can_be_kept(checkpoint: Path, tmp_path: Path) -> None:

@@ -33,22 +33,25 @@ def as_source(
     *,
     data: str | None = None,
     img_size: ImageSize | None = None,
+    patch_size: int | None = None,
     device: str = "auto",
 ) -> Path:
     """The folder of sweet that ``source`` is, or the one that is converted from it and kept in the cache.
 
     A source of sweet is taken as it is. ``timm:NAME``, ``hub:USER/NAME``, a file of weights or a folder of timm or
-    transformers is converted: ``data`` are images for the principal order, seen at ``img_size`` pixels. Raises
-    UserError for what is neither, and for ``data`` without use.
+    transformers is converted: ``data`` are images for the principal order. ``img_size`` and ``patch_size`` are those of
+    the models, where not the checkpoint's; images are seen at that size unless patches change as well. Raises UserError
+    for what is neither, and for ``data`` without use.
     """
     if is_source(source):
         if data is not None:
             raise UserError(f"--data {data}: is for a checkpoint that is converted on the way; {source} is none")
         text = str(source)
         return hub.local_folder(text) if hub.is_hub_name(text) else Path(source).expanduser()
-    chosen = ConvertOptions(data=data, img_size=img_size, device=device)
+    seen_at = img_size if patch_size is None else None  # as in at_size_of_use
+    chosen = ConvertOptions(data=data, img_size=seen_at, device=device)
     chosen.check_images()
-    return _converted(str(source), chosen)
+    return _converted(str(source), chosen, img_size)
 
 
 def is_source(source: str | Path) -> bool:
@@ -64,9 +67,9 @@ def is_source(source: str | Path) -> bool:
     return not isinstance(config, dict) or bool({"kind", "sweet"} & config.keys()) or not FOREIGN & config.keys()
 
 
-def _converted(source: str, options: ConvertOptions) -> Path:
+def _converted(source: str, options: ConvertOptions, img_size: ImageSize | None) -> Path:
     checkpoint, order = read(source)
-    note_size(checkpoint, options.img_size)
+    note_size(checkpoint, img_size)
     out = cache_folder() / CONVERTED / _name(checkpoint, options)
     if (out / "config.json").is_file():
         with suppress(OSError):  # in a cache of somebody else's that may only be read

@@ -66,8 +66,7 @@ def initialise_to(
         if value is not None and not looks:
             raise UserError(f"{option} {value}: --method {method} looks at no images")
     fit = data if fit is None and looks else fit
-    seen_at = img_size if patch_size is None else None  # as in at_size_of_use
-    folder = as_source(source, data=data, img_size=seen_at, device=device)
+    folder = as_source(source, data=data, img_size=img_size, patch_size=patch_size, device=device)
     resolve_device(device)
     whole = load_source(folder)
     target = resolve_shape(
