@@ -25,7 +25,7 @@ from sweet.files import read_json
 from sweet.models.config import ViTConfig
 from sweet.models.moments import compute_order
 from sweet.storage.folders import load_source
-from sweet.training.short_run import ShortRun
+from sweet.training.short_run import ShortRun, same_settings
 
 DATA = "shapes:n=24,size=16"
 
@@ -195,6 +195,18 @@ def test_a_training_goes_on_from_its_own_source_and_images(
     result = CliRunner().invoke(app, [*line.split(), "--resume", *words.split()])
     assert result.exit_code == 2 and f"--resume: begun with {named}=" in result.stderr, result.output
     assert not (out / "config.json").is_file()
+
+
+def test_a_training_of_before_goes_on(tmp_path: Path) -> None:
+    """Its settings do not say from which source and images; a switch that they lack was not given."""
+    now = {"method": "distilled", "steps": 2, "source": "0a", "fit": "folder:photos", "fit_images": None}
+    before = tmp_path / "settings.json"
+    before.write_text(json.dumps({"method": "distilled", "steps": 2}))
+    same_settings(tmp_path, now)
+    for changed, named in ((now | {"steps": 3}, "steps=2, now it is 3"), (now | {"writers": 0.2}, "writers=None")):
+        with pytest.raises(UserError, match=f"--resume: begun with {named}"):
+            same_settings(tmp_path, changed)
+    assert read_json(before) == {"method": "distilled", "steps": 2}
 
 
 def test_the_order_is_of_the_size_that_is_given(checkpoint: Path, tmp_path: Path) -> None:

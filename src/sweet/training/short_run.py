@@ -21,6 +21,7 @@ from .device import make_accelerator
 from .loop import ParameterGroup, train
 
 CHECKPOINT = 100  # steps
+LATER = ("source", "fit", "fit_images")  # settings that earlier versions did not note
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,14 @@ def train_on(
 
 
 def same_settings(run: Path, settings: Mapping[str, object]) -> None:
-    """Note the settings of a training in its folder. Raises UserError where it was begun with others."""
+    """Note the settings of a training in its folder. Raises UserError where it was begun with others.
+
+    What an earlier version did not note (``LATER``) is not compared.
+    """
     path, values = run / "settings.json", json.loads(json.dumps(settings))
     if path.is_file():
-        before = read_json(path)
-        for name in values.keys() | before.keys():
+        before = {name: values[name] for name in LATER if name in values} | read_json(path)
+        for name in values | before:
             if values.get(name) != before.get(name):
                 raise UserError(f"--resume: begun with {name}={before.get(name)}, now it is {values.get(name)}")
         return
