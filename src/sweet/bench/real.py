@@ -33,7 +33,7 @@ def _selected(rule: str, layers: str, about: str) -> Arm:
     return Arm("weight_selection", "checkpoint", {"rule": rule, "layers": layers}, about=about)
 
 
-SELECTED = _selected("consecutive", "even", "first channels, even layers")
+SELECTED = _selected("consecutive", "even", "first channels; rule and layers as the settings chose")
 ISOMORPHIC = Arm("isomorphic", "checkpoint", about="pruned by Taylor scores of its own features")
 WHOLE = Arm("weight_selection", "checkpoint", {"rule": "consecutive"}, role="reference", about="the whole checkpoint")
 REAL_ARMS = {
