@@ -112,8 +112,7 @@ class Headline:
     @property
     def replicates(self) -> str:
         """How many runs a mean is of."""
-        counts = sorted({len(self.table.cells["sweet", size].runs) for size in self.sizes})
-        return " or ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        return _replicates(self.table, self.sizes)
 
     def sentence(self) -> str:
         """The gain, its data and its replicates, in one sentence."""
@@ -188,11 +187,12 @@ def from_checkpoint(results: Path = RESULTS) -> str:
     whole = [c for c in means["checkpoint"] if sets[c] in labels]
     ours, theirs, conditioned = (best(arms) for arms in (["sweet"], table.baselines, table.of_role("conditioned")))
     return (
-        "From a trained ViT: DINOv2 ViT-S, 22 million parameters, cut to "
+        "Measured with DINOv2 ViT-S (22 million parameters) cut to "
         f"{listed(list(dict.fromkeys(table.column(c).size for c in columns)))} and fine-tuned on "
         f"{listed(list(labels.values()))}: `sweet` reaches {ours:.1f} % top-1 on average, the best baseline of each "
         f"size {theirs:.1f} %, the best conditioned one {conditioned:.1f} %, random weights {best(['random']):.1f} %, "
-        f"the whole checkpoint {best(['checkpoint', 'checkpoint_conditioned'], whole):.1f} % (table real)."
+        f"the whole checkpoint {best(['checkpoint', 'checkpoint_conditioned'], whole):.1f} % (table real; replicates: "
+        f"{_replicates(table, columns)})."
     )
 
 
@@ -228,6 +228,11 @@ def camvid() -> str:
         f"Segmentation of CamVid, test mIoU: {plain:.1f} (L4H4 at half resolution; {balanced:.1f} with balanced "
         f"classes), against {theirs:.1f} of torchvision's LR-ASPP MobileNetV3 trained from random weights."
     )
+
+
+def _replicates(table: Table, columns: Sequence[str]) -> str:
+    counts = sorted({len(table.cells["sweet", column].runs) for column in columns})
+    return " or ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
 
 
 def _mean(values: dict[str, float], keys: list[str]) -> float:
@@ -391,7 +396,7 @@ def lines() -> list[str]:
     """Everything that README states; it may be wrapped differently there."""
     found = Headline.read()
     bullets = [f"- {line}" for line in found.more()]
-    return [found.sentence(), *commands(), *recipe_rows(), *bullets]
+    return [found.sentence(), from_checkpoint(), *commands(), *recipe_rows(), *bullets]
 
 
 def _header(recipe: str) -> dict[str, str]:
