@@ -172,11 +172,11 @@ class Headline:
         )
 
 
-def from_checkpoint(results: Path = RESULTS) -> str:
+def from_checkpoint() -> str:
     """Table `real`, over the columns that were measured of all its rows."""
-    table = read_tables(results / "real" / "real")[0]
-    means, makes = ({arm: of(arm) for arm in table.arms} for of in (lambda a: table.means(a, "top1"), table.makes))
-    columns = [c for c in means["sweet"] if all(c in means[arm] for arm in table.arms if c in makes[arm])]
+    table = read_tables(RESULTS / "real" / "real")[0]
+    means = {arm: table.means(arm, "top1") for arm in table.arms}
+    columns = [c for c in means["sweet"] if all(c in means[arm] for arm in table.arms if c in table.makes(arm))]
 
     def best(arms: Sequence[str], columns: Sequence[str] = columns) -> float:
         """The best arm of each column, on average over them."""

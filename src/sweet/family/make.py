@@ -147,9 +147,11 @@ class FamilyPlan:
         record = read_record(folder, ("model",)) if (folder / "config.json").is_file() else None
         if record is None or record.made is None:
             return
-        found = {"source_sha256": record.made.source_sha256, "method": record.made.method}
-        for key, was in (found | {"img_size": record.vit.img_size}).items():
-            now = method if key == "method" else getattr(self.family, key)
+        for key, was, now in (
+            ("source_sha256", record.made.source_sha256, self.family.source_sha256),
+            ("method", record.made.method, method),
+            ("img_size", record.vit.img_size, self.family.img_size),
+        ):
             if was not in ("", now):
                 raise UserError(f"--resume: {out} was begun with {key} {was}, now it is {now}")
 

@@ -109,19 +109,19 @@ def as_yaml(keys: Mapping[str, object]) -> str:
 
 def _read(cls: type[BaseModel], name_or_path: str | Path) -> tuple[str, str]:
     """The label for messages and the text of a recipe."""
-    name, verbs = str(name_or_path), {"finetune": bundled_recipes("finetune"), "pretrain": bundled_recipes()}
-    verb = "finetune" if issubclass(cls, FinetuneRecipe) else "pretrain"
-    other = next((one for one, names in verbs.items() if one != verb and name in names), None)
-    if other:
-        raise UserError(f"RECIPE {name}: is one of sweet {other} (of sweet {verb}: {', '.join(verbs[verb])})")
-    if name in verbs[verb]:
+    name, bundled, of_other = str(name_or_path), bundled_recipes(), bundled_recipes("finetune")
+    verb, other = "pretrain", "finetune"
+    if issubclass(cls, FinetuneRecipe):
+        verb, bundled, other, of_other = other, of_other, verb, bundled
+    if name in of_other:
+        raise UserError(f"RECIPE {name}: is one of sweet {other} (of sweet {verb}: {', '.join(bundled)})")
+    if name in bundled:
         text = (resources.files("sweet") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
         return f"{name}.yaml", text
     path = Path(name)
     if not path.exists() and path.suffix not in {".yaml", ".yml"}:
         raise UserError(
-            f"RECIPE {name}: no such file or bundled recipe{nearest(name, verbs[verb])} "
-            f"(bundled: {', '.join(verbs[verb])})"
+            f"RECIPE {name}: no such file or bundled recipe{nearest(name, bundled)} (bundled: {', '.join(bundled)})"
         )
     try:
         with path.open(encoding="utf-8") as file:
