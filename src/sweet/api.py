@@ -165,7 +165,8 @@ def load(
     """A source as :class:`Template`, a model as a timm model: of a folder, or of the hub's repository ``user/name``.
 
     A checkpoint of others (``timm:NAME``, ``hub:user/name``, a file of weights, a folder of timm or transformers) is
-    converted once, kept in the cache and given as a :class:`Template`; ``data`` names images for its principal order.
+    converted once, kept in the cache and given as a :class:`Template`; ``data`` names images for its principal order,
+    which sees them at ``img_size``, that of the models to build (default: the checkpoint's, at most 224).
 
     A folder of that name wins. ``revision`` is a branch, tag or commit (also ``user/name@revision``); ``token``,
     ``cache_dir`` and the environment (HF_HUB_OFFLINE, HF_HOME, ...) mean what they mean everywhere on the hub, and
@@ -176,9 +177,10 @@ def load(
     plain = revision is None and token is None and cache_dir is None
     refusal = f"{name}: is a source; {', '.join(timm_options)}: options of a model, give them to build()"
     if plain and not is_source(name):
+        pixels = checked_pixels(timm_options.pop("img_size", None))
         if timm_options:  # before minutes of converting
             raise UserError(refusal)
-        folder = as_source(name, data=data)
+        folder = as_source(name, data=data, img_size=pixels)
     elif data is not None:
         raise UserError(f"data={data}: is for a checkpoint that is converted on the way; {name} is none")
     else:

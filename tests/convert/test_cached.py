@@ -103,8 +103,8 @@ def test_a_method_sees_images_of_the_size_that_is_made(checkpoint: Path, tmp_pat
 
 
 def test_load_gives_a_template(checkpoint: Path) -> None:
-    with pytest.raises(UserError, match=r"is a source; img_size: options of a model, give them to build\(\)"):
-        sweet.load(checkpoint, data=DATA, img_size=32)
+    with pytest.raises(UserError, match=r"is a source; num_classes: options of a model, give them to build\(\)"):
+        sweet.load(checkpoint, data=DATA, num_classes=3)
     assert not json.loads(run("cache", "list", "--json").stdout)["entries"]
     source = sweet.load(checkpoint / "model.safetensors", data=DATA)  # its config.json lies beside it
     assert isinstance(source, sweet.Template)
@@ -113,6 +113,18 @@ def test_load_gives_a_template(checkpoint: Path) -> None:
     with torch.no_grad():
         ours = source.build(2, 3, order="prefix").forward_features(pixels)
         torch.testing.assert_close(ours, theirs.forward_features(pixels), rtol=0, atol=1e-4)
+
+
+def test_load_computes_the_order_at_the_size_of_use(checkpoint: Path) -> None:
+    """As init does; build does not say at which size the order was made, so load must take it."""
+    with pytest.raises(UserError, match=r"img_size=\(32, 0\)"):
+        sweet.load(checkpoint, data=DATA, img_size=(32, 0))
+    large = sweet.load(checkpoint, data=DATA, img_size=32)
+    run("init", checkpoint, "--depth", 1, "--heads", 2, "--data", DATA, "--img-size", 32, "--out", checkpoint / "made")
+    made = load_file(checkpoint / "made/model.safetensors")
+    name = "blocks.0.mlp.fc1.weight"
+    assert torch.equal(large.build(1, 2, img_size=32).state_dict()[name], made[name])
+    assert not torch.equal(sweet.load(checkpoint, data=DATA).build(1, 2, img_size=32).state_dict()[name], made[name])
 
 
 def test_other_images_options_or_weights_are_another_conversion(checkpoint: Path) -> None:

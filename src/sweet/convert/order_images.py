@@ -80,6 +80,6 @@ def note_size(checkpoint: Checkpoint, img_size: ImageSize | None) -> None:
     patches, fewer = ((height // patch) * (width // patch) for height, width in pairs)
     say(
         f"note: {checkpoint.name} takes images of {size_text(config.img_size)} pixels ({patches:,} patches), as do "
-        f"models made from it; --img-size {size_text(smaller)} of init and family (img_size in Python) makes faster "
-        f"ones ({fewer:,} patches), and the order is computed at it"
+        f"models made from it; --img-size {size_text(smaller)} of init and family (img_size of load and build) makes "
+        f"faster ones ({fewer:,} patches), and the order is computed at it"
     )
