@@ -68,7 +68,7 @@ def prepared(kind: str, images: Path) -> Finetuning:
     vit = build_vit(config, weights)
     write_folder(folder, (TENSORS["model"], vit.state_dict()), record, "", model_card(record))
     keys = [f"data.source=folder:{images}", f"batch_size={BATCH}", f"workers={WORKERS}"]
-    return prepare(folder, load_recipe(FinetuneRecipe, None, keys), Path(mkdtemp()), "classify")
+    return prepare(folder, load_recipe(FinetuneRecipe, None, keys), "classify")
 
 
 def sweet_run(run: Finetuning, steps: int) -> Callable[[], None]:

@@ -121,7 +121,7 @@ class Template(StoredSource):
         check_options(self.config, options)
         size = resolve_shape(
             self.config, depth, heads, _budget(depth, heads, params, flops), img_size=pixels, **channels
-        ).size
+        ).config.size
 
         images = open_images(data, "train", pixels=self.data) if isinstance(data, str) else data
         source = at_size_of_use(self, method, chosen, pixels, patch_size)

@@ -22,11 +22,7 @@ PATIENCE = 3.0  # seconds after which a further signal is meant as one; until th
 
 
 class Interrupted(KeyboardInterrupt):
-    """Signal ``number`` wants the end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+    """A signal, whose number is the argument, wants the end."""
 
 
 @dataclass

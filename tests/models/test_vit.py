@@ -78,7 +78,7 @@ def test_kept_patches_see_only_each_other(
     kept = encode(w, patches, config, keep=keep)
     visible = torch.zeros(2, 17, dtype=torch.bool).scatter(1, tokens, True)[:, None, None]
     attend = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(forward, "attention", lambda q, k, v: attend(q, k, v, attn_mask=visible))
+    monkeypatch.setattr(forward, "attention", lambda q, k, v, _: attend(q, k, v, attn_mask=visible))
     full = encode(w, patches, config)
     torch.testing.assert_close(kept, full.gather(1, tokens[..., None].expand(-1, -1, 24)), rtol=1e-4, atol=1e-5)
 

@@ -122,7 +122,7 @@ def test_every_signal_saves(tmp_path: Path, name: str, code: int) -> None:
     before = signal.getsignal(number)
     with pytest.raises(interrupts.Interrupted) as stopped:
         fit(tmp_path / "run", at(4, lambda: os.kill(os.getpid(), number)))
-    assert stopped.value.number == number and interrupts.exit_code() == code
+    assert stopped.value.args == (number,) and interrupts.exit_code() == code
     assert steps_of(tmp_path / "run") == [3, 5]
     assert signal.getsignal(number) is before
     assert torch.equal(fit(tmp_path / "run", resume=True)[1], expected)

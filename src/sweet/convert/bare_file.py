@@ -20,12 +20,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from sweet.errors import UserError
-from sweet.files import read_json, sha256
+from sweet.files import sha256
 from sweet.template.slices import under
 
+from . import from_transformers
 from .checkpoints import Checkpoint, assumed_pixels, depth_of, mae_decoder, split_decoder
 from .from_timm import from_model
+from .snapshot import config_of
 from .timm_source import filled, from_folder, like
+from .towers import DINOV3
 from .weights_file import read_weights
 
 # (width, depth) of the models that everybody trains: their heads.
@@ -65,14 +68,10 @@ def read_file(
 
 def _by_config(path: Path, part: str | None) -> Checkpoint | None:
     """What the config.json beside the file makes of it, None where there is none of timm or transformers."""
-    from . import from_transformers
-
-    if not (path.parent / "config.json").is_file():
-        return None
-    config = read_json(path.parent / "config.json")
-    if isinstance(config, dict) and "architecture" in config:
+    config = config_of(path.parent)
+    if "architecture" in config:
         return from_folder(path.parent, file=path, part=part)
-    if isinstance(config, dict) and "model_type" in config:
+    if "model_type" in config:
         return from_transformers.from_folder(path.parent, file=path, part=part)
     return None
 
@@ -192,15 +191,10 @@ def _dinov3(tensors: Mapping[str, Tensor], common: dict[str, Any]) -> nn.Module:
         img_size=16 * common["patch_size"],
         qkv_bias=biased,
         init_values=1e-5 if "blocks.0.ls1.gamma" in tensors else None,
-        rope_type="dinov3",
         rope_temperature=100,
-        rope_rotate_half=True,
-        use_rot_pos_emb=True,
-        use_abs_pos_emb=False,
         swiglu_mlp=gated,
         swiglu_align_to=1 if gated else 0,
         num_reg_tokens=0 if registers is None else registers.shape[1],
-        use_fc_norm=False,
         norm_layer=partial(LayerNorm, eps=1e-5),
-        dynamic_img_size=True,
+        **DINOV3,
     )

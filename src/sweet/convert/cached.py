@@ -14,7 +14,7 @@ from sweet.console import say
 from sweet.data import open_images
 from sweet.data.images import digest
 from sweet.errors import UserError
-from sweet.files import cache_folder, read_json
+from sweet.files import cache_folder
 from sweet.storage import hub
 from sweet.storage.records import FOREIGN
 from sweet.template.image_size import ImageSize
@@ -23,6 +23,7 @@ from .checkpoints import Checkpoint
 from .convert import ConvertOptions, convert_checkpoint
 from .order_images import note_size
 from .read import read, repository
+from .snapshot import config_of
 
 CONVERTED = "converted"  # in the cache folder
 FORMAT = 2  # part of the key: raise it when the same checkpoint becomes another template
@@ -63,8 +64,8 @@ def is_source(source: str | Path) -> bool:
     folder = repository(text) if hub.is_hub_name(text) else Path(source).expanduser()
     if folder.is_file():
         return False
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    return not isinstance(config, dict) or bool({"kind", "sweet"} & config.keys()) or not FOREIGN & config.keys()
+    keys = config_of(folder).keys()
+    return bool({"kind", "sweet"} & keys) or not FOREIGN & keys
 
 
 def _converted(source: str, options: ConvertOptions, img_size: ImageSize | None) -> Path:

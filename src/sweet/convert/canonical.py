@@ -58,9 +58,6 @@ def _joined_queries(state: dict[str, Tensor], attention: str, head_dim: int) -> 
             for values in (weights, biases)
         )  # fmt: skip
         state[f"{attention}qkv.weight"], state[f"{attention}qkv.bias"] = torch.cat(weights), torch.cat(biases)
-    elif f"{attention}q_bias" in state:
-        q, v = state.pop(f"{attention}q_bias"), state.pop(f"{attention}v_bias")
-        state[f"{attention}qkv.bias"] = torch.cat([q, state.pop(f"{attention}k_bias", torch.zeros_like(q)), v])
     _with_bias(state, f"{attention}qkv")
 
 

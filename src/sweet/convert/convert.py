@@ -233,10 +233,8 @@ class Conversion:
             return made
         mae, began = made.mae or own_decoder(config.width), time.perf_counter()
         record = FolderRecord(kind="template", vit=config, mae=mae, data=self.checkpoint.data)
-        stored, images = (
-            StoredSource(made.template, record),
-            open_images(options.data, "train", pixels=self.checkpoint.data),
-        )
+        images = open_images(options.data, "train", pixels=self.checkpoint.data)
+        stored = StoredSource(made.template, record)
         template = heal(stored, images, steps=options.heal_steps, lr=options.heal_lr, device=options.device, run=run)
         seconds = time.perf_counter() - began
         assert self.images is not None  # healing has images

@@ -73,7 +73,7 @@ def from_model(model: nn.Module, where: str, digest: str) -> Checkpoint:
     )
     if problem := mismatch(state, encoder_shapes(config)):
         raise UserError(f"{where}: {problem}")
-    cfg = _pretrained_cfg(model)
+    cfg = cfg_values(getattr(model, "pretrained_cfg", None))
     try:
         data = data_config(config, cfg.get("mean"), cfg.get("std"), cfg.get("interpolation"))
     except UserError as problem:
@@ -159,9 +159,8 @@ def config_of_model(model: Any) -> ViTConfig:
 
 def _entry(model: nn.Module) -> str:
     """The architecture by which timm made a model; a folder's own ``pretrained_cfg`` may not say it."""
-    made = getattr(model, "default_cfg", None)
-    known = made.get("architecture") if isinstance(made, Mapping) else getattr(made, "architecture", None)
-    return str(_pretrained_cfg(model).get("architecture") or known or "")
+    own, made = (cfg_values(getattr(model, name, None)) for name in ("pretrained_cfg", "default_cfg"))
+    return str(own.get("architecture") or made.get("architecture") or "")
 
 
 def _rotary(rope: Any) -> dict[str, Any]:
@@ -192,9 +191,9 @@ def _activation(mlp: Any) -> str | None:
     return "gelu" if isinstance(act, nn.GELU | GELU) else None
 
 
-def _pretrained_cfg(model: nn.Module) -> Mapping[str, Any]:
-    cfg = getattr(model, "pretrained_cfg", None) or {}
-    return cfg if isinstance(cfg, Mapping) else vars(cfg)
+def cfg_values(cfg: Any) -> Mapping[str, Any]:
+    """What timm says of a model's weights, in a mapping, an object or nothing."""
+    return cfg if isinstance(cfg, Mapping) else vars(cfg) if cfg else {}
 
 
 @torch.no_grad()

@@ -42,7 +42,6 @@ NAMES = (
     (r"^embeddings\.register_tokens$", "reg_token"),
     (r"^embeddings\.position_embedding(?:s|\.weight)$", "pos_embed"),
     (r"^embeddings\.patch_embeddings?(?:\.projection)?\.", "patch_embed.proj."),
-    (r"^embeddings\.patch_embedding\.", "patch_embed.proj."),
     (r"^(?:encoder\.|model\.)?layers?\.(\d+)\.", r"blocks.\1."),
     (r"\.(?:attention\.attention|self_attn|attention)\.(?:query|q_proj)\.", ".attn.q."),
     (r"\.(?:attention\.attention|self_attn|attention)\.(?:key|k_proj)\.", ".attn.k."),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sweet.console import progress, say
-from sweet.data import ImageSource, eval_batches, open_images, shuffled
+from sweet.data import ImageSource, open_images, shuffled, whole_images
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.recipes.schema import without_path
@@ -18,7 +18,6 @@ from sweet.template.image_size import ImageSize, joined, sides, size_text, whole
 
 from .checkpoints import Checkpoint
 
-SHAPES = "shapes:"
 BATCH = 16
 LARGEST = 224  # pixels; a larger order costs more and keeps less where models are used (docs/log.md)
 
@@ -42,19 +41,15 @@ class OrderImages:
         size = img_size or default_size(config)
         if not whole_patches(size, config.patch_size):
             raise UserError(f"--img-size {size_text(size)}: is not a multiple of the patch size {config.patch_size}")
-        scenes = f"{SHAPES}n={count},size={max(sides(size))}"
+        scenes = f"shapes:n={count},size={max(sides(size))}"
         found = open_images(spec or scenes, "train", val_share=0.0, pixels=checkpoint.data)
         found = found.select(shuffled(len(found), 0)[:count])
         origin = f"of {without_path(spec)}" if spec else "synthetic scenes; --data gives a better order"
         return cls(found, size, checkpoint.data, device, f"{len(found)} {origin}")
 
     def __iter__(self) -> Iterator[Tensor]:
-        data = self.data
-        batches = eval_batches(
-            self.found, batch_size=BATCH, img_size=self.img_size, mean=data.mean, std=data.std, device=self.device
-        )
-        for images, _ in batches:
-            yield images
+        keys = self.data.model_copy(update={"img_size": self.img_size})
+        return whole_images(self.found, keys, batch_size=BATCH, device=self.device)
 
     def first(self, count: int) -> OrderImages:
         """The first ``count`` of them."""
@@ -62,7 +57,7 @@ class OrderImages:
 
     def shown(self, what: str) -> Iterator[Tensor]:
         """The batches, with progress."""
-        yield from progress(self, len(self.found), BATCH, what)
+        return progress(self, len(self.found), BATCH, what)
 
 
 def default_size(config: ViTConfig) -> ImageSize:

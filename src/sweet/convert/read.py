@@ -7,10 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sweet.errors import UserError
-from sweet.files import read_json, sha256
+from sweet.files import sha256
 from sweet.models.vit import encoder_shapes, mismatch
 from sweet.storage import hub
 from sweet.storage.folders import backbone_tensors, load_source, source_tensors
@@ -19,8 +18,10 @@ from sweet.storage.records import CENTRE_CROP, OriginRecord, read_record
 from sweet.template.order import Order
 from sweet.template.source import untiled
 
+from . import bare_file, from_transformers, timm_source
 from .canonical import encoder_state
 from .checkpoints import Checkpoint
+from .snapshot import config_of
 from .weights_file import FILES, dtype_of
 
 
@@ -38,10 +39,6 @@ class Hints:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
 
-    def given(self) -> dict[str, object]:
-        """Those that are given, by the names of their options."""
-        return {f"--{key}": value for key, value in vars(self).items() if value is not None}
-
 
 def read(source: str, hints: Hints | None = None) -> tuple[Checkpoint, Order | None]:
     """What SOURCE names, and its principal order where a dense source brings one.
@@ -54,8 +51,6 @@ def read(source: str, hints: Hints | None = None) -> tuple[Checkpoint, Order | N
 
 
 def _read(source: str, hints: Hints) -> tuple[Checkpoint, Order | None]:
-    from . import bare_file, from_transformers, timm_source
-
     if source.startswith("timm:"):
         _refuse(hints, source, "heads", "like", "weights")
         return timm_source.from_name(source.removeprefix("timm:")), None
@@ -70,7 +65,7 @@ def _read(source: str, hints: Hints) -> tuple[Checkpoint, Order | None]:
     if not path.is_dir():
         raise UserError(f"SOURCE {source}: no such file or folder, nor timm:NAME or hub:USER/NAME")
     _refuse(hints, source, "heads", "like")
-    config = _config(path)
+    config = config_of(path)
     if "architecture" in config:
         return timm_source.from_folder(path, part=hints.weights), None
     if "model_type" in config:
@@ -84,11 +79,9 @@ def repository(name: str) -> Path:
 
     Raises UserError naming it.
     """
-    from . import from_transformers, timm_source
-
     plain = hub.PREFIX + name.removeprefix(hub.PREFIX)
     folder = hub.local_folder(plain, only=("config.json", "README.md"))
-    config = _config(folder)
+    config = config_of(folder)
     if "architecture" in config:
         args = config.get("model_args")
         timm_source.check_architecture(str(config["architecture"]), args if isinstance(args, dict) else {}, name)
@@ -102,15 +95,10 @@ def repository(name: str) -> Path:
     return found
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    found = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    return found if isinstance(found, dict) else {}
-
-
 def _refuse(hints: Hints, source: str, *names: str) -> None:
-    for option in (f"--{name}" for name in names):
-        if option in hints.given():
-            raise UserError(f"{option} {hints.given()[option]}: is for a file of weights; {source} says it itself")
+    for name in names:
+        if (value := getattr(hints, name)) is not None:
+            raise UserError(f"--{name} {value}: is for a file of weights; {source} says it itself")
 
 
 def _with_statistics(checkpoint: Checkpoint, hints: Hints) -> Checkpoint:

@@ -15,6 +15,12 @@ from sweet.storage.records import OriginRecord
 INTERPOLATION = {int(kernel): name for name, kernel in KERNELS.items()}  # by Pillow's numbers
 
 
+def config_of(folder: Path) -> dict[str, Any]:
+    """``config.json``; empty where there is none, or no mapping in it."""
+    found = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
 def images_of(folder: Path) -> dict[str, Any]:
     """Mean, deviation and interpolation under timm's names, from ``preprocessor_config.json`` where there is one."""
     path = folder / "preprocessor_config.json"

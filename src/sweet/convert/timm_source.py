@@ -21,7 +21,7 @@ from sweet.storage import hub
 from sweet.storage.records import OriginRecord
 
 from .checkpoints import Checkpoint, assumed_pixels, depth_of, tensors_sha256
-from .from_timm import from_model, refusals
+from .from_timm import cfg_values, from_model, refusals
 from .weights_file import FILES, dtype_of, file_in, read_weights
 
 HEAD = ("head.", "fc_norm.", "head_drop.", "attn_pool.")  # of these a file may have more or fewer
@@ -222,7 +222,7 @@ def _square_size(model: Any, tensors: Mapping[str, Tensor]) -> int | None:
 
 def origin_of(name: str, cfg: object) -> OriginRecord:
     """Licence, address and paper as timm's ``pretrained_cfg`` has them."""
-    values: Mapping[str, Any] = cfg if isinstance(cfg, Mapping) else vars(cfg) if cfg is not None else {}
+    values = cfg_values(cfg)
     ids = values.get("paper_ids")
     ids = [ids] if isinstance(ids, str) else list(ids) if isinstance(ids, Sequence) else []
     paper = values.get("paper_name")

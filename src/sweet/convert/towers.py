@@ -22,6 +22,11 @@ ACTIVATIONS: dict[str, Any] = {
     "gelu": nn.GELU, "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh",
     "quick_gelu": "quick_gelu", "relu": "relu", "silu": "silu", "swish": "silu",
 }  # fmt: skip
+# What every DINOv3 is to timm's Eva.
+DINOV3: Mapping[str, Any] = {
+    "rope_type": "dinov3", "rope_rotate_half": True, "use_rot_pos_emb": True, "use_abs_pos_emb": False,
+    "use_fc_norm": False, "dynamic_img_size": True,
+}  # fmt: skip
 
 
 class Common(TypedDict):
@@ -161,17 +166,12 @@ def _dinov3(tower: Tower, common: Common, activation: Any, _: Mapping[str, Tenso
         mlp_ratio=_ratio(tower, common["embed_dim"]),
         qkv_bias=bool(tower.get("query_bias", True)),
         init_values=float(tower.get("layerscale_value", 1.0)),
-        rope_type="dinov3",
         rope_temperature=float(tower.get("rope_theta", 100.0)),
-        rope_rotate_half=True,
-        use_rot_pos_emb=True,
-        use_abs_pos_emb=False,
         swiglu_mlp=gated,
         swiglu_align_to=1 if gated else 0,
         num_reg_tokens=int(tower.get("num_register_tokens", 0)),
-        use_fc_norm=False,
         norm_layer=_norm(tower, 1e-5),
-        dynamic_img_size=True,
+        **DINOV3,
     )
 
 

@@ -25,7 +25,7 @@ WRAPPERS = (
     "ema_state_dict", "network", "net", "backbone", "encoder",
 )  # fmt: skip
 # What the first tensor of an encoder is called, by timm and by transformers: what stands before it is a prefix.
-STEMS = r"(patch_embed\.proj\.weight|embeddings\.patch_embed(?:ding|dings)(?:\.projection)?\.weight)$"
+STEMS = r"(patch_embed\.proj\.weight|embeddings\.patch_embeddings?(?:\.projection)?\.weight)$"
 HALF = (torch.float16, torch.bfloat16)
 
 

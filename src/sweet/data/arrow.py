@@ -174,15 +174,15 @@ def _open_hub(spec: str, repo: str, config: str | None, split: str) -> ImageSour
 def _open_parquet(
     spec: str, split: str, files: list[Path], count_classes: Callable[[], int] | None = None
 ) -> ImageSource:
-    stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    fingerprint = digest(spec, split, *stamps)
+    seen = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    fingerprint = digest(spec, split, *seen)
     firsts, rows = [], 0
     for file in files:
         firsts.append((rows, str(file)))
         rows += _parquet(file).metadata.num_rows
     if not rows:
         raise UserError(f"--data {spec}: split {split} has no rows")
-    if sum(size for _, size, _ in stamps) <= IN_MEMORY_BYTES:
+    if sum(size for _, size, _ in seen) <= IN_MEMORY_BYTES:
         table = pa.concat_tables([_read(file) for file in files], promote_options="permissive")
     else:
         table = _mapped(files, fingerprint)

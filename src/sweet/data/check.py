@@ -1,4 +1,4 @@
-"""``sweet data check``: look at every image of a source once."""
+"""``sweet data check``: look at every image of a source once, and say what sweet will do with what was found."""
 
 from __future__ import annotations
 
@@ -14,16 +14,28 @@ from numpy.typing import NDArray
 from sweet.errors import UserError
 
 from .bands import Picture, stripes
-from .check_findings import USUAL, Look, name_table, place_table, refusal, split_table, use_table
-from .decode import frames, is_rotated
-from .findings import Finding, class_findings, counted
+from .check_findings import name_table, place_table, use_table
+from .decode import ORDINARY, frames, is_rotated
+from .findings import Finding, class_findings, counted, some_names
 from .folder import SUFFIXES
 from .images import IGNORE, ImageSource
 from .label_lists import flat_labels, list_findings
 from .masks import unseen_classes
 from .sources import source_splits
 from .splits import split_findings
-from .stats import MEASURED, find_depth, mean_and_std, moments_of, picked
+from .stats import MEASURED, depth_handling, find_depth, mean_and_std, moments_of, picked, proposed_keys
+
+USUAL = {  # suffixes of formats, as most people write them
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg"),  # of phones: a JPEG with a second picture inside
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+}
+LONG = 4  # sides: what is longer is special to segmentation
+TINY = 8  # pixels
 
 
 @dataclass(frozen=True)
@@ -132,7 +144,7 @@ class Survey:
                 self._add(index, measured=index in measured)
             except UserError as problem:
                 self.corrupt.append(str(problem))
-        mean, std = self._mean_and_std()
+        mean, std = self.mean_and_std()
         labels = images.labels if images.labels is not None else flat_labels(images)
         return SplitReport(
             count=count,
@@ -142,7 +154,7 @@ class Survey:
             sizes=self._size_range(),
             modes=dict(self.modes),
             corrupt=self.corrupt,
-            duplicates=[[images.where(index) for index in group] for group in self._identical()],
+            duplicates=[[images.where(index) for index in group] for group in self.identical()],
             mean=mean,
             std=std,
         )
@@ -170,17 +182,17 @@ class Survey:
                 self.several[contents] += 1
             self.rotated += is_rotated(stored)  # this may load all pixels
 
-    def _identical(self) -> list[list[int]]:
+    def identical(self) -> list[list[int]]:
         """Groups of images with the same pixels."""
         return [group for group in self.same.values() if len(group) > 1]
 
-    def _at_odds(self) -> list[str]:
+    def at_odds(self) -> list[str]:
         """An image of each group of identical ones that have different labels."""
         images = self.images
         labels = images.labels if images.labels is not None else images.label_lists
         if labels is None:
             return []
-        groups = (group for group in self._identical() if any(labels[i] != labels[group[0]] for i in group))
+        groups = (group for group in self.identical() if any(labels[i] != labels[group[0]] for i in group))
         return [Path(images.where(group[0])).name for group in groups]
 
     def _pixel_shares(self) -> dict[str, float] | None:
@@ -202,29 +214,16 @@ class Survey:
         both = np.array(self.sizes)
         return SizeRange(both.min(0).tolist(), np.median(both, 0).astype(int).tolist(), both.max(0).tolist())
 
-    def _mean_and_std(self) -> tuple[list[float], list[float]] | tuple[None, None]:
+    def mean_and_std(self) -> tuple[list[float], list[float]] | tuple[None, None]:
+        """Of each channel; None where no image could be read."""
         return mean_and_std(self.moments) if self.moments else (None, None)
 
     def findings(self) -> list[Finding]:
         """Rows of the table, once :meth:`report` has looked at the images."""
         images, split = self.images, self.images.split
-        mean, std = self._mean_and_std()
-        look = Look(
-            split=split,
-            sizes=self.sizes,
-            modes=self.modes,
-            suffixes=self.suffixes,
-            several=self.several,
-            rotated=self.rotated,
-            corrupt=self.corrupt,
-            identical=len(self._identical()),
-            at_odds=self._at_odds(),
-            depth=self.depth,
-            mean=mean,
-            std=std,
-        )
         rows = [*use_table(images), *images.findings()]
-        rows += [*class_findings(split, images.classes, images.labels), *list_findings(images), *split_table(look)]
+        rows += [*class_findings(split, images.classes, images.labels), *list_findings(images)]
+        rows += [*_files(self), *_depths(self), *_sizes(self), *_damage(self)]
         if images.mask_classes is not None and self.pixels.any():
             if void := self.pixels[IGNORE]:
                 shown = f"{100 * void / self.pixels.sum():.2g} % of the pixels of the masks without a class"
@@ -233,8 +232,72 @@ class Survey:
                 pixels = torch.from_numpy(self.pixels[None, : len(images.mask_classes)])
                 rows += unseen_classes(images, pixels, without_class=bool(self.pixels[IGNORE]))
             except UserError as problem:
-                rows.append(refusal(split, problem))
+                rows.append(Finding(split, str(problem), "a training refuses it", warn=True))
         return rows
+
+
+def _files(survey: Survey) -> list[Finding]:
+    found, split = list[Finding](), survey.images.split
+    for name, count in survey.suffixes.items():
+        found.append(Finding(split, f"{counted(count, 'image')} called {name}", "read as what it holds"))
+    for contents, count in survey.several.items():
+        files = f"{counted(count, f'{contents} file')} of several images (frames, pages)"
+        found.append(Finding(split, files, "the first one is taken, the others are left out"))
+    return found
+
+
+def _depths(survey: Survey) -> list[Finding]:
+    depth, split, found = survey.depth, survey.images.split, list[Finding]()
+    for mode, count in survey.modes.items():
+        handling = depth_handling(mode)
+        if handling is None and mode != "RGB":
+            handling = "see below: every value is mapped to 0..255"
+        if handling is not None:
+            found.append(Finding(split, f"{counted(count, 'image')} stored as {mode}", handling))
+    if depth.low is not None:
+        handling = "stretched to 0..255 by their type"
+        if depth.value_range is not None:
+            low, high = depth.value_range
+            handling = f"{low:g} becomes 0, {high:g} becomes 255; {depth.clipped:.2g} % clipped, with the keys below"
+        found.append(Finding(split, f"values from {depth.low:g} to {depth.high:g}", handling))
+    if depth.blank:
+        found.append(Finding(split, f"{depth.blank:.2g} % of the values are no numbers", "become 0, black"))
+    odd, (mean, std) = depth.channels not in ORDINARY, survey.mean_and_std()
+    if (odd or depth.value_range is not None) and mean and std:
+        without = "refused" if odd or not depth.typed else "dark, with few levels,"
+        keys = " ".join(proposed_keys(depth, mean, std))
+        handling = f"{without} unless the recipe says {keys}"
+        found.append(Finding(split, counted(depth.channels, "channel"), handling))
+    return found
+
+
+def _sizes(survey: Survey) -> list[Finding]:
+    found, split = list[Finding](), survey.images.split
+    long = sum(max(size) > LONG * min(size) for size in survey.sizes)
+    if survey.rotated:
+        handling = "turned upright; boxes and masks are those of the upright image"
+        found.append(Finding(split, f"{counted(survey.rotated, 'image')} that EXIF turns", handling))
+    tiny = sum(min(size) < TINY for size in survey.sizes)
+    if long:
+        handling = f"the centre is taken; detect pads; segment makes the long side {LONG} x the short one at most"
+        found.append(Finding(split, f"{counted(long, 'image')} longer than {LONG} to 1", handling))
+    if tiny:
+        found.append(Finding(split, f"{counted(tiny, 'image')} below {TINY} pixels", "enlarged, like any other"))
+    return found
+
+
+def _damage(survey: Survey) -> list[Finding]:
+    found, split = list[Finding](), survey.images.split
+    if survey.corrupt:
+        handling = "a training stops and names it; with data.on_error=skip up to 0.1 % are left out and listed"
+        handling += f"; the first: {survey.corrupt[0]}"
+        found.append(Finding(split, f"{counted(len(survey.corrupt), 'image')} that cannot be used", handling))
+    if groups := survey.identical():
+        found.append(Finding(split, f"{counted(len(groups), 'group')} of identical images", "kept"))
+    if odd := survey.at_odds():
+        what = some_names(odd, "identical images with different labels")
+        found.append(Finding(split, what, "kept: at most one of the labels is right", warn=True))
+    return found
 
 
 def _pixel_hash(image: Picture) -> bytes:

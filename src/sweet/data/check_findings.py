@@ -1,32 +1,17 @@
-"""The table of ``sweet data check``: what was found in a source, and what sweet will do with it."""
+"""What ``sweet data check`` says of a source without a look at its pixels: its use, its names, its folder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from sweet.errors import UserError
 from sweet.files import BYTE_ORDER_MARKS
 
 from .class_names import CLASSES_FILE
-from .decode import ORDINARY
-from .findings import Finding, counted, some_names
+from .findings import Finding, some_names
 from .images import ImageSource
 from .splits import is_hidden, split_folders, subfolders
-from .stats import Depth, depth_handling, proposed_keys
 
-USUAL = {  # suffixes of formats, as most people write them
-    "JPEG": (".jpg", ".jpeg"),
-    "MPO": (".jpg", ".jpeg"),  # of phones: a JPEG with a second picture inside
-    "PNG": (".png",),
-    "GIF": (".gif",),
-    "BMP": (".bmp",),
-    "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
-}
-LONG = 4  # sides: what is longer is special to segmentation
-TINY = 8  # pixels
 TEXTS = (  # of sources, that somebody may have written
     *(CLASSES_FILE, "data.yaml", "*.csv", "*/*.csv", "annotations/*.json", "*/*.json"),
     *("labels/**/*.txt", "*/labels/*.txt"),
@@ -34,24 +19,6 @@ TEXTS = (  # of sources, that somebody may have written
 SHOWN_NAME = 32  # characters; longer names are cut in pictures
 MARKUP = set("$^\\%|<>&`*[]")  # of TeX, Markdown, HTML and tables
 LAST_LATIN = "\u024f"
-
-
-@dataclass(frozen=True)
-class Look:
-    """What one pass over a split collected: see :class:`.check.Survey`."""
-
-    split: str
-    sizes: Sequence[tuple[int, int]]
-    modes: Mapping[str, int]
-    suffixes: Mapping[str, int]
-    several: Mapping[str, int]
-    rotated: int
-    corrupt: Sequence[str]
-    identical: int
-    at_odds: Sequence[str]
-    depth: Depth
-    mean: list[float] | None
-    std: list[float] | None
 
 
 def use_table(images: ImageSource) -> list[Finding]:
@@ -68,75 +35,6 @@ def use_table(images: ImageSource) -> list[Finding]:
     else:
         found, handling = "images alone", "sweet pretrain learns from them; no task does"
     return [Finding(images.split, found, handling)]
-
-
-def split_table(look: Look) -> list[Finding]:
-    """Rows about the images of a split."""
-    return [*_files(look), *_depths(look), *_sizes(look), *_damage(look)]
-
-
-def _files(look: Look) -> list[Finding]:
-    found = []
-    for name, count in look.suffixes.items():
-        found.append(Finding(look.split, f"{counted(count, 'image')} called {name}", "read as what it holds"))
-    for contents, count in look.several.items():
-        files = f"{counted(count, f'{contents} file')} of several images (frames, pages)"
-        found.append(Finding(look.split, files, "the first one is taken, the others are left out"))
-    return found
-
-
-def _depths(look: Look) -> list[Finding]:
-    depth, found = look.depth, []
-    for mode, count in look.modes.items():
-        handling = depth_handling(mode)
-        if handling is None and mode != "RGB":
-            handling = "see below: every value is mapped to 0..255"
-        if handling is not None:
-            found.append(Finding(look.split, f"{counted(count, 'image')} stored as {mode}", handling))
-    if depth.low is not None:
-        handling = "stretched to 0..255 by their type"
-        if depth.value_range is not None:
-            low, high = depth.value_range
-            handling = f"{low:g} becomes 0, {high:g} becomes 255; {depth.clipped:.2g} % clipped, with the keys below"
-        found.append(Finding(look.split, f"values from {depth.low:g} to {depth.high:g}", handling))
-    if depth.blank:
-        found.append(Finding(look.split, f"{depth.blank:.2g} % of the values are no numbers", "become 0, black"))
-    odd = depth.channels not in ORDINARY
-    if (odd or depth.value_range is not None) and look.mean and look.std:
-        without = "refused" if odd or not depth.typed else "dark, with few levels,"
-        keys = " ".join(proposed_keys(depth, look.mean, look.std))
-        handling = f"{without} unless the recipe says {keys}"
-        found.append(Finding(look.split, counted(depth.channels, "channel"), handling))
-    return found
-
-
-def _sizes(look: Look) -> list[Finding]:
-    found = []
-    long = sum(max(size) > LONG * min(size) for size in look.sizes)
-    if look.rotated:
-        handling = "turned upright; boxes and masks are those of the upright image"
-        found.append(Finding(look.split, f"{counted(look.rotated, 'image')} that EXIF turns", handling))
-    tiny = sum(min(size) < TINY for size in look.sizes)
-    if long:
-        handling = f"the centre is taken; detect pads; segment makes the long side {LONG} x the short one at most"
-        found.append(Finding(look.split, f"{counted(long, 'image')} longer than {LONG} to 1", handling))
-    if tiny:
-        found.append(Finding(look.split, f"{counted(tiny, 'image')} below {TINY} pixels", "enlarged, like any other"))
-    return found
-
-
-def _damage(look: Look) -> list[Finding]:
-    found = []
-    if look.corrupt:
-        handling = "a training stops and names it; with data.on_error=skip up to 0.1 % are left out and listed"
-        handling += f"; the first: {look.corrupt[0]}"
-        found.append(Finding(look.split, f"{counted(len(look.corrupt), 'image')} that cannot be used", handling))
-    if look.identical:
-        found.append(Finding(look.split, f"{counted(look.identical, 'group')} of identical images", "kept"))
-    if look.at_odds:
-        what = some_names(look.at_odds, "identical images with different labels")
-        found.append(Finding(look.split, what, "kept: at most one of the labels is right", warn=True))
-    return found
 
 
 def name_table(names: Sequence[str]) -> list[Finding]:
@@ -224,8 +122,3 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def refusal(split: str, problem: UserError) -> Finding:
-    """A row for what a training would not take."""
-    return Finding(split, str(problem), "a training refuses it", warn=True)

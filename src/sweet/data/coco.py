@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from sweet.errors import UserError
 from sweet.files import read_json
 
-from .bands import Picture, Stored
+from .bands import Picture
 from .class_names import check_distinct, on_disk, one_spelling
-from .decode import open_stored
 from .findings import Finding, some_names
+from .folder import FolderImages
 from .images import ImageSource, digest, rarest, stamps
 from .label_lists import object_findings
 from .objects import Objects
@@ -45,7 +45,7 @@ class Annotation:
     segmentation: Any
 
 
-class CocoImages(ImageSource):
+class CocoImages(FolderImages):
     """The images of one annotation file. Raises UserError naming the file and the entry that is wrong in it."""
 
     def __init__(self, name: str, split: str, file: Path, folders: list[Path]) -> None:
@@ -58,25 +58,18 @@ class CocoImages(ImageSource):
             raise UserError(f"{file}: two categories have one id or one name")
         classes = [one_spelling(numbers[number]) for number in sorted(numbers)]
         check_distinct(str(file), classes)
-        super().__init__(name, split, len(entries), None, classes)
         self.ids = [self._value(entry, "image", "id", int) for entry in entries]
         if len(set(self.ids)) < len(self.ids):
             raise UserError(f"{file}: two images have one id")
         self.sizes = [(self._pixels(entry, "width"), self._pixels(entry, "height")) for entry in entries]
-        self.files = self._find([self._value(entry, "image", "file_name", str) for entry in entries], folders)
-        self.left_out = 0
+        files = self._find([self._value(entry, "image", "file_name", str) for entry in entries], folders)
+        super().__init__(name, split, files, None, classes)
         self.annotations: list[list[Annotation]] = [[] for _ in entries]  # of each image
         self._sort_in(annotations, {number: label for label, number in enumerate(sorted(numbers))})
         self.has_boxes = True
         self.label_lists = [sorted({one.label for one in several}) for several in self.annotations]
         known = [one for several in self.annotations for one in several]
         self.has_masks = bool(known) and all(one.segmentation for one in known)
-
-    def open(self, index: int) -> Stored:
-        return open_stored(self.files[index])
-
-    def where(self, index: int) -> str:
-        return self.files[index]
 
     def fingerprint(self) -> str:
         return digest(*stamps([*self.files, str(self.file)]))

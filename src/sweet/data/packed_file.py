@@ -37,12 +37,10 @@ class PackedImages(ImageSource):
         self.path = path
         stamp = path.stat()
         self._fingerprint = digest(spec, split, stamp.st_size, stamp.st_mtime_ns)
-        classes = None if labels is None else _classes(path)
-        single = labels is not None and labels.dim() == 1
-        super().__init__(
-            spec, split, len(self.images), labels.tolist() if labels is not None and single else None, classes
-        )
-        if labels is not None and not single:
+        super().__init__(spec, split, len(self.images), None, None if labels is None else _classes(path))
+        if labels is not None and labels.dim() == 1:
+            self.labels = labels.tolist()
+        elif labels is not None:
             self.label_lists = [row.nonzero()[:, 0].tolist() for row in labels]
 
     def open(self, index: int) -> Stored:

@@ -148,15 +148,15 @@ def split_findings(splits: Splits) -> list[Finding]:
         name = find_split(splits, kind)
         if name is not None and name != kind:
             found.append(Finding(name, f"a split called {name}", f"is taken for {kind}"))
-    if find_split(splits, "train") is None:
+    train = find_split(splits, "train")
+    if train is None:
         return [*found, Finding("", "no train split", "there is nothing to learn from; evaluate takes the others")]
     stands_in = held_out(splits)
     unlabelled = find_split(splits, "test") if stands_in is None else None
     if unlabelled is not None:
         found.append(Finding(unlabelled, "has no labels", "it is not used to judge a model; predict takes its files"))
     if stands_in is None:
-        train = find_split(splits, "train")
-        several = train is not None and len(splits[train]().shard_counts or ()) > 1
+        several = len(splits[train]().shard_counts or ()) > 1
         how = "whole shards" if several else "each class of two images and more in both parts"
         handling = f"a tenth of train is drawn by seed 0, {how}"
         found.append(Finding("", "no val split", handling))

@@ -51,7 +51,6 @@ class YoloImages(FolderImages):
     def __init__(self, name: str, split: str, files: list[str], classes: list[str], keypoints: bool) -> None:
         super().__init__(name, split, files, None, classes)
         self.texts = [text for text in map(label_file, files) if text.is_file()]
-        self.left_out = 0
         self.lines: list[list[Line]] = []
         for file in files:
             read = read_labels(label_file(file), len(classes), keypoints)

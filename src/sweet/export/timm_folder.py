@@ -124,11 +124,9 @@ def _against_entry(config: ViTConfig) -> dict[str, Any]:
         if isinstance(entry.blocks[0].mlp, SwiGLU):  # its gates do not count as hidden units
             args["mlp_ratio"] = (config.hidden + 0.5) / config.width
         return args
-    return (
-        common
-        | {"swiglu_align_to": 0, "use_pre_transformer_norm": config.pre_norm}
-        | ({"use_post_transformer_norm": config.final_norm == "tokens"})
-    )
+    post = config.final_norm == "tokens"
+    norms = {"use_pre_transformer_norm": config.pre_norm, "use_post_transformer_norm": post}
+    return common | {"swiglu_align_to": 0} | norms
 
 
 def _source(record: FolderRecord) -> Mapping[str, object]:

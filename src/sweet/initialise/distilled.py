@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sweet.data import Batches, ImageSource, packed, some
+from sweet.data import ImageSource, some
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, patchify, visible_tokens
@@ -29,7 +29,7 @@ from sweet.models.source_module import as_parameters, as_tensors
 from sweet.storage.folders import StoredSource
 from sweet.template.sizes import Size
 from sweet.training.loop import ParameterGroup
-from sweet.training.short_run import ShortRun, train_on
+from sweet.training.short_run import ShortRun, crops, train_on
 
 from . import random as random_start
 from . import sweet as sliced_start
@@ -114,17 +114,8 @@ def cost(source: ViTConfig, target: ViTConfig, chosen: Mapping[str, str | float]
 
 def first_images(data: ImageSource, source: StoredSource, budget: int | None, seed: int) -> Iterator[Tensor]:
     """Batches of normalised images (B, C, H, W), at most :data:`FITTED`, cropped as those of the training."""
-    config, known = source.config, source.data
     chosen = some(data, budget, seed)
-    batches = Batches(
-        packed(chosen, config.img_size),
-        batch_size=min(PART, len(chosen)),
-        seed=seed,
-        img_size=config.img_size,
-        mean=known.mean,
-        std=known.std,
-        interpolation=known.interpolation,
-    )
+    batches = crops(chosen, source, min(PART, len(chosen)), seed)
     for number in range(max(1, min(FITTED, len(chosen)) // PART)):
         yield batches.at(number)[0]
 

@@ -74,7 +74,7 @@ def initialise_to(
     )
     chosen = recommended(method, whole, given)
     images = None if fit is None else open_images(fit, "train", pixels=whole.data)
-    trains, size, checksum = NAMES[method].trains, target.size, sha256(folder / TENSORS[whole.record.kind])
+    trains, size, checksum = NAMES[method].trains, target.config.size, sha256(folder / TENSORS[whole.record.kind])
     if run is not None and trains:  # what a training that goes on must have in common with its beginning
         shape = {"source": checksum, "size": str(size), "img_size": size_text(target.config.img_size)}
         looked_at = {"fit": None if fit is None else without_path(fit), "fit_images": fit_images}
@@ -103,7 +103,7 @@ def _made(record: FolderRecord) -> dict[str, object]:
 
 def _summary(record: FolderRecord, target: Shape, own: Size, seconds: float, out: Path) -> dict[str, object]:
     """What was made, with notes on a size that a budget leaves unused or that is far from the source's ``own``."""
-    made, choice, origin = target.size, target.choice, record.origin_record
+    made, choice, origin = target.config.size, target.choice, record.origin_record
     if choice is not None and choice.note is not None:
         warn(f"{choice.budget.option}: {choice.note}")
     if made.depth > LARGE * own.depth or made.heads > LARGE * own.heads:

@@ -14,9 +14,8 @@ from sweet.template.sizes import Size
 
 @dataclass(frozen=True)
 class Shape:
-    """The size, the whole shape of the model, and how a budget chose the size, if one did."""
+    """The whole shape of the model, and how a budget chose its size, if one did."""
 
-    size: Size
     config: ViTConfig
     choice: Choice | None = None
 
@@ -52,4 +51,4 @@ def resolve_shape(
         raise UserError("--depth and --heads: give both, or one of --params, --flops and --latency")
     if reason := resizable(source, img_size=img_size, patch_size=patch_size, in_chans=in_chans):
         raise UserError(f"--img-size/--patch-size/--in-chans: {reason}")
-    return Shape(size, config.resized(size.depth, size.heads), choice)
+    return Shape(config.resized(size.depth, size.heads), choice)

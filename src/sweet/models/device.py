@@ -9,9 +9,9 @@ from sweet.errors import UserError
 
 def resolve_device(name: str) -> torch.device:
     """``auto`` is the first of cuda, mps, cpu. Raises UserError for a device that this machine lacks."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in present.items() if there)
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -168,8 +168,7 @@ def block(
         qk = torch.stack([norm(qk[:, :, i], w, f"{prefix}attn.{'qk'[i]}_norm", eps) for i in (0, 1)], 2)
     qk = qk if rope is None else rotate(qk, rope, layout)
     q, k, v = qk[:, :, 0].transpose(1, 2), qk[:, :, 1].transpose(1, 2), v.transpose(1, 2)
-    mixed = attention(q, k, v) if bias is None else attention(q, k, v, bias)
-    heads = mixed.transpose(1, 2).reshape(b, n, -1)
+    heads = attention(q, k, v, bias).transpose(1, 2).reshape(b, n, -1)
     if f"{prefix}attn.norm.weight" in w:
         heads = norm(heads, w, f"{prefix}attn.norm", eps)
     if inner:

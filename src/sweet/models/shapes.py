@@ -48,10 +48,10 @@ def _norm(name: str, config: ViTConfig) -> dict[str, Shape]:
     return gain if config.norm == "rms" else gain | {f"{name}.bias": (config.width,)}
 
 
-def decoder_shapes(config: ViTConfig, mae: MaeConfig) -> dict[str, tuple[int, ...]]:
+def decoder_shapes(config: ViTConfig, mae: MaeConfig) -> dict[str, Shape]:
     """Name and shape of every parameter of a decoder."""
     width, pixels = mae.decoder_width, config.in_chans * config.patch_size**2
-    shapes: dict[str, tuple[int, ...]] = {"embed.weight": (width, config.width), "embed.bias": (width,)}
+    shapes: dict[str, Shape] = {"embed.weight": (width, config.width), "embed.bias": (width,)}
     for i in range(mae.decoder_depth):
         for name, rows, columns in (
             ("attn.qkv", 3 * width, width),

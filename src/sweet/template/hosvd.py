@@ -70,7 +70,8 @@ class Hosvd:
                 projected = _project(self.slices, [f if i != mode else None for i, f in enumerate(factors)])
                 factors[mode] = _leading(_gram(projected, mode))[0][:, : ranks[mode]]
         core = _project(self.slices, factors)
-        x, u, v = (_eye(f, size, core) for f, size in zip(factors, self.slices.shape, strict=True))
+        eyes = (torch.eye(size, dtype=core.dtype) for size in self.slices.shape)
+        x, u, v = (eye if factor is None else factor for factor, eye in zip(factors, eyes, strict=True))
         x, core = _orthonormal(self.scale[:, None] * x, core, 0)
         if self.undo is not None:
             u, core = _orthonormal(self.undo @ u, core, 1)
@@ -152,10 +153,6 @@ def _leading(gram: Tensor) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh(gram.double())
     vectors = vectors * vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
     return vectors.flip(1).to(gram.dtype), values.flip(0).to(gram.dtype)
-
-
-def _eye(factor: Tensor | None, size: int, like: Tensor) -> Tensor:
-    return torch.eye(size, dtype=like.dtype) if factor is None else factor
 
 
 def _orthonormal(factor: Tensor, core: Tensor, mode: int) -> tuple[Tensor, Tensor]:

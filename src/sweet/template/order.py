@@ -72,9 +72,7 @@ def principal_order(
     rotation = principal_axes(moments.sum(0, dtype=torch.double), centred=centred)
     energy = torch.stack([_along(rotation, moment) for moment in moments])
     by_head, by_unit = (values.argsort(dim=1, descending=True, stable=True).int() for values in (heads, units))
-    passed = None
-    if embedding is not None:
-        passed = _along(rotation, embedding).float()
+    passed = None if embedding is None else _along(rotation, embedding).float()
     return Order(rotation.float().contiguous(), energy.float(), by_head, by_unit, embedding=passed)
 
 

@@ -265,9 +265,8 @@ def select_inner_of_layers(stacked: Mapping[str, Tensor], channels: Tensor, unit
 def _index_on(
     device: torch.device, source: int, target: int, mlp: str, name: str, units: Units | None = None
 ) -> Tensor:
-    return inner_index(source, target, mlp, name, units).to(
-        device
-    )  # kept there: a copy at every step would stall a GPU
+    # kept there: a copy at every step would stall a GPU
+    return inner_index(source, target, mlp, name, units).to(device)
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -89,11 +89,10 @@ class StreamMaps:
                 result[name] = self.shift(value[None])[0]
             elif name in EMBEDDING_NORMS:
                 result[name] = self._embedding_gain(value)
-            elif name == "patch_embed.proj.weight":
-                value = value.movedim(0, -1)
-                result[name] = self.written(value * before[name] if name in before else value).movedim(-1, 0)
             else:
-                result[name] = self.written(value * before[name] if name in before else value)
+                axis = 0 if name == "patch_embed.proj.weight" else -1
+                value = value.movedim(axis, -1)
+                result[name] = self.written(value * before[name] if name in before else value).movedim(-1, axis)
         return result
 
     def _before_norm(self) -> dict[str, Tensor]:

@@ -188,5 +188,4 @@ def init_tucker(
 def _orthonormal(rows: int, columns: int, generator: torch.Generator | None) -> Tensor:
     tall = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
     q = torch.linalg.qr(tall).Q
-    q = q if rows >= columns else q.t()
-    return (q * math.sqrt(rows / columns) if rows >= columns else q).contiguous()
+    return (q * math.sqrt(rows / columns) if rows >= columns else q.t()).contiguous()

@@ -77,7 +77,7 @@ def finetune(
         if before.metrics is None:
             raise UserError(f"--out {out}: holds a model that was not fine-tuned, nothing to resume")
         return dict(summary(before), out=str(out), finished_before=True)
-    run = prepare(model, recipe, out, task, quiet=quiet or not advises)
+    run = prepare(model, recipe, task, quiet=quiet or not advises)
     accelerator = run.accelerator
     cost = training_flops(run.base.vit, run.recipe, len(run.train_data))
     optim = decided(run.recipe.optim, cost, accelerator.device)
@@ -145,7 +145,7 @@ class Finetuning:
     skipped: list[str]  # a message for each image that was left out
 
 
-def prepare(model: Path, recipe: FinetuneRecipe, out: Path, task_name: str, *, quiet: bool = True) -> Finetuning:
+def prepare(model: Path, recipe: FinetuneRecipe, task_name: str, *, quiet: bool = True) -> Finetuning:
     """Network, images and accelerator of a recipe. Raises UserError for bad input; writes nothing.
 
     Unless ``quiet`` it says at once what does not fit.

@@ -63,26 +63,16 @@ def train_on(
     """
     if not short.steps:
         return
-    data_config, config, steps = source.data, source.config, short.steps
+    patches, steps = source.config.patches, short.steps
     keys = TrainKeys(
         seed=seed, epochs=steps, max_steps=steps, batch_size=short.batch_size, lr=short.lr, checkpoint_every=CHECKPOINT
     )
     optim = OptimKeys(warmup=short.warmup)
     accelerator = make_accelerator(short.device, optim.precision, 1)
-    batches = Batches(
-        packed(some(data, budget, seed), config.img_size),
-        batch_size=short.batch_size,
-        seed=seed,
-        augment="rrc",
-        img_size=config.img_size,
-        mean=data_config.mean,
-        std=data_config.std,
-        interpolation=data_config.interpolation,
-        device=accelerator.device,
-    )
+    batches = crops(some(data, budget, seed), source, short.batch_size, seed, accelerator.device)
 
     def loss_of(model: nn.Module, images: Tensor, _: Any, step: int) -> Tensor:
-        noise = torch.rand(len(images), config.patches, generator=step_generator(seed, step, 0, "mask"))
+        noise = torch.rand(len(images), patches, generator=step_generator(seed, step, 0, "mask"))
         loss: Tensor = model(images, onto(noise, images.device))
         return loss
 
@@ -105,6 +95,23 @@ def train_on(
     except FloatingPointError:
         raise UserError(f"lr={short.lr:g}: the loss diverged; try a lower one") from None
     model.cpu()
+
+
+def crops(
+    images: ImageSource, source: StoredSource, batch_size: int, seed: int, device: torch.device | str = "cpu"
+) -> Batches:
+    """Random crops of images, normalised as ``source`` saw them."""
+    known, img_size = source.data, source.config.img_size
+    return Batches(
+        packed(images, img_size),
+        batch_size=batch_size,
+        seed=seed,
+        img_size=img_size,
+        mean=known.mean,
+        std=known.std,
+        interpolation=known.interpolation,
+        device=device,
+    )
 
 
 def same_settings(run: Path, settings: Mapping[str, object]) -> None:

@@ -94,8 +94,7 @@ def trial(recipe: PretrainRecipe) -> Trial:
     pixels = vit.patches * vit.patch_size**2 * found.pixel_format.stored_channels
     kept = count * pixels if should_pack(found, vit.img_size) else 0
     memory = peak_memory(device)
-    memory += round((parts - 1) * max(0, memory - before))
-    memory += kept
+    memory += round((parts - 1) * max(0, memory - before)) + kept
     notes = [
         *advice(recipe, count, steps, cost, on_cpu=on_cpu),
         *shrunk_text(found.first_size, vit.img_size),

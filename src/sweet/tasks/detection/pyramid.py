@@ -30,7 +30,6 @@ class SimpleFeaturePyramid(nn.Module):
             1: ([], width),
             0.5: ([nn.MaxPool2d(2)], width),
         }
-        self.out_channels = channels
         self.factors = [scale for scale in scales if scale <= upsample]
         self.levels = nn.ModuleList(
             nn.Sequential(
