@@ -47,7 +47,7 @@ def headline(table: Table, name: str) -> Drawing | None:
             at = x - 0.4 + 0.4 * (arms.index(arm) + 0.5) / len(arms)
             ax.plot([at], [mean.value], marker, color=colour, alpha=1 if arm == best else 0.65, markeredgewidth=0)
             if arm == best:
-                labels.append((x, mean.value, mark(arm)[0], "normal"))
+                labels.append((x, mean.value, colour, "normal"))
         own = table.mean(table.main, column, metric.key)
         if own:
             colour, marker = mark(table.main)

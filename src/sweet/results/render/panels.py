@@ -40,7 +40,7 @@ def write_picture(table: Table, path: Path) -> None:
         # what is read from top to bottom in the table is so here
         panels[0][0].set_yticks(range(len(table.arms)), table.arms)
         panels[0][0].invert_yaxis()
-        write_png(panels[0][0], path)
+        write_png(figure, path)
 
 
 def _panel(ax: Axes, table: Table, column: str) -> None:
