@@ -57,7 +57,7 @@ class Headline:
     @cached_property
     def params(self) -> dict[str, int]:
         """{size: parameters without a head}."""
-        return {size: one["params"] for size, one in targets(self.table).items()}
+        return {size: one.params for size, one in targets(self.table).items()}
 
     @cached_property
     def sizes(self) -> list[str]:
@@ -288,7 +288,7 @@ def commands() -> list[str]:
     return [
         f"sweet pretrain quickstart --out runs/template  # {seconds} s",
         f"sweet init runs/template --depth {size.depth} --heads {size.heads} --out runs/vit  # "
-        f"{targets(table)[TRIED]['params']:,} parameters, in {init.value:.3f} s after imports",
+        f"{targets(table)[TRIED].params:,} parameters, in {init.value:.3f} s after imports",
         f"sweet finetune runs/vit --data {cell.data} --out runs/classifier data.labels={cell.n_train} "
         f"epochs={recipe['epochs']:g} lr={recipe['lr']:g} data.augment={recipe['data']['augment']} "
         f"optim.layer_decay={recipe['optim']['layer_decay']:g}  # top1 {arms['sweet'].value:.1f}",
@@ -306,7 +306,7 @@ def sizes_page() -> list[str]:
         assert budget
         size = choose(vit_b, budget).size
         cost = size_cost(vit_b, size)
-        params, flops = f"{cost['params'] / 1e6:.1f} M", f"{cost['flops'] / 1e9:.1f}"
+        params, flops = f"{cost.params / 1e6:.1f} M", f"{cost.flops / 1e9:.1f}"
         rows.append(f"| {wanted} | {size} | {size.depth} | {size.heads} | {size.width} | {params} | {flops} |")
     found = Headline.read("history/micro")
     near = {size: (found.params[size] / 1e6, found.top1("sweet", size)) for size in ("L12H6", "L3H12", "L6H6")}
