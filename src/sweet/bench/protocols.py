@@ -225,10 +225,11 @@ def _tables(
 ) -> dict[tuple[str, str], Protocol]:
     """Tables that are the same in several protocols but for recipe, sizes and budgets."""
     swept, only_first = sizes.first[:2], dict.fromkeys(CONDITIONED, sizes.first)
-    same: dict[str, Any] = {"seeds": 3, "finetune": finetune, "sources": made, "fewer_seeds": sizes.fewer_seeds}
 
-    def table(columns: tuple[str, ...], rows: dict[str, Arm], **more: Any) -> Protocol:
-        return Protocol(name, name, columns, rows, **same | more)
+    def table(
+        columns: tuple[str, ...], rows: dict[str, Arm], *, seeds: int = 3, by: Overrides = finetune, **more: Any
+    ) -> Protocol:
+        return Protocol(name, name, columns, rows, seeds, by, made, sizes.fewer_seeds, **more)
 
     def sweep(rows: dict[str, Arm], **more: Any) -> Protocol:
         return table(swept, rows, seeds=1, validation=HELD_OUT, partial=dict.fromkeys(rows, swept), **more)
@@ -236,10 +237,9 @@ def _tables(
     settings = sweep(setting_arms(TABLE1_ARMS, settings_to_try(dmae_steps)), main="sweet@default")
     rates = sweep(rate_arms(TABLE1_ARMS), main="sweet@4", chosen_by={"settings": settings})
     chosen = {"settings": settings, "learning_rates": rates}
-    by_muon: dict[str, Any] = {"finetune": (*finetune, MUON)}
-    muon_rates = sweep(rate_arms(MUON_ARMS), main="sweet@4", chosen_by={"settings": settings}, **by_muon)
+    by_muon = (*finetune, MUON)
+    muon_rates = sweep(rate_arms(MUON_ARMS), by=by_muon, main="sweet@4", chosen_by={"settings": settings})
     chosen_muon = {"settings": settings, "muon_rates": muon_rates}
-    constraints = {"main": "tucker_principal", "ablation": True}
     return {
         ("settings", name): settings,
         ("learning_rates", name): rates,
@@ -247,9 +247,9 @@ def _tables(
         # tested before fine-tuning, as table1 is not
         ("init", name): table(sizes.first, ARMS, seeds=1, shows_costs=True, chosen_by=chosen),
         ("muon_rates", name): muon_rates,
-        ("muon", name): table(sizes.first, MUON_ARMS, chosen_by=chosen_muon, **by_muon),
+        ("muon", name): table(sizes.first, MUON_ARMS, by=by_muon, chosen_by=chosen_muon),
         ("table3", name): table(sizes.first[:1], TABLE1_ARMS, trials=transfers, chosen_by=chosen),
-        ("table4", name): table(sizes.constraints, CONSTRAINTS, **constraints),
+        ("table4", name): table(sizes.constraints, CONSTRAINTS, main="tucker_principal", ablation=True),
         ("table5", name): table(sizes.ablations, ABLATIONS, main="literal", ablation=True),
     }
 
