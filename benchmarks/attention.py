@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from measure import options
-from report import report
+from measure import options, report
 from torch import Tensor
 
 from sweet.training.device import keep_memory

@@ -20,9 +20,8 @@ from tempfile import mkdtemp
 
 import numpy as np
 import torch
-from measure import options, ratio
+from measure import options, ratio, report
 from PIL import Image
-from report import report
 from timm.data import create_dataset, create_loader
 from torch import nn
 
@@ -43,8 +42,7 @@ SHAPES = {
     "photographs": ViTConfig(depth=3, heads=3, head_dim=64, img_size=224, patch_size=16),
 }
 SIZES = {"small": (32, 32, "png"), "photographs": (500, 375, "jpg")}
-STEPS = {"small": 3, "photographs": 3}
-BATCH, CLASSES, WORKERS = 32, 4, 2
+STEPS, BATCH, CLASSES, WORKERS = 3, 32, 4, 2
 
 
 def make_images(kind: str, count: int) -> Path:
@@ -71,7 +69,7 @@ def prepared(kind: str, images: Path) -> Finetuning:
     return prepare(folder, load_recipe(FinetuneRecipe, None, keys), "classify")
 
 
-def sweet_run(run: Finetuning, steps: int) -> Callable[[], None]:
+def sweet_run(run: Finetuning) -> Callable[[], None]:
     """Steps of our loop, loader included."""
     recipe, device = run.recipe, run.accelerator.device
     network = run.network.to(device)
@@ -83,13 +81,13 @@ def sweet_run(run: Finetuning, steps: int) -> Callable[[], None]:
 
     def go() -> None:
         batches = run.task.batches(run.train_data, TrainSettings(recipe, BATCH, device=device))
-        for step, batch in enumerate(batches.iterate(0, steps)):
+        for step, batch in enumerate(batches.iterate(0, STEPS)):
             state.micro_step(run.task.loss, *batch, step, 1e-3)
 
     return go
 
 
-def timm_run(network: nn.Module, run: Finetuning, images: Path, steps: int) -> Callable[[], None]:
+def timm_run(network: nn.Module, run: Finetuning, images: Path) -> Callable[[], None]:
     """Steps of a loop as a user of timm writes it."""
     device, keys = run.accelerator.device, run.recipe.data
     network = network.to(device).train()
@@ -122,7 +120,7 @@ def timm_run(network: nn.Module, run: Finetuning, images: Path, steps: int) -> C
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            if step + 1 == steps:
+            if step + 1 == STEPS:
                 return
 
     return go
@@ -140,13 +138,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    steps = STEPS[args.images]
-    images = args.data or make_images(args.images, BATCH * (steps + 1) * 8 // 7 + 8)
+    images = args.data or make_images(args.images, BATCH * (STEPS + 1) * 8 // 7 + 8)
     run = prepared(args.images, images)
-    runs = {
-        "timm": timm_run(copy.deepcopy(run.network), run, images, steps),
-        "sweet": sweet_run(run, steps),
-    }
+    runs = {"timm": timm_run(copy.deepcopy(run.network), run, images), "sweet": sweet_run(run)}
     cpu: dict[str, list[float]] = {name: [] for name in runs}
     wall: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(args.rounds + 1):
@@ -162,10 +156,10 @@ def main() -> None:
         "model": f"{SHAPES[args.images].size}, width {SHAPES[args.images].width}, {run.recipe.data.img_size} px",
         "ratio_img_per_cpu_second": ratio(cpu["timm"], cpu["sweet"]),
         "ratio_img_per_second": ratio(wall["timm"], wall["sweet"]),
-        "img_per_cpu_second": {n: round(BATCH * steps / statistics.median(v), 1) for n, v in cpu.items()},
-        "img_per_second": {n: round(BATCH * steps / statistics.median(v), 1) for n, v in wall.items()},
+        "img_per_cpu_second": {n: round(BATCH * STEPS / statistics.median(v), 1) for n, v in cpu.items()},
+        "img_per_second": {n: round(BATCH * STEPS / statistics.median(v), 1) for n, v in wall.items()},
         "batch": BATCH,
-        "steps_a_run": steps,
+        "steps_a_run": STEPS,
         "workers": WORKERS,
         "precision": run.accelerator.mixed_precision,
         "rounds": args.rounds,

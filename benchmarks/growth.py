@@ -13,8 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from measure import in_turns, options, peak_mb
-from report import report
+from measure import in_turns, options, peak_mb, report
 from steps import Shape, make
 
 BASE = Shape(batch=16)

@@ -11,13 +11,10 @@ ratios. The floor of a ViT-B is a copy of its bytes and the product X G.
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable
 
 import timm
 import torch
-from measure import Step, in_turns, medians, options, ratio
-from report import report
+from measure import in_turns, medians, options, ratio, report, timed
 
 from sweet.api import Template
 from sweet.models.config import MaeConfig
@@ -29,17 +26,6 @@ from sweet.storage.records import DataConfig, FolderRecord
 from sweet.template.order import Order
 from sweet.template.sizes import hidden_features
 from sweet.template.target import absorb
-
-
-def timed(make: Callable[[], object]) -> Step:
-    """CPU seconds of a call."""
-
-    def step(_: int) -> float:
-        began = time.process_time()
-        make()
-        return time.process_time() - began
-
-    return step
 
 
 def main() -> None:
@@ -62,13 +48,13 @@ def main() -> None:
     core = model.source.core
     whole = torch.randn(12 * config.depth * config.width**2)
     contestants = {
-        "timm": lambda: timm.create_model("vit_base_patch16_224"),
-        "principal": lambda: model.build(12, 12, num_classes=1000, order="principal"),
-        "prefix": lambda: model.build(12, 12, num_classes=1000, order="prefix"),
-        "prefix_first": lambda: Template(model.source, record).build(12, 12, num_classes=1000, order="prefix"),
-        "copy": whole.clone,
-        "product": lambda: core.x @ core.core.flatten(1),
-        "vit_s_principal": lambda: model.build(12, 6, num_classes=1000, order="principal"),
+        "timm": lambda _: timm.create_model("vit_base_patch16_224"),
+        "principal": lambda _: model.build(12, 12, num_classes=1000, order="principal"),
+        "prefix": lambda _: model.build(12, 12, num_classes=1000, order="prefix"),
+        "prefix_first": lambda _: Template(model.source, record).build(12, 12, num_classes=1000, order="prefix"),
+        "copy": lambda _: whole.clone(),
+        "product": lambda _: core.x @ core.core.flatten(1),
+        "vit_s_principal": lambda _: model.build(12, 6, num_classes=1000, order="principal"),
     }
     times = in_turns({name: timed(make) for name, make in contestants.items()}, args.rounds)
     floor = [c + p for c, p in zip(times.pop("copy"), times.pop("product"), strict=True)]

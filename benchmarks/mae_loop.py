@@ -14,8 +14,7 @@ import time
 from functools import partial
 
 import torch
-from measure import in_turns, options, ratio
-from report import report
+from measure import in_turns, options, ratio, report
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 

@@ -1,15 +1,19 @@
-"""How a benchmark measures: contestants that take turns, medians of ratios, peaks of memory (Linux)."""
+"""How a benchmark measures: contestants that take turns, medians of ratios, peaks of memory (Linux); how it ends."""
 
 from __future__ import annotations
 
 import argparse
 import ctypes
 import gc
+import json
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+
+from sweet.training.run_folder import environment
 
 Step = Callable[[int], float]  # does the work of a round; returns its seconds
 
@@ -31,6 +35,21 @@ def in_turns(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
             if number:
                 times[name].append(seconds)
     return times
+
+
+def timed(run: Callable[[int], object]) -> Step:
+    """CPU seconds of this process, which another one's load changes little; on a GPU seconds until it is done."""
+
+    def step(number: int) -> float:
+        cuda = torch.cuda.is_available()
+        clock = time.perf_counter if cuda else time.process_time
+        began = clock()
+        run(number)
+        if cuda:
+            torch.cuda.synchronize()
+        return clock() - began
+
+    return step
 
 
 def ratio(one: Sequence[float], other: Sequence[float], digits: int = 3) -> float:
@@ -66,3 +85,12 @@ def memory_mb(key: str, pid: int | str = "self") -> float:
     """``VmRSS``, the memory of a process now, or ``VmHWM``, its peak since the last reset."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1]) / 1e3
+
+
+def report(result: Mapping[str, object], path: Path | None) -> None:
+    """Print ``result`` and the machine that it was measured on as JSON, and write it to ``path``, if there is one."""
+    text = json.dumps({**result, "environment": environment()}, indent=2)
+    print(text)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")

@@ -12,12 +12,10 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
-from measure import host_peak_mb, options
-from report import report
+from measure import host_peak_mb, in_turns, options, report, timed
 
 from sweet.convert.convert import ConvertOptions, prepare
 from sweet.convert.order_images import BATCH, OrderImages
@@ -37,18 +35,14 @@ def times(model: str, images: int, img_size: int, rounds: int) -> dict[str, floa
     dense = folded(source_from_state(checkpoint.state, checkpoint.config))
     seen = at_image_size(dense, checkpoint.config, img_size)
     theirs = build_vit(checkpoint.config, checkpoint.state, img_size=img_size)
-    found: dict[str, list[float]] = {"order": [], "timm": []}
-    for number in range(rounds + 1):
-        began = time.process_time()
-        compute_order(*seen, batches)
-        middle = time.process_time()
-        with torch.no_grad():
-            for batch in batches:
-                theirs.forward_features(batch)
-        if number:  # the first round warms up
-            found["order"].append((middle - began) / images)
-            found["timm"].append((time.process_time() - middle) / images)
-    return {name: statistics.median(values) for name, values in found.items()}
+
+    @torch.no_grad()
+    def timm(_: int) -> None:
+        for batch in batches:
+            theirs.forward_features(batch)
+
+    found = in_turns({"order": timed(lambda _: compute_order(*seen, batches)), "timm": timed(timm)}, rounds)
+    return {name: statistics.median(values) / images for name, values in found.items()}
 
 
 def memory(model: str, images: int, img_size: int, what: str) -> None:

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from report import report
+from measure import report
 from torch import Tensor
 
 from sweet.convert.order_images import LARGEST, OrderImages

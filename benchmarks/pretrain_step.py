@@ -15,8 +15,7 @@ import sys
 from dataclasses import asdict
 
 import torch
-from measure import in_turns, medians, options, peak_mb, ratio
-from report import report
+from measure import in_turns, medians, options, peak_mb, ratio, report
 from steps import Shape, make
 
 from sweet.training.device import resolve_precision

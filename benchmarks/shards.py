@@ -26,9 +26,8 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import torch
-from measure import medians, memory_mb, ratio
+from measure import medians, memory_mb, ratio, report
 from PIL import Image
-from report import report
 
 from sweet.data import Batches, open_images
 from sweet.data.batches import ahead

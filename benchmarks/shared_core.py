@@ -14,8 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from measure import medians, options, ratio
-from report import report
+from measure import medians, options, ratio, report
 
 import sweet
 

@@ -18,8 +18,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import torch
-from measure import in_turns, medians, options, ratio
-from report import report
+from measure import in_turns, medians, options, ratio, report
 
 from sweet.models.config import MaeConfig, ViTConfig
 from sweet.models.mae import init_source

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
 from tempfile import mkdtemp
 
 import torch
-from measure import Step
+from measure import Step, timed
 from torch import nn
 
 from sweet.data import onto
@@ -127,18 +126,3 @@ def make(shape: Shape, name: str) -> Step:
     keep_memory()  # all gain from it
     warnings.filterwarnings("ignore")
     return transformers_step(shape) if name == "transformers" else our_step(shape, name)
-
-
-def timed(run: Callable[[int], None]) -> Step:
-    """CPU seconds of this process, which another one's load changes little; on a GPU seconds until it is done."""
-
-    def step(number: int) -> float:
-        cuda = torch.cuda.is_available()
-        clock = time.perf_counter if cuda else time.process_time
-        began = clock()
-        run(number)
-        if cuda:
-            torch.cuda.synchronize()
-        return clock() - began
-
-    return step

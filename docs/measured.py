@@ -6,18 +6,17 @@ anew (`python docs/draw.py`).
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))  # a checkout shows its own results
 
 from sweet.costs.budget import choose, read_budget, size_cost
+from sweet.files import read_json
 from sweet.models.config import ViTConfig
 from sweet.results.compare import compare, gains_over_best
 from sweet.results.costs import break_even, targets
@@ -58,7 +57,7 @@ class Headline:
     @cached_property
     def params(self) -> dict[str, int]:
         """{size: parameters without a head}."""
-        return {size: one["params"] for size, one in targets(self.table).items()}
+        return {size: one.params for size, one in targets(self.table).items()}
 
     @cached_property
     def sizes(self) -> list[str]:
@@ -220,9 +219,10 @@ def losses() -> str:
 def camvid() -> str:
     """Segmentation beside a ready-made network."""
     ours = (
-        _json(RESULTS / "tasks" / f"segment-camvid{name}.json")["metrics"]["miou"] for name in ("", "-half-balanced")
+        read_json(RESULTS / "tasks" / f"segment-camvid{name}.json")["metrics"]["miou"]
+        for name in ("", "-half-balanced")
     )
-    theirs = _json(RESULTS / "tasks" / "segment-camvid-ready-made.json")["metrics"]["test"]["miou"]
+    theirs = read_json(RESULTS / "tasks" / "segment-camvid-ready-made.json")["metrics"]["test"]["miou"]
     plain, balanced = ours
     return (
         f"Segmentation of CamVid, test mIoU: {plain:.1f} (L4H4 at half resolution; {balanced:.1f} with balanced "
@@ -243,10 +243,10 @@ def recipe_rows() -> list[str]:
     """Rows of README's table: recipe, hardware, images, minutes, measured result."""
     header = {name: _header(name) for name in ("quickstart", "nano", "micro", "small", "vit_b16_in1k")}
     scenes = re.search(r"(average.*?), random start (.*?) \(", header["quickstart"]["result"])
-    seconds = {name: re.match(r"([\d,]+) s", header[name]["time"]) for name in ("quickstart", "micro")}
     nano = re.search(r"(\d+) minutes", header["nano"]["time"])
-    assert scenes and nano and seconds["quickstart"] and seconds["micro"]
-    minutes = {name: _minutes(float(found[1].replace(",", ""))) for name, found in seconds.items() if found}
+    assert scenes and nano
+    seconds = {name: header[name]["time"].partition(" s")[0].replace(",", "") for name in ("quickstart", "micro")}
+    minutes = {name: _minutes(float(text)) for name, text in seconds.items()}
     micro = Headline.read("history/micro")
     ours, theirs = micro.average(lambda _: "sweet_tiles"), micro.average(micro.best)
     small, paper = (header[name]["result"] for name in ("small", "vit_b16_in1k"))
@@ -272,7 +272,7 @@ TASK_ROWS = (
 
 
 def _task_row(recipe: str, file: str, images: str, text: str) -> str:
-    found = _json(RESULTS / "tasks" / f"{file}.json")
+    found = read_json(RESULTS / "tasks" / f"{file}.json")
     minutes = _minutes(found["training"]["seconds"])
     return f"| `{recipe}` | 1 CPU core | {images} | {minutes} | {text.format(**found['metrics'])} |"
 
@@ -288,7 +288,7 @@ def commands() -> list[str]:
     return [
         f"sweet pretrain quickstart --out runs/template  # {seconds} s",
         f"sweet init runs/template --depth {size.depth} --heads {size.heads} --out runs/vit  # "
-        f"{targets(table)[TRIED]['params']:,} parameters, in {init.value:.3f} s after imports",
+        f"{targets(table)[TRIED].params:,} parameters, in {init.value:.3f} s after imports",
         f"sweet finetune runs/vit --data {cell.data} --out runs/classifier data.labels={cell.n_train} "
         f"epochs={recipe['epochs']:g} lr={recipe['lr']:g} data.augment={recipe['data']['augment']} "
         f"optim.layer_decay={recipe['optim']['layer_decay']:g}  # top1 {arms['sweet'].value:.1f}",
@@ -306,7 +306,7 @@ def sizes_page() -> list[str]:
         assert budget
         size = choose(vit_b, budget).size
         cost = size_cost(vit_b, size)
-        params, flops = f"{cost['params'] / 1e6:.1f} M", f"{cost['flops'] / 1e9:.1f}"
+        params, flops = f"{cost.params / 1e6:.1f} M", f"{cost.flops / 1e9:.1f}"
         rows.append(f"| {wanted} | {size} | {size.depth} | {size.heads} | {size.width} | {params} | {flops} |")
     found = Headline.read("history/micro")
     near = {size: (found.params[size] / 1e6, found.top1("sweet", size)) for size in ("L12H6", "L3H12", "L6H6")}
@@ -336,7 +336,7 @@ def start_page() -> list[str]:
 
 def several_labels() -> list[str]:
     """mAP of a network that finds what is in parts of street scenes, of random weights, and of guessing."""
-    ours, random = (_json(RESULTS / "tasks" / f"multilabel-camvid-tiles{name}.json") for name in ("", "-random"))
+    ours, random = (read_json(RESULTS / "tasks" / f"multilabel-camvid-tiles{name}.json") for name in ("", "-random"))
     rows = {
         "test": [one["metrics"] for one in (ours, random)],
         "validation": [ours["validation"], random["validation"]],
@@ -377,7 +377,7 @@ def fitted_checkpoint() -> list[str]:
 
 def _setting(arm: str) -> str:
     """Top-1 of a trial of protocol `real`, on held-out training images."""
-    [run] = _json(RESULTS / "real" / "settings" / f"classify-{arm}-L6H3-cifar10.json")["runs"]
+    [run] = read_json(RESULTS / "real" / "settings" / f"classify-{arm}-L6H3-cifar10.json")["runs"]
     return f"{run['top1']:.1f}"
 
 
@@ -406,10 +406,6 @@ def _header(recipe: str) -> dict[str, str]:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.1f}" if seconds < 150 else f"{seconds / 60:.0f}"
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

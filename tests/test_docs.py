@@ -317,7 +317,7 @@ def test_the_notebook_has_what_its_commands_print(tmp_path: Path) -> None:
     shown = dict(zip(map(str.strip, (command for command, _ in seen)), (output for _, output in seen), strict=True))
     init = next(output for command, output in shown.items() if command.startswith("sweet init runs/template --depth 3"))
     size = size_cost(ViTConfig(depth=3, heads=6, head_dim=16, img_size=32, patch_size=4), Size(3, 6, 16))
-    assert f"{size['params']:,}" in init or str(size["params"]) in init
+    assert f"{size.params:,}" in init or str(size.params) in init
     assert notebook["printed"]("echo a; echo; echo 'b  '", tmp_path) == "a\nb\n"
     for found in notebook["PICTURE"].finditer(text):
         assert (DOCS / found["shown"]).is_file(), found["shown"]

@@ -32,7 +32,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 import torch
 import torch.utils.tensorboard
-from report import report
+from measure import report
 
 from sweet.__main__ import main as program
 from sweet.bench import schedule

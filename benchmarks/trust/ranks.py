@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(Path(__file__).parents[1])]
 
-from report import report
+from measure import report
 
 from sweet.files import read_tensors, sha256
 

@@ -140,7 +140,7 @@ class Template(StoredSource):
 
     def __repr__(self) -> str:
         config, record = self.config, self.record
-        params = size_cost(config, config.size)["params"]
+        params = size_cost(config, config.size).params
         return (
             f"Template({record.kind} {config.size}, width {config.width}, {params:,} parameters at this size, "
             f"constraint {record.constraint}, {size_text(config.img_size)} px, patch {config.patch_size})"

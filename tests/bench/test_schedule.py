@@ -150,8 +150,8 @@ def test_what_another_bench_has_done_is_not_done_again(tmp_path: Path) -> None:
         kept.append(one.name)
         return one.name
 
-    told = work([replace(first, done=lambda: True), after], keep, workers=1, until=None, note=lambda _: None)
-    assert (kept, told.left, told.failed) == (["after"], [], {})
+    outcome = work([replace(first, done=lambda: True), after], keep, workers=1, until=None, note=lambda _: None)
+    assert (kept, outcome.left, outcome.failed) == (["after"], [], {})
 
 
 def test_an_alarm_after_the_work_does_no_harm() -> None:

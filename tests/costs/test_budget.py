@@ -56,8 +56,8 @@ def test_counts_are_those_of_a_counter_that_watches_the_model(family: str, size:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         vit(torch.empty(1, 3, 32, 32))
     counted = size_cost(config, size)
-    assert counted["flops"] == counter.get_total_flops()
-    assert counted["params"] == sum(p.numel() for p in vit.parameters())
+    assert counted.flops == counter.get_total_flops()
+    assert counted.params == sum(p.numel() for p in vit.parameters())
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_the_rule(kind: str, text: str) -> None:
     config = VIT_B if kind == "params" else ViTConfig(12, 6, 32, img_size=64, patch_size=8, family="vit")
     budget = by(kind, text)
     choice = choose(config, budget)
-    used = {size: size_cost(config, size)[kind] for size in grid(config)}
+    used = {size: getattr(size_cost(config, size), kind) for size in grid(config)}
     best = max(value for value in used.values() if value <= budget.limit)
     assert 0.9 * best <= used[choice.size] <= budget.limit
 
@@ -125,7 +125,7 @@ def test_known_choices() -> None:
     assert str(choose(VIT_B, by("params", "12M")).size) == "L6H6"
     assert str(choose(VIT_B, by("params", "86M")).size) == "L12H12"
     assert str(choose(VIT_B, by("params", "10T")).size) == "L24H24"  # the end of the grid
-    smallest = size_cost(VIT_B, Size(1, 1, 64))["params"]
+    smallest = size_cost(VIT_B, Size(1, 1, 64)).params
     assert choose(VIT_B, by("params", str(smallest))).size == Size(1, 1, 64)
     with pytest.raises(UserError, match=f"--params {smallest - 1}: the smallest size, L1H1, takes {smallest:,}"):
         choose(VIT_B, by("params", str(smallest - 1)))
@@ -137,7 +137,7 @@ def test_known_choices() -> None:
 def clock(config: ViTConfig, measured: list[Size]) -> Callable[[Size], Timing]:
     def measure(size: Size) -> Timing:
         measured.append(size)
-        return Timing(size_cost(config, size)["flops"] / 1e12, 1e-6, 10)
+        return Timing(size_cost(config, size).flops / 1e12, 1e-6, 10)
 
     return measure
 
@@ -148,9 +148,9 @@ def test_the_bisection_ends_at_the_last_size_that_fits(text: str) -> None:
     budget = by("latency", text)
     choice = choose(VIT_B, budget, clock(VIT_B, measured))
     near = [size for size in grid(VIT_B) if 1 / 1.25 <= size.depth / size.heads <= 1.25]
-    fitting = [size for size in near if size_cost(VIT_B, size)["flops"] / 1e12 <= budget.limit]
+    fitting = [size for size in near if size_cost(VIT_B, size).flops / 1e12 <= budget.limit]
     assert size_cost(VIT_B, choice.size) == size_cost(
-        VIT_B, max(fitting, key=lambda size: size_cost(VIT_B, size)["flops"])
+        VIT_B, max(fitting, key=lambda size: size_cost(VIT_B, size).flops)
     )
     assert measured[0] == Size(12, 12, 64) and len(measured) == len(set(measured)) <= 9
     rows = choice.to_dict()["candidates"]
@@ -166,7 +166,7 @@ def test_nothing_is_fast_enough() -> None:
 
 def test_a_tall_source_may_become_the_smallest_size() -> None:
     tall = ViTConfig(12, 3, 64, img_size=224, patch_size=16)
-    smallest = size_cost(tall, Size(1, 1, 64))["flops"] / 1e12
+    smallest = size_cost(tall, Size(1, 1, 64)).flops / 1e12
     budget = Budget("latency", 1.01 * smallest, "--latency little")
     assert choose(tall, budget, clock(tall, [])).size == Size(1, 1, 64)
 

@@ -61,7 +61,7 @@ def test_every_size_is_a_model_of_its_own(made: tuple[Path, dict[str, Any]], tem
         assert row["metrics"] == config["metrics"]
         assert shown["top1"] == config["metrics"]["top1"]
         assert row["params"] == config["made"]["parameters"]
-        assert row["flops"] == size_cost(ViTConfig(**config["vit"]), Size.parse(row["size"], 8))["flops"]
+        assert row["flops"] == size_cost(ViTConfig(**config["vit"]), Size.parse(row["size"], 8)).flops
         assert row["latency"]["ms"] > 0 and row["latency"]["protocol"]["batch"] == 1
         assert check_sums(out / row["size"]) and all(check_sums(out / row["size"]).values())
     assert not (out / ".starts").exists()
@@ -206,7 +206,7 @@ def test_two_budgets_that_give_one_size() -> None:
     more = more.replace(",", "")
     chosen = [str(next(iter(members([text], config)))) for text in ("4M", more, str(int(more) - 1))]
     assert chosen[:2] == [one, other] and chosen[2] != other
-    assert size_cost(config, Size.parse(one, 16))["params"] == int(own.replace(",", ""))
+    assert size_cost(config, Size.parse(one, 16)).params == int(own.replace(",", ""))
     with pytest.raises(UserError, match=r"gives L24H24, and so does 200M; .* the most that there are"):
         members(["200M", "300M"], config)
 
@@ -356,7 +356,7 @@ def test_sizes_by_budget() -> None:
     found = members(["3M", "L3H12", "12M"], config)
     assert list(found.values()) == ["3M", "L3H12", "12M"]
     for size, limit in zip(found, (3e6, None, 12e6), strict=True):
-        assert limit is None or 0.9 * limit < size_cost(config, size)["params"] <= limit
+        assert limit is None or 0.9 * limit < size_cost(config, size).params <= limit
 
 
 @pytest.mark.parametrize(

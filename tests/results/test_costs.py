@@ -100,7 +100,7 @@ def test_targets_are_exact(results: Callable[..., Path]) -> None:
     [table] = find_tables(results({("sweet", "L3H2"): [1.0]}))
     assert table.config is not None
     shapes = encoder_shapes(table.config.resized(3, 2))
-    assert targets(table)["L3H2"]["params"] == sum(prod(shape) for shape in shapes.values())
+    assert targets(table)["L3H2"].params == sum(prod(shape) for shape in shapes.values())
 
 
 def test_without_sources_there_are_no_costs(results: Callable[..., Path]) -> None:

@@ -103,11 +103,11 @@ SOURCES: dict[str, Recipe] = {
 }
 
 
-def own_sources(*sizes: str) -> dict[str, Recipe]:
+def own_sources(*sizes: str) -> dict[str, list[str]]:
     """A dense source of each size, learned as the other ones are: the same images and steps, fewer FLOPs."""
     return {
-        OWN.format(size=size): [DENSE, *OWN_RANKS, f"model.depth={shape.depth}", f"model.heads={shape.heads}"]
-        for size, shape in ((size, Size.parse(size)) for size in sizes)
+        OWN.format(size=size): [DENSE, *OWN_RANKS, f"model.depth={size.depth}", f"model.heads={size.heads}"]
+        for size in map(Size.parse, sizes)
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sweet.errors import UserError
@@ -29,6 +29,7 @@ from .protocol import Overrides, Protocol, Trial
 from .real import REAL
 from .sweeps import rate_arms, setting_arms
 
+HELD_OUT = 5000  # training images that settings are chosen on
 OLD_TABLES = {"rates": "learning_rates"}  # names of before, for the command line
 
 
@@ -167,11 +168,7 @@ PAPER_SOURCES: dict[str, Recipe] = {
     "tiles": Converted("kronecker"),
     "taught": FineTuned("dense"),
     "kronecker.taught": [*TAUGHT, UNSCALED, "epochs=159"],
-    **{
-        name: [*made, UNSCALED, "epochs=386"]
-        for name, made in own_sources(*SIZES.first).items()
-        if isinstance(made, list)
-    },
+    **{name: [*made, UNSCALED, "epochs=386"] for name, made in own_sources(*SIZES.first).items()},
 }
 
 
@@ -224,38 +221,35 @@ def _tables(
     finetune: Overrides,
     made: dict[str, Recipe],
     transfers: tuple[Trial, ...],
-    held: int,
     dmae_steps: int,
 ) -> dict[tuple[str, str], Protocol]:
     """Tables that are the same in several protocols but for recipe, sizes and budgets."""
     swept, only_first = sizes.first[:2], dict.fromkeys(CONDITIONED, sizes.first)
 
-    def table(columns: tuple[str, ...], rows: dict[str, Arm], **more: Any) -> Protocol:
-        return Protocol(name, name, columns, rows, 3, finetune, made, sizes.fewer_seeds, **more)
+    def table(
+        columns: tuple[str, ...], rows: dict[str, Arm], *, seeds: int = 3, by: Overrides = finetune, **more: Any
+    ) -> Protocol:
+        return Protocol(name, name, columns, rows, seeds, by, made, sizes.fewer_seeds, **more)
 
     def sweep(rows: dict[str, Arm], **more: Any) -> Protocol:
-        partial = dict.fromkeys(rows, swept)
-        return replace(table(swept, rows, validation=held, **more), seeds=1, partial=partial)
+        return table(swept, rows, seeds=1, validation=HELD_OUT, partial=dict.fromkeys(rows, swept), **more)
 
     settings = sweep(setting_arms(TABLE1_ARMS, settings_to_try(dmae_steps)), main="sweet@default")
     rates = sweep(rate_arms(TABLE1_ARMS), main="sweet@4", chosen_by={"settings": settings})
     chosen = {"settings": settings, "learning_rates": rates}
-    table1 = table(sizes.table1, TABLE1_ARMS, partial=only_first, chosen_by=chosen)
     by_muon = (*finetune, MUON)
-    muon_rates = sweep(rate_arms(MUON_ARMS), main="sweet@4", chosen_by={"settings": settings})
-    muon_rates = replace(muon_rates, finetune=by_muon)
-    muon = table(sizes.first, MUON_ARMS, chosen_by={"settings": settings, "muon_rates": muon_rates})
-    init = table(sizes.first, ARMS, shows_costs=True, chosen_by=chosen)  # tested before fine-tuning, as table1 is not
-    constraints = {"main": "tucker_principal", "ablation": True}
+    muon_rates = sweep(rate_arms(MUON_ARMS), by=by_muon, main="sweet@4", chosen_by={"settings": settings})
+    chosen_muon = {"settings": settings, "muon_rates": muon_rates}
     return {
         ("settings", name): settings,
         ("learning_rates", name): rates,
-        ("table1", name): table1,
-        ("init", name): replace(init, seeds=1),
+        ("table1", name): table(sizes.table1, TABLE1_ARMS, partial=only_first, chosen_by=chosen),
+        # tested before fine-tuning, as table1 is not
+        ("init", name): table(sizes.first, ARMS, seeds=1, shows_costs=True, chosen_by=chosen),
         ("muon_rates", name): muon_rates,
-        ("muon", name): replace(muon, finetune=by_muon),
+        ("muon", name): table(sizes.first, MUON_ARMS, by=by_muon, chosen_by=chosen_muon),
         ("table3", name): table(sizes.first[:1], TABLE1_ARMS, trials=transfers, chosen_by=chosen),
-        ("table4", name): table(sizes.constraints, CONSTRAINTS, **constraints),
+        ("table4", name): table(sizes.constraints, CONSTRAINTS, main="tucker_principal", ablation=True),
         ("table5", name): table(sizes.ablations, ABLATIONS, main="literal", ablation=True),
     }
 
@@ -277,8 +271,8 @@ def _paper(sizes: tuple[str, ...], **more: Any) -> Protocol:
 
 
 PROTOCOLS = {  # by table and protocol; reports keep this order
-    **_tables("nano", NANO_SIZES, NANO_FINETUNE, NANO_SOURCES, MICRO_TRANSFER, 5000, 624),
-    **_tables("micro", SIZES, MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, 5000, 624),
+    **_tables("nano", NANO_SIZES, NANO_FINETUNE, NANO_SOURCES, MICRO_TRANSFER, 624),
+    **_tables("micro", SIZES, MICRO_FINETUNE, MICRO_SOURCES, MICRO_TRANSFER, 624),
     ("tasks", "micro"): Protocol(
         name="micro",
         pretrain="micro",
@@ -290,7 +284,7 @@ PROTOCOLS = {  # by table and protocol; reports keep this order
         trials=TASK_TRIALS,
         borrows=("table1",),
     ),
-    **_tables("small", SIZES, SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, 5000, 15_624),
+    **_tables("small", SIZES, SMALL_FINETUNE, SMALL_SOURCES, SMALL_TRANSFER, 15_624),
     **REAL,
     ("table1", "paper"): _paper(SIZES.table1),
     ("table3", "paper"): _paper(SIZES.first[:1], trials=PAPER_TRANSFER),

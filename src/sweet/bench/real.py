@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from .arms import ARMS, OWN_RANKS, SCALED, Arm, Checkpoint, Converted, Recipe, Switches, conditioned, ours
@@ -71,16 +70,15 @@ def _real() -> dict[tuple[str, str], Protocol]:
     partial |= {"distilled": cut[:2], "distilled_selected": cut[:2], "distilled_half": cut[:1]}
     partial |= {name: (whole,) for name, arm in REAL_ARMS.items() if arm.role == "reference"}
 
-    def table(sizes: tuple[str, ...], rows: dict[str, Arm], **more: Any) -> Protocol:
+    def table(sizes: tuple[str, ...], rows: dict[str, Arm], *, seeds: int = 3, **more: Any) -> Protocol:
         return Protocol(
-            "real", "vit_b16_in1k", sizes, rows, 3, REAL_FINETUNE, REAL_SOURCES, {"L6H6": 1, whole: 1},
+            "real", "vit_b16_in1k", sizes, rows, seeds, REAL_FINETUNE, REAL_SOURCES, {"L6H6": 1, whole: 1},
             one_source=True, **more,
         )  # fmt: skip
 
     def sweep(rows: dict[str, Arm], **more: Any) -> Protocol:
         places = {name: (whole if arm.role == "reference" else cut[0],) for name, arm in rows.items()}
-        found = table((cut[0], whole), rows, trials=(CIFAR,), validation=2000, partial=places, **more)
-        return replace(found, seeds=1)
+        return table((cut[0], whole), rows, seeds=1, trials=(CIFAR,), validation=2000, partial=places, **more)
 
     rules: list[Switches] = [FIRST_LAYERS, {"rule": "uniform"}, {"rule": "uniform", **FIRST_LAYERS}]
     scale_alone: Switches = {"condition": "false", **FIRST_LAYERS, **SCALED}  # nothing but the scale of the stream

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sweet.errors import UserError
 from sweet.models.config import LIMITS, ViTConfig
@@ -135,13 +135,17 @@ def chosen_budget(
     return budget
 
 
-def size_cost(config: ViTConfig, size: Size) -> dict[str, int]:
-    """{"params", "flops"}: parameters and forward FLOPs of one image of a headless model of ``size``, both exact."""
+class SizeCost(NamedTuple):
+    """Parameters and forward FLOPs of one image of a headless model, both exact."""
+
+    params: int
+    flops: int
+
+
+def size_cost(config: ViTConfig, size: Size) -> SizeCost:
+    """What a model of ``size`` costs that is like ``config`` in all else."""
     counted = config.resized(size.depth, size.heads).cost()
-    return {
-        "params": counted.parameters(positions=config.positions == "table"),
-        "flops": counted.flops(attention=True),
-    }
+    return SizeCost(counted.parameters(positions=config.positions == "table"), counted.flops(attention=True))
 
 
 def grid(config: ViTConfig) -> list[Size]:
@@ -162,9 +166,8 @@ def choose(config: ViTConfig, budget: Budget, measure: Callable[[Size], Timing] 
 
 
 def _by_count(config: ViTConfig, budget: Budget) -> Choice:
-    known = {size: size_cost(config, size) for size in grid(config)}
-    used = {size: one[budget.kind] for size, one in known.items()}
-    fitting = [size for size in known if used[size] <= budget.limit]
+    used: dict[Size, int] = {size: getattr(size_cost(config, size), budget.kind) for size in grid(config)}
+    fitting = [size for size in used if used[size] <= budget.limit]
     if not fitting:
         smallest = min(used, key=used.__getitem__)
         raise UserError(f"{budget.option}: the smallest size, {smallest}, takes {used[smallest]:,}")
@@ -177,7 +180,7 @@ def _by_count(config: ViTConfig, budget: Budget) -> Choice:
         f"grid: depth 1 to {2 * config.depth}, heads 1 to {2 * config.heads}"
     )
     rows = [_row(config, size) for size in equal[:SHOWN]]
-    unused = len(fitting) == len(known) and used[largest] < EQUALLY_LARGE * budget.limit
+    unused = len(fitting) == len(used) and used[largest] < EQUALLY_LARGE * budget.limit
     note = f"the largest size that is considered, {largest}, uses {used[largest]:,} of {budget.limit:,.0f}"
     return Choice(equal[0], why, budget, rows, note=note if unused else None)
 
@@ -188,7 +191,7 @@ def _by_latency(config: ViTConfig, budget: Budget, measure: Callable[[Size], Tim
         measure, protocol = _clock(config, budget.device)
     limit = round(math.log(NEAR), 9)
     near = [size for size in grid(config) if round(_distance(config, size), 9) <= limit]
-    near.sort(key=lambda size: size_cost(config, size)["flops"])
+    near.sort(key=lambda size: size_cost(config, size).flops)
     timed: dict[Size, Timing] = {}
 
     def fits(size: Size) -> bool:
@@ -228,7 +231,7 @@ def _clock(config: ViTConfig, device: str) -> tuple[Callable[[Size], Timing], Ma
 
 
 def _row(config: ViTConfig, size: Size) -> dict[str, object]:
-    return {"size": str(size), **size_cost(config, size), "depth_per_head": round(size.depth / size.heads, 2)}
+    return {"size": str(size), **size_cost(config, size)._asdict(), "depth_per_head": round(size.depth / size.heads, 2)}
 
 
 def _distance(config: ViTConfig, size: Size) -> float:

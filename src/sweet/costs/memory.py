@@ -7,7 +7,7 @@ from pathlib import Path
 from sweet.models.config import ViTConfig
 from sweet.recipes.resolved import ResolvedRecipe
 
-from .flops import template_cost
+from .flops import template_cost, visible_tokens
 
 KEPT = 30  # numbers of each channel of a token that a block keeps for its backward pass
 FLOAT, LEARNED = 4, 16  # bytes of a number, and of one with its gradient and Adam's two moments
@@ -18,11 +18,10 @@ def training_memory(resolved: ResolvedRecipe, images: int) -> float:
     recipe, vit, mae = resolved.recipe, resolved.vit, resolved.mae
     cost = template_cost(vit, recipe.template.trained, ranks=resolved.learned_ranks, tile=resolved.tile)
     built = 0 if recipe.template.trained == "none" else 2 * FLOAT * template_cost(vit, "none", ranks=(), tile=0).shared
-    masked = recipe.objective == "mae"
-    visible = int(vit.patches * (1 - mae.mask_ratio)) if masked else vit.patches
-    channels = (visible + vit.prefix_tokens) * vit.width * vit.depth
+    tokens, masked = vit.patches + vit.prefix_tokens, recipe.objective == "mae"
+    channels = (visible_tokens(vit, mae) if masked else tokens) * vit.width * vit.depth
     if masked:
-        channels += (vit.patches + vit.prefix_tokens) * mae.decoder_width * mae.decoder_depth
+        channels += tokens * mae.decoder_width * mae.decoder_depth
     return LEARNED * (cost.shared + cost.scalers) + built + images * channels * KEPT * FLOAT
 
 

@@ -85,7 +85,7 @@ def family(
     jobs = [(size, requested, name) for size, requested in work.sizes.items() for name in methods]
     for number, (size, requested, name) in enumerate(jobs, 1):
         if not quiet:
-            how = f"{size_cost(work.config, size)['params']:,} parameters{f', {name}' if name else ''}"
+            how = f"{size_cost(work.config, size).params:,} parameters{f', {name}' if name else ''}"
             print(f"[{number}/{len(jobs)}] {size}: {how}", file=sys.stderr, flush=True)
         try:
             member = work.made(out, size, requested, name, known, clock, quiet=quiet, advises=number == 1)
@@ -121,7 +121,7 @@ class FamilyPlan:
         The largest first: a method that cannot make the sizes says so before anything is written.
         """
         recipe = self.recipe
-        largest = sorted(self.sizes, key=lambda size: size_cost(self.config, size)["params"], reverse=True)
+        largest = sorted(self.sizes, key=lambda size: size_cost(self.config, size).params, reverse=True)
         for size, name in product(largest, methods):
             method, place = name or self.family.method, Member.folder_of(str(size), name)
             fit = recipe.data.source if NAMES[method].images != 0 else None
@@ -217,8 +217,8 @@ class FamilyPlan:
             method=method,
             requested=requested,
             width=size.width,
-            params=size_cost(self.config, size)["params"],
-            flops=size_cost(self.config, size)["flops"],
+            params=size_cost(self.config, size).params,
+            flops=size_cost(self.config, size).flops,
             latency=latency,
             metrics=record.metrics or {},
             training=record.training,

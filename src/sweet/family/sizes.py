@@ -28,10 +28,10 @@ def members(requested: Sequence[str], config: ViTConfig) -> dict[Size, str]:
 
 def _next(size: Size, config: ViTConfig) -> str:
     """From how many parameters on there is a larger size than one, in words."""
-    own = size_cost(config, size)["params"]
-    counts = sorted({size_cost(config, one)["params"] for one in grid(config)})
+    own = size_cost(config, size).params
+    counts = sorted({size_cost(config, one).params for one in grid(config)})
     for count in counts[bisect(counts, own) :]:
         larger = choose(config, Budget("params", count, "")).size
-        if size_cost(config, larger)["params"] > own:
+        if size_cost(config, larger).params > own:
             return f"it has {own:,} parameters, and from {count:,} on you get {larger}"
     return f"it has {own:,} parameters, the most that there are"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from sweet.costs.budget import size_cost
+from sweet.costs.budget import SizeCost, size_cost
 from sweet.costs.flops import (
     STUDENTS,
     distilling_flops,
@@ -101,8 +101,8 @@ def budget_note(table: Table) -> str:
     return note + "."
 
 
-def targets(table: Table) -> dict[str, dict[str, int]]:
-    """{column: {"params", "flops"}} of its target, exact, of the headless model; empty without a source."""
+def targets(table: Table) -> dict[str, SizeCost]:
+    """{column: cost of its target}; empty without a source."""
     config = table.config
     if config is None:
         return {}

@@ -1,4 +1,4 @@
-"""``family.json``: a family and its members as typed records, the one reader and the one writer. Imports no torch."""
+"""``family.json``: a family and its members as typed records, and their one reader. Imports no torch."""
 
 from __future__ import annotations
 
@@ -118,13 +118,17 @@ class Family(Record):
 
     def member(self, size: str, method: str | None = None) -> Member | None:
         """The member of a size, or its baseline by another method, where it is finished."""
-        everyone = (*self.members, *self.baselines)
-        return next((one for one in everyone if (one.size, one.method) == (size, method)), None)
+        return next((one for one in self.everyone if (one.size, one.method) == (size, method)), None)
+
+    @property
+    def everyone(self) -> tuple[Member, ...]:
+        """Its members and their baselines."""
+        return (*self.members, *self.baselines)
 
     @property
     def folders(self) -> list[str]:
         """Of all its models, in the folder of the family."""
-        return [name for one in (*self.members, *self.baselines) for name in one.folders]
+        return [name for one in self.everyone for name in one.folders]
 
     @property
     def compared_with(self) -> list[str]:
@@ -143,11 +147,10 @@ class Family(Record):
     @property
     def runs(self) -> str:
         """How many runs a number of this family is of, and on how many images they were measured, in words."""
-        everyone = (*self.members, *self.baselines)
-        counts = sorted({max(1, len(one.seeds)) for one in everyone})
+        counts = sorted({max(1, len(one.seeds)) for one in self.everyone})
         number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "1"
         several = "one run each" if number == "1" else f"means of {number} runs that differ by their seed"
-        images = max((int(str(one.metrics.get("images", 0))) for one in everyone), default=0)
+        images = max((int(str(one.metrics.get("images", 0))) for one in self.everyone), default=0)
         if not images:
             return several
         return f"{several}, measured on {images:,} images{self._open(images)}"

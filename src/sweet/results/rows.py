@@ -180,7 +180,7 @@ def paired_grid(found: Differences) -> Grid:
 def size_grid(table: Table) -> Grid:
     """Parameters and FLOPs of the targets."""
     return Grid.of(
-        {"target": column, "parameters": f"{one['params']:,}", "FLOPs of one image": f"{one['flops']:,}"}
+        {"target": column, "parameters": f"{one.params:,}", "FLOPs of one image": f"{one.flops:,}"}
         for column, one in targets(table).items()
     )
 

@@ -153,10 +153,8 @@ def drawing(ax: Axes, name: str, caption: str, *, x: str = "", y: str = "", colu
     return Drawing(svg(ax, name), caption)
 
 
-def write_png(ax: Axes, path: Path) -> None:
-    """The figure of ``ax`` as a file."""
-    figure = ax.get_figure(root=True)
-    assert figure is not None
+def write_png(figure: Figure, path: Path) -> None:
+    """A figure as a file."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
 

@@ -47,7 +47,7 @@ def headline(table: Table, name: str) -> Drawing | None:
             at = x - 0.4 + 0.4 * (arms.index(arm) + 0.5) / len(arms)
             ax.plot([at], [mean.value], marker, color=colour, alpha=1 if arm == best else 0.65, markeredgewidth=0)
             if arm == best:
-                labels.append((x, mean.value, mark(arm)[0], "normal"))
+                labels.append((x, mean.value, colour, "normal"))
         own = table.mean(table.main, column, metric.key)
         if own:
             colour, marker = mark(table.main)
@@ -122,21 +122,20 @@ def _draw_scores(ax: Axes, table: Table, arms: Sequence[str]) -> None:
 def by_cost(table: Table, name: str) -> Iterable[Drawing]:
     """The metric against parameters and against FLOPs of the target."""
     metric, known = table.metrics[0], targets(table)
-    if len({tuple(one.values()) for one in known.values()}) < 2:
+    if len({*known.values()}) < 2:
         return
     words = {"params": "parameters", "flops": "forward FLOPs of one image, all matrix products"}
     for key, what in words.items():
-        billions = max(one[key] for one in known.values()) > 1e9
+        counts: dict[str, int] = {column: getattr(one, key) for column, one in known.items()}
+        billions = max(counts.values()) > 1e9
         unit = 1e9 if billions else 1e6
         ax = axes()
         for arm in shown_arms(table):
             means = table.means(arm, metric.key)
-            _line(ax, arm, sorted((known[column][key] / unit, value) for column, value in means.items()))
-        log_axis(ax, [one[key] / unit for one in known.values()])
-        name_points(ax, {
-            column: (known[column][key] / unit, value)
-            for column, value in table.means(table.main or "", metric.key).items()
-        })  # fmt: skip
+            _line(ax, arm, sorted((counts[column] / unit, value) for column, value in means.items()))
+        log_axis(ax, [count / unit for count in counts.values()])
+        main = table.means(table.main or "", metric.key)
+        name_points(ax, {column: (counts[column] / unit, value) for column, value in main.items()})
         x = f"{'parameters' if key == 'params' else 'FLOPs'} of the target, {'G' if billions else 'millions'}"
         text = f"Against exact {what}, without a head; means over seeds. Sizes are written at {table.spec.main}."
         yield drawing(ax, f"{name}{key}", text, x=x, y=metric_label(metric))

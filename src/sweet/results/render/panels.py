@@ -40,13 +40,13 @@ def write_picture(table: Table, path: Path) -> None:
         # what is read from top to bottom in the table is so here
         panels[0][0].set_yticks(range(len(table.arms)), table.arms)
         panels[0][0].invert_yaxis()
-        write_png(panels[0][0], path)
+        write_png(figure, path)
 
 
 def _panel(ax: Axes, table: Table, column: str) -> None:
     """Seeds as marks, the mean as a bar with its value."""
     metric, known = table.metrics[0], targets(table).get(column)
-    ax.set_title(f"{column}, {known['params'] / 1e6:.2g} M parameters" if known else column, fontsize=10)
+    ax.set_title(f"{column}, {known.params / 1e6:.2g} M parameters" if known else column, fontsize=10)
     for y, arm in enumerate(table.arms):
         values = [*table.values(arm, column, metric.key).values()]
         if not values:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from sweet.results.choices import row_of
 from sweet.results.costs import targets
 from sweet.results.table import Table
@@ -60,12 +58,12 @@ def glossary(table: Table) -> dict[str, str]:
     found = {arm.name: arm.about for arm in table.spec.arms if arm.about}
     for arm in table.arms:
         found.setdefault(arm, found.get(row_of(arm), ""))
-    known: Mapping[str, Mapping[str, int]] = targets(table)
+    known = targets(table)
     for column in table.columns:
         size = Size.parse(table.column(column).size, table.config.head_dim if table.config else 1)
         text = f"{size.depth} layers, {size.heads} heads"
         if column in known:
-            text += f", width {size.width}: {known[column]['params'] / 1e6:.2g} million parameters without a head"
+            text += f", width {size.width}: {known[column].params / 1e6:.2g} million parameters without a head"
         images = table.column(column).set
         found[column] = f"{text}; on {images}" if images else text
     return {name: text for name, text in found.items() if text}
