@@ -59,6 +59,14 @@ def test_a_box_that_cannot_fit_is_the_centre(size: tuple[int, int], expected: tu
     assert (top, left) == ((size[0] - shape[0]) // 2, (size[1] - shape[1]) // 2)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (9, 1), (1, 9)])
+@pytest.mark.parametrize("aspect", [4.0, 0.25])
+def test_a_box_of_a_strip_has_a_pixel(size: tuple[int, int], aspect: float) -> None:
+    boxes = random_boxes([size] * 50, (0.2, 1.0), (3 / 4 * aspect, 4 / 3 * aspect), generator())
+    assert boxes[:, 2:].min() == 1
+    assert (boxes[:, :2] >= 0).all() and (boxes[:, :2] + boxes[:, 2:] <= torch.tensor(size)).all()
+
+
 def test_crop_and_flip_only_move_pixels() -> None:
     images = noise(64, 8, 12)
     moved = random_crop_flip(images, 2, generator=generator())

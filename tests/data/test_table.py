@@ -42,6 +42,7 @@ def read(spec: str, split: str = "train") -> tuple[list[str] | None, dict[str, l
         ("filename\ttags\na.png\tsky;sea\nb.png\t\nc.png\tsea\n", "utf-8"),
         ("image,labels\na.png,sky\na.png,sea\nb.png,\nc.png,sea\n", "utf-8"),  # a row for each label
         ("filename, sea, sky\na.png, 1, 1\nb.png, 0, 0\nc.png, 1, 0\n", "utf-8"),  # Roboflow
+        ('image,labels\n"a.png", "sky;sea"\n"b.png",""\nc.png,sea\n', "utf-8"),
     ],
 )
 def test_ways_to_write_a_table(tmp_path: Path, table: str, encoding: str) -> None:
@@ -84,6 +85,9 @@ def test_classes_txt_gives_the_order(tmp_path: Path) -> None:
         ("filename,x,x\na.png,1,0\n", r"labels.csv:1: filename,x,x: expected"),
         ("image,labels\na.png,\n", r"labels.csv: no image has a label"),
         ("image,labels\n", r"labels.csv: lists no images"),
+        ('image,labels\na.png,x\nb.png,"x\nc.png,y\n', r"labels.csv:3: not a row of a CSV file \(unexpected end"),
+        ('image,labels\na.png,"x"y\n', r"labels.csv:2: not a row of a CSV file"),
+        ('image,labels\na.png,"' + 140_000 * "x", r"labels.csv:2: not a row of a CSV file \(field larger"),
         ("", r"labels.csv: is empty"),
     ],
 )

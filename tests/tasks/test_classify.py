@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from sweet.data import open_images
 from sweet.errors import UserError
-from sweet.storage.records import DataConfig
+from sweet.files import read_tensors
+from sweet.storage.records import DataConfig, read_record
 from sweet.tasks.classification.classify import Classify
-from sweet.tasks.task import EvalSettings, Metrics
+from sweet.tasks.multilabel.multilabel import MultiLabel
+from sweet.tasks.task import EvalSettings, Metrics, Task
+from sweet.training.network import start_network
 
 SETTINGS = EvalSettings(DataConfig(img_size=8, mean=(0.0,) * 3, std=(1.0,) * 3), batch_size=2)
 
@@ -106,3 +109,18 @@ def test_the_picture_shows_shows_the_shares(tmp_path: Path, count: int) -> None:
     dark = (pixels == (8, 48, 107)).all(2)  # the last colour of matplotlib's "Blues"
     rows, columns = np.nonzero(dark[:, : pixels.shape[1] * 3 // 4])
     assert len(rows) > 0 and np.corrcoef(rows, columns)[0, 1] < -0.8  # from the lower left to the upper right
+
+
+@pytest.mark.parametrize("task", [Classify, MultiLabel])
+def test_a_head_of_other_classes_is_not_taken_over(classifier: Path, task: type[Classify] | type[MultiLabel]) -> None:
+    """Nor that of another task, though it has as many outputs."""
+    name, classes = task.__name__.lower(), read_record(classifier, ("model",)).data.classes
+    assert classes is not None
+    trained = read_tensors(classifier / "model.safetensors")["head.weight"]
+
+    def head(task: Task, name: str) -> Tensor:
+        return start_network(classifier, task, name).state_dict()["head.weight"]
+
+    assert torch.equal(head(Classify(classes), "classify"), trained)
+    drawn = head(task(classes[::-1]), name)
+    assert drawn.shape == trained.shape and 0 < drawn.abs().max() < 1e-3 < trained.abs().max()

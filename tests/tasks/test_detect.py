@@ -112,6 +112,11 @@ def test_evaluate_repeats_what_finetune_measured(detector: Path) -> None:
     assert evaluate(detector, None, SCENES, split="val", **{**ON_CPU, "limit": 3})["images"] == 3
 
 
+def test_in_bfloat16(model: Path, tiny_finetune: Tiny, tmp_path: Path) -> None:
+    recipe = recipe_of(tiny_finetune, "optim.precision=bf16", "max_steps=1")
+    assert finetune(model, recipe, tmp_path / "out", task="detect", quiet=True)["ap_mask"] is not None
+
+
 @pytest.mark.parametrize("after", [0, 2])
 def test_a_stopped_run_ends_as_if_it_had_not(
     model: Path, detector: Path, tiny_finetune: Tiny, tmp_path: Path, crash_at: CrashAt, after: int

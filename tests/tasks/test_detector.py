@@ -101,10 +101,15 @@ def test_boxes_and_masks_go_back_to_the_image() -> None:
 
 
 def test_bfloat16_keeps_coordinates() -> None:
-    """Anchors take the type of the maps; rounded to bfloat16 they would miss a stride-1 grid above 256."""
+    """Anchors take the type of the maps, boxes that of what the heads say; bfloat16 has no digits for either."""
     network = detector(False).train()
     seen = []
     network.rpn.anchor_generator.register_forward_hook(lambda module, inputs, output: seen.append(output[0].dtype))
+    network.roi_heads.box_roi_pool.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1][0]))
+    box = {"boxes": torch.tensor([[2.01, 3.02, 20.03, 25.04]]), "labels": torch.tensor([4])}
     with torch.autocast("cpu", torch.bfloat16):
-        network([torch.randn(3, 32, 32)], [{k: v for k, v in target(1).items() if k != "masks"}])
-    assert seen == [torch.float32]
+        network([torch.randn(3, 32, 32)], [box])
+        found = network.eval()([torch.randn(3, 32, 32)])[0]
+    assert seen[0] == torch.float32
+    assert (seen[1] == box["boxes"]).all(1).any()  # the truth is one of the boxes that are learned from
+    assert found["boxes"].dtype == found["scores"].dtype == torch.float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +151,13 @@ def test_what_it_refuses(model: Path, lamps: str, tiny_finetune: Tiny, tmp_path:
         MultiLabel(["a"], tiny_finetune("mixup=0.5"))
     with pytest.raises(UserError, match=r"optim.balance=sampler: here only none, weights"):
         MultiLabel(["a"], tiny_finetune("optim.balance=sampler"))
+    off = tmp_path / "off"
+    shutil.copytree(lamps.removeprefix("csv:"), off)
+    names = [Path(open_images(lamps, "val").where(index)).name for index in range(2)]
+    (off / "labels.csv").write_text(f"image,a,b,split\n{names[0]},1,0,train\n{names[1]},0,0,val\n")
+    with pytest.raises(UserError, match=r"no image of val has any of the classes"):
+        finetune(model, tiny_finetune(f"data.source=csv:{off}"), tmp_path / "out", task="multilabel", quiet=True)
+    assert not (tmp_path / "out").exists()
     one_each = open_images(lamps, "train", val_share=0)
     one_each.labels, one_each.label_lists = None, [[0]] * len(one_each)  # as a parquet column of lists may be
     with pytest.raises(UserError, match="has a list of 1 labels, and the task needs one label for each image"):

@@ -8,7 +8,7 @@ of all of them. An empty cell is an image with none of the classes.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -99,9 +99,7 @@ def table_splits(spec: str, path: Path) -> Splits:
 
 def read_table(file: Path) -> Table:
     """Read and check one CSV file, its images included. Raises UserError naming the line."""
-    lines = decode_text(file).splitlines()
-    delimiter = "\t" if lines and "\t" in lines[0] and "," not in lines[0] else ","
-    rows = [(number, row) for number, row in enumerate(csv.reader(lines, delimiter=delimiter), 1) if any(row)]
+    rows = [(number, row) for number, row in _rows(file) if any(row)]
     if not rows:
         raise UserError(f"{file}: is empty")
     header = [one_spelling(cell.strip()) for cell in rows[0][1]]
@@ -119,6 +117,19 @@ def read_table(file: Path) -> Table:
     if not splits:
         raise UserError(f"{file}: lists no images")
     return Table(file, splits, list(columns.classes.values()) or None)
+
+
+def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows and the line that each begins at. Raises UserError for an open quote: it would swallow the others."""
+    lines = decode_text(file).splitlines(keepends=True)
+    delimiter = "\t" if lines and "\t" in lines[0] and "," not in lines[0] else ","
+    reader, first = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True), 1
+    try:
+        for row in reader:
+            yield first, row
+            first = reader.line_num + 1
+    except csv.Error as problem:
+        raise UserError(f"{file}:{first}: not a row of a CSV file ({problem}); look for an odd quote") from None
 
 
 @dataclass(frozen=True)

@@ -164,17 +164,19 @@ def backbone_tensors(folder: Path, record: FolderRecord) -> dict[str, Tensor]:
     return under("vit.", tensors) or tensors
 
 
-def load_model(folder: Path, num_classes: int | None = None, **timm_options: Any) -> tuple[nn.Module, FolderRecord]:
+def load_model(
+    folder: Path, num_classes: int | None = None, *, new_head: bool = False, **timm_options: Any
+) -> tuple[nn.Module, FolderRecord]:
     """The timm model of a model folder, or of its export for timm, and its record.
 
-    What a task put around it is left out. ``num_classes`` other than the stored head's gives a new head. Raises
-    UserError naming folder and parameter.
+    What a task put around it is left out. ``num_classes`` other than the stored head's gives a new head, and so does
+    ``new_head``. Raises UserError naming folder and parameter.
     """
     record = read_record(folder, ("model",))
     tensors = our_names(without_layer_scales(in_float32(backbone_tensors(folder, record))))
     stored = tensors["head.weight"].shape[0] if "head.weight" in tensors else 0
     wanted = stored if num_classes is None else num_classes
-    if wanted != stored:
+    if new_head or wanted != stored:
         tensors = {name: value for name, value in tensors.items() if not name.startswith("head.")}
     try:
         model = build_vit(record.vit, tensors, num_classes=wanted, **timm_options)

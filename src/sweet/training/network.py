@@ -27,9 +27,12 @@ def start_network(folder: Path, task: Task, task_name: str, *, seed: int = 0, dr
     Else a new head is drawn by ``seed``; that a trained one is left behind for its options is a note of the task.
     Raises UserError naming the folder and the parameter that does not fit.
     """
-    vit, record = load_model(folder, num_classes=task.outputs, seed=seed, **task.timm_options, drop_path_rate=drop_path)
+    record = read_record(folder, ("model",))
+    same = record.task == task_name and record.data.classes == task.classes
+    options = {**task.timm_options, "drop_path_rate": drop_path, "new_head": record.task is not None and not same}
+    vit, _ = load_model(folder, num_classes=task.outputs, seed=seed, **options)
     network = with_new_head(vit, task, seed)
-    if network is vit or record.task != task_name or record.data.classes != task.classes:
+    if network is vit or not same:
         return network
     trained, wanted = task.Options(**record.head or {}).of_weights(), task.head.of_weights()
     if other := [f"head.{key}={wanted[key]}, not {trained[key]}" for key in wanted if wanted[key] != trained[key]]:

@@ -92,6 +92,22 @@ class PaddedInput(GeneralizedRCNNTransform):
         return result
 
 
+class Float32RPNHead(RPNHead):
+    """Its numbers in float32: in bfloat16 torchvision would round every box to it, as it takes the type of these."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        scores, deltas = super().forward(x)
+        return [level.float() for level in scores], [level.float() for level in deltas]
+
+
+class Float32Predictor(FastRCNNPredictor):
+    """As :class:`Float32RPNHead`."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores, deltas = super().forward(x)
+        return scores.float(), deltas.float()
+
+
 def roi_align_of(strides: Sequence[float], size: int) -> MultiScaleRoIAlign:
     """Features (size, size) of boxes from maps with a point every ``strides`` pixels, the finest first.
 
@@ -119,7 +135,7 @@ class Detector(nn.Module):
         sizes = tuple((options.anchor_scale * stride,) for stride in [*strides, 2 * strides[-1]])
         self.rpn = RegionProposalNetwork(
             AnchorGenerator(sizes, (RATIOS,) * len(sizes)),
-            RPNHead(channels, len(RATIOS), conv_depth=2),
+            Float32RPNHead(channels, len(RATIOS), conv_depth=2),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
@@ -132,7 +148,7 @@ class Detector(nn.Module):
         self.roi_heads = RoIHeads(
             roi_align_of(strides, 7),
             FastRCNNConvFCHead((channels, 7, 7), hidden, [options.fc_width], LayerNorm2d),
-            FastRCNNPredictor(options.fc_width, classes + 1),
+            Float32Predictor(options.fc_width, classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=options.rois,

@@ -43,6 +43,12 @@ class MultiLabel(Labelled):
         assert classes is not None
         return classes
 
+    def adapt(self, train: ImageSource, val: ImageSource) -> None:
+        """Raises UserError for a split in which no image has a class."""
+        for images in (train, val):
+            if not any(images.label_lists or ()):
+                raise UserError(f"--data {images.name}: no image of {images.split} has any of the classes")
+
     @property
     def outputs(self) -> int:
         return len(self.classes)
