@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from timm.models.eva import Eva
@@ -147,6 +149,12 @@ def test_an_activation_is_decided_by_the_weights(make_source: Callable[..., swee
         ({"depth": 1, "heads": 1, "drop_paht": 0.1}, "drop_paht=0.1: timm's Eva has no such option"),
         ({"depth": 1, "heads": 1, "embed_dim": 64}, "embed_dim=64: is decided by the weights"),
         ({"depth": 1, "heads": 1, "num_reg_tokens": 2}, "build: parameter reg_token is missing"),
+        ({"depth": 1, "heads": 1, "dtype": torch.bfloat16}, "dtype=torch.bfloat16: a model is made in float32"),
+        ({"depth": 1, "heads": 1, "init_values": 1e-5}, "init_values=1e-05: should be 1.0"),
+        ({"depth": 1, "heads": 1, "seed": 2**64}, "seed=18446744073709551616: must be at most"),
+        ({"depth": 1, "heads": 1, "method": None}, "--method None: unknown, expected one of sweet"),
+        ({"depth": 1, "heads": 1, "device": "gpu"}, "device=gpu: unknown, expected auto"),
+        ({"depth": 1, "heads": 1, "method": "distilled", "data": IMAGES}, "data=Tensor: expected where images are"),
     ],
 )
 def test_what_cannot_be_built_is_one_clear_error(template: Path, options: dict[str, object], message: str) -> None:
@@ -154,6 +162,54 @@ def test_what_cannot_be_built_is_one_clear_error(template: Path, options: dict[s
     with pytest.raises(sweet.UserError) as error:
         source.build(**options)  # type: ignore[operator]
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_options_of_a_model_that_nothing_would_come_of(model: Path) -> None:
+    with pytest.raises(sweet.UserError, match=r"device='cuda': a model is made in float32 on the CPU"):
+        sweet.load(model, device="cuda")
+    with pytest.raises(sweet.UserError, match="name=3: expected a folder"):
+        sweet.load(3)  # type: ignore[arg-type]
+
+
+def test_whole_numbers_of_numpy(template: Path) -> None:
+    vit = build(template, np.int64(1), np.int64(3), seed=np.int64(0), num_classes=np.int64(2))  # type: ignore[arg-type]
+    same = build(template, 1, 3, num_classes=2)
+    assert all(torch.equal(a, b) for a, b in zip(vit.parameters(), same.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("method", ["sweet", "random", "mimetic"])
+def test_a_model_is_the_same_whatever_the_caller_has_set(template: Path, method: str) -> None:
+    vit = build(template, 1, 3, num_classes=2, method=method)
+    expected = dict(vit.named_parameters()) | dict(vit.named_buffers())
+    settings: list[AbstractContextManager[object]] = [torch.device("meta"), torch.inference_mode(), _default_type()]
+    for setting in settings:
+        with setting:
+            vit = build(template, 1, 3, num_classes=2, method=method)
+        vit(IMAGES).sum().backward()  # tensors of inference mode could not be trained
+        found = dict(vit.named_parameters()) | dict(vit.named_buffers())
+        assert all(found[name].dtype == value.dtype for name, value in expected.items()), setting
+        assert all(torch.equal(found[name], value) for name, value in expected.items()), setting
+    assert torch.get_default_dtype() == torch.float32
+
+
+@contextmanager
+def _default_type() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("method", ["random", "distilled", "dmae"])
+def test_a_build_leaves_the_global_generators_alone(dense: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = {"data": "shapes:n=8,size=16", "steps": 1, "batch": 4, "device": "cpu"}
+    before = torch.get_rng_state()
+    if method == "random":  # a training's dropout does seed them, and is put back where there is one
+        monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("all GPUs are seeded"))
+    build(dense, 1, 1, method=method, **({} if method == "random" else trained))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_size_by_its_cost(template: Path) -> None:

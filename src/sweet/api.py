@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,13 +19,14 @@ from sweet.files import verifying
 from sweet.initialise.apply import at_size_of_use, initialise, recommended, switches
 from sweet.initialise.registry import AFTER
 from sweet.initialise.shape import resolve_shape
+from sweet.models.device import plain_tensors, resolve_device
 from sweet.models.vit import build_vit, check_options
 from sweet.storage import hub
 from sweet.storage.cards import default_licence, front_matter, shareable, without_front_matter
 from sweet.storage.folders import StoredSource, in_type, load_model, load_source, source_tensors
 from sweet.storage.layout import TENSORS, write_folder
 from sweet.storage.paths import check_whole, checked_pixels
-from sweet.storage.records import read_record
+from sweet.storage.records import DataConfig, read_record
 from sweet.storage.timm_cfg import attach_cfg
 from sweet.template.image_size import ImageSize, size_text
 
@@ -33,6 +35,7 @@ class Template(StoredSource):
     """A template (or a dense source) in memory, ready to build models of any size."""
 
     @classmethod
+    @plain_tensors()
     def from_pretrained(
         cls,
         name: str | Path,
@@ -79,6 +82,7 @@ class Template(StoredSource):
             self.save_pretrained(folder, licence=self.hub_licence(licence))
             return hub.upload(Path(folder), repo, private=private, token=token, message="Upload template by sweet")
 
+    @plain_tensors()
     def build(
         self,
         depth: int | None = None,
@@ -116,6 +120,8 @@ class Template(StoredSource):
         check_whole({"depth": depth, "heads": heads, **channels, "budget": budget}, least=1)
         pixels = checked_pixels(img_size)
         check_whole({"num_classes": num_classes, "seed": seed}, least=0)
+        depth, heads = (number and int(number) for number in (depth, heads))  # NumPy's are no int
+        resolve_device(device)
         given = {name: options.pop(name) for name in (*switches(method), *AFTER) if name in options}
         chosen: dict[str, Any] = recommended(method, self, given | {"order": order, "layers": layers})
         check_options(self.config, options)
@@ -123,16 +129,16 @@ class Template(StoredSource):
             self.config, depth, heads, _budget(depth, heads, params, flops), img_size=pixels, **channels
         ).config.size
 
-        images = open_images(data, "train", pixels=self.data) if isinstance(data, str) else data
+        images = _opened(data, self.data)
         source = at_size_of_use(self, method, chosen, pixels, patch_size)
-        weights = initialise(method, source, size, data=images, budget=budget, seed=seed, device=device, **chosen)
+        weights = initialise(method, source, size, data=images, budget=budget, seed=int(seed), device=device, **chosen)
         # a slice is a view: what is trained from here on must not be the source itself
         own = self.own(weights)
         weights = {name: value if name in own else value.clone() for name, value in weights.items()}
         config = source.config.resized(size.depth, size.heads)
         more: dict[str, Any] = {"img_size": pixels, **channels, **options}
         try:
-            vit: nn.Module = build_vit(config, weights, num_classes=num_classes, seed=seed, **more)
+            vit: nn.Module = build_vit(config, weights, num_classes=num_classes, seed=int(seed), **more)
         except ValueError as problem:
             raise UserError(f"build: {problem}") from None
         attach_cfg(vit, self.data.model_copy(update={"classes": None}))  # the head is new: it has no names yet
@@ -152,6 +158,7 @@ class Template(StoredSource):
         return self.record.to_dict()
 
 
+@plain_tensors()
 def load(
     name: str | Path,
     *,
@@ -174,6 +181,8 @@ def load(
     ``timm_options`` (``num_classes``, ``drop_path_rate``, ...) are for models, which carry ``pretrained_cfg`` for
     timm's transforms. Raises UserError for anything else.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise UserError(f"name={name!r}: expected a folder, or the name of a repository or a checkpoint")
     plain = revision is None and token is None and cache_dir is None
     refusal = f"{name}: is a source; {', '.join(timm_options)}: options of a model, give them to build()"
     if plain and not is_source(name):
@@ -201,3 +210,10 @@ def _budget(
     if budget is None and None in (depth, heads):
         raise UserError("build: give depth and heads, or params, or flops")
     return budget
+
+
+def _opened(data: ImageSource | str | None, pixels: DataConfig) -> ImageSource | None:
+    """The images that ``data`` names or is. Raises UserError for anything else, a tensor for example."""
+    if not isinstance(data, ImageSource | str | None):
+        raise UserError(f"data={type(data).__name__}: expected where images are, such as folder:PATH, or a source")
+    return open_images(data, "train", pixels=pixels) if isinstance(data, str) else data

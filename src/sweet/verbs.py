@@ -66,10 +66,11 @@ def pretrain(
     name = recipe or saved or "quickstart"
     loaded = changed_recipe(PretrainRecipe, name, overrides, keys, resumed=saved is not None)
     with output_folder(place, resume=resume, overwrite=overwrite, run=True), listening_to_progress(progress):
+        from sweet.models.device import plain_tensors
         from sweet.training.pretrain import pretrain as run
 
         _note_nothing(resume, saved, place)
-        return run(loaded, place, resume=resume, quiet=quiet)
+        return plain_tensors()(run)(loaded, place, resume=resume, quiet=quiet)
 
 
 def finetune(
@@ -111,10 +112,11 @@ def finetune(
         listening_to_progress(progress),
     ):
         check_folder("MODEL", Path(model), "model")
+        from sweet.models.device import plain_tensors
         from sweet.training.finetune import finetune as run
 
         _note_nothing(resume, saved, place)
-        return run(Path(model), loaded, place, task=task, resume=resume, quiet=quiet)
+        return plain_tensors()(run)(Path(model), loaded, place, task=task, resume=resume, quiet=quiet)
 
 
 def init(
@@ -159,11 +161,12 @@ def init(
         check_images("--fit", fit)
         check_images("--data", data)
         from sweet.initialise.make import finished, initialise_to
+        from sweet.models.device import plain_tensors
 
         wanted: Mapping[str, Any] = {**shape, "img_size": pixels, "method": method, "seed": seed}
         if resume and (made := finished(place, wanted)):
             return made
-        with training_folder(place) as run:
+        with training_folder(place) as run, plain_tensors():
             return initialise_to(
                 str(source),
                 place,
@@ -200,8 +203,10 @@ def evaluate(
     check_images("--data", data)
     with verifying(verify), listening_to_progress(progress):
         from sweet.inference.evaluate import evaluate as run
+        from sweet.models.device import plain_tensors
 
-        return run(Path(model), task, data, split=split, batch_size=batch_size, device=device, limit=limit)
+        options: Mapping[str, Any] = {"split": split, "batch_size": batch_size, "device": device, "limit": limit}
+        return plain_tensors()(run)(Path(model), task, data, **options)
 
 
 def changed_recipe(

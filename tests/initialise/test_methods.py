@@ -254,6 +254,21 @@ def test_the_best_gains_of_a_prefix_follow_from_the_sources_training(
     assert all(torch.equal(value, make("sweet", plain, "L6H6", images)[name]) for name, value in principal.items())
 
 
+@pytest.mark.parametrize(("method", "constraint"), [("wave", "kronecker"), ("tleg", "linear")])
+def test_the_constraints_compared_take_the_gains_of_a_prefix_too(
+    method: str, constraint: str, wide: Wide, images: ImageSource
+) -> None:
+    plain, given = wide("eva", constraint), {"steps": 0, "batch": 8, "device": "cpu"} if method == "wave" else {}
+    learned = WidthRecord(mode="independent", apply="mask")
+    masked = replace(plain, record=plain.record.model_copy(update={"width": learned}))
+    before, after = (make(method, source, "L6H6", images, **given) for source in (plain, masked))
+    gains = {"norm.weight", *(f"blocks.{i}.norm{n}.weight" for i in range(6) for n in (1, 2))}
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value * 2**0.5 if name in gains else value)
+    expected = make("sweet", masked, "L6H6", images, order="prefix", layers="first")
+    torch.testing.assert_close(after, expected)
+
+
 @both_families
 @pytest.mark.parametrize("method", ["sweet", "random", "weight_selection"])
 def test_any_start_can_be_rescaled(method: str, family: str, wide: Wide, images: ImageSource) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sweet.errors import UserError
 from sweet.files import read_json, sha256
+from sweet.models.device import own_draws
 
 from .checkpoints import Checkpoint, assumed_pixels, mae_decoder, split_decoder, tensors_sha256
 from .from_timm import from_model
@@ -86,8 +87,7 @@ def check_folder(folder: Path, where: str) -> None:
     """Raises UserError unless an encoder of one block with this config.json, of random weights, can be converted."""
     tower = tower_of(folder / "config.json", where)
     small = Tower({**tower.keys, "num_hidden_layers": 1}, tower.kind)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with own_draws(0):
         model = built(small, where, {})
     from_model(model.eval(), where, "")
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sweet.errors import UserError
 from sweet.files import read_json, sha256
+from sweet.models.device import own_draws
 from sweet.storage import hub
 from sweet.storage.records import OriginRecord
 
@@ -77,8 +78,7 @@ def _pretrained_cfg(name: str) -> Any:
 def check_architecture(architecture: str, args: Mapping[str, Any], where: str) -> None:
     """Raises UserError unless a model of one block of this architecture, with random weights, can be converted."""
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with own_draws(0):
             try:
                 model = timm.create_model(architecture, pretrained=False, **{**args, "depth": 1})
             except (TypeError, AssertionError):  # it has no depth, or says something for each block

@@ -26,6 +26,7 @@ from sweet.data import ImageSource, a_few, packed, whole_images
 from sweet.errors import UserError
 from sweet.models.condition import IMAGES, condition
 from sweet.models.config import ViTConfig
+from sweet.models.device import own_draws
 from sweet.storage.folders import StoredSource
 from sweet.storage.legacy import OLD_SWITCHES
 from sweet.template.image_size import ImageSize
@@ -79,7 +80,8 @@ def initialise(
     if able.trains:
         chosen |= {"device": device, "run": run}
     after = {name: chosen.pop(name) for name in AFTER if name in chosen}
-    weights = _function(method)(source, size, data=data, budget=budget or able.images, seed=seed, **chosen)
+    with own_draws():  # a training seeds the global generators at each step
+        weights = _function(method)(source, size, data=data, budget=budget or able.images, seed=seed, **chosen)
     return finished(weights, source, size, after, data=data, budget=budget, seed=seed)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from sweet.data import ImageSource
+from sweet.models.device import own_draws
 from sweet.models.mae import position_table
 from sweet.models.names import our_names
 from sweet.models.vit import materialised
@@ -21,7 +21,6 @@ def initialise(
     Where there is a table of positions it holds MAE's fixed sines, which carry no learned knowledge.
     """
     config = source.config.resized(size.depth, size.heads)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with own_draws(seed):
         state = our_names({name: value.detach() for name, value in materialised(config).named_parameters()})
     return state | {name: position_table(config) for name in state if name == "pos_embed"}

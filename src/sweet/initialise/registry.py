@@ -45,4 +45,6 @@ NAMES: dict[str, Method] = {
 def check_method(name: str, option: str = "--method") -> None:
     """Raises UserError for an unknown initialiser, given as ``option``."""
     if name not in NAMES:
-        raise UserError(f"{option} {name}: unknown, expected one of {', '.join(NAMES)}{nearest(name, list(NAMES))}")
+        raise UserError(
+            f"{option} {name}: unknown, expected one of {', '.join(NAMES)}{nearest(str(name), list(NAMES))}"
+        )

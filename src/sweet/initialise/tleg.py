@@ -21,13 +21,16 @@ from sweet.template.sizes import Size
 from sweet.template.source import Source
 from sweet.template.target import target_weights
 
+from .sweet import best_gains
+
 
 def initialise(
     source: StoredSource, size: Size, *, data: ImageSource | None = None, budget: int | None = None, seed: int = 0
 ) -> dict[str, Tensor]:
     """Weights of any depth and width from a linear or a dense source."""
     line = source.source if isinstance(source.source.core, Linear) else fitted(source.source)
-    return target_weights(line, size.depth, size.width, order="prefix", layers="first", seed=seed)
+    gains = best_gains(source, "prefix")
+    return target_weights(line, size.depth, size.width, order="prefix", layers="first", gains=gains, seed=seed)
 
 
 def fitted(dense: Source) -> Source:

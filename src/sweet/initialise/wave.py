@@ -36,6 +36,8 @@ from sweet.template.target import target_weights
 from sweet.training.short_run import ShortRun, train_on
 from sweet.training.supervised import class_logits, distance
 
+from .sweet import best_gains
+
 EMBEDDING = ("decoder.embed.weight", "decoder.embed.bias")
 
 
@@ -65,7 +67,10 @@ def initialise(
     if not source.source.decoder:
         raise UserError("--method wave: learns by its source's objective, and this one has no decoder or head")
     settings = ShortRun(steps, batch, lr, device=device, run=run)
-    untrained = target_weights(source.source, size.depth, size.width, order="prefix", layers=layers, seed=seed)
+    gains = best_gains(source, "prefix")
+    untrained = target_weights(
+        source.source, size.depth, size.width, order="prefix", layers=layers, gains=gains, seed=seed
+    )
     chosen = target_layers(core.depth, size.depth, layers)
     start = replace(core, scalers=target_scalers(core, chosen, size.width // core.tile, seed))
     config = source.config.resized(size.depth, size.heads)

@@ -122,11 +122,16 @@ LAYERS = ("norm_layer", "mlp_layer", "act_layer", "embed_norm_layer")  # argumen
 
 
 def check_options(config: ViTConfig, options: Mapping[str, object]) -> None:
-    """Raises UserError for an option that timm's constructor does not have, or that the weights decide."""
+    """Raises UserError for an option that timm's constructor does not have, that the weights decide, or that a model on
+    the CPU whose layer scales are one would leave out."""
     make = CLASSES[config.family]
     fixed = {*timm_args(config), *LAYERS, "num_classes"}
     known = inspect.signature(make).parameters.keys() - fixed
     for name, value in options.items():
+        if name in ("device", "dtype") and value is not None:
+            raise UserError(f"{name}={value!r}: a model is made in float32 on the CPU; move it with .to() afterwards")
+        if name == "init_values" and value not in (None, 1.0):
+            raise UserError(f"init_values={value!r}: should be 1.0; with other layer scales it is another function")
         if name not in known:
             why = "is decided by the weights" if name in fixed else f"timm's {make.__name__} has no such option"
             raise UserError(f"{name}={value!r}: {why}")

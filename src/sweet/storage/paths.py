@@ -17,6 +17,8 @@ from .overwrite import NEW
 ON_DISK = {name: "PATH" for name in ("folder", "parquet", "csv", "coco", "yolo", "masks")} | {"packed": "FILE"}
 """Readers of images whose names are followed by a path, and what that is."""
 
+MOST = 2**63 - 1  # as a recipe's seed: torch's generators take no larger one
+
 
 def need_source(source: str | None, *, there: bool = True) -> None:
     """Raises UserError where neither --data nor a recipe names images; ``there``: or where they are not there."""
@@ -51,13 +53,16 @@ def check_checkpoint(option: str, text: str) -> None:
 
 
 def check_whole(values: Mapping[str, object], *, least: int) -> None:
-    """Raises UserError for the first of {argument: value} that is neither None nor a whole number from ``least``."""
+    """Raises UserError for the first of {argument: value} that is neither None nor a whole number from ``least`` to
+    :data:`MOST`."""
     for name, value in values.items():
         whole = isinstance(value, Integral) and not isinstance(value, bool)
         if value is not None and not whole:
             raise UserError(f"{name}={value!r}: expected a whole number")
         if isinstance(value, Integral) and value < least:
             raise UserError(f"{name}={value}: must be at least {least}")
+        if isinstance(value, Integral) and int(value) > MOST:
+            raise UserError(f"{name}={value}: must be at most {MOST}")
 
 
 def checked_pixels(img_size: ImageSize | None) -> ImageSize | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from sweet.errors import UserError
 from sweet.files import read_tensors
-from sweet.models.device import resolve_device
+from sweet.models.device import own_draws, resolve_device
 from sweet.models.vit import mismatch
 from sweet.storage.folders import load_model
 from sweet.storage.integrity import check_finite
@@ -48,8 +47,7 @@ def start_network(folder: Path, task: Task, task_name: str, *, seed: int = 0, dr
 
 def with_new_head(vit: nn.Module, task: Task, seed: int) -> nn.Module:
     """The network of a task around a ViT; what the task adds is drawn by ``seed``, and no other draw is touched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with own_draws(seed):
         return task.network(vit)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sweet.data import normalise
 from sweet.errors import UserError
 from sweet.files import sha256
+from sweet.models.device import own_draws
 from sweet.storage.folders import load_model
 from sweet.storage.layout import TENSORS
 from sweet.template.image_size import sides
@@ -151,8 +152,7 @@ class ImageQuality:
 
     def compute(self) -> dict[str, float]:
         """``fid``: the Fréchet distance of two normal distributions; ``is``: the mean Inception score of ten splits."""
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with own_draws(0), warnings.catch_warnings():  # torchmetrics shuffles before it splits
             warnings.simplefilter("ignore")  # the spread of a single split
-            torch.manual_seed(0)  # torchmetrics shuffles before it splits
             score = float(self.score.compute()[0])
         return {"fid": round(float(self.frechet.compute()), 4), "is": round(score, 4)}
