@@ -118,7 +118,10 @@ def test_compared_with_random(
     assert shown["conclusion"].startswith(
         f"sweet is better than random at {better} of 2 sizes; the mean difference is "
     )
-    assert "gain over random" in (out / "table.md").read_text()
+    text = (out / "table.md").read_text()
+    assert "gain over random" in text
+    assert text.lower().count("one run each") == 1  # in the conclusion, and not below it again
+    assert re.search(r"\(one run each, measured on \d+ images; sampling error ±[\d.]+ points\)", shown["conclusion"])
 
     # another verb's view of the same folder
     seen = inspect(out)
