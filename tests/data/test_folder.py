@@ -73,7 +73,7 @@ def test_splits_under_unknown_names_are_pointed_out(folder: Path, names: tuple[s
     for before, name in zip(("ant", "bee"), names, strict=True):
         (folder / before).rename(folder / name)
     texts = [one.text() for one in open_images(f"folder:{folder}", "train", val_share=0).findings() if one.warn]
-    handling = "taken for classes: splits are train, val and test"
+    handling = "taken for classes; splits are train, val and test"
     assert texts == [f"train: folders with names like splits ({', '.join(names)}): {handling}"]
 
 

@@ -46,7 +46,7 @@ class LeftOut:
             found.append(Finding(split, f"files of unknown suffix ({some_names(other)})", "left out", warn=True))
         for names, what, handling in (
             (self.loose, "images beside the folders of the classes", "left out: they have no class"),
-            (self.like_splits, "folders with names like splits", "taken for classes: splits are train, val and test"),
+            (self.like_splits, "folders with names like splits", "taken for classes; splits are train, val and test"),
             (self.loops, "links to a folder they lie in", "not followed"),
             (self.no_files, "entries that are no files (FIFOs, devices)", "left out"),
             (self.unreadable, "folders that cannot be read", "left out"),
