@@ -145,6 +145,19 @@ def test_compared_with_random(
         verify(out)
 
 
+def test_images_without_labels_are_refused_before_a_checkpoint_is_converted(
+    tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(tmp_path / "theirs" / "config.json", {"architecture": "vit_tiny_patch16_224"})
+    (tmp_path / "flat").mkdir()
+    for number in range(4):
+        Image.new("RGB", (16, 16)).save(tmp_path / "flat" / f"{number}.png")
+    monkeypatch.setattr(make, "as_source", lambda *_, **__: pytest.fail("it was converted"))
+    recipe = tiny_finetune(f"data.source=folder:{tmp_path / 'flat'}")
+    with pytest.raises(UserError, match="has no class labels"):
+        family(tmp_path / "theirs", ["L1H1"], recipe, tmp_path / "out", quiet=True)
+
+
 def test_several_seeds_give_a_mean_and_a_spread(
     template: Path, tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, made: tuple[Path, dict[str, Any]]
 ) -> None:
