@@ -323,9 +323,9 @@ def start_page() -> list[str]:
     minutes = sum(map(float, re.findall(r"^(?:training\.)?seconds +([\d.]+)$", text, re.M))) / 60
     conditioned = found.lead(lambda size: found.best(size, "conditioned"))
     return [
-        f"On average the lead is {found.gain:+.1f} points over the best baseline at each size. A part of it is "
-        f"conditioning, which any start can have: over the best baseline that has it too, the lead is {conditioned} "
-        f"({len(found.replicated)} sizes).",
+        f"On average models from a template are {found.gain:+.1f} points ahead of the best baseline at each size. "
+        "A part of it is conditioning, which any start can have: over the best baseline that has it too, the lead is "
+        f"{conditioned} ({len(found.replicated)} sizes).",
         "[The results](results.md) also compare with one baseline at all sizes that it makes, "
         f"{NAMES[whole.strongest]}: "
         f"{whole.against[whole.strongest]['average'].text(2)}.",

@@ -252,9 +252,9 @@ def test_plan_looks_at_images_and_times_two_steps() -> None:
     assert "gpus" not in planned  # seconds of one: not worth a word
     stated = json.loads(run(*words.split(), "--gpu", "h100").stdout)
     assert stated["gpus_assume"].startswith("h100 at 30 %") and 0 < stated["gpus"][0]["hours"] < 1e-3
-    words = f"plan {TINY} --data shapes:n=20,size=16 max_steps=null epochs=3 --json"
+    words = f"plan {TINY} --data shapes:n=20,size=16 max_steps=null epochs=1 --json"
     few = json.loads(run(*words.split()).stdout)["here"]["notes"]
-    assert few == ["20 images in batches of 16 make 3 steps in all, few to learn from; epochs=200 makes 200"]
+    assert few == ["20 images in batches of 16 make 1 step in all, few to learn from; epochs=200 makes 200"]
 
 
 def test_plan_times_a_part_of_a_batch_that_takes_a_cpu_minutes(monkeypatch: pytest.MonkeyPatch) -> None:

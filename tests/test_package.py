@@ -39,6 +39,13 @@ def test_what_is_optional_is_no_dependency(package: str) -> None:
     assert not [line for line in project["dependencies"] if line.startswith(package)]
 
 
+def test_the_quickstart_goes_on_where_it_was_stopped() -> None:
+    """And installs what README's other way to install does, so that its examples work after either."""
+    script, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("scripts/quickstart", "README.md"))
+    assert "--resume" in script and "--overwrite" not in script
+    assert "scripts/setup onnx\n" in script and 'pip install ".[onnx]"' in readme
+
+
 def test_every_place_names_the_same_versions_of_python() -> None:
     """And what Python 3.13 has dropped is not imported."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -96,7 +96,7 @@ def test_a_recipe_that_does_not_fit_is_said_at_once(
     sweet.finetune(model, out=tmp_path / "few", data=SHAPES, epochs=2, **words)
     shown = capsys.readouterr().err
     few = "64 images in batches of 32 make 4 steps in all, few to learn from"
-    assert shown.startswith(f"note: {few}; epochs=100 makes 200, batch_size=16 more too\n")
+    assert shown.startswith(f"note: {few}; epochs=100 makes 200, batch_size=16 also makes more\n")
     sweet.finetune(model, out=tmp_path / "meant", data=SHAPES, epochs=2, max_steps=2, **words)
     assert "note" not in capsys.readouterr().err
 

@@ -24,9 +24,9 @@ PACKAGES = (
     "onnxruntime", "peft",
 )  # fmt: skip
 WANTED = {  # module: who needs it, what brings it
-    "onnx": "sweet export --to onnx; pip install 'sweet-vit[onnx]'",
-    "onnxruntime": "sweet export --to onnx; pip install 'sweet-vit[onnx]'",
-    "onnxscript": "sweet export --to onnx; pip install 'sweet-vit[onnx]'",
+    "onnx": "sweet export --to onnx; pip install onnx onnxruntime onnxscript",
+    "onnxruntime": "sweet export --to onnx; pip install onnx onnxruntime onnxscript",
+    "onnxscript": "sweet export --to onnx; pip install onnx onnxruntime onnxscript",
     "transformers": "checking what sweet export --to transformers wrote; pip install transformers",
     "faster_coco_eval": "sweet finetune --task detect; pip install faster-coco-eval",
 }

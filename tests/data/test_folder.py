@@ -65,6 +65,25 @@ def test_a_class_may_be_called_test(folder: Path) -> None:
     assert open_images(f"folder:{folder}", "train", val_share=0).classes == ["ant", "test"]
 
 
+@pytest.mark.parametrize(
+    "names", [("train_set", "val_set"), ("Training-Images", "Validation-Images"), ("train2017", "val2017")]
+)
+def test_splits_under_unknown_names_are_pointed_out(folder: Path, names: tuple[str, str]) -> None:
+    """They are taken for classes, and a training would tell splits apart instead of what the images show."""
+    for before, name in zip(("ant", "bee"), names, strict=True):
+        (folder / before).rename(folder / name)
+    texts = [one.text() for one in open_images(f"folder:{folder}", "train", val_share=0).findings() if one.warn]
+    handling = "taken for classes; splits are train, val and test"
+    assert texts == [f"train: folders with names like splits ({', '.join(names)}): {handling}"]
+
+
+def test_classes_may_begin_like_splits(folder: Path) -> None:
+    (folder / "ant").rename(folder / "trainer")
+    (folder / "bee").rename(folder / "test_tube")
+    images = open_images(f"folder:{folder}", "train", val_share=0)
+    assert images.classes == ["test_tube", "trainer"] and not any(one.warn for one in images.findings())
+
+
 @pytest.mark.parametrize("form", ["grey", "palette", "alpha", "deep", "sideways"])
 def test_every_mode_becomes_upright_rgb(tmp_path: Path, form: str, make_image: Callable[..., Image.Image]) -> None:
     image = make_image(0)

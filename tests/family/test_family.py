@@ -118,7 +118,10 @@ def test_compared_with_random(
     assert shown["conclusion"].startswith(
         f"sweet is better than random at {better} of 2 sizes; the mean difference is "
     )
-    assert "gain over random" in (out / "table.md").read_text()
+    text = (out / "table.md").read_text()
+    assert "gain over random" in text
+    assert text.lower().count("one run each") == 1  # in the conclusion, and not below it again
+    assert re.search(r"\(one run each, measured on \d+ images; sampling error ±[\d.]+ points\)", shown["conclusion"])
 
     # another verb's view of the same folder
     seen = inspect(out)
@@ -140,6 +143,19 @@ def test_compared_with_random(
         file.write("#")
     with pytest.raises(UserError, match=r"L1H2/recipe.yaml: its SHA256 is not the one"):
         verify(out)
+
+
+def test_images_without_labels_are_refused_before_a_checkpoint_is_converted(
+    tiny_finetune: Callable[..., FinetuneRecipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(tmp_path / "theirs" / "config.json", {"architecture": "vit_tiny_patch16_224"})
+    (tmp_path / "flat").mkdir()
+    for number in range(4):
+        Image.new("RGB", (16, 16)).save(tmp_path / "flat" / f"{number}.png")
+    monkeypatch.setattr(make, "as_source", lambda *_, **__: pytest.fail("it was converted"))
+    recipe = tiny_finetune(f"data.source=folder:{tmp_path / 'flat'}")
+    with pytest.raises(UserError, match="has no class labels"):
+        family(tmp_path / "theirs", ["L1H1"], recipe, tmp_path / "out", quiet=True)
 
 
 def test_several_seeds_give_a_mean_and_a_spread(

@@ -61,8 +61,9 @@ def steps_text(keys: TrainKeys, images: int, steps: int) -> str:
     """That there are few steps, and what makes more; nothing where ``max_steps`` is what limits them."""
     if keys.max_steps == steps:
         return ""
-    text = f"{images:,} images in batches of {keys.batch_size:,} make {steps} steps in all, few to learn from"
+    made = "1 step" if steps == 1 else f"{steps} steps"
+    text = f"{images:,} images in batches of {keys.batch_size:,} make {made} in all, few to learn from"
     if keys.batch_size > LARGE_BATCH:
         return f"{text}; smaller batches make more (batch_size=128 lr=1.5e-3)"
     more = f"epochs={ceil(keys.epochs * FEW_STEPS / steps)} makes {FEW_STEPS}"
-    return f"{text}; {more}" + (f", batch_size={SMALL_BATCH} more too" if keys.batch_size > SMALL_BATCH else "")
+    return f"{text}; {more}" + (f", batch_size={SMALL_BATCH} also makes more" if keys.batch_size > SMALL_BATCH else "")

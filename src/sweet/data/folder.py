@@ -16,7 +16,7 @@ from .class_names import one_spelling
 from .decode import open_stored
 from .findings import Finding, some_names
 from .images import ImageSource, digest, stamps
-from .splits import Splits, goes_round, is_hidden, split_folders, subfolders
+from .splits import Splits, goes_round, is_hidden, like_splits, split_folders, subfolders
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -36,6 +36,7 @@ class LeftOut:
     hidden: int = 0
     loose: list[str] = field(default_factory=list)  # images beside the folders of the classes
     joined: list[str] = field(default_factory=list)  # classes of which a folder is spelled in another way
+    like_splits: list[str] = field(default_factory=list)  # classes that are called as if they were splits
 
     def findings(self, split: str) -> list[Finding]:
         """A line for each sort of thing."""
@@ -45,6 +46,7 @@ class LeftOut:
             found.append(Finding(split, f"files of unknown suffix ({some_names(other)})", "left out", warn=True))
         for names, what, handling in (
             (self.loose, "images beside the folders of the classes", "left out: they have no class"),
+            (self.like_splits, "folders with names like splits", "taken for classes; splits are train, val and test"),
             (self.loops, "links to a folder they lie in", "not followed"),
             (self.no_files, "entries that are no files (FIFOs, devices)", "left out"),
             (self.unreadable, "folders that cannot be read", "left out"),
@@ -117,7 +119,8 @@ def _spellings(folders: list[str]) -> dict[str, list[str]]:
 
 
 def _open(spec: str, split: str, path: Path, classes: dict[str, list[str]]) -> ImageSource:
-    others = LeftOut(joined=[name for name, folders in classes.items() if len(folders) > 1])
+    joined = [name for name, folders in classes.items() if len(folders) > 1]
+    others = LeftOut(joined=joined, like_splits=like_splits(list(classes)))
     labelled = [
         (file, label)
         for label, folders in enumerate(classes.values())

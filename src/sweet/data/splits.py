@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -22,12 +23,18 @@ CALLED = {  # a split and its other names, in any case of letters
     "val": ("val", "validation", "valid", "validating", "dev"),
     "test": ("test", "testing"),
 }
+LIKE_SPLIT = re.compile(r"(train|val|test|dev)(ing|id|idating|idation)?([^a-z].*|set|data|images?)", re.IGNORECASE)
 NO_IMAGES = ("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information")  # left by other programs
 
 
 def split_called(name: str) -> str | None:
     """``train``, ``val`` or ``test`` for a name of one of them, else None."""
     return next((split for split, names in CALLED.items() if name.lower() in names), None)
+
+
+def like_splits(names: Sequence[str]) -> list[str]:
+    """The names where all resemble those of splits (``train_set`` and ``validation-images``), else none."""
+    return list(names) if len(names) > 1 and all(map(LIKE_SPLIT.fullmatch, names)) else []
 
 
 def is_hidden(name: str) -> bool:

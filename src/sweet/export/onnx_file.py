@@ -34,7 +34,7 @@ def need_onnx() -> None:
         try:
             import_module(name)
         except ImportError:
-            raise UserError(f"ONNX: the package {name} is missing: pip install sweet-vit[onnx]") from None
+            raise UserError(f"ONNX: the package {name} is missing: pip install onnx onnxruntime onnxscript") from None
 
 
 def write_onnx(graph: Graph, record: FolderRecord, path: Path) -> float:

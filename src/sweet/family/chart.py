@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def write_table(family: Family, path: Path, *, about: str) -> None:
     """The members as markdown under a line ``about`` them."""
-    note = f"{NOTE} {family.runs[:1].upper()}{family.runs[1:]}."
-    write_text(path, "\n".join([about, "", markdown(family_grid(family)), *family.sentences(), note, ""]))
+    runs = "" if family.baselines else f" {family.runs[:1].upper()}{family.runs[1:]}."  # else its sentences say so
+    write_text(path, "\n".join([about, "", markdown(family_grid(family)), *family.sentences(), NOTE + runs, ""]))
 
 
 def write_chart(family: Family, folder: Path, *, title: str) -> None:

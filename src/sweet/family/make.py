@@ -75,7 +75,7 @@ def family(
         if other == method:
             raise UserError(f"--compare {other}: is how the family itself is initialised (--method)")
     clock = None if latency is None else resolve_device(latency)
-    source = _folder(source, recipe, img_size)
+    source = _folder(source, recipe, task, img_size)
     work = prepare(source, sizes, recipe, task, method, img_size, seeds)
     methods = [None, *dict.fromkeys(compare)]
     known = work.family.continued(out) if resume else work.family
@@ -99,9 +99,12 @@ def family(
     return result | {"conclusion": " ".join(known.sentences())} if known.baselines else result
 
 
-def _folder(source: Path | str, recipe: FinetuneRecipe, img_size: ImageSize | None) -> Path:
+def _folder(source: Path | str, recipe: FinetuneRecipe, task: str, img_size: ImageSize | None) -> Path:
     """The source itself, or what it is converted to by the images of the recipe."""
     data = None if is_source(source) else recipe.data.source
+    if data is not None:  # images that the task cannot learn from are refused before a download and a conversion
+        for images in open_splits(recipe):
+            task_class(task).classes_of(images)
     return as_source(source, data=data, img_size=img_size, device=recipe.device)
 
 

@@ -156,11 +156,11 @@ class Family(Record):
         return f"{several}, measured on {images:,} images{self._open(images)}"
 
     def _open(self, images: int) -> str:
-        """How far the choice of so many test images alone may move a share of right answers, in words."""
+        """How far the choice of so many images alone may move a share of right answers (95 %), in words."""
         if self.metric != "top1" or not self.members:
             return ""
         mean = sum(one.quality(self.judge) for one in self.members) / len(self.members)
-        return f", whose choice alone leaves ±{sampling_interval(mean, images):.1f} points open"
+        return f"; sampling error ±{sampling_interval(mean, images):.1f} points"
 
     def gains(self, member: Member) -> dict[str, float]:
         """{method: how much better the member is than the same size by it}, in the metric's own direction."""

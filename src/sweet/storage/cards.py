@@ -106,7 +106,7 @@ MADE = {  # rows about how a model was made
     "source_kind": "source",
     "source_size": "size of the source",
     "source_sha256": "sha256 of the source",
-    "source_data": "the source was learned from",
+    "source_data": "the source was made from",
 }
 
 PIPELINES = {  # of the hub, by task
