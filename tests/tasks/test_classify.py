@@ -122,5 +122,8 @@ def test_a_head_of_other_classes_is_not_taken_over(classifier: Path, task: type[
         return start_network(classifier, task, name).state_dict()["head.weight"]
 
     assert torch.equal(head(Classify(classes), "classify"), trained)
-    drawn = head(task(classes[::-1]), name)
+    other = task(classes[::-1])
+    drawn = head(other, name)
+    what = {"classify": "other classes", "multilabel": "--task classify"}[name]
+    assert other.notes == [f"the head is new: {classifier} was trained for {what}"]
     assert drawn.shape == trained.shape and 0 < drawn.abs().max() < 1e-3 < trained.abs().max()

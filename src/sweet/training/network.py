@@ -23,12 +23,16 @@ from .device import keep_memory
 def start_network(folder: Path, task: Task, task_name: str, *, seed: int = 0, drop_path: float = 0.0) -> nn.Module:
     """The backbone of a model folder with the head of ``task``: its own where it was trained for the same.
 
-    Else a new head is drawn by ``seed``; that a trained one is left behind for its options is a note of the task.
+    Else a new head is drawn by ``seed``; that a trained one is left behind is a note of the task.
     Raises UserError naming the folder and the parameter that does not fit.
     """
     record = read_record(folder, ("model",))
     same = record.task == task_name and record.data.classes == task.classes
-    options = {**task.timm_options, "drop_path_rate": drop_path, "new_head": record.task is not None and not same}
+    other_head = record.task is not None and not same
+    if other_head:
+        what = "other classes" if record.task == task_name else f"--task {record.task}"
+        task.notes.append(f"the head is new: {folder} was trained for {what}")
+    options = {**task.timm_options, "drop_path_rate": drop_path, "new_head": other_head}
     vit, _ = load_model(folder, num_classes=task.outputs, seed=seed, **options)
     network = with_new_head(vit, task, seed)
     if network is vit or not same:
