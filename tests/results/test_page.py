@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from sweet.errors import UserError
 from sweet.results.compare import compare
+from sweet.results.render import panels
 from sweet.results.render.colours import mark
 from sweet.results.render.draw import apart, axes, round_ticks, style, svg
 from sweet.results.render.markdown import results_page
@@ -190,6 +193,21 @@ def test_a_table_is_drawn_as_rows_of_panels(results: Make, tmp_path: Path) -> No
                   tmp_path / "one.png")  # fmt: skip
     with Image.open(tmp_path / "one.png") as image:
         assert image.size[0] < wide / 2 and image.size[1] < high
+
+
+def test_the_picture_of_one_column_is_as_wide_as_its_title(
+    results: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [table], _ = read([results({("sweet", "L6H6"): [47.0], ("random", "L6H6"): [30.0]})])
+    drawn: list[Axes] = []
+    monkeypatch.setattr(panels, "write_png", lambda ax, _: drawn.append(ax))
+    write_picture(table, tmp_path / "table.png")
+    figure = drawn[0].get_figure(root=True)
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    [title] = figure.texts
+    place = title.get_window_extent()
+    assert place.x0 >= 0 and place.x1 <= figure.bbox.width
 
 
 def test_one_cell_is_enough(results: Make, tmp_path: Path) -> None:

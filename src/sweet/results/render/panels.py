@@ -28,9 +28,10 @@ def write_picture(table: Table, path: Path) -> None:
     rows = -(-len(columns) // across)
     with style():
         names = 0.075 * max(map(len, table.arms))
-        size = (names + 0.4 + 3.1 * across, rows * (0.85 + 0.2 * len(table.arms)) + 0.55)
-        figure = Figure(figsize=size, layout="constrained")
-        figure.suptitle(f"{table.title}: {metric_label(metric)}. Marks are seeds, bars are means.", fontsize=11)
+        title = f"{table.title}: {metric_label(metric)}. Marks are seeds, bars are means."
+        width = max(names + 0.4 + 3.1 * across, 0.08 * len(title))  # a table of one column is narrower than its title
+        figure = Figure(figsize=(width, rows * (0.85 + 0.2 * len(table.arms)) + 0.55), layout="constrained")
+        figure.suptitle(title, fontsize=11)
         panels = figure.subplots(rows, across, squeeze=False, sharey=True)
         for place, ax in enumerate(panels.flat):
             if place < len(columns):
