@@ -69,6 +69,19 @@ def numbers(out: Path) -> dict[tuple[str, int], tuple[float, ...]]:
     }
 
 
+def test_a_template_and_models_for_who_only_wants_to_use_them(
+    measured: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path(shutil.copytree(measured[0], tmp_path / "results"))
+    for _ in range(2):
+        run(replace(TINY, write_models=True), "tiny", out=out, workers=1, device="cpu")
+    assert capsys.readouterr().err.count(f"sweet init {out}/models/template ") == 1  # the second run finds it there
+    assert {path.name for path in (out / "models").iterdir()} == {"template", *TINY.sizes}
+    source = Sources(TINY, SHAPES, 0).folder("template")
+    assert (out / "models/template/SHA256SUMS").read_bytes() == (source / "SHA256SUMS").read_bytes()
+    assert load_source(out / "models" / "template").source.core is not None
+
+
 def test_every_cell_is_measured(measured: tuple[Path, dict[str, Any]]) -> None:
     out, summary = measured
     assert (summary["measured"], summary["open"], summary["failed"]) == (12, 0, [])

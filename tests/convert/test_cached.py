@@ -159,6 +159,12 @@ def test_family_takes_it_too(checkpoint: Path, tmp_path: Path) -> None:
     words = f"family {checkpoint} --sizes L1H1 --data {DATA} --out {tmp_path}/f --json -q device=cpu workers=0"
     made = json.loads(run(*words.split(), "max_steps=1", "batch_size=8").stdout)
     assert [row["size"] for row in made["members"]] == ["L1H1"]
+    assert json.loads((tmp_path / "f" / "family.json").read_text())["source"] == checkpoint.name  # not the cache's
+    refused = CliRunner().invoke(app, [*words.split(), "--overwrite", "--img-size", "30"])
+    (line,) = refused.stderr.splitlines()  # said before a conversion begins
+    assert refused.exit_code == 2 and line.endswith(
+        "--img-size 30 is not a multiple of the source's patch size 4; 32 is"
+    )
 
 
 def test_a_method_that_trains_sees_the_same_images_and_says_its_cost(checkpoint: Path, tmp_path: Path) -> None:
@@ -242,7 +248,7 @@ def test_the_order_is_of_the_size_that_is_given(checkpoint: Path, tmp_path: Path
     theirs.set_input_size(32)
     centred = theirs.pos_embed - theirs.pos_embed.mean(-1, keepdim=True)  # as the folded source is
     torch.testing.assert_close(seen.source.stem["pos_embed"], centred)
-    with pytest.raises(UserError, match="--img-size 30: is not a multiple of the patch size 4"):
+    with pytest.raises(UserError, match="--img-size 30 is not a multiple of the source's patch size 4; 32 is"):
         convert(str(checkpoint), tmp_path / "u", data=DATA, img_size=30, device="cpu")
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sweet.data import open_images
 from sweet.data.check import check
-from sweet.data.check_findings import name_table, place_table
+from sweet.data.check_findings import name_table
 from sweet.data.decode import PixelFormat
 from sweet.errors import UserError
 from sweet.recipes.loader import load_recipe
@@ -91,9 +91,11 @@ def test_a_set_inside_the_folder(tmp_path: Path, inner: list[str], make_image: C
         for place in ("train/ant", "train/bee", "val/ant"):
             (tmp_path / name / place).mkdir(parents=True)
             make_image(0).save(tmp_path / name / place / "0.png")
-    (row,) = [row for row in place_table(f"folder:{tmp_path}") if row.warn]
+    images = open_images(f"folder:{tmp_path}", "train")
+    (row,) = [row for row in images.findings() if row.warn]
     assert row.found.startswith("folders with splits inside (") and sorted(inner)[0] in row.handling
-    assert not any(row.warn for row in place_table(row.handling.rpartition(" say ")[2]))  # what it proposes
+    proposed = open_images(row.handling.rpartition(" say ")[2], "train")
+    assert proposed.classes == ["ant", "bee"] and not any(row.warn for row in proposed.findings())
 
 
 BOX = "0 0.5 0.5 0.4 0.4\n"

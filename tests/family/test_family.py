@@ -29,6 +29,7 @@ from sweet.files import check_sums, read_json, sha256, write_json
 from sweet.models.config import ViTConfig
 from sweet.recipes.schema import FinetuneRecipe
 from sweet.results.family import Family, Member, on_front, read_family
+from sweet.results.paired import signed
 from sweet.results.report import report
 from sweet.storage.legacy import MEMBER
 from sweet.storage.records import read_record
@@ -119,7 +120,9 @@ def test_compared_with_random(
         f"sweet is better than random at {better} of 2 sizes; the mean difference is "
     )
     text = (out / "table.md").read_text()
-    assert "gain over random" in text
+    assert "| random | gain over random |" in text
+    for row in shown["members"]:
+        assert f"| {row['random']:.2f} | {signed(row['gain over random'], 2)} |" in text
     assert text.lower().count("one run each") == 1  # in the conclusion, and not below it again
     assert re.search(r"\(one run each, measured on \d+ images; sampling error ±[\d.]+ points\)", shown["conclusion"])
 
@@ -225,6 +228,13 @@ def test_two_budgets_that_give_one_size() -> None:
     assert size_cost(config, Size.parse(one, 16)).params == int(own.replace(",", ""))
     with pytest.raises(UserError, match=r"gives L24H24, and so does 200M; .* the most that there are"):
         members(["200M", "300M"], config)
+
+
+def test_a_budget_that_no_size_uses_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    config = ViTConfig(depth=2, heads=2, head_dim=16, img_size=32, patch_size=4)
+    assert [str(size) for size in members(["10k", "900M"], config)][1] == "L4H4"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: --sizes 900M: the largest size that is considered, L4H4, uses ")
 
 
 def test_the_front() -> None:

@@ -203,7 +203,7 @@ class TableJobs:
         shutil.rmtree(run_folder(self.protocol, cell, self.recipe(cell), self.source(cell)), ignore_errors=True)
 
     def write_models(self, sizes: list[str] | None, note: Callable[[str], None]) -> None:
-        """A model folder of every size, once the source is there; of the first replicate."""
+        """A model folder of every size and the source itself, once it is there; of the first replicate."""
         from sweet.initialise.make import initialise_to
         from sweet.template.sizes import Size
 
@@ -213,6 +213,10 @@ class TableJobs:
             if (source / "config.json").is_file() and not (folder / "config.json").is_file():
                 initialise_to(str(source), folder, depth=target.depth, heads=target.heads)
                 note(f"made {folder}")
+            kept = self.out / "models" / "template"
+            if (source / "config.json").is_file() and not kept.exists():
+                shutil.copytree(source, kept.with_name(".template"), dirs_exist_ok=True).replace(kept)
+                note(f"made {kept}; sweet init {kept} --params 500K --out DIR makes another size")
 
 
 def _sets(protocol: Protocol, name: str, transfer: list[str] | None) -> dict[str, str]:

@@ -16,6 +16,7 @@ from sweet.data.images import digest
 from sweet.errors import UserError
 from sweet.files import cache_folder
 from sweet.storage import hub
+from sweet.storage.paths import check_patches
 from sweet.storage.records import FOREIGN
 from sweet.template.image_size import ImageSize
 
@@ -70,6 +71,8 @@ def is_source(source: str | Path) -> bool:
 
 def _converted(source: str, options: ConvertOptions, img_size: ImageSize | None) -> Path:
     checkpoint, order = read(source)
+    if options.img_size is not None:
+        check_patches(options.img_size, checkpoint.config.patch_size)
     note_size(checkpoint, img_size)
     out = cache_folder() / CONVERTED / _name(checkpoint, options)
     if (out / "config.json").is_file():

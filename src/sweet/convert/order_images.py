@@ -10,11 +10,11 @@ from torch import Tensor
 
 from sweet.console import progress, say
 from sweet.data import ImageSource, open_images, shuffled, whole_images
-from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.recipes.schema import without_path
+from sweet.storage.paths import check_patches
 from sweet.storage.records import DataConfig
-from sweet.template.image_size import ImageSize, joined, sides, size_text, whole_patches
+from sweet.template.image_size import ImageSize, joined, sides, size_text
 
 from .checkpoints import Checkpoint
 
@@ -39,8 +39,7 @@ class OrderImages:
         """``count`` images of ``spec``, or synthetic scenes. Raises UserError for an image size of no whole patches."""
         config = checkpoint.config
         size = img_size or default_size(config)
-        if not whole_patches(size, config.patch_size):
-            raise UserError(f"--img-size {size_text(size)}: is not a multiple of the patch size {config.patch_size}")
+        check_patches(size, config.patch_size)
         scenes = f"shapes:n={count},size={max(sides(size))}"
         found = open_images(spec or scenes, "train", val_share=0.0, pixels=checkpoint.data)
         found = found.select(shuffled(len(found), 0)[:count])

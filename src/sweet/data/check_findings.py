@@ -83,9 +83,6 @@ def place_table(spec: str) -> list[Finding]:
         others = [name for name in subfolders(images) if name not in splits]
         if others:
             found.append(Finding("", some_names(others, "folders beside the splits"), "left out", warn=True))
-    elif reader == "folder" and (inner := [name for name in subfolders(root) if split_folders(root / name)]):
-        handling = f"taken for classes; for its splits say folder:{root / inner[0]}"
-        found.append(Finding("", some_names(inner, "folders with splits inside"), handling, warn=True))
     return found + _writings(sorted({file for pattern in TEXTS for file in root.glob(pattern)}))
 
 

@@ -16,7 +16,7 @@ from .class_names import one_spelling
 from .decode import open_stored
 from .findings import Finding, some_names
 from .images import ImageSource, digest, stamps
-from .splits import Splits, goes_round, is_hidden, like_splits, split_folders, subfolders
+from .splits import Splits, goes_round, is_hidden, like_splits, split_called, split_folders, subfolders
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -37,6 +37,7 @@ class LeftOut:
     loose: list[str] = field(default_factory=list)  # images beside the folders of the classes
     joined: list[str] = field(default_factory=list)  # classes of which a folder is spelled in another way
     like_splits: list[str] = field(default_factory=list)  # classes that are called as if they were splits
+    sets: list[Path] = field(default_factory=list)  # folders of classes that hold splits
 
     def findings(self, split: str) -> list[Finding]:
         """A line for each sort of thing."""
@@ -53,6 +54,10 @@ class LeftOut:
         ):
             if names:
                 found.append(Finding(split, some_names(names, what), handling, warn=True))
+        if self.sets:
+            inside = some_names([inner.name for inner in self.sets], "folders with splits inside")
+            handling = f"taken for classes; for its splits say folder:{self.sets[0]}"
+            found.append(Finding(split, inside, handling, warn=True))
         if self.hidden:
             found.append(Finding(split, f"{self.hidden} hidden files or folders", "left out"))
         if self.joined:
@@ -121,6 +126,8 @@ def _spellings(folders: list[str]) -> dict[str, list[str]]:
 def _open(spec: str, split: str, path: Path, classes: dict[str, list[str]]) -> ImageSource:
     joined = [name for name, folders in classes.items() if len(folders) > 1]
     others = LeftOut(joined=joined, like_splits=like_splits(list(classes)))
+    if not split_called(path.name):
+        others.sets = [path / name for name in subfolders(path) if split_folders(path / name)]
     labelled = [
         (file, label)
         for label, folders in enumerate(classes.values())

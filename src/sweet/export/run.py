@@ -103,7 +103,7 @@ def _export_model(
         need_onnx()  # before the work
     if head and record.task not in (None, *ON_THE_VIT):
         return _export_whole(folder, record, to, out, seeds=seeds, licence=licence)
-    model, _ = load_model(folder, **({} if head else {"num_classes": 0}))
+    model, _ = load_model(folder, num_classes=None if head else 0)
     if not head:
         data = record.data.model_copy(update={"classes": None, "thresholds": None})
         record = record.model_copy(update={"task": None, "head": None, "metrics": None, "data": data})

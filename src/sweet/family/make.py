@@ -27,9 +27,10 @@ from sweet.results.family import Family, Latency, Member
 from sweet.storage.folders import load_source
 from sweet.storage.layout import TENSORS
 from sweet.storage.ownership import FAMILY, STARTS
+from sweet.storage.paths import check_patches
 from sweet.storage.records import read_record
 from sweet.tasks.registry import TASKS, task_class
-from sweet.template.image_size import ImageSize, size_text, whole_patches
+from sweet.template.image_size import ImageSize
 from sweet.template.sizes import Size
 from sweet.training.finetune import finetune, open_splits
 from sweet.training.inherited import with_model_data
@@ -75,8 +76,9 @@ def family(
         if other == method:
             raise UserError(f"--compare {other}: is how the family itself is initialised (--method)")
     clock = None if latency is None else resolve_device(latency)
+    called = Path(source).expanduser().absolute().name  # of a checkpoint too, which the cache calls by its checksum
     source = _folder(source, recipe, task, img_size)
-    work = prepare(source, sizes, recipe, task, method, img_size, seeds)
+    work = prepare(source, called, sizes, recipe, task, method, img_size, seeds)
     methods = [None, *dict.fromkeys(compare)]
     known = work.family.continued(out) if resume else work.family
     check_recipe(out, work.recipe, resume=resume)
@@ -231,6 +233,7 @@ class FamilyPlan:
 
 def prepare(
     source: Path,
+    name: str,
     sizes: Sequence[str],
     recipe: FinetuneRecipe,
     task: str,
@@ -238,14 +241,14 @@ def prepare(
     img_size: ImageSize | None,
     seeds: int = 1,
 ) -> FamilyPlan:
-    """Sizes, recipe and record of a family; UserError now for what the first fine-tuning would say later."""
+    """Sizes, recipe and record of a family; ``name`` is that of the source.
+
+    Raises UserError now for what the first fine-tuning would say later.
+    """
     make_task = task_class(task)
     stored = load_source(source)
     config = stored.config
-    if img_size is not None and not whole_patches(img_size, config.patch_size):
-        raise UserError(
-            f"--img-size {size_text(img_size)} is not a multiple of the source's patch size {config.patch_size}"
-        )
+    check_patches(img_size or config.img_size, config.patch_size)
     config = replace(config, img_size=img_size or config.img_size)
     requested = members(sizes, config)
     switches(method)  # checks its name
@@ -254,7 +257,7 @@ def prepare(
     for images in open_splits(recipe):
         make_task.classes_of(images)
     known = Family(
-        source=source.name,
+        source=name,
         source_sha256=sha256(source / TENSORS[stored.record.kind]),
         task=task,
         data=without_path(recipe.data.source or ""),

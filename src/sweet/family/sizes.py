@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Sequence
 
+from sweet.console import warn
 from sweet.costs.budget import Budget, choose, grid, read_sizes, size_cost, size_of
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
@@ -18,11 +19,17 @@ def members(requested: Sequence[str], config: ViTConfig) -> dict[Size, str]:
     neither, or that leads to a size for the second time.
     """
     found: dict[Size, str] = {}
+    notes = []
     for text, named in read_sizes(requested):
-        size = size_of(named, config)
+        chosen = choose(config, named) if isinstance(named, Budget) else None
+        size = chosen.size if chosen else size_of(named, config)
+        if chosen and chosen.note:
+            notes.append(f"{chosen.budget.option}: {chosen.note}")
         if size in found:
             raise UserError(f"--sizes {text}: gives {size}, and so does {found[size]}; {_next(size, config)}")
         found[size] = text
+    for note in notes:
+        warn(note)
     return found
 
 

@@ -8,7 +8,8 @@ from sweet.costs.budget import Budget, Choice, choose
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.vit import resizable
-from sweet.template.image_size import ImageSize, size_text, whole_patches
+from sweet.storage.paths import check_patches
+from sweet.template.image_size import ImageSize
 from sweet.template.sizes import Size
 
 
@@ -35,9 +36,7 @@ def resolve_shape(
     ``source`` is the shape of the source; sizes are in pixels. Raises UserError for a shape that cannot be made.
     """
     pixels, patch = img_size or source.img_size, patch_size or source.patch_size
-    if not whole_patches(pixels, patch):
-        own = f"--patch-size {patch}" if patch_size else f"the source's patch size {patch}"
-        raise UserError(f"--img-size {size_text(pixels)} is not a multiple of {own}")
+    check_patches(pixels, patch, "--patch-size" if patch_size else "the source's patch size")
     try:
         config = replace(source, img_size=pixels, patch_size=patch, in_chans=in_chans or source.in_chans)
     except ValueError as problem:  # larger than any model is

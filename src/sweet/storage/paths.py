@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sweet.errors import UserError
 from sweet.files import read_json
-from sweet.template.image_size import ImageSize, read_image_size
+from sweet.template.image_size import ImageSize, joined, read_image_size, sides, size_text, whole_patches
 
 from .hub import is_hub_name
 from .overwrite import NEW
@@ -105,3 +105,10 @@ def after_restart(resume: bool, overwrite: bool) -> tuple[bool, bool]:
     """--resume and --overwrite as they are meant where ``torchrun --max-restarts`` starts a process again."""
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     return resume or again, overwrite and not again
+
+
+def check_patches(size: ImageSize, patch: int, whose: str = "the source's patch size") -> None:
+    """Raises UserError, with the nearest size that would do, for an ``--img-size`` that leaves a rest."""
+    if not whole_patches(size, patch):
+        near = joined(*(max(1, round(side / patch)) * patch for side in sides(size)))
+        raise UserError(f"--img-size {size_text(size)} is not a multiple of {whose} {patch}; {size_text(near)} is")

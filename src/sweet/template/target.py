@@ -13,8 +13,8 @@ writer applies (both D x d), readers become W R and writers T^T W:
 
 Beyond the source: a new channel is written with zeros and read by a random unit mixture of the old channels' readers, a
 new head or hidden unit copies an old one and is written with zeros, so a wider network starts as the same function
-(exactly so with RMSNorm, and with LayerNorm in principal order). A deeper one repeats blocks evenly and divides what
-each copy adds to the stream by the number of copies.
+(exactly so with RMSNorm, and with LayerNorm in principal order; nearly so where a norm inside attention or MLP sees the
+copies). A deeper one repeats blocks evenly and divides what each copy adds to the stream by the number of copies.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from sweet.results.family import Family
+from sweet.results.family import Family, Member
 from sweet.results.paired import signed
 from sweet.results.rows import Grid
 from sweet.results.runs import read_run
@@ -29,10 +29,7 @@ def family_grid(family: Family) -> Grid:
             "size": row.size,
             metric.label: row.text(metric),
             "Pareto": "yes" if row.pareto else "no",
-            **{
-                f"gain over {method}": signed(gain, metric.digits) if gain is not None else None
-                for method, gain in ((method, family.gains(row).get(method)) for method in family.compared_with)
-            },
+            **{key: cell for method in family.compared_with for key, cell in _against(family, row, method).items()},
             "requested": row.requested,
             "parameters, M": f"{row.params / 1e6:.3f}",
             "GFLOPs": f"{row.flops / 1e9:.3f}",
@@ -40,6 +37,15 @@ def family_grid(family: Family) -> Grid:
         }
         for row in rows
     )
+
+
+def _against(family: Family, member: Member, method: str) -> dict[str, str | None]:
+    """What the same size reaches by a baseline, and what the member gains over it; None where it is not measured."""
+    metric, other, gain = family.judge, family.member(member.size, method), family.gains(member).get(method)
+    return {
+        method: None if other is None else other.text(metric),
+        f"gain over {method}": None if gain is None else signed(gain, metric.digits),
+    }
 
 
 def family_section(folder: Path, family: Family, name: str) -> Section:
