@@ -202,6 +202,15 @@ def _default_type() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
+def test_a_method_trains_where_the_caller_wants_no_gradients(dense: Path) -> None:
+    chosen = {"method": "distilled", "data": "shapes:n=8,size=16", "steps": 1, "batch": 4, "device": "cpu"}
+    with torch.no_grad():
+        vit = build(dense, 1, 1, **chosen)
+        assert not torch.is_grad_enabled()
+    same = build(dense, 1, 1, **chosen)
+    assert all(torch.equal(a, b) for a, b in zip(vit.parameters(), same.parameters(), strict=True))
+
+
 @pytest.mark.parametrize("method", ["random", "distilled", "dmae"])
 def test_a_build_leaves_the_global_generators_alone(dense: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = {"data": "shapes:n=8,size=16", "steps": 1, "batch": 4, "device": "cpu"}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweet.data import open_images
+from sweet.data import open_images, splits
 from sweet.errors import UserError
 
 
@@ -82,6 +82,21 @@ def test_classes_may_begin_like_splits(folder: Path) -> None:
     (folder / "bee").rename(folder / "test_tube")
     images = open_images(f"folder:{folder}", "train", val_share=0)
     assert images.classes == ["test_tube", "trainer"] and not any(one.warn for one in images.findings())
+
+
+def test_a_class_is_not_refused_for_the_names_of_its_folders(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two names of one split are an error of a set; that a class looks like one is only a warning."""
+    (folder / "ant" / "more").rename(folder / "ant" / "train")
+    (folder / "ant" / "training").mkdir()
+    plain = splits.subfolders
+
+    def subfolders(path: Path) -> list[str]:
+        if path.name == "bee":
+            raise PermissionError(path)
+        return plain(path)
+
+    monkeypatch.setattr(splits, "subfolders", subfolders)
+    assert open_images(f"folder:{folder}", "train", val_share=0).classes == ["ant", "bee"]
 
 
 @pytest.mark.parametrize("form", ["grey", "palette", "alpha", "deep", "sideways"])

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -199,11 +198,10 @@ def test_the_picture_of_one_column_is_as_wide_as_its_title(
     results: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [table], _ = read([results({("sweet", "L6H6"): [47.0], ("random", "L6H6"): [30.0]})])
-    drawn: list[Axes] = []
-    monkeypatch.setattr(panels, "write_png", lambda ax, _: drawn.append(ax))
+    drawn: list[Figure] = []
+    monkeypatch.setattr(panels, "write_png", lambda figure, _: drawn.append(figure))
     write_picture(table, tmp_path / "table.png")
-    figure = drawn[0].get_figure(root=True)
-    assert isinstance(figure, Figure)
+    [figure] = drawn
     figure.draw_without_rendering()
     [title] = figure.texts
     place = title.get_window_extent()

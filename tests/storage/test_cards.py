@@ -118,5 +118,5 @@ def test_names_are_neither_markdown_nor_html(classifier: Path) -> None:
     table = card.partition("## Results")[0]
     assert "<img" not in table and "[x](" not in table and "&lt;img" in table
     assert not {"\x1b", "\u202e"} & set(card)
-    [row] = [line for line in table.splitlines() if line.startswith("| the source was learned from |")]
+    [row] = [line for line in table.splitlines() if line.startswith("| the source was made from |")]
     assert row.count("|") == 3

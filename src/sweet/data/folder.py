@@ -16,7 +16,7 @@ from .class_names import one_spelling
 from .decode import open_stored
 from .findings import Finding, some_names
 from .images import ImageSource, digest, stamps
-from .splits import Splits, goes_round, is_hidden, like_splits, split_called, split_folders, subfolders
+from .splits import Splits, goes_round, holds_splits, is_hidden, like_splits, split_called, split_folders, subfolders
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -127,7 +127,7 @@ def _open(spec: str, split: str, path: Path, classes: dict[str, list[str]]) -> I
     joined = [name for name, folders in classes.items() if len(folders) > 1]
     others = LeftOut(joined=joined, like_splits=like_splits(list(classes)))
     if not split_called(path.name):
-        others.sets = [path / name for name in subfolders(path) if split_folders(path / name)]
+        others.sets = [path / name for name in subfolders(path) if holds_splits(path / name)]
     labelled = [
         (file, label)
         for label, folders in enumerate(classes.values())

@@ -71,6 +71,14 @@ def split_folders(path: Path) -> list[str]:
     return splits
 
 
+def holds_splits(path: Path) -> bool:
+    """Whether the folder of a class looks like a set of its own; no reason to refuse it, so nothing is raised."""
+    try:
+        return bool(split_folders(path))
+    except (OSError, UserError):  # it cannot be read, or has two names of one split
+        return False
+
+
 def find_split(splits: Iterable[str], split: str) -> str | None:
     """The name in ``splits`` of ``train``, ``val`` or ``test``, the most usual one first; None where there is none."""
     names = list(splits)

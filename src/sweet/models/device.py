@@ -31,7 +31,7 @@ def resolve_device(name: str) -> torch.device:
 @contextmanager
 def plain_tensors() -> Iterator[None]:
     """New tensors are float32 on the CPU in this block, and may be trained: as if the caller had set no default type,
-    no default device (``with torch.device("cuda"):``) and no inference mode.
+    no default device (``with torch.device("cuda"):``), no inference mode and no ``torch.no_grad``.
 
     What we draw comes from a CPU generator, and tensors that are kept between calls have to serve all of them.
     """
@@ -41,6 +41,7 @@ def plain_tensors() -> Iterator[None]:
             stack.enter_context(torch.device("cpu"))
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
         if dtype != torch.float32:
             torch.set_default_dtype(torch.float32)
             stack.callback(torch.set_default_dtype, dtype)

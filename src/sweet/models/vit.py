@@ -122,8 +122,8 @@ LAYERS = ("norm_layer", "mlp_layer", "act_layer", "embed_norm_layer")  # argumen
 
 
 def check_options(config: ViTConfig, options: Mapping[str, object]) -> None:
-    """Raises UserError for an option that timm's constructor does not have, that the weights decide, or that a model on
-    the CPU whose layer scales are one would leave out."""
+    """Raises UserError for an option that timm's constructor does not have, that the weights decide, or that would have
+    no effect."""
     make = CLASSES[config.family]
     fixed = {*timm_args(config), *LAYERS, "num_classes"}
     known = inspect.signature(make).parameters.keys() - fixed
