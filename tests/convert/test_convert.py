@@ -283,7 +283,7 @@ CASES = {
     "convert dense --weights ema --out OUT": ["--weights ema", "is for a file of weights"],
     "convert dense --mean 0.5,0.5 --out OUT": ["--mean 0.5,0.5", "has 3 channels"],
     "convert dense --std 0,1,1 --out OUT": ["--std 0,1,1", "expected numbers"],
-    "convert dense --img-size 15 --data shapes:n=4 --out OUT": ["--img-size 15", "multiple of the patch size"],
+    "convert dense --img-size 15 --data shapes:n=4 --out OUT": ["--img-size 15", "multiple of the source's patch size"],
     "convert dense --img-size 32 --out OUT": ["--img-size 32", "dense has its own order", "--data SRC"],
     "convert dense --images 8 --out OUT": ["--images 8", "dense has its own order", "--data SRC"],
     "convert dense --heal-lr 1e-4 --out OUT": ["--heal-lr 0.0001", "--heal STEPS"],
