@@ -207,16 +207,19 @@ class TableJobs:
         from sweet.initialise.make import initialise_to
         from sweet.template.sizes import Size
 
-        for size in sizes or self.protocol.sizes:
-            source = self.source(Cell(self.protocol.main, self.protocol.trials[0], size, 0))
+        names = sizes or self.protocol.sizes
+        source = self.source(Cell(self.protocol.main, self.protocol.trials[0], names[0], 0))
+        if not (source / "config.json").is_file():
+            return
+        for size in names:
             folder, target = self.out / "models" / size, Size.parse(size)
-            if (source / "config.json").is_file() and not (folder / "config.json").is_file():
+            if not (folder / "config.json").is_file():
                 initialise_to(str(source), folder, depth=target.depth, heads=target.heads)
                 note(f"made {folder}")
-            kept = self.out / "models" / "template"
-            if (source / "config.json").is_file() and not kept.exists():
-                shutil.copytree(source, kept.with_name(".template"), dirs_exist_ok=True).replace(kept)
-                note(f"made {kept}; sweet init {kept} --params 500K --out DIR makes another size")
+        kept = self.out / "models" / "template"
+        if not kept.exists():
+            shutil.copytree(source, kept.with_name(".template"), dirs_exist_ok=True).replace(kept)
+            note(f"made {kept}; sweet init {kept} --params 500K --out DIR makes another size")
 
 
 def _sets(protocol: Protocol, name: str, transfer: list[str] | None) -> dict[str, str]:
