@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,7 @@ NAMES = {
     "kronecker_principal": "Kronecker products",
     "weight_selection_principal": "weight selection in principal order",
 }
+SETS = {"cifar10": "CIFAR-10", "tiny-imagenet-100": "Tiny ImageNet-100", "flowers102": "Oxford Flowers-102"}
 TRIED = "L3H6"  # the size that README's commands make
 
 
@@ -182,16 +184,19 @@ def from_checkpoint() -> str:
         return _mean({c: max(means[arm][c] for arm in arms if c in means[arm]) for c in columns}, columns)
 
     sets = {c: table.column(c).set for c in table.columns}
-    labels = {sets[c]: f"{table.cells['sweet', c].n_train:,} labels of {sets[c]}" for c in columns}
-    whole = [c for c in means["checkpoint"] if sets[c] in labels]
+    used, labels = {sets[c]: table.cells["sweet", c].n_train for c in columns}, defaultdict(list)
+    for name, count in used.items():
+        labels[count].append(SETS[name])
+    trained_on = listed([f"{count:,} labels of {' or '.join(names)}" for count, names in labels.items()])
+    whole = [c for c in means["checkpoint"] if sets[c] in used]
     ours, theirs, conditioned = (best(arms) for arms in (["sweet"], table.baselines, table.of_role("conditioned")))
     return (
         "Measured with DINOv2 ViT-S (22 million parameters) cut to "
         f"{listed(list(dict.fromkeys(table.column(c).size for c in columns)))} and fine-tuned on "
-        f"{listed(list(labels.values()))}: `sweet` reaches {ours:.1f} % top-1 on average, the best baseline of each "
+        f"{trained_on}: `sweet` reaches {ours:.1f} % top-1 on average, the best baseline of each "
         f"size {theirs:.1f} %, the best conditioned one {conditioned:.1f} %, random weights {best(['random']):.1f} %, "
-        f"the whole checkpoint {best(['checkpoint', 'checkpoint_conditioned'], whole):.1f} % (table real; replicates: "
-        f"{_replicates(table, columns)})."
+        f"the whole checkpoint {best(['checkpoint', 'checkpoint_conditioned'], whole):.1f} % (table real, "
+        f"{_replicates(table, columns)} replicates)."
     )
 
 
