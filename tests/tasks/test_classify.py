@@ -125,5 +125,5 @@ def test_a_head_of_other_classes_is_not_taken_over(classifier: Path, task: type[
     other = task(classes[::-1])
     drawn = head(other, name)
     what = {"classify": "other classes", "multilabel": "--task classify"}[name]
-    assert other.notes == [f"the head is new: {classifier} was trained for {what}"]
+    assert other.notes == [f"the trained head of {classifier} is not taken over: it is for {what}"]
     assert drawn.shape == trained.shape and 0 < drawn.abs().max() < 1e-3 < trained.abs().max()

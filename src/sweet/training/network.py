@@ -31,7 +31,7 @@ def start_network(folder: Path, task: Task, task_name: str, *, seed: int = 0, dr
     other_head = record.task is not None and not same
     if other_head:
         what = "other classes" if record.task == task_name else f"--task {record.task}"
-        task.notes.append(f"the head is new: {folder} was trained for {what}")
+        task.notes.append(f"the trained head of {folder} is not taken over: it is for {what}")
     options = {**task.timm_options, "drop_path_rate": drop_path, "new_head": other_head}
     vit, _ = load_model(folder, num_classes=task.outputs, seed=seed, **options)
     network = with_new_head(vit, task, seed)
