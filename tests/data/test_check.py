@@ -197,7 +197,7 @@ def test_images_that_exif_turns_are_said(
     make_image(0).save(tmp_path / f"turned.{suffix}", exif=exif)
     make_image(1).save(tmp_path / "straight.png")
     found = {row.found: row.handling for row in check(f"folder:{tmp_path}").findings}
-    assert found["1 image that EXIF turns"].startswith("turned upright")
+    assert found["1 image that EXIF turns"].startswith("rotated upright")
 
 
 def test_pixels_are_read_by_stripes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

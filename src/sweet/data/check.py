@@ -275,7 +275,7 @@ def _sizes(survey: Survey) -> list[Finding]:
     found, split = list[Finding](), survey.images.split
     long = sum(max(size) > LONG * min(size) for size in survey.sizes)
     if survey.rotated:
-        handling = "turned upright; boxes and masks are those of the upright image"
+        handling = "rotated upright; boxes and masks are those of the upright image"
         found.append(Finding(split, f"{counted(survey.rotated, 'image')} that EXIF turns", handling))
     tiny = sum(min(size) < TINY for size in survey.sizes)
     if long:

@@ -120,7 +120,7 @@ def read_table(file: Path) -> Table:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows and the line that each begins at. Raises UserError for an open quote: it would swallow the others."""
+    """The rows and the line that each begins at. Raises UserError for an open quote: the others would be lost."""
     lines = decode_text(file).splitlines(keepends=True)
     delimiter = "\t" if lines and "\t" in lines[0] and "," not in lines[0] else ","
     reader, first = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True), 1
