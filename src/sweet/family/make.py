@@ -77,7 +77,9 @@ def family(
             raise UserError(f"--compare {other}: is how the family itself is initialised (--method)")
     clock = None if latency is None else resolve_device(latency)
     called = Path(source).expanduser().absolute().name  # of a checkpoint too, which the cache calls by its checksum
-    source = _folder(source, recipe, task, img_size)
+    for images in open_splits(recipe):  # those that the task cannot learn from are refused before a conversion
+        task_class(task).classes_of(images)
+    source = _folder(source, recipe, img_size)
     work = prepare(source, called, sizes, recipe, task, method, img_size, seeds)
     methods = [None, *dict.fromkeys(compare)]
     known = work.family.continued(out) if resume else work.family
@@ -101,12 +103,9 @@ def family(
     return result | {"conclusion": " ".join(known.sentences())} if known.baselines else result
 
 
-def _folder(source: Path | str, recipe: FinetuneRecipe, task: str, img_size: ImageSize | None) -> Path:
+def _folder(source: Path | str, recipe: FinetuneRecipe, img_size: ImageSize | None) -> Path:
     """The source itself, or what it is converted to by the images of the recipe."""
     data = None if is_source(source) else recipe.data.source
-    if data is not None:  # images that the task cannot learn from are refused before a download and a conversion
-        for images in open_splits(recipe):
-            task_class(task).classes_of(images)
     return as_source(source, data=data, img_size=img_size, device=recipe.device)
 
 
@@ -254,8 +253,6 @@ def prepare(
     switches(method)  # checks its name
     data = stored.data.model_copy(update={"img_size": config.img_size})
     recipe = with_model_data(recipe, data, source, make_task)
-    for images in open_splits(recipe):
-        make_task.classes_of(images)
     known = Family(
         source=name,
         source_sha256=sha256(source / TENSORS[stored.record.kind]),
