@@ -13,6 +13,7 @@ from PIL import Image
 
 from sweet.data import open_images
 from sweet.data.check import ObjectCounts, check
+from sweet.data.identity import differences, identity
 from sweet.errors import UserError
 
 POLYGON = [[2.0, 1.0, 9.0, 1.0, 9.0, 6.0, 2.0, 6.0]]
@@ -253,3 +254,13 @@ def test_what_the_check_says_of_objects(write: Write) -> None:
     ):
         assert any(words in line for line in lines), (words, lines)
     assert opened(write(values)).strata() == [0, 3]  # dog is as rare as cat and comes first; the other is empty
+
+
+def test_a_resumed_run_notices_other_boxes(write: Write) -> None:
+    root = write(content())
+    before = identity(opened(root))
+    assert differences(before, identity(opened(root))) == []
+    moved = content()
+    moved["annotations"][0]["bbox"] = [2, 1, 7, 4]
+    write(moved)
+    assert differences(before, identity(opened(root))) == ["other boxes or masks"]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from sweet.data import open_images
 from sweet.data.decode import ORIENTATION
+from sweet.data.identity import differences, identity
 from sweet.data.images import IGNORE
 from sweet.data.masks import class_pixels, unseen_classes
 from sweet.data.shapes import CLASSES, ShapeImages
@@ -280,3 +281,13 @@ def test_a_turned_image_takes_an_upright_mask(tmp_path: Path, orientation: int, 
         else:
             with pytest.raises(UserError, match="pixels, its image"):
                 images.mask(0)
+
+
+def test_a_resumed_run_notices_other_masks(write: Write, tmp_path: Path) -> None:
+    images = open_images(f"masks:{write()}", "train", val_share=0)
+    parts = [images, images.select([1]), images.select([0])]
+    before = [identity(part) for part in parts]
+    assert [differences(known, identity(part)) for known, part in zip(before, parts, strict=True)] == [[], [], []]
+    picture(VALUES[::-1].copy()).save(tmp_path / "masks" / "train" / "b.png")
+    found = [differences(known, identity(part)) for known, part in zip(before, parts, strict=True)]
+    assert found == [["other boxes or masks"], ["other boxes or masks"], []]

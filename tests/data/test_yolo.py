@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from sweet.data import open_images
+from sweet.data.identity import differences, identity
 from sweet.errors import UserError
 
 
@@ -130,3 +131,11 @@ def test_coco_with_a_file_a_split_beside_its_images(tmp_path: Path) -> None:
     (tmp_path / "valid" / "second.json").write_text("{}")
     with pytest.raises(UserError, match="valid has 2 JSON files, expected one"):
         open_images(f"coco:{tmp_path}", "val")
+
+
+def test_a_resumed_run_notices_other_boxes(tmp_path: Path) -> None:
+    spec = yolo(tmp_path, "0 0.5 0.5 0.2 0.2\n")
+    before = identity(open_images(spec, "train", val_share=0))
+    assert differences(before, identity(open_images(spec, "train", val_share=0))) == []
+    yolo(tmp_path, "0 0.5 0.5 0.2 0.3\n")
+    assert differences(before, identity(open_images(spec, "train", val_share=0))) == ["other boxes or masks"]

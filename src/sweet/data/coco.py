@@ -98,6 +98,9 @@ class CocoImages(FolderImages):
         boxes, labels, crowd = ([getattr(one, key) for one in several] for key in ("box", "label", "crowd"))
         return Objects.of(boxes, labels, crowd, area, masks)
 
+    def annotation(self, index: int) -> object:
+        return self.annotations[index]
+
     def strata(self) -> list[int]:
         """For each image the rarest class of its objects; images without objects are a class of their own."""
         return rarest([[one.label for one in several] for several in self.annotations], none=len(self.classes or ()))

@@ -18,7 +18,7 @@ class Identity(BaseModel):
     """``names`` (below the folder that all share), ``labels`` and ``first_bytes`` are checksums.
 
     ``labels`` are those of every image, or its lists of labels. ``first_bytes`` are those of about :data:`LOOKED_AT`
-    images; None where one of them cannot be read.
+    images; None where one of them cannot be read. ``annotations`` are the boxes or masks of the same images.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -28,13 +28,16 @@ class Identity(BaseModel):
     classes: list[str] | None = None
     labels: str | None = None
     first_bytes: str | None = None
+    annotations: str | None = None
 
 
 def identity(images: ImageSource) -> Identity:
     """Of a set; the same when it has moved."""
     places = list(images.places())
     shared = len(os.path.dirname(os.path.commonprefix(places)))  # noqa: RUF071  dirname ends it at a folder
-    heads = [first_bytes(images, index) for index in images.spread(LOOKED_AT)]
+    spread = images.spread(LOOKED_AT)
+    heads = [first_bytes(images, index) for index in spread]
+    annotations = [images.annotation(index) for index in spread]
     labels = images.label_lists if images.labels is None else images.labels
     return Identity(
         count=len(images),
@@ -42,6 +45,7 @@ def identity(images: ImageSource) -> Identity:
         classes=images.classes or images.mask_classes,
         labels=None if labels is None else digest(*labels),
         first_bytes=None if None in heads else digest(*heads),
+        annotations=None if None in annotations else digest(*annotations),
     )
 
 
@@ -70,10 +74,13 @@ def differences(before: Identity, now: Identity) -> list[str]:
         found.append(different_classes(before.classes or [], now.classes or []))
     if before.count == now.count:  # else what follows differs anyway
         found += ["other file names"] * (before.names != now.names)
-        if None not in (before.labels, now.labels):  # earlier versions compared no lists of labels
-            found += ["other labels"] * (before.labels != now.labels)
-        if None not in (before.first_bytes, now.first_bytes):
-            found += ["other bytes in the files"] * (before.first_bytes != now.first_bytes)
+        for was, is_now, text in (
+            (before.labels, now.labels, "other labels"),
+            (before.first_bytes, now.first_bytes, "other bytes in the files"),
+            (before.annotations, now.annotations, "other boxes or masks"),
+        ):
+            if None not in (was, is_now) and was != is_now:  # earlier versions wrote fewer of them
+                found.append(text)
     return found
 
 

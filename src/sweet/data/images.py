@@ -135,6 +135,10 @@ class ImageSource(ABC):
         """
         raise UserError(f"{self.where(index)}: has no mask")
 
+    def annotation(self, index: int) -> object:
+        """The boxes or the mask of an image as they are stored, for a checksum; None where they are in no file."""
+        return None
+
     def relabelled(self, classes: Sequence[str]) -> bool:
         """Give labels and lists of labels the numbers of ``classes``, which has all of this set's by name.
 
@@ -199,6 +203,9 @@ class Selected(ImageSource):
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         return self.parent.mask(self.indices[index])
+
+    def annotation(self, index: int) -> object:
+        return self.parent.annotation(self.indices[index])
 
     def fingerprint(self) -> str:
         return digest(self.parent.fingerprint(), *self.indices)

@@ -79,6 +79,12 @@ class MaskImages(FolderImages):
             raise UserError(f"{file}: {has} pixels, its image {self.where(index)} has {wants}")
         return values
 
+    def annotation(self, index: int) -> object:
+        try:
+            return Path(self.masks[index]).read_bytes()
+        except OSError:  # it is named where it is used
+            return b""
+
     def fingerprint(self) -> str:
         masks = (value for stamp in stamps(self.masks) for value in stamp)
         return digest(super().fingerprint(), *sorted(self.names.items()), *masks)

@@ -84,6 +84,9 @@ class YoloImages(FolderImages):
             area = masks.sum((1, 2))
         return Objects.of(boxes, [line.label for line in several], [False] * len(several), area, masks)
 
+    def annotation(self, index: int) -> object:
+        return self.lines[index]
+
 
 def filled(outline: Shape, height: int, width: int) -> NDArray[np.bool_]:
     """(H, W): the inside of an outline in shares of the image, as COCO fills polygons."""
