@@ -13,6 +13,7 @@ import torch
 from accelerate.tracking import get_available_trackers
 
 from sweet.costs.memory import machine_memory
+from sweet.export import onnx_file
 from sweet.files import cache_folder
 from sweet.models.device import resolve_device
 from sweet.training.compiling import can_compile
@@ -24,9 +25,7 @@ PACKAGES = (
     "onnxruntime", "peft",
 )  # fmt: skip
 WANTED = {  # module: who needs it, what brings it
-    "onnx": "sweet export --to onnx; pip install onnx onnxruntime onnxscript",
-    "onnxruntime": "sweet export --to onnx; pip install onnx onnxruntime onnxscript",
-    "onnxscript": "sweet export --to onnx; pip install onnx onnxruntime onnxscript",
+    **dict.fromkeys(onnx_file.PACKAGES, f"sweet export --to onnx; {onnx_file.INSTALL}"),
     "transformers": "checking what sweet export --to transformers wrote; pip install transformers",
     "faster_coco_eval": "sweet finetune --task detect; pip install faster-coco-eval",
 }

@@ -21,6 +21,8 @@ from sweet.storage.records import FolderRecord
 from .graphs import Graph, difference
 
 FILE = "model.onnx"
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+INSTALL = f"pip install {' '.join(PACKAGES)}"
 TOLERANCE = 1e-4  # relative to the largest output: two runtimes add in another order
 HALF_TOLERANCE = 2e-2  # of weights in fp16: twenty of its steps
 MAX_BYTES = 2_000_000_000  # of one protobuf file
@@ -30,11 +32,11 @@ SHOWN = {"classes", "mean", "std", "img_size", "crop", "interpolation"} | OF_SOM
 
 def need_onnx() -> None:
     """Raises UserError naming the package and how to get it."""
-    for name in ("onnx", "onnxscript", "onnxruntime"):
+    for name in PACKAGES:
         try:
             import_module(name)
         except ImportError:
-            raise UserError(f"ONNX: the package {name} is missing: pip install onnx onnxruntime onnxscript") from None
+            raise UserError(f"ONNX: the package {name} is missing: {INSTALL}") from None
 
 
 def write_onnx(graph: Graph, record: FolderRecord, path: Path) -> float:
