@@ -28,7 +28,8 @@ from sweet.errors import UserError
 from sweet.files import cache_folder, read_json, read_tensors, sha256, write_json
 from sweet.initialise.apply import finished
 from sweet.recipes.schema import PretrainRecipe
-from sweet.results.files import read_spec
+from sweet.results.files import read_spec, read_tables
+from sweet.results.summary import summarise
 from sweet.storage.folders import load_source
 from sweet.template.sizes import Size
 from sweet.training import pretrain
@@ -234,6 +235,9 @@ def test_a_failed_cell_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
     [failed] = summary["failed"]
     assert failed.startswith("sweet L1H1 seed 0: UserError: gains=rms: ")
     assert {row["arm"]: row["L1H1"] for row in summary["top1"]}["sweet"] == "failed"
+    spec = read_tables(tmp_path / "tiny" / "tiny")[0].spec
+    other = summarise(tmp_path, spec, {("segment", "sweet", "L1H1")}).to_dict()  # that of another task, of that name
+    assert "sweet" not in {row["arm"] for row in other["top1"]}  # type: ignore[union-attr]
     assert not (tmp_path / "tiny" / "tiny" / "classify-sweet-L1H1.json").exists()
 
 

@@ -262,7 +262,7 @@ def test_a_file_becomes_models_and_can_be_trained_on(tmp_path: Path, tiny: Calla
 
 CASES = {
     "convert nowhere --out OUT": ["SOURCE nowhere", "no such file or folder"],
-    "convert template --out OUT": ["template", "is a template, expected a dense or a model"],
+    "convert template --out OUT": ["template", "is a template, expected a model or a dense source"],
     "convert dense --ranks 8,8 --out OUT": ["--ranks 8,8", "three whole numbers"],
     "convert dense --ranks 8,99,8 --out OUT": ["--ranks 8,99,8", "r2 = 99", "1..16"],
     "convert dense --ranks 0,8,8 --out OUT": ["r1 = 0"],

@@ -178,8 +178,9 @@ def test_several_seeds_give_a_mean_and_a_spread(
     )
     assert [*member["seeds"].values()] == values
     assert f"| {mean(values):.2f} ± {stdev(values):.2f} (3) |" in (out / "table.md").read_text()
-    assert "means of 3 runs that differ by their seed" in str(result["conclusion"])
+    assert "means of 3 runs from the same initial weights" in str(result["conclusion"])
     assert len(verify(out)["members"]) == 6  # type: ignore[arg-type]  # every seed of both methods
+    assert len(report([out], tmp_path / "report.html")["runs"]) == 6  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"--seeds 0: one or more"):
         family(template, ["L1H1"], recipe, out, seeds=0, resume=True, **words)
 

@@ -135,6 +135,7 @@ def test_any_override_text_gives_a_recipe_or_one_line(text: str) -> None:
         ("data.img_size=32x", "data.img_size: should be pixels from 1 to 16384, or height and width, got 32x"),
         ("model.patch_size=5", "model.patch_size: img_size 32 is not a multiple of patch_size 5"),
         ("data.crop_scale=[0.9,0.1]", "data.crop_scale: should rise and end at most at 1, got [0.9, 0.1]"),
+        ("data.mean=[124,116,104]", "data.mean.0: should be less than or equal to 1, got 124 (and 3 more)"),
         ("data.mean=[0.5]", "data.mean: 3 values for 1 values of data.mean"),
         ("data.std=[1,1,0]", "data.std: should be above 0, got [1.0, 1.0, 0.0]"),
         ("model.family=resnet", "model.family: should be 'eva' or 'vit', got \"resnet\""),

@@ -82,6 +82,16 @@ def test_from_how_many_sizes_on_one_source_is_cheaper_than_pretraining_each(resu
     write_json(folder / "sources" / "own.L6H6.json", own | {"training": own["training"] | {"seconds": 2000.0}})
     [table] = find_tables(folder.parent)
     assert {cost.arm: cost.seconds for cost in arm_costs(table)} == {"sweet": 4000.0, "own_mae": 3000.0}
+    for seed, seconds in ((1, 1000.0), (2, 900.0)):  # two more replicates of the source of sweet
+        one = read_json(folder / "sources" / "none.json")
+        again = {"source": f"micro-none-{seed}", "training": one["training"] | {"seconds": seconds}}
+        write_json(folder / "sources" / f"none.{seed}.json", one | again)
+    path = folder / "table1" / "cell-0.json"
+    first = read_json(path)
+    runs = [first["runs"][0] | {"seed": seed, "source": f"micro-none-{seed}"} for seed in (1, 2)]
+    write_json(path, first | {"runs": [first["runs"][0], *runs]})
+    [table] = find_tables(folder.parent)
+    assert {cost.arm: cost.seconds for cost in arm_costs(table)} == {"sweet": 1000.0, "own_mae": 3000.0}
 
 
 def test_a_start_costs_what_its_steps_take(results: Callable[..., Path]) -> None:

@@ -107,7 +107,10 @@ def plan(protocol: Protocol, table: str, cells: Mapping[Cell, FinetuneRecipe]) -
         for name in chains[protocol.source_of(cell.arm, cell.size)]
     }
     budgets = {source: budget_of(protocol, source) for source in needed}
-    least = min(budgets.values(), default=0.0)
+    small = {  # learned at one size
+        protocol.source_of(one.arm, one.size) for one in cells if "{size}" in (protocol.arms[one.arm].source or "")
+    }
+    least = min((flops for name, flops in budgets.items() if name not in small), default=0.0)
     arms = list(dict.fromkeys(cell.arm for cell in cells))
     columns = list(dict.fromkeys(cell.trial.column(cell.size) for cell in cells))
     left_out = {(arm, column.size) for arm in arms for column in columns if not protocol.can(arm, column.size)}

@@ -19,6 +19,7 @@ from .estimates import plan
 from .jobs import TableJobs
 from .protocol import Protocol, spec_of
 from .schedule import Job, cores, work
+from .sweeps import measured
 
 
 def run(
@@ -58,6 +59,9 @@ def run(
         if not quiet:
             print(text, file=sys.stderr, flush=True)
 
+    for sweep, chooses in protocol.chosen_by.items():
+        if not measured(chooses, sweep, out):
+            note(f"warning: {out} has no {sweep}: rows keep settings of their own; after it this table begins anew")
     # which folder this is, for --overwrite; what was measured where stands in each result
     write_json(out / "env.json", {"bench": name, "protocol": protocol.name, "workers": workers})
     write_spec(out, spec_of(table.protocol, name))
@@ -77,7 +81,7 @@ def run(
         table.write_models(sizes, note)
     if archive is not None:
         write_archive(out, archive)
-    failed = {(cell.arm, cell.column) for job, cell in table.of_job.items() if job in failures}
+    failed = {(cell.trial.task, cell.arm, cell.column) for job, cell in table.of_job.items() if job in failures}
     left = sum(not table.done(cell) and str(cell) not in failures for cell in cells)
     summary = summarise(out, spec_of(table.protocol, name), failed).to_dict()
     return summary | {"open": left, "failed": [f"{job}: {why}" for job, why in failures.items()]}

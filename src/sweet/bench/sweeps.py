@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sweet.results.choices import MARK, Variant, chosen_for, is_at_edge, row_of, variants
+from sweet.results.choices import MARK, Variant, best, chosen_for, is_at_edge, row_of, variants
 from sweet.results.files import read_tables
 
 from .arms import Arm, Switches
@@ -54,7 +54,7 @@ def rates_to_try(protocol: Protocol, found: Mapping[str, list[Variant]]) -> list
             chosen = [one.arm for one in tried]
             if is_at_edge(tried):
                 low, high = names.index(chosen[0]), names.index(chosen[-1])
-                lowest = max(tried, key=lambda one: one.score).arm == chosen[0]
+                lowest = best(tried).arm == chosen[0]
                 chosen += names[max(0, low - 1) : low] if lowest else names[high + 1 : high + 2]
         wanted |= {*chosen}
     return [name for name in arms if name in wanted]

@@ -124,8 +124,8 @@ CheckpointWords = Annotated[
     typer.Argument(
         metavar="timm:NAME|hub:USER/NAME|FILE|DIR [condition=true]",
         help="A model of timm, a repository of the hub, a file of weights, a folder of timm or transformers, a "
-        "dense source of sweet or one of template.constraint=kronecker. condition=true: store it in coordinates from "
-        "which every start learns fast, not only those in principal order.",
+        "model or a dense source of sweet, or a template learned with template.constraint=kronecker. condition=true: "
+        "store it in coordinates from which every start learns fast, not only those in principal order.",
     ),
 ]
 Ranks = Annotated[str | None, typer.Option(metavar="R1,R2,R3", help="Default: full, nothing is lost.")]

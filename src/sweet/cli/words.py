@@ -83,6 +83,6 @@ def numbers(option: str, text: str | None) -> list[float] | None:
         found = [float(word) for word in text.split(",")]
     except ValueError:
         found = []
-    if not found or not all(0 <= value < 1e4 for value in found) or (option == "--std" and 0 in found):
+    if not found or not all(0 <= value <= 1 for value in found) or (option == "--std" and 0 in found):
         raise UserError(f"{option} {text}: expected numbers of 0..1 with commas, as in 0.5,0.5,0.5")
     return found

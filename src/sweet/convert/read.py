@@ -119,7 +119,9 @@ def _with_statistics(checkpoint: Checkpoint, hints: Hints) -> Checkpoint:
 def _sweet_folder(path: Path) -> tuple[Checkpoint, Order | None]:
     record = read_record(path, ("dense", "model", "template"))
     if record.kind == "template" and record.constraint != "kronecker":
-        raise UserError(f"{path}: is a template, expected a dense or a model, or one of template.constraint=kronecker")
+        raise UserError(
+            f"{path}: is a template, expected a model or a dense source, or one of template.constraint=kronecker"
+        )
     file = path / TENSORS[record.kind]
     data = record.data.model_copy(update={"classes": None, "thresholds": None, "crop": CENTRE_CROP})
     checkpoint = Checkpoint(

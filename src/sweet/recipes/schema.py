@@ -27,7 +27,7 @@ Count = Annotated[int, Field(ge=1, le=10**12)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow", "swanlab", "comet_ml", "clearml", "dvclive", "aim"]
-Channels = Annotated[tuple[float, ...], Field(min_length=1)]
+Channels = Annotated[tuple[Share, ...], Field(min_length=1)]  # of values from 0 to 1
 
 
 def _refuse(message: str, *keys: str) -> NoReturn:

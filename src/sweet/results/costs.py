@@ -33,8 +33,9 @@ TOLERANCE = 0.05  # pre-training FLOPs that differ by less count as equal
 class ArmCost:
     """What an arm took: the pre-training of its source, one initialisation, one fine-tuning; None where not recorded.
 
-    Values of the last two are medians over seeds, averaged over the columns that all arms can make. ``pflops`` include
-    what the source was made from and are 0 for an arm without one.
+    ``seconds`` of the source are a median over replicates, in the mean over sizes where each has its own. The last
+    three are medians over seeds, averaged over the columns that all arms can make. ``pflops`` include what the source
+    was made from and are 0 for an arm without one.
     """
 
     arm: str
@@ -49,16 +50,15 @@ class ArmCost:
 
 def arm_costs(table: Table) -> list[ArmCost]:
     """The costs of every arm of a table."""
-    result, own = [], own_sources(table)
+    result = []
     for arm in table.arms:
         source = table.source(arm)
-        learned = [*own.values()] if arm in table.of_each_size else [source] if source else []
         result.append(
             ArmCost(
                 arm=arm,
                 source=next((name for cell in table.cells_of(arm) for name in cell.sources), None),
                 images=source.training.images if source else None,
-                seconds=Mean.of(one.training.seconds for one in learned).value if learned else None,
+                seconds=_learning_seconds(table, arm),
                 pflops=pretraining_of(table, arm),
                 init_seconds=_typical(table, arm, "init_seconds"),
                 init_images=_typical(table, arm, "init_images"),
@@ -230,6 +230,15 @@ def _fit_images(table: Table) -> int | None:
     """Unlabelled images that one fit of a template looks at."""
     fits = (run for cell in table.cells.values() if cell.method == "sweet_fitted" for run in cell.runs)
     return next((run.init_images for run in fits if run.init_images), None)
+
+
+def _learning_seconds(table: Table, arm: str) -> float | None:
+    found: dict[str, dict[str, float]] = {}  # by size, where each has a source of its own
+    for cell in table.cells_of(arm):
+        known = {name: table.sources[name].training.seconds for name in cell.sources if name in table.sources}
+        found.setdefault(cell.size if arm in table.of_each_size else "", {}).update(known)
+    middle = [median(one.values()) for one in found.values() if one]
+    return Mean.of(middle).value if middle else None
 
 
 def _typical(table: Table, arm: str, key: str) -> float | None:

@@ -149,7 +149,7 @@ class Family(Record):
         """How many runs a number of this family is of, and on how many images they were measured, in words."""
         counts = sorted({max(1, len(one.seeds)) for one in self.everyone})
         number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "1"
-        several = "one run each" if number == "1" else f"means of {number} runs that differ by their seed"
+        several = "one run each" if number == "1" else f"means of {number} runs from the same initial weights"
         images = max((int(str(one.metrics.get("images", 0))) for one in self.everyone), default=0)
         if not images:
             return several

@@ -61,7 +61,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Table], list[RunFolder]]:
             raise UserError(f"{path}: no such folder")
         if is_family(path):
             known = read_family(path)
-            members = [path / one.folder for one in (*known.members, *known.baselines)]
+            members = [path / name for name in known.folders]
             runs |= {member.resolve(): read_run(member) for member in members if is_run(member)}
             continue
         if is_run(path):

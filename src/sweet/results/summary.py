@@ -24,7 +24,7 @@ class TableSummary:
 
     spec: TableSpec
     tables: tuple[Table, ...]
-    failed: Collection[tuple[str, str]]
+    failed: Collection[tuple[str, str, str]]
     written: Path
 
     def to_dict(self) -> dict[str, object]:
@@ -35,7 +35,7 @@ class TableSummary:
         for table in self.tables:
             prefix, metric = f"{table.task}_" if several else "", METRICS_OF[table.task][0]
             result[f"{prefix}chance_top1"] = table.chance
-            result[f"{prefix}{metric.key}"] = score_grid(table, metric, self.failed).rows()
+            result[f"{prefix}{metric.key}"] = score_grid(table, metric, _of(table, self.failed)).rows()
             if self.spec.validation:
                 result[f"{prefix}chosen"] = [
                     {"row": row, "variant": one.arm.partition(MARK)[2], metric.key: round(abs(one.score), 3)}
@@ -48,10 +48,10 @@ class TableSummary:
         return result | {"written": str(self.written)}
 
 
-def summarise(out: Path, spec: TableSpec, failed: Collection[tuple[str, str]] = ()) -> TableSummary:
+def summarise(out: Path, spec: TableSpec, failed: Collection[tuple[str, str, str]] = ()) -> TableSummary:
     """Write ``table.md`` and a picture for each task beside the results of a table; nothing where there are none.
 
-    ``failed`` are (arm, name of the column) of cells that could not be measured: they are marked.
+    ``failed`` are (task, arm, name of the column) of cells that could not be measured: they are marked.
     """
     from .render.markdown import section
     from .render.panels import write_picture
@@ -59,10 +59,14 @@ def summarise(out: Path, spec: TableSpec, failed: Collection[tuple[str, str]] = 
     folder = out / spec.protocol / spec.table
     tables = read_tables(folder, spec)
     if tables:
-        write_text(folder / "table.md", "\n".join(section(table, failed=failed) for table in tables))
+        write_text(folder / "table.md", "\n".join(section(table, failed=_of(table, failed)) for table in tables))
     for table in tables:
         write_picture(table, folder / table.picture)
     return TableSummary(spec, tuple(tables), failed, folder)
+
+
+def _of(table: Table, failed: Collection[tuple[str, str, str]]) -> set[tuple[str, str]]:
+    return {(arm, column) for task, arm, column in failed if task == table.task}
 
 
 def compared(table: Table) -> list[dict[str, object]]:

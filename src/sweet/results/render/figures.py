@@ -78,12 +78,12 @@ def _values(ax: Axes, labels: Sequence[tuple[int, float, str, str]], metric: Met
 
 
 def shown_arms(table: Table) -> list[str]:
-    """At most twelve arms, in the table's order: the main one and the best of the others."""
+    """At most twelve arms, in the table's order: the main one, random weights and the best of the others."""
     if len(table.arms) <= MOST:
         return table.arms
     metric = table.metrics[0]
     means = {arm: Mean.of(row.values()).value for arm in table.arms if (row := table.means(arm, metric.key))}
-    ranked = sorted(means, key=lambda arm: (arm != table.main, -metric.sign * means[arm]))
+    ranked = sorted(means, key=lambda arm: (arm not in (table.main, "random"), -metric.sign * means[arm]))
     return [arm for arm in table.arms if arm in ranked[:MOST]]
 
 
@@ -169,7 +169,9 @@ def by_pretraining(table: Table, name: str) -> Iterable[Drawing]:
         mean = sum(means[arm][column] for column in columns) / len(columns)
         ax.plot([value], [mean], marker, color=colour, label=arm, markersize=8)
     ax.set_xlim(left=-0.05 * ax.get_xlim()[1])
-    text = f"Mean over {', '.join(columns)} against what was spent on the source, once for all sizes."
+    each = ", ".join(arm for arm in spent if arm in table.of_each_size)
+    text = f"Mean over {', '.join(columns)} against what was spent on the source, once for all sizes"
+    text += f"; of {each} on that of one size, on average." if each else "."
     yield drawing(ax, name, text, x="pre-training of the source, PFLOPs", y=metric_label(metric))
 
 

@@ -101,6 +101,7 @@ def table_section(table: Table, name: str) -> Section:
     for i, source in enumerate(one for one in table.sources.values() if one.order_spectrum and not sweep):
         one = spectrum_figure(source.order_spectrum, f"{name}s{i}")
         drawn.append(replace(one, caption=f"{source.source}: {one.caption}"))
+    cell = table.cells_of(table.main or table.arms[0])[0]
     shown = {"kind", "constraint", "ranks", "vit", "mae", "training"}
     recipes = {name: source.model_dump(mode="json", include=shown) for name, source in table.sources.items()}
     files = Grid(("file", "sha256"), tuple((path.name, sha256(path)) for path in table.files))
@@ -108,7 +109,7 @@ def table_section(table: Table, name: str) -> Section:
         *heat,
         *(replace(Part.of(block), folded=True) for block in blocks(table)),
         *([Part("Figures", drawings=drawn, folded=True)] if drawn else []),
-        Part("Recipe of fine-tuning", text=as_yaml(next(iter(table.cells.values())).recipe)),
+        Part(f"Recipe of fine-tuning: {cell.arm} at {cell.column}", text=as_yaml(cell.recipe)),
         Part("Recipes of the sources", text=as_yaml(recipes)),
         Part("Environment", environments(table), folded=True),
         Part("Checksums of the results", files, folded=True),

@@ -10,7 +10,6 @@ from sweet.template.sizes import Size
 
 QUESTIONS = {  # by table, see docs/bench.md
     "table1": "Which initialisation is best after the same fine-tuning?",
-    "table2": "Which initialisation is best for a model that generates images?",
     "table3": "Does the order hold on other data sets?",
     "table4": "Which constraint should a template have?",
     "table5": "Do random widths in training and another architecture help?",
