@@ -162,7 +162,9 @@ def test_one_std_for_three_means(tmp_path: Path) -> None:
 def test_a_preprocessor_that_says_no_std_is_named(std: object, tmp_path: Path) -> None:
     made("vit", tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": std}))
-    with pytest.raises(UserError, match=r"std .*: expected a number from 0 to 1 for each channel, of std above 0") as problem:
+    with pytest.raises(
+        UserError, match=r"std .*: expected a number from 0 to 1 for each channel, of std above 0"
+    ) as problem:
         from_folder(tmp_path)
     assert str(tmp_path) in str(problem.value)
 

@@ -137,6 +137,9 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(
         train_on(model, images, source, short, groups=parameter_groups(model, 0.05))
     again = initialise("distilled", source, L6H6, data=images, device="cpu", run=tmp_path / "b", steps=5, **given)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+    with pytest.raises(UserError, match=r"--resume: .* was begun with other images \(fit: "):
+        others = images.select(range(len(images) - 1))
+        initialise("distilled", source, L6H6, data=others, device="cpu", run=tmp_path / "b", steps=6, **given)
 
 
 def test_what_it_costs(wide: Wide) -> None:
@@ -154,6 +157,8 @@ def test_mistakes_are_one_line(wide: Wide, images: ImageSource, make_source: Cal
         ({"warmup": 1}, "warmup=1 decay=0.05: should be at least 0, and warmup below 1"),
         ({"start": "cold"}, "start=cold: expected one of sweet, weight_selection, random"),
         ({"steps": -1}, "steps=-1 batch=128"),
+        ({"steps": 2.9}, "steps=2.9: should be a whole number"),
+        ({"batch": 2**21}, f"batch={2**21} lr=0.0005: should be from 0 to 1e9, from 1 to {2**20} and above 0"),
     ):
         with pytest.raises(UserError, match=message):
             initialise("distilled", wide("eva"), L6H6, data=images, **given)

@@ -412,6 +412,15 @@ def test_switches_are_read_from_text() -> None:
     assert switches("weight_selection") == {"rule": "uniform", "layers": "first", "gains": "none"}
     assert switches("random") == {}
     assert switches("random", {"rms": "0.1"}) == {"rms": 0.1}
+    for value in (2.9, True, "1" + "0" * 400):
+        with pytest.raises(UserError, match=r"steps=.*: should be a whole number"):
+            switches("distilled", {"steps": value})
+
+
+def test_a_closed_form_looks_at_fewer_images() -> None:
+    many: Any = range(10_000)
+    assert images_used("sweet_fitted", None, many, {"objective": "closed"}) == 2000
+    assert images_used("sweet_fitted", 500, many, {"objective": "closed"}) == 500
 
 
 @pytest.mark.parametrize("method", [name for name in NAMES if "inner" in switches(name)])

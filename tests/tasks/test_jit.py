@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from sweet.errors import UserError
+from sweet.models.config import ViTConfig
 from sweet.models.forward import patchify, unpatchify
-from sweet.models.vit import build_vit
+from sweet.models.vit import build_vit, materialised
+from sweet.tasks.generation.generate import Generate
 from sweet.tasks.generation.jit import JiT, frequencies
 from sweet.template.target import target_weights
 
@@ -18,9 +21,13 @@ IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 TIMES, LABELS = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0, 1, 2])
 
 
-@pytest.fixture(params=["eva", "vit"])
+MIXED = {"rope": "mixed", "rope_layout": "interleaved", "norm": "layer"}  # a rotary table of each block
+
+
+@pytest.fixture(params=[("eva", {}), ("vit", {}), ("eva", MIXED)], ids=["eva", "vit", "mixed"])
 def vit(request: pytest.FixtureRequest, make_source: Callable) -> Any:
-    stored = make_source(request.param)
+    family, switches = request.param
+    stored = make_source(family, **switches)
     weights = target_weights(stored.source, 3, 24, order="prefix")
     return build_vit(stored.config, {k: v for k, v in weights.items() if not k.startswith("decoder.")})
 
@@ -95,6 +102,12 @@ def _mask_context(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]
     if tokens == 19:
         allowed[:, 1:3] = False
     return args, kwargs | {"attn_mask": allowed}
+
+
+def test_a_beit_is_refused() -> None:
+    beit = materialised(ViTConfig(1, 2, 8, 16, 4, family="beit", final_norm="pooled"))
+    with pytest.raises(UserError, match="--task generate: not with a BEiT"):
+        Generate(["a", "b"]).network(beit)
 
 
 def test_unpatchify_undoes_patchify() -> None:

@@ -163,6 +163,10 @@ def test_the_command_line(model: Path, tmp_path: Path) -> None:
         ),
         (["head.pool_scales=0,1"], "head.pool_scales=0,1: "),
         (["head.stride=9", "head.window=8"], "head.stride=9: more than the window of 8 pixels"),
+        (
+            ["head.stride=17", "head.window=0", "head.crop=0"],
+            "head.stride=17: more than the window of 16 pixels",
+        ),  # that of the model
         (["mixup=0.5"], "mixup=0.5: has no effect on --task segment"),
         (["data.source=folder:nowhere"], "--data folder:nowhere"),
     ):

@@ -78,10 +78,11 @@ def load_or_next(load: Callable[[int], Made], index: int, count: int, skips: Ski
     raise UserError("data.on_error=skip: no image can be read")
 
 
-def readable_images(images: ImageSource, keys: DataKeys, *, limit: bool = True) -> tuple[ImageSource, list[str]]:
+def readable_images(images: ImageSource, keys: DataKeys | None) -> tuple[ImageSource, list[str]]:
     """The images that can be read with all that belongs to them, and a message for each of the others.
 
-    Reads every image. Raises UserError when there are more of these than the recipe allows, but without ``limit``.
+    Reads every image. Raises UserError when there are more of these than the recipe allows (``keys`` None: any number),
+    and where none can be read.
     """
     good, bad = [], []
     for index in range(len(images)):
@@ -94,10 +95,10 @@ def readable_images(images: ImageSource, keys: DataKeys, *, limit: bool = True) 
             good.append(index)
         except UserError as problem:
             bad.append(str(problem))
-            if limit and len(bad) > most_of(keys, len(images)):
+            if keys is not None and len(bad) > most_of(keys, len(images)):
                 raise too_many(problem, len(bad), most_of(keys, len(images))) from None
     if not good:
-        raise UserError(f"--data {images.name}: no image of {images.split} can be read")
+        raise UserError(bad[0] if keys is None else f"--data {images.name}: no image of {images.split} can be read")
     return (images.select(good), bad) if bad else (images, [])
 
 

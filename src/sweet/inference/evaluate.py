@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweet.console import say, warn
-from sweet.data import PixelFormat, open_images
+from sweet.data import PixelFormat, open_images, readable_images
 from sweet.data.folder import FolderImages, image_files
 from sweet.data.identity import different_classes
 from sweet.errors import UserError
@@ -59,12 +59,9 @@ def predict(
     names = list(dict.fromkeys(file for place in images for file in _files(place)))
     source = FolderImages("IMAGES", "predict", names, None, None)
     source.read_as(PixelFormat.of(tuned.data))
-    problems = {index: problem for index in range(len(source)) if (problem := _problem(source, index))}
-    if len(problems) == len(source):
-        raise next(iter(problems.values()))
-    for problem in problems.values():
+    readable, problems = readable_images(source, None)
+    for problem in problems:
         warn(f"{problem}; left out")
-    readable = source.select([index for index in range(len(source)) if index not in problems])
     top = tuned.task.top if top is None else top
     settings = EvalSettings(tuned.data, tuned.device, PREDICT_BATCH, shows="predict", threshold=threshold)
     rows = tuned.task.predict(tuned.model, readable, settings, top=top, out=out)
@@ -79,11 +76,3 @@ def _files(place: Path) -> list[str]:
     if not found:
         raise UserError(f"IMAGES {place}: holds no images")
     return found
-
-
-def _problem(images: FolderImages, index: int) -> UserError | None:
-    try:
-        images.decode(index)
-    except UserError as problem:
-        return problem
-    return None

@@ -32,6 +32,7 @@ from sweet.storage.legacy import OLD_SWITCHES
 from sweet.template.image_size import ImageSize
 from sweet.template.sizes import Size
 
+from . import closed_form
 from .registry import AFTER, CONDITION, NAMES, RESCALING, STREAM, STREAM_RMS, check_method
 from .rescale import ABOVE_0, rescaled
 
@@ -132,6 +133,8 @@ def images_used(
     wanted = budget or NAMES[method].images
     if NAMES[method].images == 0:
         wanted = min(budget or IMAGES, IMAGES) if looks_at_images(method, chosen) else 0
+    elif (chosen or {}).get("objective") == "closed":
+        wanted = min(wanted or closed_form.IMAGES, closed_form.IMAGES)
     return 0 if data is None or wanted == 0 else len(data) if wanted is None else min(wanted, len(data))
 
 
@@ -209,10 +212,11 @@ def _read(name: str, value: object, annotation: Any) -> Switch:
             raise UserError(f"{name}={value}: expected one of {', '.join(words)}")
         return str(value)
     try:
-        number: float = math.nan if isinstance(value, bool) else annotation(value)
-    except (ValueError, TypeError):
-        number = math.nan
-    if not math.isfinite(number):
+        number: float = annotation(str(value))  # of a float int() would take the whole part, True for 1
+        finite = math.isfinite(number)
+    except (ValueError, OverflowError):
+        finite = False
+    if not finite:
         raise UserError(f"{name}={value}: should be a {'whole ' if annotation is int else ''}number")
     return number
 

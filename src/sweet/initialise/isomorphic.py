@@ -32,6 +32,7 @@ from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, patchify, visible_tokens
 from sweet.models.mae import reconstruct, sincos, split_patches
 from sweet.storage.folders import StoredSource, source_tensors
+from sweet.template.gains import READERS
 from sweet.template.sizes import Size
 from sweet.template.slices import FC1, FC2, PROJ, QKV
 from sweet.template.source import target_layers
@@ -41,7 +42,7 @@ from .selection import Selection, channels, cut
 
 BATCH = 64
 NORMS = ("norm.weight", "norm_pre.weight", "patch_embed.norm.weight")
-OUTSIDE = (*NORMS, "decoder.embed.weight", "head.weight")  # of the blocks: gains of the stream, and what reads it
+OUTSIDE = (*NORMS, *READERS)  # of the blocks: gains of the stream, and what reads it
 
 
 def initialise(

@@ -6,8 +6,8 @@ Switches:
   ``decoder``, a control in which the encoder stays as it was sliced. The reader of the encoder's features, which is the
   decoder's embedding, learns along in every case: it has to meet a narrower stream.
 * ``objective``: ``mae``, the loss of pre-training; ``features`` (default), the template's own features after the final
-  norm, read by a linear map, of the patches that both see, all but a share of ``mask_ratio``; ``closed``, no steps at
-  all: X by least squares (:mod:`.closed_form`).
+  norm, read by a linear map, of the patches that both see, all but a share of ``mask_ratio`` (``mae`` masks as the
+  source was masked); ``closed``, no steps at all: X by least squares (:mod:`.closed_form`).
 * ``start`` of X: ``sliced`` from the template by the rule ``layers`` (default), ``interpolated`` linearly over depth or
   ``random`` directions of the sliced rows' length. ``order`` and ``layers`` as for ``sweet``.
 * ``inner``: which heads and hidden units a narrower target takes in principal order, as for ``sweet``.

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from sweet.template.gains import equalise_gains, last_norm
+from sweet.template.gains import READERS, equalise_gains, last_norm
 from sweet.template.order import embedding_basis, principal_axes
 from sweet.template.slices import FC1, FC2, PROJ, QKV
 
@@ -25,7 +25,6 @@ from .config import ViTConfig
 from .mae import source_from_state
 from .moments import moments_of
 
-HEADS = ("decoder.embed.weight", "head.weight")  # what reads the features
 IMAGES = 1024  # unlabelled ones, as many as an order is computed from
 
 
@@ -66,7 +65,7 @@ def with_stream_scale(weights: Mapping[str, Tensor], depth: int, rms: float) -> 
     factor = rms / size if size else 1.0
     result = {**weights} | {name: weights[name] * factor for name in writing(weights, depth)}
     if last_norm(weights) is None:
-        result |= {name: weights[name] / factor for name in HEADS if name in weights}
+        result |= {name: weights[name] / factor for name in READERS if name in weights}
     return result
 
 
@@ -108,7 +107,7 @@ def in_principal_axes(
     readers = [
         (f"blocks.{i}.{n}", [f"blocks.{i}.{m}"]) for i in range(depth) for n, m in (("norm1", QKV), ("norm2", FC1))
     ]
-    heads = [name for name in HEADS if name in weights]
+    heads = [name for name in READERS if name in weights]
     for norm, names in [*readers, *([] if last is None else [(last, heads)])]:
         gain, shift = weights[f"{norm}.weight"], weights.get(f"{norm}.bias")
         for name in names:

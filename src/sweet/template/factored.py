@@ -19,7 +19,7 @@ def left_apart(core: Tucker, tokens: int, width: int, inner: int, hidden: int, m
     """
     if core.u is None:
         return frozenset()
-    rank, depth = core.core.shape[1], core.x.shape[0] // core.slices
+    rank, depth = core.core.shape[1], core.depth
     sides = {QKV: 3 * inner, PROJ: inner, FC1: (2 if mlp == "swiglu" else 1) * hidden, FC2: hidden}
     built = {name: tokens * width * side for name, side in sides.items()}
     own = {name: built[name] + width * rank * side for name, side in sides.items()}  # U goes into each slice

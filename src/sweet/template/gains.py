@@ -16,6 +16,7 @@ from torch import Tensor
 from .order import Order, embedding_basis
 from .slices import FC1, QKV
 
+READERS = ("decoder.embed.weight", "head.weight")  # of the features
 LEAST = 1e-2  # a channel with less than this share of the mean energy is taken to have it: no gain above ten
 
 
@@ -33,7 +34,7 @@ def equalise_gains(weights: Mapping[str, Tensor], energy: Tensor, in_place: Coll
         norm, readers = f"blocks.{block}.norm{sublayer + 1}", [f"blocks.{block}.{(QKV, FC1)[sublayer]}"]
         if index == len(rms) - 1:
             norm = last_norm(result) or ""
-            readers = ["decoder.embed.weight", "head.weight"] if norm else []
+            readers = [*READERS] if norm else []
         result |= {name: result[name] / scale for name in (f"{norm}.weight", f"{norm}.bias") if name in result}
         for name in readers:
             if name in result:

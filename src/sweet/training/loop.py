@@ -105,8 +105,8 @@ def train(
 ) -> TrainResult:
     """Train ``model`` in place; bit-exact on a CPU when interrupted and resumed.
 
-    Arguments: ``groups`` are AdamW's. ``batches`` gives micro-batches, ``optim.accumulate`` of which make a step.
-    ``run`` is the folder of checkpoints and logs, None writes nothing; ``resume`` goes on from its newest checkpoint.
+    Arguments: ``groups`` are the optimiser's. ``batches`` gives micro-batches, ``optim.accumulate`` of which make a
+    step. ``run`` is the folder of checkpoints and logs, None writes nothing; ``resume`` goes on from its newest one.
     ``ema`` is timm's averaged copy of the model, updated after each step. ``images`` (split -> identity) must be those
     of the checkpoint. ``validation`` says when the model is evaluated; it ends as the best that was seen then, for
     which it needs a ``run``.

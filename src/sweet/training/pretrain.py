@@ -152,10 +152,11 @@ class Pretraining:
     def finish(self) -> Source:
         """What was learned, as it is stored: factored where the recipe says so, with its principal order."""
         keys, vit = self.recipe.template, self.resolved.vit
-        source = factored(self.model.detached()) if keys.factored_at_end else self.model.detached()
+        source = self.model.detached()
+        source = factored(source) if keys.factored_at_end else source
         data, images = self.recipe.data, a_few(self.data, keys.order_images)
         if isinstance(images, ImageSource) and data.on_error == "skip":
-            images, _ = readable_images(images, data, limit=False)
+            images, _ = readable_images(images, None)
         pixels = whole_images(images, data, batch_size=128, workers=self.recipe.workers)
         source.order = compute_order(source, vit, pixels, device=self.accelerator.device)
         return absorb(source)

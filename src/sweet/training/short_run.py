@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sweet.data import Batches, ImageSource, onto, packed, some, step_generator
+from sweet.data.identity import identity
 from sweet.errors import UserError
 from sweet.files import read_json, write_json
 from sweet.recipes.schema import OptimKeys, TrainKeys
@@ -40,9 +41,9 @@ class ShortRun:
     run: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.batch_size < 1 or self.lr <= 0:
+        if not (0 <= self.steps <= 10**9 and 1 <= self.batch_size <= 2**20 and self.lr > 0):
             given = f"steps={self.steps} batch={self.batch_size} lr={self.lr:g}"
-            raise UserError(f"{given}: should be at least 0, at least 1 and above 0")
+            raise UserError(f"{given}: should be from 0 to 1e9, from 1 to {2**20} and above 0")
 
 
 def train_on(
@@ -58,8 +59,8 @@ def train_on(
     """Train ``model`` in place by its loss, ``model(images, noise)``; it ends on the CPU.
 
     Arguments: the images (B, C, H, W) are random crops of ``budget`` images of ``data`` drawn by ``seed`` (None: all),
-    normalised as ``source`` saw them; noise (B, N) in 0..1 is for masks. ``groups`` are AdamW's, by default all that
-    learns, without decay. Raises UserError when the loss diverges.
+    normalised as ``source`` saw them; noise (B, N) in 0..1 is for masks. ``groups`` are the optimiser's, by default all
+    that learns, without decay. Raises UserError when the loss diverges, or a run goes on with other images.
     """
     if not short.steps:
         return
@@ -69,7 +70,8 @@ def train_on(
     )
     optim = OptimKeys(warmup=short.warmup)
     accelerator = make_accelerator(short.device, optim.precision, 1)
-    batches = crops(some(data, budget, seed), source, short.batch_size, seed, accelerator.device)
+    images = some(data, budget, seed)
+    batches = crops(images, source, short.batch_size, seed, accelerator.device)
 
     def loss_of(model: nn.Module, images: Tensor, _: Any, step: int) -> Tensor:
         noise = torch.rand(len(images), patches, generator=step_generator(seed, step, 0, "mask"))
@@ -91,6 +93,7 @@ def train_on(
             run=short.run,
             resume=short.run is not None,
             quiet=short.run is None,
+            images=None if short.run is None else {"fit": identity(images)},
         )
     except FloatingPointError:
         raise UserError(f"lr={short.lr:g}: the loss diverged; try a lower one") from None

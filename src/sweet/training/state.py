@@ -27,7 +27,7 @@ LossFunction = Callable[[nn.Module, Any, Any, int], Tensor]
 
 
 class ParameterGroup(TypedDict, total=False):
-    """A parameter group of AdamW; its learning rate is the schedule's times ``lr_scale`` (1 by default)."""
+    """A parameter group of the optimiser; its learning rate is the schedule's times ``lr_scale`` (1 by default)."""
 
     params: Sequence[nn.Parameter]
     weight_decay: float

@@ -70,6 +70,8 @@ class Generate(Labelled):
             raise UserError(f"--task generate: makes images of 1 or 3 channels, the model takes {channels}")
 
     def network(self, vit: Any) -> nn.Module:
+        if not hasattr(vit, "_pos_embed"):  # timm's Beit
+            raise UserError("--task generate: not with a BEiT, whose relative positions are of its own tokens alone")
         return JiT(
             vit,
             len(self.classes),

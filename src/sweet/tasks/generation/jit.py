@@ -81,7 +81,8 @@ class JiT(nn.Module):
                 context = (self.context + classes[:, None]).to(x.dtype)
                 x = torch.cat([x[:, :prefix], context, x[:, prefix:]], 1)
                 rope = None if rope is None else unrotated(rope, context.shape[1])
-            x = run_block(block, x, rope, modulation(condition))
+            table = rope[index] if rope is not None and rope.dim() == 4 else rope  # one for each block, or for all
+            x = run_block(block, x, table, modulation(condition))
         return x
 
 
@@ -131,9 +132,9 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def unrotated(rope: Tensor, count: int) -> Tensor:
-    """A rotary table (N, sines then cosines) with ``count`` rows before it that turn nothing."""
-    sines, cosines = rope.new_zeros(count, rope.shape[1] // 2), rope.new_ones(count, rope.shape[1] // 2)
-    return torch.cat([torch.cat([sines, cosines], 1), rope])
+    """Rotary tables (..., N, sines then cosines) with ``count`` rows before them that turn nothing."""
+    sines = rope.new_zeros(*rope.shape[:-2], count, rope.shape[-1] // 2)
+    return torch.cat([torch.cat([sines, sines + 1], -1), rope], -2)
 
 
 def frequencies(times: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from sweet.data.label_lists import with_lists_alone
 from sweet.errors import UserError
 from sweet.storage.records import DataConfig
 from sweet.tasks.labelled import Labelled, images_of, targets_of
-from sweet.tasks.pictures import save_figure
+from sweet.tasks.pictures import plain_text, save_figure, short
 from sweet.tasks.task import EvalSettings, Metrics, Row, TrainSettings
 
 from .thresholds import best_thresholds, counts_at
@@ -114,6 +114,7 @@ class MultiLabel(Labelled):
                 )
         return rows
 
+    @plain_text()
     def pictures(self, model: nn.Module, data: ImageSet, settings: EvalSettings, metrics: Metrics, out: Path) -> None:
         """``classes.png``: average precision of each class that occurs, the best first, and the mean of guessing."""
         ranked = sorted(metrics.per_class["per_class"].items(), key=lambda pair: -pair[1])
@@ -124,9 +125,8 @@ class MultiLabel(Labelled):
         axes.axvline(chance, color="black", linestyle=":")
         axes.set_xlim(0, 100)
         axes.invert_yaxis()
-        axes.set_yticks(range(len(ranked)) if len(ranked) <= NAMED else [])
-        if len(ranked) <= NAMED:
-            axes.set_yticklabels([name for name, _ in ranked], parse_math=False)
+        names = [short(name) for name, _ in ranked] if len(ranked) <= NAMED else []
+        axes.set_yticks(range(len(names)), names)
         save_figure(figure, out / "classes.png", dpi=120)
 
 

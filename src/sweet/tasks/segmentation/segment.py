@@ -12,8 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pydantic import Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 from torch import Tensor, nn
 
 from sweet.data import (
@@ -64,14 +63,6 @@ class SegmentOptions(task.Options):
     stride: Size = 0  # pixels from one window to the next; 0: two thirds of the window
     balance: Share = 0.0  # weigh rare classes more in the loss: median frequency (arXiv 1411.4734) to this power
 
-    @field_validator("stride")
-    @classmethod
-    def _leaves_no_gap(cls, stride: int, info: ValidationInfo) -> int:
-        window = info.data.get("window") or info.data.get("crop")
-        if window and stride > window:
-            raise PydanticCustomError("stride", "more than the window of {window} pixels", {"window": window})
-        return stride
-
 
 class Segment(Task):
     """Loss and metrics of a :class:`Segmenter`; masks hold the index of a class, or ``IGNORE``."""
@@ -89,6 +80,11 @@ class Segment(Task):
         if images.mask_classes is None:
             raise UserError(f"--data {images.name}: has no masks, and segmentation needs them (masks:PATH)")
         return images.mask_classes
+
+    def adapt(self, train: ImageSource, val: ImageSource) -> None:
+        """Raises UserError for a stride that leaves gaps between windows: before the training."""
+        assert self.recipe is not None
+        self.stride(DataConfig.of_recipe(self.recipe.data, self.classes))
 
     def network(self, vit: Any) -> nn.Module:
         upsample = self.head.upsample or finest(min(vit.patch_embed.patch_size))
@@ -185,8 +181,10 @@ class Segment(Task):
         return sides(self.head.window or self.head.crop or data_config.img_size)
 
     def stride(self, data_config: DataConfig) -> tuple[int, int]:
-        """Pixels from one window to the next, down and across."""
+        """Pixels from one window to the next, down and across. Raises UserError where some would lie in none."""
         height, width = self.window(data_config)
+        if self.head.stride > min(height, width):
+            raise UserError(f"head.stride={self.head.stride}: more than the window of {min(height, width)} pixels")
         return self.head.stride or max(1, height * 2 // 3), self.head.stride or max(1, width * 2 // 3)
 
     def logits(self, model: nn.Module, pixels: Tensor, size: tuple[int, ...], settings: EvalSettings) -> Tensor:

@@ -97,7 +97,7 @@ class UPerHead(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """Images (B, 3, H, W) of any size -> logits (B, K, H, W); in training also those of the auxiliary head, or None.
+    """Images (B, C, H, W) of any size -> logits (B, K, H, W); in training also those of the auxiliary head, or None.
 
     ``vit`` is a timm ``Eva`` or ``VisionTransformer`` built with ``dynamic_img_size`` and ``dynamic_img_pad``.
     ``aux_channels=0`` leaves the auxiliary head out; the finest level is ``upsample`` times as fine as the patches.
