@@ -30,6 +30,12 @@ class UserError(Exception):
         super().__init__(printable(" ".join(message.split())))
 
 
+def reason(problem: Exception) -> str:
+    """The first line of what a library says, without a full stop; the type of its error where it says nothing."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return (lines[0] if lines else type(problem).__name__).rstrip(".")
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """``; did you mean X?`` with the same or the most similar last name, in whatever group; or nothing."""
     import difflib

@@ -160,6 +160,9 @@ def test_like_builds_and_compares(tmp_path: Path) -> None:
     assert found.data.mean == (0.5, 0.5, 0.5) and found.origin is not None
     assert found.origin.licence == "apache-2.0"
     same(build_vit(found.config, found.state), theirs, images(32))
+    untagged = read_file(path, like_name="vit_tiny_patch16_224")  # whose weights are these?
+    assert untagged.origin is not None and untagged.origin.licence is None and untagged.data.mean == (0.5,) * 3
+    assert untagged.assumed == ("mean and std of vit_tiny_patch16_224.augreg_in21k_ft_in1k",)
     for name, message in (
         ("vit_small_patch16_224", "tensor .*: shape .*, expected"),
         ("vit_tiny_patch16_rope_of_tomorrow", "timm has no such model"),

@@ -19,7 +19,7 @@ from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 from torch import nn
 
 from sweet.convert.from_timm import from_model
-from sweet.convert.timm_source import from_folder
+from sweet.convert.timm_source import check_architecture, from_folder
 from sweet.errors import UserError
 from sweet.models.config import ViTConfig
 from sweet.models.forward import encode, patchify
@@ -162,3 +162,8 @@ def test_a_wrong_timm_folder(folder: Path, change: dict[str, Any], message: str)
     (folder / "config.json").write_text(json.dumps(info))
     with pytest.raises(UserError, match=message):
         from_folder(folder)
+
+
+def test_images_of_no_whole_number_of_patches_are_named() -> None:
+    with pytest.raises(UserError, match=r"^x: .*384.* patch size 14"):
+        check_architecture("vit_so400m_patch14_siglip_gap_384", {"embed_dim": 32, "num_heads": 2}, "x")

@@ -228,3 +228,29 @@ def test_our_own_export_comes_back(tmp_path: Path, make_source: Any) -> None:
     known = load_file(tmp_path / "model" / "model.safetensors")
     assert found.state.keys() == known.keys()
     assert all(torch.equal(found.state[name], known[name]) for name in known)
+
+
+@pytest.mark.parametrize(
+    ("kind", "activation", "patch"), [("clip", "quick_gelu", 32), ("siglip", "gelu_pytorch_tanh", 16)]
+)
+def test_a_vision_tower_that_says_little(kind: str, activation: str, patch: int, tmp_path: Path) -> None:
+    """The hub's folders leave out what transformers takes by default."""
+    config = {"model_type": kind, "vision_config": {"model_type": f"{kind}_vision_model", "hidden_size": 24}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tower = tower_of(tmp_path / "config.json")
+    theirs = {"clip": hf.CLIPVisionConfig, "siglip": hf.SiglipVisionConfig}[kind](hidden_size=24)
+    assert (tower.keys["hidden_act"], tower.keys["patch_size"]) == (activation, patch)
+    for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size"):
+        assert tower.keys[key] == getattr(theirs, key)
+    assert (theirs.hidden_act, theirs.patch_size) == (activation, patch)
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "model.safetensors.index.json"])
+def test_a_file_that_holds_a_list_is_no_traceback(name: str, tmp_path: Path) -> None:
+    made("vit", tmp_path)
+    (tmp_path / name).write_text("[]")
+    if name.startswith("preprocessor"):
+        assert from_folder(tmp_path).assumed
+    else:
+        with pytest.raises(UserError):
+            from_folder(tmp_path)

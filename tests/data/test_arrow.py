@@ -154,3 +154,25 @@ def test_all_splits_share_their_numbered_classes(
     splits = [open_images(f"parquet:{tmp_path}", split) for split in ("train", "val")]
     assert [images.classes for images in splits] == [["0", "1", "2"]] * 2
     assert [images.labels for images in splits] == [train, val]
+
+
+def test_names_of_classes_do_not_come_from_the_current_folder(
+    tmp_path: Path, write_parquet: WriteParquet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 2])
+    table = pq.read_table(tmp_path / "train.parquet")
+    (tmp_path / "classes.txt").write_text("ant\nbee\ncow\n")
+    monkeypatch.chdir(tmp_path)
+    found = arrow.ArrowImages("hub:user/name", "train", table, [(0, "hub:user/name train")], "")
+    assert found.classes == ["0", "1", "2"]
+
+
+def test_no_name_in_a_list_of_labels(
+    tmp_path: Path, encode: Callable[[Image.Image], bytes], make_image: Callable[..., Image.Image]
+) -> None:
+    data = {"bytes": encode(make_image(0)), "path": None}
+    for number, names in enumerate((["cat"], ["cat", None])):
+        table = pa.table({"image": [data], "labels": [names]})
+        pq.write_table(table, tmp_path / f"train-0000{number}-of-00002.parquet")
+    with pytest.raises(UserError, match=r"train-00001-of-00002.parquet row 0: labels has None, which is none of 1"):
+        open_images(f"parquet:{tmp_path}", "train", val_share=0)

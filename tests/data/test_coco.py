@@ -264,3 +264,14 @@ def test_a_resumed_run_notices_other_boxes(write: Write) -> None:
     moved["annotations"][0]["bbox"] = [2, 1, 7, 4]
     write(moved)
     assert differences(before, identity(opened(root))) == ["other boxes or masks"]
+
+
+def test_a_category_that_is_a_list_is_named(write: Write) -> None:
+    for place, key in (("annotations", "category_id"), ("categories", "supercategory")):
+        values = content()
+        values[place][0][key] = [3]
+        if place == "annotations":
+            with pytest.raises(UserError, match="category_id"):
+                opened(write(values))
+        else:
+            assert len(opened(write(values))) == 2

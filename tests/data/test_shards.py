@@ -11,12 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
+from sweet.convert.checkpoints import Checkpoint
+from sweet.convert.order_images import OrderImages
 from sweet.data import Batches, Skips, open_images
 from sweet.data.epoch_order import WINDOW, ShardOrder
 from sweet.data.identity import identity
 from sweet.data.shards import ShardImages, list_shard
 from sweet.errors import UserError
 from sweet.files import cache_folder
+from sweet.models.config import ViTConfig
+from sweet.storage.records import DataConfig
 
 SHARDS, EACH = 5, 12
 
@@ -227,3 +231,21 @@ def test_unlabelled_and_half_labelled(tmp_path: Path) -> None:
     write(folder, "train-x", labels=False, shards=1)
     with pytest.raises(UserError, match=r"train-x-0000.tar a/000000.png: has no class"):
         _ = open_images(f"wds:{folder}", "train", val_share=0).labels
+
+
+def test_a_shard_may_end_with_a_folder(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", shards=1)
+    with tarfile.open(folder / "train-0000.tar", "a") as archive:
+        last = tarfile.TarInfo("b")
+        last.type = tarfile.DIRTYPE
+        archive.addfile(last)
+    assert len(open_images(f"wds:{folder}", "train", val_share=0)) == EACH
+
+
+def test_an_order_is_computed_from_few_shards_and_no_label(tmp_path: Path) -> None:
+    folder = write(tmp_path / "half")
+    write(folder, "train-x", labels=False, shards=1)  # a label that is missing, which an order does not need
+    config = ViTConfig(1, 1, 8, 8, 4)
+    data = DataConfig(img_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    found = OrderImages.of(Checkpoint("x", "", config, {}, data), f"wds:{folder}", 8, None, torch.device("cpu"))
+    assert len(found.found) == 8 and sum(len(batch) for batch in found) == 8

@@ -98,6 +98,7 @@ def test_what_is_wrong_in_a_label_file(tmp_path: Path, text: str, message: str) 
     [
         ({"nc": 3}, r"data.yaml: nc is 3, but names lists 2 classes"),
         ({"names": None}, r"data.yaml: names is None"),
+        ({"names": {0: "a", "b": "c"}}, r"data.yaml: names: the numbers are \[0, 'b'\], expected 0 to 1"),
         ({"names": ["a", "a"]}, r"data.yaml: names is \['a', 'a'\], expected a list of different names"),
         ({"train": "nowhere"}, r"data.yaml: train: no such folder or file nowhere"),
     ],

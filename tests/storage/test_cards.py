@@ -85,6 +85,8 @@ def test_several_seeds_give_a_spread(classifier: Path, tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="has the seed 0 of"):
         export(classifier, "safetensors", tmp_path / "new", seeds=[classifier])
+    with pytest.raises(UserError, match=r"--seeds .*: has the seed 1 of .*, and is no other run"):
+        export(classifier, "safetensors", tmp_path / "new", seeds=[others[0], others[0]])
     recipe["lr"] = 1.0
     (others[1] / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"seed": 2}))
     with pytest.raises(UserError, match="lr differs from"):

@@ -250,3 +250,8 @@ def test_no_path_of_this_machine_leaves(template: Path, classifier: Path, tmp_pa
     export(copy, "timm", tmp_path / "out")
     texts = "".join(path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix != ".safetensors")
     assert "secret" not in texts and "folder:flowers" in texts
+
+
+def test_a_tilde_is_the_home(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(template.parent))
+    assert hub.local_folder(f"~/{template.name}") == template

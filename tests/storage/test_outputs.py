@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,8 +18,8 @@ import pytest
 from sweet.errors import UserError
 from sweet.files import check_sums, write_sums, write_text
 from sweet.storage import overwrite
-from sweet.storage.outputs import check_output_file, output_folder
-from sweet.storage.ownership import FOLDERS, MARKER, sweep
+from sweet.storage.outputs import LOCK, check_output_file, output_folder
+from sweet.storage.ownership import FOLDERS, MARKER, Marker, sweep
 
 
 def old_run(tmp_path: Path) -> Path:
@@ -104,6 +105,16 @@ def test_resume_takes_a_run_whose_marker_a_copy_left_behind_and_a_log_beside_a_n
     (tmp_path / MARKER).unlink()
     with output_folder(tmp_path, resume=True, run=True):
         pass
+
+
+def test_what_is_locked_is_not_the_marker(tmp_path: Path) -> None:
+    """Many versions of filelock empty the file that they lock, or remove it."""
+    with output_folder(tmp_path / "out"):
+        assert (tmp_path / "out" / LOCK).exists() and Marker.of(tmp_path / "out") == Marker(
+            pid=os.getpid(), host=socket.gethostname(), files=()
+        )
+        write_text(tmp_path / "out" / "new.json", "{}")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [MARKER, "new.json"]
 
 
 def test_overwrite_starts_from_nothing(tmp_path: Path) -> None:
@@ -335,6 +346,12 @@ def test_what_another_process_may_still_write_is_left_alone(tmp_path: Path) -> N
     os.utime(places[0], (0, 0))
     sweep(tmp_path, older=3600)
     assert [place.exists() for place in places] == [False, True]
+    folders = [tmp_path / "converted" / name for name in (".vit-0123.abc.begun", ".vit-0123.new.begun", "vit-0123")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0) if "new" not in folder.name else None)
+    sweep(tmp_path, older=3600)
+    assert [folder.exists() for folder in folders] == [False, True, True]
 
 
 def test_only_the_first_of_several_processes_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

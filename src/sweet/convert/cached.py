@@ -16,6 +16,7 @@ from sweet.data.images import digest
 from sweet.errors import UserError
 from sweet.files import cache_folder
 from sweet.storage import hub
+from sweet.storage.ownership import BEGUN
 from sweet.storage.paths import check_patches
 from sweet.storage.records import FOREIGN
 from sweet.template.image_size import ImageSize
@@ -48,8 +49,7 @@ def as_source(
     if is_source(source):
         if data is not None:
             raise UserError(f"--data {data}: is for a checkpoint that is converted on the way; {source} is none")
-        text = str(source)
-        return hub.local_folder(text) if hub.is_hub_name(text) else Path(source).expanduser()
+        return hub.local_folder(source)
     seen_at = img_size if patch_size is None else None  # as in at_size_of_use
     chosen = ConvertOptions(data=data, img_size=seen_at, device=device)
     chosen.check_images()
@@ -83,7 +83,7 @@ def _converted(source: str, options: ConvertOptions, img_size: ImageSize | None)
     if options.data is None:
         say("note: its principal order is computed from synthetic scenes; --data SRC, images of your kind, keeps more")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=BEGUN, dir=out.parent) as place:
         made = Path(place) / "template"
         made.mkdir()
         convert_checkpoint(checkpoint, order, made, options)

@@ -67,7 +67,10 @@ def from_model(model: nn.Module, where: str, digest: str) -> Checkpoint:
     """
     if reasons := refusals(model):
         raise UserError(f"{where}: {'; '.join(reasons)}")
-    config = config_of_model(model)
+    try:
+        config = config_of_model(model)
+    except ValueError as unfit:  # timm leaves a rest where an image is no whole number of patches
+        raise UserError(f"{where}: {unfit}") from None
     state = encoder_state(
         {k: v.detach().float() for k, v in model.state_dict().items()}, config.patches, config.head_dim
     )

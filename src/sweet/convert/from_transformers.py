@@ -20,9 +20,9 @@ from sweet.models.device import own_draws
 
 from .checkpoints import Checkpoint, assumed_pixels, mae_decoder, split_decoder, tensors_sha256
 from .from_timm import from_model
-from .snapshot import images_of, origin_of
+from .snapshot import config_of, images_of, origin_of
 from .timm_source import filled
-from .towers import BUILDERS, Tower, built, relative
+from .towers import BUILDERS, DEFAULTS, Tower, built, relative
 from .weights_file import FILES, Weights, file_in, read_shards, read_weights
 
 INDEX = "model.safetensors.index.json"
@@ -77,7 +77,7 @@ def from_folder(folder: Path, *, file: Path | None = None, part: str | None = No
     tensors, mae = mae_decoder(fused(decoder, tower), found.config) if decoder and _mae_heads(tower) else ({}, None)
     if mae is not None:
         mae = replace(mae, norm_pix=bool(tower.get("norm_pix_loss", False)))
-    name = folder.name if file is None or file.name in FILES else file.name
+    name = folder.resolve().name if file is None or file.name in FILES else file.name
     assumed = () if model.pretrained_cfg["mean"] else (assumed_pixels(found.config.in_chans),)
     found = replace(found, name=name, state=found.state | tensors, mae=mae, dtype=weights.dtype)
     return replace(found, assumed=assumed, origin=origin_of(folder, name))
@@ -103,13 +103,13 @@ def tower_of(path: Path, where: str | None = None) -> Tower:
     kind = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}.get(kind, kind)
     if kind not in BUILDERS:
         raise UserError(f"{where}: model_type={kind}: expected one of {', '.join(BUILDERS)}")
-    return Tower(keys, kind)
+    return Tower({**DEFAULTS.get(kind, {}), **keys}, kind)
 
 
 def _weights(folder: Path, file: Path | None, part: str | None) -> tuple[Weights, str]:
     """The tensors of one file, or of the shards that an index lists, and a checksum."""
     if file is None and (folder / INDEX).is_file():
-        shards = sorted(set(read_json(folder / INDEX).get("weight_map", {}).values()))
+        shards = sorted(set(config_of(folder, INDEX).get("weight_map", {}).values()))
         weights = read_shards([folder / name for name in shards], folder / INDEX, part)
         return weights, tensors_sha256(weights.tensors)
     file = file or file_in(folder)

@@ -41,8 +41,10 @@ class OrderImages:
         size = img_size or default_size(config)
         check_patches(size, config.patch_size)
         scenes = f"shapes:n={count},size={max(sides(size))}"
-        found = open_images(spec or scenes, "train", val_share=0.0, pixels=checkpoint.data)
-        found = found.select(shuffled(len(found), 0)[:count])
+        found = open_images(spec or scenes, "train", val_share=0.0, pixels=checkpoint.data).pixels_only()
+        # of a set in shards from few of them: each may have to be downloaded
+        chosen = shuffled(len(found), 0) if found.shard_counts is None else found.spread(count)
+        found = found.select(chosen[:count])
         origin = f"of {without_path(spec)}" if spec else "synthetic scenes; --data gives a better order"
         return cls(found, size, checkpoint.data, device, f"{len(found)} {origin}")
 

@@ -125,7 +125,7 @@ def _sweet_folder(path: Path) -> tuple[Checkpoint, Order | None]:
     file = path / TENSORS[record.kind]
     data = record.data.model_copy(update={"classes": None, "thresholds": None, "crop": CENTRE_CROP})
     checkpoint = Checkpoint(
-        path.name, sha256(file), record.vit, {}, data, origin=record.origin_record, width=record.width
+        path.resolve().name, sha256(file), record.vit, {}, data, origin=record.origin_record, width=record.width
     )
     if record.kind == "model":
         tensors = backbone_tensors(path, record)

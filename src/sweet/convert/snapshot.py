@@ -15,16 +15,15 @@ from sweet.storage.records import OriginRecord
 INTERPOLATION = {int(kernel): name for name, kernel in KERNELS.items()}  # by Pillow's numbers
 
 
-def config_of(folder: Path) -> dict[str, Any]:
-    """``config.json``; empty where there is none, or no mapping in it."""
-    found = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+def config_of(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """Such a file; empty where there is none, or no mapping in it."""
+    found = read_json(folder / name) if (folder / name).is_file() else {}
     return found if isinstance(found, dict) else {}
 
 
 def images_of(folder: Path) -> dict[str, Any]:
     """Mean, deviation and interpolation under timm's names, from ``preprocessor_config.json`` where there is one."""
-    path = folder / "preprocessor_config.json"
-    values = read_json(path) if path.is_file() else {}
+    values = config_of(folder, "preprocessor_config.json")
     mean, std = values.get("image_mean"), values.get("image_std")
     if values.get("do_normalize") is False:  # a mean beside it is not used
         mean, std = 0.0, 1.0

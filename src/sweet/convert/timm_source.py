@@ -15,7 +15,7 @@ from timm.models import get_pretrained_cfg
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from sweet.errors import UserError
+from sweet.errors import UserError, reason
 from sweet.files import read_json, sha256
 from sweet.models.device import own_draws
 from sweet.storage import hub
@@ -113,7 +113,7 @@ def from_folder(folder: Path, *, file: Path | None = None, part: str | None = No
     if cfg:
         model.pretrained_cfg = cfg
     found = from_model(model, str(folder), sha256(file))
-    name = folder.name if file.name in FILES else file.name
+    name = folder.resolve().name if file.name in FILES else file.name
     assumed = () if cfg.get("mean") else (assumed_pixels(found.config.in_chans),)
     return replace(found, name=name, dtype=weights.dtype, assumed=assumed, origin=origin_of(name, cfg))
 
@@ -137,8 +137,11 @@ def like(name: str, path: Path, *, part: str | None = None) -> Checkpoint:
     model = built(name, args, weights.tensors, f"{option}: {path}")
     if cfg is not None:
         model.pretrained_cfg = cfg
-    found = from_model(model, str(path), sha256(path))
-    return replace(found, name=path.name, dtype=weights.dtype, origin=origin_of(path.name, cfg))
+    found = replace(from_model(model, str(path), sha256(path)), name=path.name, dtype=weights.dtype)
+    if "." in name:  # a tag says whose weights they are
+        return replace(found, origin=origin_of(path.name, cfg))
+    assumed = (f"mean and std of {cfg.architecture}.{cfg.tag}",) if cfg is not None else ()
+    return replace(found, origin=OriginRecord(name=path.name), assumed=assumed)
 
 
 def built(architecture: str, args: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> Any:
@@ -231,8 +234,3 @@ def origin_of(name: str, cfg: object) -> OriginRecord:
     return OriginRecord(
         name=name, licence=values.get("license"), url=values.get("origin_url") or hosted, citation=citation
     )
-
-
-def reason(problem: Exception) -> str:
-    """The first line of what a library says, or its type."""
-    return (str(problem) or type(problem).__name__).splitlines()[0]

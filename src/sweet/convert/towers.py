@@ -14,9 +14,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from sweet.errors import UserError
-
-from .timm_source import reason
+from sweet.errors import UserError, reason
 
 ACTIVATIONS: dict[str, Any] = {
     "gelu": nn.GELU, "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh",
@@ -39,6 +37,16 @@ class Common(TypedDict):
     depth: int
     num_heads: int
     num_classes: int
+
+
+_BASE = {
+    **{"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "image_size": 224,
+}
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # what transformers takes where a vision tower's config.json is silent
+    "clip_vision_model": {**_BASE, "patch_size": 32, "hidden_act": "quick_gelu"},
+    "siglip_vision_model": {**_BASE, "patch_size": 16, "hidden_act": "gelu_pytorch_tanh"},
+}
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class ArrowImages(ImageSource):
         super().__init__(name, split, table.num_rows, labels, classes)
         if lists is not None:
             feature = features(table.schema).get(lists)
-            self.label_lists, self.classes = read_lists(table[lists], feature, lists, [file for _, file in files])
+            self.label_lists, self.classes = read_lists(table[lists], feature, lists, Path(files[0][1]), self.where)
         self._bytes, self._paths = encoded(table[image]), paths(table[image])
 
     def open(self, index: int) -> Stored:

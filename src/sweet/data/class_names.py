@@ -47,7 +47,7 @@ def numbered(names: list[str]) -> dict[int, str] | None:
 
 def class_names_beside(file: Path) -> list[str] | None:
     """The names in ``classes.txt`` beside a file or in the folder above it; None where there is no such file."""
-    for folder in (file.parent, file.parent.parent):
+    for folder in (file.parent, file.parent.parent) if file.is_file() else ():  # a set of the hub is no file
         if (folder / CLASSES_FILE).is_file():
             return read_class_names(folder / CLASSES_FILE)
     return None

@@ -236,7 +236,8 @@ def without_parent(categories: list[Any], annotations: list[Any]) -> list[Any]:
     """The categories without the one that only groups the others, which Roboflow adds: its number has no objects."""
 
     def of(entry: Any, key: str) -> Any:
-        return entry.get(key) if isinstance(entry, dict) else None
+        value = entry.get(key) if isinstance(entry, dict) else None
+        return value if isinstance(value, str | int) else None  # the reader names what is neither
 
     used = {of(one, "category_id") for one in annotations}
     groups = {of(category, "supercategory") for category in categories}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +20,24 @@ def is_list(column: pa.DataType) -> bool:
 
 
 def read_lists(
-    column: pa.ChunkedArray, feature: Any, name: str, files: Sequence[str]
+    column: pa.ChunkedArray, feature: Any, name: str, first: Path, where: Callable[[int], str]
 ) -> tuple[list[list[int]], list[str]]:
     """The class indices of every image and the names of all classes.
 
     Names come from the schema, else from ``classes.txt``, else they are the labels of all files of the folder: names as
-    they stand there, sorted, or the numbers themselves. Raises UserError naming the row of a label without a class.
+    they stand there, sorted, or the numbers themselves. ``first`` is the first file, ``where`` names a row. Raises
+    UserError naming the row of a label without a class.
     """
     values = [sorted(set(map(_spelled, several or ())), key=str) for several in column.to_pylist()]
     named = pa.types.is_string(column.type.value_type) or pa.types.is_large_string(column.type.value_type)
     if not (named or pa.types.is_integer(column.type.value_type)):
-        raise UserError(f"{files[0]}: column {name} holds {column.type}, expected lists of numbers or names")
-    first = Path(files[0])
+        raise UserError(f"{first}: column {name} holds {column.type}, expected lists of numbers or names")
     classes = _names_of(feature) or class_names_beside(first) or _all_labels(values, first.parent, name, named)
     number = {label: index for index, label in enumerate(classes if named else range(len(classes)))}
     for row, several in enumerate(values):
-        unknown = next((label for label in several if label not in number), None)
-        if unknown is not None:
-            raise UserError(f"{files[0]}: row {row}: {name} has {unknown!r}, which is none of {len(classes)} classes")
+        for label in several:
+            if label not in number:
+                raise UserError(f"{where(row)}: {name} has {label!r}, which is none of {len(classes)} classes")
     return [sorted(number[label] for label in several) for several in values], classes
 
 
@@ -55,6 +55,7 @@ def _all_labels(values: list[list[Any]], folder: Path, name: str, named: bool) -
     for file in sorted(folder.glob("*.parquet")):
         if name in pq.read_schema(file).names:
             found |= set(map(_spelled, _flat(pq.read_table(file, columns=[name])[name].to_pylist())))
+    found.discard(None)  # the row that holds it is named by the caller
     if not found:
         raise UserError(f"{folder}: no image has a label in the column {name}")
     return sorted(found) if named else [str(number) for number in range(max(found) + 1)]

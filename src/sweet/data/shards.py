@@ -194,13 +194,13 @@ def list_shard(file: str, size: int, changed: int) -> ShardIndex:
 def _list(file: str) -> ShardIndex:
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, int] = {}
-    end = 0
     try:
         with tarfile.open(file, "r:") as archive:
-            for member in filter(tarfile.TarInfo.isfile, archive):
+            for member in archive:
+                if not member.isfile():
+                    continue
                 folder, _, name = member.name.rpartition("/")
                 name, _, kind = name.partition(".")
-                end = member.offset_data + -(-member.size // BLOCK) * BLOCK
                 sample = f"{folder}/{name}".lstrip("/")
                 if f".{kind.lower()}".endswith(SUFFIXES):
                     if sample in images:
@@ -211,6 +211,7 @@ def _list(file: str) -> ShardIndex:
                 elif kind.lower() == "cls":
                     opened = archive.extractfile(member)
                     labels[sample] = int(opened.read()) if opened else -1
+            end = archive.offset
         with open(file, "rb") as plain:  # tarfile takes a cut header for the end
             plain.seek(end)
             if plain.read(BLOCK) != bytes(BLOCK):

@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from sweet.errors import UserError
+from sweet.errors import UserError, reason
 from sweet.files import decode_text
 
 from .class_names import on_disk, one_spelling
@@ -150,7 +150,7 @@ def yolo_splits(spec: str, path: Path) -> Splits:
     try:
         content = yaml.safe_load("\n".join(map(str.rstrip, decode_text(file).splitlines())))  # a tab there is an error
     except yaml.YAMLError as problem:
-        raise UserError(f"{file}: not valid YAML ({str(problem).splitlines()[0]})") from None
+        raise UserError(f"{file}: not valid YAML ({reason(problem)})") from None
     if not isinstance(content, dict):
         raise UserError(f"{file}: expected keys train, val and names")
     classes = _names(file, content)
@@ -167,8 +167,8 @@ def _names(file: Path, content: Mapping[str, Any]) -> list[str]:
     """Class names, of a list or of {number: name}. Raises UserError."""
     names = content.get("names")
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise UserError(f"{file}: names: the numbers are {sorted(names)}, expected 0 to {len(names) - 1}")
+        if set(names) != set(range(len(names))):
+            raise UserError(f"{file}: names: the numbers are {list(names)}, expected 0 to {len(names) - 1}")
         names = [names[number] for number in range(len(names))]
     names = [one_spelling(str(name)) for name in names] if isinstance(names, list) else names
     if not isinstance(names, list) or not names or len(set(names)) < len(names):

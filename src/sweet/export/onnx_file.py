@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sweet.errors import UserError
+from sweet.errors import UserError, reason
 from sweet.files import replacing
 from sweet.storage.records import FolderRecord
 
@@ -124,4 +124,4 @@ def open_session(graph: bytes | Path) -> Any:
         return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     except Exception as problem:  # the runtime has its own tree of errors, and not all of them are public
         where = graph if isinstance(graph, Path) else "--to onnx"
-        raise UserError(f"{where}: ONNX Runtime cannot read it ({str(problem).splitlines()[0]})") from None
+        raise UserError(f"{where}: ONNX Runtime cannot read it ({reason(problem)})") from None

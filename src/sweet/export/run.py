@@ -108,7 +108,7 @@ def _export_model(
         data = record.data.model_copy(update={"classes": None, "thresholds": None})
         record = record.model_copy(update={"task": None, "head": None, "metrics": None, "data": data})
     recipe_text, recipe = _recipe(folder)
-    others = [_same_run(folder, recipe, other) for other in seeds]
+    others = _other_seeds(folder, recipe, seeds)
     use = {"hub": "timm", "safetensors": "model"}.get(to, to)
     card = model_card(record, recipe, use=use, licence=licence, seeds=others)
     shown = {"to": to, "size": str(record.vit.size), "classes": len(record.data.classes or ())}
@@ -136,7 +136,7 @@ def _export_whole(
         )
     recipe_text, recipe = _recipe(folder)
     use = f"onnx {record.task}" if to == "onnx" else "predict"
-    card = model_card(record, recipe, use=use, licence=licence, seeds=[_same_run(folder, recipe, o) for o in seeds])
+    card = model_card(record, recipe, use=use, licence=licence, seeds=_other_seeds(folder, recipe, seeds))
     shown = {"to": to, "size": str(record.vit.size), "task": record.task, "classes": len(record.data.classes or ())}
     if to == "onnx":
         tuned = FinetunedModel(folder, "cpu")
@@ -186,15 +186,18 @@ def _recipe(folder: Path) -> tuple[str, Mapping[str, Any]]:
     return text, keys
 
 
-def _same_run(folder: Path, recipe: Mapping[str, object], other: Path) -> dict[str, float]:
-    """The metrics of the same recipe by another seed. Raises UserError for anything else."""
-    record = read_record(other, ("model",))
-    _, theirs = _recipe(other)
-    if not record.scores:
-        raise UserError(f"--seeds {other}: has no metrics")
-    if theirs.get("seed") == recipe.get("seed"):
-        raise UserError(f"--seeds {other}: has the seed {recipe.get('seed')} of {folder}, and is no other run")
-    for key in recipe.keys() | theirs.keys():
-        if key != "seed" and recipe.get(key) != theirs.get(key):
-            raise UserError(f"--seeds {other}: {key} differs from {folder}, so it is no run of the same recipe")
-    return record.scores
+def _other_seeds(folder: Path, recipe: Mapping[str, object], others: Sequence[Path]) -> list[dict[str, float]]:
+    """The metrics of the same recipe by other seeds. Raises UserError for anything else."""
+    known, found = {recipe.get("seed"): folder}, []
+    for other in others:
+        record, (_, theirs) = read_record(other, ("model",)), _recipe(other)
+        if not record.scores:
+            raise UserError(f"--seeds {other}: has no metrics")
+        if (seed := theirs.get("seed")) in known:
+            raise UserError(f"--seeds {other}: has the seed {seed} of {known[seed]}, and is no other run")
+        for key in recipe.keys() | theirs.keys():
+            if key != "seed" and recipe.get(key) != theirs.get(key):
+                raise UserError(f"--seeds {other}: {key} differs from {folder}, so it is no run of the same recipe")
+        known[seed] = other
+        found.append(record.scores)
+    return found

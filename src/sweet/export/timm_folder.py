@@ -12,7 +12,7 @@ import torch
 from timm.layers import SwiGLU
 from torch import Tensor, nn
 
-from sweet.errors import UserError
+from sweet.errors import UserError, reason
 from sweet.models.config import ViTConfig
 from sweet.models.names import our_names, timm_names
 from sweet.models.vit import CLASSES, timm_args
@@ -144,8 +144,8 @@ def _made(config: ViTConfig, count: int) -> nn.Module:
     try:
         theirs: nn.Module = timm.create_model(entry, pretrained=False, num_classes=count, **model_args(config)).eval()
     except (RuntimeError, TypeError, AssertionError) as problem:
-        reason = str(problem).splitlines()[0]
-        raise UserError(f"--to timm: timm {timm.__version__} cannot make {entry} of this size ({reason})") from None
+        why = f"timm {timm.__version__} cannot make {entry} of this size ({reason(problem)})"
+        raise UserError(f"--to timm: {why}") from None
     return theirs
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sweet.api import Template
 from sweet.api import load as load_any
 from sweet.data import open_images
-from sweet.errors import UserError
+from sweet.errors import UserError, reason
 from sweet.files import SUMS, check_sums, read_json, read_tensors
 from sweet.inference.evaluate import evaluate
 from sweet.models.config import ViTConfig
@@ -92,7 +92,7 @@ def _timm(folder: Path) -> nn.Module:
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     except Exception as problem:
-        raise UserError(f"{folder}: timm cannot load it ({str(problem).splitlines()[0]})") from None
+        raise UserError(f"{folder}: timm cannot load it ({reason(problem)})") from None
 
 
 @torch.no_grad()

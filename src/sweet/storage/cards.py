@@ -109,6 +109,7 @@ MADE = {  # rows about how a model was made
     "source_data": "the source was made from",
 }
 
+POOLED = {"tokens": "after the final norm", "pooled": "before the final norm", "none": "without a final norm"}
 PIPELINES = {  # of the hub, by task
     "classify": "image-classification",
     "multilabel": "image-classification",
@@ -137,12 +138,7 @@ def source_card(record: FolderRecord, recipe: PretrainRecipe) -> str:
         "method": PAPER,
         "checksums": CHECK,
     }
-    return f"""# {what} {_code(recipe.name)}
-
-The weights of a Vision Transformer of any depth and width come out of this folder (sweet {record.sweet}).
-
-{_table(rows)}
-{USE_SOURCE}"""
+    return _of_source(f"{what} {_code(recipe.name)}", record, rows)
 
 
 def converted_card(record: FolderRecord) -> str:
@@ -166,7 +162,11 @@ def converted_card(record: FolderRecord) -> str:
         rows["healed"] = f"{healing.steps} steps on {_plain(healing.data)}, whose terms apply as well"
         rows["error of the features since then"] = healing.feature_error
     rows["checksums"] = CHECK
-    return f"""# Template from {_code(converted.source)}
+    return _of_source(f"Template from {_code(converted.source)}", record, rows)
+
+
+def _of_source(title: str, record: FolderRecord, rows: Mapping[str, object]) -> str:
+    return f"""# {title}
 
 The weights of a Vision Transformer of any depth and width come out of this folder (sweet {record.sweet}).
 
@@ -188,10 +188,12 @@ def model_card(
     """
     made = _made(record)
     rows = {"shape": _shape(record.vit), **made, **_training_rows(record, recipe or {})}
+    if record.task not in ("detect", "segment"):  # these read maps of tokens
+        rows["features"] = f"the mean of the patch tokens {POOLED[record.vit.final_norm]}"
     rows |= {"method of the source": PAPER, "checksums": CHECK}
     return f"""# {record.vit.size} Vision Transformer
 
-Made by sweet {record.sweet}. It pools the mean of the patch tokens after the final norm.
+Made by sweet {record.sweet}.
 
 {_table(rows)}
 {_results(record, seeds)}## Use

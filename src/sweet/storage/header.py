@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
-from sweet.errors import UserError
+from sweet.errors import UserError, reason
 from sweet.models.config import ViTConfig
 from sweet.models.shapes import SCALES, Shape, decoder_shapes, plain_shapes
 from sweet.template.sizes import MATRICES
@@ -157,8 +157,8 @@ def _encoder(file: Path, config: ViTConfig) -> Mapping[str, Shape]:
     try:
         return {name: tuple(shape) for name, shape in encoder_shapes(config).items()}
     except (RuntimeError, ValueError, AssertionError, ArithmeticError) as problem:
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
-        raise UserError(f"{file.parent / 'config.json'}: timm makes no ViT of this shape ({reason[:200]})") from None
+        why = reason(problem)[:200]
+        raise UserError(f"{file.parent / 'config.json'}: timm makes no ViT of this shape ({why})") from None
 
 
 def _source_shapes(file: Path, header: Header, record: FolderRecord) -> dict[str, Shape]:

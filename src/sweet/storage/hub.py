@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sweet.errors import UserError
+from sweet.errors import UserError, reason
 
 from .ownership import MARKER
 
@@ -50,7 +50,7 @@ def local_folder(
     """
     text = str(name)
     if not is_hub_name(text):
-        return Path(name)
+        return Path(name).expanduser()
     repo, _, tagged = text.removeprefix(PREFIX).partition("@")
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -87,7 +87,7 @@ def offline() -> str | None:
     try:
         socket.create_connection((address.hostname, address.port or 443), timeout=WAIT).close()
     except OSError as problem:
-        return f"no connection to {address.hostname}: {_reason(problem)}"
+        return f"no connection to {address.hostname}: {reason(problem)}"
     return None
 
 
@@ -108,7 +108,7 @@ def check_repo(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as problem:
-        raise UserError(f"--repo {repo}: {_reason(problem)}") from None
+        raise UserError(f"--repo {repo}: {reason(problem)}") from None
 
 
 def upload(folder: Path, repo: str, *, private: bool | None = None, token: str | None = None, message: str) -> str:
@@ -134,9 +134,4 @@ def _hub_errors(trouble: str) -> Iterator[None]:
     try:
         yield
     except Exception as problem:
-        raise UserError(f"{trouble} ({_reason(problem)})") from None
-
-
-def _reason(problem: Exception) -> str:
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return (lines[0] if lines else type(problem).__name__).rstrip(".")
+        raise UserError(f"{trouble} ({reason(problem)})") from None

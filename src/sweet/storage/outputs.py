@@ -20,6 +20,7 @@ from .layout import claim
 from .ownership import MARKER, Marker, entries, foreign, in_the_way, sweep, written
 
 DAY = 24 * 3600.0
+LOCK = f"{MARKER}.lock"  # a file of its own: some versions of filelock empty or remove what they lock
 PATIENCE = 10.0  # seconds for the children of a killed process to end, and for another rank to put folders in place
 SHOWN = 5  # names in a message
 TRAINING = ".training"  # in a folder that a method which trains has not finished
@@ -99,7 +100,7 @@ def _locked(out: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     owner = Marker.of(out)
-    lock = FileLock(out / MARKER)
+    lock = FileLock(out / LOCK)
     try:
         lock.acquire(timeout=0 if owner is None or _lives(owner) else PATIENCE)
     except Timeout:
@@ -110,8 +111,9 @@ def _locked(out: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            if [path.name for path in out.iterdir()] == [MARKER]:  # nothing was written
-                (out / MARKER).unlink()
+            if {path.name for path in out.iterdir()} <= {MARKER, LOCK}:  # nothing was written
+                (out / MARKER).unlink(missing_ok=True)
+            (out / LOCK).unlink(missing_ok=True)
         lock.release()
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweet.errors import UserError
-from sweet.files import SUMS, read_sums
+from sweet.files import SUMS, read_sums, write_text
 from sweet.version import VERSION
 
 FAMILY, STARTS = "family.json", ".starts"  # a family, and beside it where models wait for their fine-tuning
@@ -35,6 +35,7 @@ WRITES = re.compile(
 LEFTOVER = re.compile(rf"\.({WRITES.pattern})\.[a-z0-9_]{{8}}")
 """A file that was being written when its process was killed (``sweet.files.replacing``)."""
 STEP = re.compile(r"\.step-\d+")
+BEGUN = ".begun"  # the end of the name of a folder that is being filled, and begins with a dot
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Marker:
     files: tuple[str, ...] | None = None
 
     def write(self, folder: Path) -> None:
-        """In place: the file is the folder's lock as well, and must stay the same one."""
-        (folder / MARKER).write_text(json.dumps({k: v for k, v in vars(self).items() if v is not None}) + "\n")
+        """Complete or not at all."""
+        write_text(folder / MARKER, json.dumps({k: v for k, v in vars(self).items() if v is not None}) + "\n")
 
     @classmethod
     def of(cls, folder: Path) -> Marker | None:
@@ -156,11 +157,12 @@ def sweep(folder: Path, *, older: float = 0.0) -> None:
             path = Path(place) / name
             if LEFTOVER.fullmatch(name) and _unchanged_since(limit, path):
                 path.unlink(missing_ok=True)
-        if Path(place).name == "checkpoints":
-            for name in [name for name in folders if STEP.fullmatch(name)]:
-                if _unchanged_since(limit, Path(place) / name):
-                    shutil.rmtree(Path(place) / name, ignore_errors=True)
-                    folders.remove(name)
+        steps = Path(place).name == "checkpoints"
+        for name in list(folders):
+            begun = (name.startswith(".") and name.endswith(BEGUN)) or (steps and STEP.fullmatch(name))
+            if begun and _unchanged_since(limit, Path(place) / name):
+                shutil.rmtree(Path(place) / name, ignore_errors=True)
+                folders.remove(name)
 
 
 def _unchanged_since(limit: float, path: Path) -> bool:
