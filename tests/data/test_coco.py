@@ -260,6 +260,10 @@ def test_a_resumed_run_notices_other_boxes(write: Write) -> None:
     root = write(content())
     before = identity(opened(root))
     assert differences(before, identity(opened(root))) == []
+    renumbered = content()
+    renumbered["annotations"][0]["id"] = 99
+    write(renumbered)
+    assert differences(before, identity(opened(root))) == []
     moved = content()
     moved["annotations"][0]["bbox"] = [2, 1, 7, 4]
     write(moved)

@@ -415,6 +415,7 @@ def test_switches_are_read_from_text() -> None:
     for value in (2.9, True, "1" + "0" * 400):
         with pytest.raises(UserError, match=r"steps=.*: should be a whole number"):
             switches("distilled", {"steps": value})
+    assert switches("distilled", {"steps": 2.0, "lr": torch.tensor(0.5)})["steps"] == 2
 
 
 def test_a_closed_form_looks_at_fewer_images() -> None:

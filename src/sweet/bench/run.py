@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sweet.console import say
 from sweet.files import replacing, write_json
 from sweet.results.files import add_run, write_spec
 from sweet.results.summary import summarise
@@ -19,7 +20,7 @@ from .estimates import plan
 from .jobs import TableJobs
 from .protocol import Protocol, spec_of
 from .schedule import Job, cores, work
-from .sweeps import measured
+from .sweeps import missing_sweeps
 
 
 def run(
@@ -54,14 +55,9 @@ def run(
     table.check_inputs(cells)
     table.match_existing(cells)
     workers = workers or (min(2, cores()) if resolve_device(device).type == "cpu" else 1)
-
-    def note(text: str) -> None:
-        if not quiet:
-            print(text, file=sys.stderr, flush=True)
-
-    for sweep, chooses in protocol.chosen_by.items():
-        if not measured(chooses, sweep, out):
-            note(f"warning: {out} has no {sweep}: rows keep settings of their own; after it this table begins anew")
+    note: Callable[[str], None] = (lambda _: None) if quiet else say
+    for sweep in missing_sweeps(protocol, out):
+        note(f"warning: {out} has no {sweep}: rows keep settings of their own, and another choice is refused later")
     # which folder this is, for --overwrite; what was measured where stands in each result
     write_json(out / "env.json", {"bench": name, "protocol": protocol.name, "workers": workers})
     write_spec(out, spec_of(table.protocol, name))

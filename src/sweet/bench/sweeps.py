@@ -37,6 +37,11 @@ def measured(protocol: Protocol, table: str, out: Path) -> dict[str, list[Varian
     return variants(found[0]) if found else {}
 
 
+def missing_sweeps(protocol: Protocol, out: Path) -> list[str]:
+    """The sweeps that choose a table's settings and were not measured below ``out``."""
+    return [table for table, sweep in protocol.chosen_by.items() if not measured(sweep, table, out)]
+
+
 def rates_to_try(protocol: Protocol, found: Mapping[str, list[Variant]]) -> list[str]:
     """The arms that a sweep needs by what was measured so far: the first rates, and one more beyond a best at an edge.
 

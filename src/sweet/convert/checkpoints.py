@@ -67,9 +67,7 @@ def data_config(
             interpolation="bilinear" if interpolation == "bilinear" else "bicubic",
         )
     except (ValueError, TypeError):
-        raise UserError(
-            f"mean {mean} and std {std}: expected a number from 0 to 1 for each channel, of std above 0"
-        ) from None
+        raise UserError(f"mean {mean} and std {std}: expected a number for each channel, of std above 0") from None
 
 
 def assumed_pixels(channels: int) -> str:

@@ -47,7 +47,10 @@ def read(source: str, hints: Hints | None = None) -> tuple[Checkpoint, Order | N
     """
     hints = hints or Hints()
     checkpoint, order = _read(source, hints)
-    return _with_statistics(checkpoint, hints), order
+    checkpoint = _with_statistics(checkpoint, hints)
+    if beyond := [value for value in (*checkpoint.data.mean, *checkpoint.data.std) if not 0 <= value <= 1]:
+        raise UserError(f"{source}: its mean and std hold {beyond[0]:g}, expected 0 to 1; --mean and --std say them")
+    return checkpoint, order
 
 
 def _read(source: str, hints: Hints) -> tuple[Checkpoint, Order | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ class CocoImages(FolderImages):
         return Objects.of(boxes, labels, crowd, area, masks)
 
     def annotation(self, index: int) -> object:
-        return self.annotations[index]
+        return [replace(one, id=None) for one in self.annotations[index]]  # numbers may be given anew
 
     def strata(self) -> list[int]:
         """For each image the rarest class of its objects; images without objects are a class of their own."""

@@ -212,11 +212,12 @@ def _read(name: str, value: object, annotation: Any) -> Switch:
             raise UserError(f"{name}={value}: expected one of {', '.join(words)}")
         return str(value)
     try:
-        number: float = annotation(str(value))  # of a float int() would take the whole part, True for 1
-        finite = math.isfinite(number)
-    except (ValueError, OverflowError):
-        finite = False
-    if not finite:
+        number: float = annotation(value)
+        known = math.isfinite(number) and not isinstance(value, bool)
+        whole = isinstance(value, str) or number == value  # of a float int() takes the whole part
+    except (ValueError, TypeError, OverflowError):
+        known = whole = False
+    if not (known and whole):
         raise UserError(f"{name}={value}: should be a {'whole ' if annotation is int else ''}number")
     return number
 

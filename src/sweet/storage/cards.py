@@ -188,7 +188,7 @@ def model_card(
     """
     made = _made(record)
     rows = {"shape": _shape(record.vit), **made, **_training_rows(record, recipe or {})}
-    if record.task not in ("detect", "segment"):  # these read maps of tokens
+    if record.task not in ("detect", "segment", "generate"):  # these read all tokens
         rows["features"] = f"the mean of the patch tokens {POOLED[record.vit.final_norm]}"
     rows |= {"method of the source": PAPER, "checksums": CHECK}
     return f"""# {record.vit.size} Vision Transformer

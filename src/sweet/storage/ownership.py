@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweet.errors import UserError
-from sweet.files import SUMS, read_sums, write_text
+from sweet.files import SUMS, read_sums
 from sweet.version import VERSION
 
 FAMILY, STARTS = "family.json", ".starts"  # a family, and beside it where models wait for their fine-tuning
@@ -52,8 +52,8 @@ class Marker:
     files: tuple[str, ...] | None = None
 
     def write(self, folder: Path) -> None:
-        """Complete or not at all."""
-        write_text(folder / MARKER, json.dumps({k: v for k, v in vars(self).items() if v is not None}) + "\n")
+        """In place: one that a kill cut off still is a marker."""
+        (folder / MARKER).write_text(json.dumps({k: v for k, v in vars(self).items() if v is not None}) + "\n")
 
     @classmethod
     def of(cls, folder: Path) -> Marker | None:

@@ -55,8 +55,8 @@ class DataConfig(Record):
     """What travels with every model so that it can be used on images."""
 
     img_size: PixelSize
-    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...]  # of values from 0 to 1, as std
-    std: tuple[Annotated[float, Field(gt=0, le=1)], ...]
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]  # of values from 0 to 1, as std
+    std: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
     value_range: tuple[float, float] | None = None  # of a file of more than 8 bits: what becomes 0 and 255
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     crop: str = CENTRE_CROP  # what of an image is looked at

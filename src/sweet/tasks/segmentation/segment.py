@@ -82,9 +82,11 @@ class Segment(Task):
         return images.mask_classes
 
     def adapt(self, train: ImageSource, val: ImageSource) -> None:
-        """Raises UserError for a stride that leaves gaps between windows: before the training."""
+        """Raises UserError for a stride that would leave gaps between windows."""
         assert self.recipe is not None
-        self.stride(DataConfig.of_recipe(self.recipe.data, self.classes))
+        largest = max(self.window(DataConfig.of_recipe(self.recipe.data, self.classes)))
+        if self.head.stride > largest:
+            raise UserError(f"head.stride={self.head.stride}: more than the window of {largest} pixels")
 
     def network(self, vit: Any) -> nn.Module:
         upsample = self.head.upsample or finest(min(vit.patch_embed.patch_size))
@@ -181,11 +183,9 @@ class Segment(Task):
         return sides(self.head.window or self.head.crop or data_config.img_size)
 
     def stride(self, data_config: DataConfig) -> tuple[int, int]:
-        """Pixels from one window to the next, down and across. Raises UserError where some would lie in none."""
-        height, width = self.window(data_config)
-        if self.head.stride > min(height, width):
-            raise UserError(f"head.stride={self.head.stride}: more than the window of {min(height, width)} pixels")
-        return self.head.stride or max(1, height * 2 // 3), self.head.stride or max(1, width * 2 // 3)
+        """Pixels from one window to the next, down and across, so that none lies between two."""
+        height, width = (min(self.head.stride or max(1, side * 2 // 3), side) for side in self.window(data_config))
+        return height, width
 
     def logits(self, model: nn.Module, pixels: Tensor, size: tuple[int, ...], settings: EvalSettings) -> Tensor:
         """(K, *size) of one image (C, H, W): whole where it fits into a window, else the mean over windows."""
