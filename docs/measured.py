@@ -191,13 +191,17 @@ def from_checkpoint() -> str:
     whole = [c for c in means["checkpoint"] if sets[c] in used]
     reached = [SETS[name] for name in used if name in {sets[c] for c in whole}]
     where = "" if len(reached) == len(used) else f" on {listed(reached)} alone"
+    taught = [c for c in columns if c in means["distilled"]]
+    steps = table.cells["distilled", taught[0]].switches["steps"]
     ours, theirs, conditioned = (best(arms) for arms in (["sweet"], table.baselines, table.of_role("conditioned")))
     return (
         "Measured with DINOv2 ViT-S (22 million parameters) cut to "
         f"{listed(list(dict.fromkeys(table.column(c).size for c in columns)))} and fine-tuned on "
         f"{trained_on}: `sweet` reaches {ours:.1f} % top-1 on average, the best baseline of each "
         f"size {theirs:.1f} %, the best conditioned one {conditioned:.1f} %, random weights {best(['random']):.1f} %, "
-        f"the whole checkpoint{where} {best(['checkpoint', 'checkpoint_conditioned'], whole):.1f} % (table real, "
+        f"the whole checkpoint{where} {best(['checkpoint', 'checkpoint_conditioned'], whole):.1f} %; over "
+        f"{listed(list(dict.fromkeys(table.column(c).size for c in taught)))} `--method distilled`, {steps} steps on "
+        f"unlabelled images, {best(['distilled'], taught):.1f} %, `sweet` {best(['sweet'], taught):.1f} % (table real, "
         f"{_replicates(table, columns)} replicates)."
     )
 
