@@ -123,7 +123,7 @@ def test_it_grows(make: Callable[..., Weights], wide: Wide, family: str) -> None
 def test_what_it_cannot_do_is_said(make: Callable[..., Weights], wide: Wide, images: ImageSource) -> None:
     with pytest.raises(UserError, match="--method wave: L5H7 has 28 channels, not whole tiles of 12"):
         make("eva", "L5H7", 0)
-    with pytest.raises(UserError, match=r"steps=-1 batch=8 lr=0\.001: should be at least 0"):
+    with pytest.raises(UserError, match=r"steps=-1 batch=8 lr=0\.001: should be from 0 to 1e9"):
         make("eva", "L3H3", -1)
     source = wide("eva", "kronecker")
     blind = replace(source, source=replace(source.source, decoder={}))
