@@ -21,7 +21,7 @@ from sweet.recipes.schema import FinetuneRecipe
 from sweet.template.sizes import Size
 
 from .arms import Checkpoint, Converted, FineTuned, Rotated
-from .protocol import Cell, Protocol, Trial
+from .protocol import Cell, Protocol, Trial, spec_of
 from .sources import Sources, finetune_recipe_of
 from .starts import unfinished
 
@@ -107,9 +107,8 @@ def plan(protocol: Protocol, table: str, cells: Mapping[Cell, FinetuneRecipe]) -
         for name in chains[protocol.source_of(cell.arm, cell.size)]
     }
     budgets = {source: budget_of(protocol, source) for source in needed}
-    small = {  # learned at one size
-        protocol.source_of(one.arm, one.size) for one in cells if "{size}" in (protocol.arms[one.arm].source or "")
-    }
+    single = {arm.name for arm in spec_of(protocol, table).arms if arm.of_each_size}
+    small = {protocol.source_of(one.arm, one.size) for one in cells if one.arm in single}  # learned at one size
     least = min((flops for name, flops in budgets.items() if name not in small), default=0.0)
     arms = list(dict.fromkeys(cell.arm for cell in cells))
     columns = list(dict.fromkeys(cell.trial.column(cell.size) for cell in cells))

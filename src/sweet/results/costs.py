@@ -198,18 +198,12 @@ def break_even(table: Table) -> BreakEven | None:
 
 def own_pretraining(table: Table) -> dict[str, float]:
     """{size: PFLOPs} of the sizes that were pre-trained themselves."""
-    spent = {size: source.training.pflops for size, source in own_sources(table).items()}
-    return {size: pflops for size, pflops in spent.items() if pflops is not None}
-
-
-def own_sources(table: Table) -> dict[str, SourceResult]:
-    """{size: its source} of the sizes that were pre-trained themselves."""
-    found = {}
+    spent = {}
     for cell in (cell for arm in table.spec.arms if arm.of_each_size for cell in table.cells_of(arm.name)):
         source = next((table.sources[name] for name in cell.sources if name in table.sources), None)
-        if source is not None:
-            found[cell.size] = source
-    return found
+        if source is not None and source.training.pflops is not None:
+            spent[cell.size] = source.training.pflops
+    return spent
 
 
 def _source(table: Table, constraint: str) -> SourceResult | None:
